@@ -1,0 +1,152 @@
+//! Time: where timestamps come from.
+//!
+//! The wall clock is the caller's to replace. [`Clock`] turns it into
+//! timestamps that only rise.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::entry::Timestamp;
+
+/// How far ahead of one's own clock a timestamp is taken for a possible one:
+/// one minute, for replicas and coordinators alike.
+pub const DEFAULT_MAX_DRIFT: Duration = Duration::from_secs(60);
+
+/// A wall clock. It may be wrong, step in either direction, and stand still.
+///
+/// Any `Fn() -> u64` is one, so that a test or a simulation brings its own:
+///
+/// ```
+/// use kvquorum_core::{Clock, DEFAULT_MAX_DRIFT};
+///
+/// let stopped = Clock::new(|| 1_000, DEFAULT_MAX_DRIFT);
+/// let first = stopped.tick().unwrap();
+/// let second = stopped.tick().unwrap();
+/// assert!(second > first);
+/// assert_eq!(second.millis(), 1_000);
+/// ```
+pub trait WallClock: Send + Sync + 'static {
+    /// Milliseconds since the Unix epoch.
+    fn now_millis(&self) -> u64;
+}
+
+impl<F: Fn() -> u64 + Send + Sync + 'static> WallClock for F {
+    fn now_millis(&self) -> u64 {
+        self()
+    }
+}
+
+/// The operating system's wall clock. Before 1970 it reads 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl WallClock for SystemClock {
+    fn now_millis(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, whole_millis)
+    }
+}
+
+/// A duration in milliseconds, as far as a `u64` goes.
+pub(crate) fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A hybrid logical clock (Kulkarni et al., *Logical Physical Clocks*, 2014,
+/// algorithm of section 3): as close to the wall clock as it can be, and
+/// always rising.
+///
+/// **C-MONOTONIC.** Every timestamp of [`tick`](Self::tick) is greater than
+/// all before it and than all that were observed, whatever the wall clock
+/// does.
+///
+/// What it observes has a bound, which the paper does not have: a timestamp
+/// further ahead of the wall clock than `max_drift` is not followed. Without
+/// the bound one entry from the future, held by a single replica whose clock
+/// was once wrong, would carry every clock that reads it into the future, and
+/// the other replicas would then refuse all that those clocks stamp.
+/// [`tick_past`](Self::tick_past) and [`confirm`](Self::confirm) let a clock
+/// that is itself behind catch up even so, once replicas have vouched for the
+/// later time.
+pub struct Clock {
+    wall: Arc<dyn WallClock>,
+    max_drift_millis: u64,
+    /// The bits of the greatest timestamp given out or observed.
+    last: AtomicU64,
+}
+
+/// A clock has given out the last timestamp there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the clock stands at the greatest timestamp there is")]
+pub struct ClockExhausted;
+
+impl Clock {
+    /// A clock over a wall clock. `max_drift` bounds what
+    /// [`observe`](Self::observe) follows.
+    pub fn new(wall: impl WallClock, max_drift: Duration) -> Self {
+        Self {
+            wall: Arc::new(wall),
+            max_drift_millis: whole_millis(max_drift),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// The next timestamp: the wall clock's, or the one after the last where
+    /// the wall clock is not past it.
+    pub fn tick(&self) -> Result<Timestamp, ClockExhausted> {
+        let now = Timestamp::saturating_from_millis(self.wall.now_millis()).to_bits();
+        // Relaxed is enough: one atomic variable has one order of changes, and
+        // nothing else is published by it.
+        self.last
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some(now.max(last.checked_add(1)?))
+            })
+            .map(|last| Timestamp::from_bits(now.max(last.saturating_add(1))))
+            .map_err(|_| ClockExhausted)
+    }
+
+    /// A timestamp greater than `seen`, and than all that this clock gave out
+    /// or observed before.
+    ///
+    /// Where `seen` is too far ahead to be [observed](Self::observe), the next
+    /// timestamp after `seen` is lent without moving the clock: should the
+    /// replicas refuse it too, the clock still stands where it was.
+    /// [`confirm`](Self::confirm) it once they have admitted it.
+    pub fn tick_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
+        if self.observe(seen) {
+            self.tick()
+        } else {
+            seen.next().ok_or(ClockExhausted)
+        }
+    }
+
+    /// Makes all later timestamps greater than `seen`, unless it is further
+    /// ahead of the wall clock than the bound. Tells whether it was followed.
+    pub fn observe(&self, seen: Timestamp) -> bool {
+        // What is not ahead of this clock needs no look at the wall clock.
+        if seen.to_bits() <= self.last.load(Ordering::Relaxed) {
+            return true;
+        }
+        let latest = self.wall.now_millis().saturating_add(self.max_drift_millis);
+        let plausible = seen.millis() <= latest;
+        if plausible {
+            self.confirm(seen);
+        }
+        plausible
+    }
+
+    /// Makes all later timestamps greater than one that a quorum of replicas
+    /// admitted, however far ahead it is: it is this clock that is behind.
+    pub fn confirm(&self, admitted: Timestamp) {
+        self.last.fetch_max(admitted.to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let last = Timestamp::from_bits(self.last.load(Ordering::Relaxed));
+        write!(f, "Clock(last {last})")
+    }
+}
