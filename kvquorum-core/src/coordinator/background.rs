@@ -55,8 +55,8 @@ impl<const N: usize> Background<N> {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
                 (taken < self.bound).then(|| taken.saturating_add(1))
             })
-            .is_ok()
-            .then_some(Room(counter))
+            .ok()
+            .map(|_| Room(counter))
     }
 
     /// Room for one more operation whose caller left, if there is any.
