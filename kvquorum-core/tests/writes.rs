@@ -3,7 +3,12 @@
 //! Time is paused: it moves on only when every task waits for it, so each test
 //! takes the time it says and no real time.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
 #![allow(clippy::arithmetic_side_effects, reason = "a test")]
 
 mod support;
@@ -16,9 +21,7 @@ use kvquorum_core::{
     Coordinator, Merged, Outcome, Refusal, ReplicaFailure, Request, TransportError, WriteError,
     WriterId,
 };
-use support::{
-    Line, Link, NOON, Wall, entry, let_background_finish, links, links_at, plant,
-};
+use support::{Line, Link, NOON, Wall, entry, let_background_finish, links, links_at, plant};
 use tokio::time::{Instant, timeout};
 
 const SLOW: Duration = Duration::from_millis(100);
@@ -67,9 +70,21 @@ async fn w_quorum_returns_with_the_wth_ack() {
         }
         let start = Instant::now();
         let acked = match w {
-            1 => coordinator::<1>(&links).put("k", "v").await.unwrap().acked(),
-            2 => coordinator::<2>(&links).put("k", "v").await.unwrap().acked(),
-            _ => coordinator::<3>(&links).put("k", "v").await.unwrap().acked(),
+            1 => coordinator::<1>(&links)
+                .put("k", "v")
+                .await
+                .unwrap()
+                .acked(),
+            2 => coordinator::<2>(&links)
+                .put("k", "v")
+                .await
+                .unwrap()
+                .acked(),
+            _ => coordinator::<3>(&links)
+                .put("k", "v")
+                .await
+                .unwrap()
+                .acked(),
         };
         assert_eq!(start.elapsed(), Duration::from_millis(expected), "W = {w}");
         assert_eq!(acked, w);
@@ -80,7 +95,12 @@ async fn w_quorum_returns_with_the_wth_ack() {
 /// another kind, a call that hangs until its time limit.
 #[tokio::test(start_paused = true)]
 async fn w_quorum_only_acks_count() {
-    for line in [Line::Refused, Line::MixesUp, Line::Hangs, Line::LosesAnswers] {
+    for line in [
+        Line::Refused,
+        Line::MixesUp,
+        Line::Hangs,
+        Line::LosesAnswers,
+    ] {
         let links = links();
         links[0].set(line);
         links[1].set(line);
@@ -191,7 +211,9 @@ async fn w_finish_background_work_is_bounded_for_each_replica() {
     assert_eq!((stats[3].given_up, stats[4].given_up), (0, 40));
     assert_eq!(links[3].dropped(), 0);
     assert_eq!(links[4].dropped(), 40);
-    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let tasks = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
     assert!(tasks <= 10, "{tasks} tasks");
 }
 
@@ -206,7 +228,10 @@ async fn w_cancel_a_dropped_future_does_not_cut_the_fan_out_short() {
     assert_eq!(holding(&links, "k", "v"), 0);
     let_background_finish().await;
     assert_eq!(holding(&links, "k", "v"), 3);
-    assert_eq!(coordinator.stats(), [kvquorum_core::ReplicaStats::default(); 3]);
+    assert_eq!(
+        coordinator.stats(),
+        [kvquorum_core::ReplicaStats::default(); 3]
+    );
 }
 
 /// W-CANCEL. Bug: callers that leave pile up work without a bound.
@@ -226,7 +251,9 @@ async fn w_cancel_is_bounded() {
         assert_eq!(link.dropped(), 16);
         assert_eq!(stats.given_up, 16);
     }
-    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let tasks = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
     assert!(tasks <= 4, "{tasks} tasks");
     // The room is given back.
     let_background_finish().await;
@@ -279,7 +306,13 @@ async fn w_fail_as_soon_as_the_quorum_is_out_of_reach() {
     }
     assert_eq!(report.replicas()[0].name(), "replica-0");
     let text = error.to_string();
-    for part in ["0 of 3", "2 were needed", "replica-0", "the test says so", "under way"] {
+    for part in [
+        "0 of 3",
+        "2 were needed",
+        "replica-0",
+        "the test says so",
+        "under way",
+    ] {
         assert!(text.contains(part), "{part:?} in {text:?}");
     }
 }
@@ -308,9 +341,15 @@ async fn w_fail_says_whether_the_entry_may_be_seen() {
         links[1].set(Line::Refused);
         links[2].set(line);
         let error = coordinator::<2>(&links).put("k", "v").await.unwrap_err();
-        assert!(matches!(error, WriteError::MaybeApplied(_)), "{line:?}: {error}");
+        assert!(
+            matches!(error, WriteError::MaybeApplied(_)),
+            "{line:?}: {error}"
+        );
         let settled = error.settled().await;
-        assert!(matches!(settled, WriteError::MaybeApplied(_)), "{line:?}: {settled}");
+        assert!(
+            matches!(settled, WriteError::MaybeApplied(_)),
+            "{line:?}: {settled}"
+        );
     }
     let links = links();
     links.iter().for_each(|link| link.set(Line::Refused));
@@ -519,7 +558,10 @@ async fn operations_run_in_tasks() {
 async fn every_replica_is_sent_the_same_entry() {
     let links = links();
     let coordinator = coordinator::<2>(&links);
-    let receipt = coordinator.put(&[0, 255, 7], vec![0; 100_000]).await.unwrap();
+    let receipt = coordinator
+        .put(&[0, 255, 7], vec![0; 100_000])
+        .await
+        .unwrap();
     for link in &links {
         let seen = link.seen.lock().unwrap();
         let [Request::Merge { key, entry }] = &seen[..] else {

@@ -1,7 +1,10 @@
 //! Replicas whose links do as a test says.
 
 #![allow(dead_code, reason = "each test uses its own part of it")]
-#![allow(clippy::unwrap_used, reason = "in a test a panic is how a broken promise shows")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test a panic is how a broken promise shows"
+)]
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -68,14 +71,13 @@ impl Store for MapStore {
         Ok(merged)
     }
 
-    async fn scan(
-        &self,
-        from: Bound<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Entry)>, StoreError> {
+    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
         let map = self.0.lock().unwrap();
         let range = map.range::<Key, _>((from, Bound::Unbounded));
-        Ok(range.take(limit).map(|(k, e)| (k.clone(), e.clone())).collect())
+        Ok(range
+            .take(limit)
+            .map(|(k, e)| (k.clone(), e.clone()))
+            .collect())
     }
 }
 
