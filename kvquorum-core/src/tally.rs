@@ -280,3 +280,6 @@ impl<const N: usize> ReadTally<N> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
