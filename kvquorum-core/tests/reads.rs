@@ -235,8 +235,8 @@ async fn r_repair_those_behind_are_sent_the_greatest_entry_as_it_is() {
             }
             let_background_finish().await;
             assert!(all_hold(&links, &greatest));
-            assert_eq!(merges_sent(&links[0]), [greatest.clone()]);
-            assert_eq!(merges_sent(&links[1]), [greatest.clone()]);
+            assert_eq!(merges_sent(&links[0]), std::slice::from_ref(&greatest));
+            assert_eq!(merges_sent(&links[1]), std::slice::from_ref(&greatest));
             assert_eq!(merges_sent(&links[2]), []);
             let repaired = coordinator.stats().map(|stats| stats.repaired);
             assert_eq!(repaired, [1, 1, 0]);

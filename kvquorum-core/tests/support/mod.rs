@@ -1,7 +1,10 @@
 //! Replicas whose links do as a test says.
 
 #![allow(dead_code, reason = "each test uses its own part of it")]
-#![allow(unreachable_pub, reason = "each test includes it as a module of its own")]
+#![allow(
+    unreachable_pub,
+    reason = "each test includes it as a module of its own"
+)]
 #![allow(
     clippy::unwrap_used,
     reason = "in a test a panic is how a broken promise shows"
