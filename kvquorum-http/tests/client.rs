@@ -1,5 +1,9 @@
 //! The transport: what it makes of a peer that fails, and what it holds.
 
+// In a test a panic is how a broken promise shows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 mod common;
 
 use std::collections::HashSet;
@@ -206,9 +210,8 @@ async fn an_error_message_of_any_length_and_kind_is_cut_to_size() {
     }
 }
 
-/// A stub that answers the first `kept` connections' first request with an ack
-/// and closes them on their second, and hands the connections after them to
-/// `play`.
+/// A stub that answers the first connection's first request with an ack and
+/// closes it on its second, and hands the connections after it to `play`.
 async fn closes_on_second_request<P, F>(play: P) -> Stub
 where
     P: Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
