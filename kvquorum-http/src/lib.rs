@@ -1,1 +1,19 @@
-//! HTTP.
+#![doc = include_str!("../README.md")]
+
+mod address;
+mod body;
+mod client;
+mod connection;
+mod error;
+mod plain;
+mod pool;
+mod server;
+mod service;
+mod socket;
+pub mod wire;
+
+pub use address::AddressError;
+pub use client::{HttpTransport, HttpTransportBuilder};
+pub use error::{HttpError, RemoteStoreError};
+pub use server::{Server, ServerBuilder};
+pub use service::ReplicaService;

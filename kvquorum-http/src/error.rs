@@ -1,0 +1,79 @@
+//! What can go wrong on the way to a replica and back.
+
+use std::io;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use kvquorum_core::{Refusal, TransportError};
+
+use crate::wire::DecodeError;
+
+/// Why a call over HTTP brought back no response: the cause inside the
+/// [`TransportError`] that [`HttpTransport`](crate::HttpTransport) returns.
+///
+/// The [`TransportError`] says what a writer needs to know, and this what an
+/// operator does. It is found there as the
+/// [source](std::error::Error::source), by `downcast_ref::<HttpError>()`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// No connection: the address did not resolve, or nobody listens there.
+    #[error("connecting failed: {0}")]
+    Connect(#[source] io::Error),
+    /// No connection within the time limit for connecting.
+    #[error("connecting took longer than {0:?}")]
+    ConnectTimedOut(Duration),
+    /// The request could not be put into bytes.
+    #[error("the request cannot be encoded: {0}")]
+    Encode(#[source] postcard::Error),
+    /// The connection broke, or the peer does not speak HTTP.
+    #[error("the connection failed: {0}")]
+    Connection(#[source] hyper::Error),
+    /// The response is longer than this transport takes.
+    #[error("the response has more than {max} bytes")]
+    ResponseTooLarge {
+        /// The bound in bytes.
+        max: usize,
+    },
+    /// The response's bytes are not a response of the replica protocol.
+    #[error("the response cannot be decoded: {0}")]
+    Decode(#[source] DecodeError),
+    /// The peer answered with a status other than 200 OK.
+    #[error("the peer answered {status}: {message}")]
+    Status {
+        /// The status.
+        status: StatusCode,
+        /// What the peer says, at most a few hundred bytes of it.
+        message: String,
+    },
+    /// A pooled connection broke after the request may have reached the
+    /// replica, and the second try surely did not reach it, or was rejected.
+    /// What became of the first is unknown.
+    #[error("the connection failed ({lost}), and so did a new one: {then}")]
+    LostThenFailed {
+        /// How the first try ended.
+        lost: hyper::Error,
+        /// How the second try ended.
+        #[source]
+        then: Box<TransportError>,
+    },
+    /// A pooled connection broke after the request may have reached the
+    /// replica, and the replica refused the second try. It may have admitted
+    /// the first.
+    #[error("the connection failed ({lost}), and the replica refused the second try: {refusal}")]
+    LostThenRefused {
+        /// How the first try ended.
+        lost: hyper::Error,
+        /// Why the second was refused.
+        #[source]
+        refusal: Refusal,
+    },
+}
+
+/// A remote replica's store failed; this is what the replica said of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the replica says: {message}")]
+pub struct RemoteStoreError {
+    /// The replica's own words, at most a few hundred bytes of them.
+    pub message: String,
+}

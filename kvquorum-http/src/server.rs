@@ -1,0 +1,260 @@
+//! A replica on a port of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use kvquorum_core::Store;
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::service::ReplicaService;
+use crate::socket::Socket;
+
+/// hyper does with no less.
+const LEAST_HEAD_LEN: usize = 8 * 1024;
+
+/// How long to wait after the system had no file descriptor or no memory for
+/// a new connection: it may have one again when another connection ends.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A running server: a [`ReplicaService`] over HTTP/1.1 on a port of its own.
+///
+/// Dropping it stops it at once: the port is closed, and connections are cut
+/// whatever they are at. [`shutdown`](Self::shutdown) lets them finish.
+#[derive(Debug)]
+#[must_use = "dropping the server stops it"]
+pub struct Server {
+    local_addr: SocketAddr,
+    /// Dropped to ask for a graceful end.
+    stop: watch::Sender<()>,
+    task: AbortOnDrop,
+}
+
+/// Settings of a [`Server`]. Those of what it serves are on
+/// [`ReplicaService`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ServerBuilder {
+    max_connections: usize,
+    head_time: Duration,
+    max_head_len: usize,
+    max_headers: Option<usize>,
+    write_time: Duration,
+    shutdown_time: Duration,
+}
+
+impl Server {
+    /// Serves a replica on this address, with the default settings. Port 0
+    /// stands for any free port: see [`local_addr`](Self::local_addr).
+    ///
+    /// Takes a [`Replica`](kvquorum_core::Replica), one in an
+    /// [`Arc`](std::sync::Arc), or a [`ReplicaService`] with settings. It must
+    /// be called on a tokio runtime with I/O and timers, and serves there.
+    ///
+    /// # Errors
+    ///
+    /// Where the address cannot be listened on.
+    pub async fn bind<S: Store>(
+        address: impl ToSocketAddrs,
+        service: impl Into<ReplicaService<S>>,
+    ) -> io::Result<Self> {
+        Self::builder().bind(address, service).await
+    }
+
+    /// The settings of a server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder {
+            max_connections: 1024,
+            head_time: Duration::from_secs(30),
+            max_head_len: 64 * 1024,
+            max_headers: None,
+            write_time: Duration::from_secs(30),
+            shutdown_time: Duration::from_secs(10),
+        }
+    }
+
+    /// The address it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops gracefully: closes the port and idle connections at once, and
+    /// lets requests under way finish, up to the
+    /// [time for it](ServerBuilder::with_shutdown_time). Returns how many
+    /// connections had to be cut then.
+    ///
+    /// Dropping the future before it is done cuts them at once.
+    pub async fn shutdown(self) -> usize {
+        let Self { stop, mut task, .. } = self;
+        drop(stop);
+        // It ends early only together with its runtime.
+        (&mut task.0).await.unwrap_or(0)
+    }
+}
+
+impl ServerBuilder {
+    /// How many connections may be open at once. Further ones wait in the
+    /// system's queue until another ends. 1024 by default, and at least 1.
+    pub fn with_max_connections(mut self, max: usize) -> Self {
+        self.max_connections = max.max(1);
+        self
+    }
+
+    /// How long a connection may go without the whole head of a next request,
+    /// whether it is idle or in the middle of sending one. Then it is closed,
+    /// so that a silent client does not keep others out for longer. 30 seconds
+    /// by default; keep it above the
+    /// [clients' idle time](crate::HttpTransportBuilder::with_idle_time).
+    pub fn with_head_time(mut self, limit: Duration) -> Self {
+        self.head_time = limit;
+        self
+    }
+
+    /// The longest head of a request, in bytes; a longer one is answered with
+    /// 431. 64 KiB by default, and at least 8 KiB. Keys to be read are part of
+    /// it, percent-encoded.
+    pub fn with_max_head_len(mut self, max: usize) -> Self {
+        self.max_head_len = max.max(LEAST_HEAD_LEN);
+        self
+    }
+
+    /// The most headers of a request; more are answered with 431. 100 by
+    /// default.
+    pub fn with_max_headers(mut self, max: usize) -> Self {
+        self.max_headers = Some(max);
+        self
+    }
+
+    /// How long a client may read nothing of a response that waits for it.
+    /// Then the connection is closed. 30 seconds by default.
+    pub fn with_write_time(mut self, limit: Duration) -> Self {
+        self.write_time = limit;
+        self
+    }
+
+    /// How long a [shutdown](Server::shutdown) waits for requests under way.
+    /// 10 seconds by default.
+    pub fn with_shutdown_time(mut self, limit: Duration) -> Self {
+        self.shutdown_time = limit;
+        self
+    }
+
+    /// As [`Server::bind`], with these settings.
+    ///
+    /// # Errors
+    ///
+    /// Where the address cannot be listened on.
+    pub async fn bind<S: Store>(
+        self,
+        address: impl ToSocketAddrs,
+        service: impl Into<ReplicaService<S>>,
+    ) -> io::Result<Server> {
+        let listener = TcpListener::bind(address).await?;
+        let local_addr = listener.local_addr()?;
+        let (stop, stopped) = watch::channel(());
+        let task = tokio::spawn(self.serve(listener, service.into(), stopped));
+        Ok(Server {
+            local_addr,
+            stop,
+            task: AbortOnDrop(task),
+        })
+    }
+
+    /// Serves until it is stopped. Returns how many connections were cut.
+    async fn serve<S: Store>(
+        self,
+        listener: TcpListener,
+        service: ReplicaService<S>,
+        mut stopped: watch::Receiver<()>,
+    ) -> usize {
+        let http = self.http();
+        // They end with this set, and so with this task.
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                _ = stopped.changed() => break,
+                Some(_) = connections.join_next() => {}
+                stream = accept(&listener), if connections.len() < self.max_connections => {
+                    let socket = Socket::new(stream, self.write_time);
+                    let service = service.clone();
+                    connections.spawn(converse(http.clone(), socket, service, stopped.clone()));
+                }
+            }
+        }
+        drop(listener);
+        let finished = async { while connections.join_next().await.is_some() {} };
+        let _ = timeout(self.shutdown_time, finished).await;
+        let cut = connections.len();
+        connections.shutdown().await;
+        cut
+    }
+
+    fn http(&self) -> http1::Builder {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.head_time)
+            .max_header_size(self.max_head_len);
+        if let Some(max) = self.max_headers {
+            http.max_headers(max);
+        }
+        http
+    }
+}
+
+/// The next connection. Errors are the system's, and pass.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // A response is written in one piece; waiting for more to send
+                // with it would only delay it. Without this it is late, not
+                // wrong.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            // That one connection has ended before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // Accepting again at once would fail again, and again.
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// Answers requests on one connection until either side is done with it.
+async fn converse<S: Store>(
+    http: http1::Builder,
+    socket: Socket,
+    service: ReplicaService<S>,
+    mut stopped: watch::Receiver<()>,
+) {
+    let answer = service_fn(|request| {
+        let service = &service;
+        async move { Ok::<_, std::convert::Infallible>(service.handle(request).await) }
+    });
+    let mut connection = pin!(http.serve_connection(socket, answer));
+    // How a connection ends is the client's affair: whatever became of its
+    // requests was answered, or cannot be any more.
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// A task that does not outlive its handle.
+#[derive(Debug)]
+struct AbortOnDrop(JoinHandle<usize>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,386 @@
+//! A replica as an HTTP service: which request goes where, and how long and
+//! how large it may be.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::service::Service;
+use hyper::{Request, Response, StatusCode};
+use kvquorum_core::{Limits, Replica, Store};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use crate::body::{BodyError, discard, read_whole};
+use crate::{plain, wire};
+
+/// A replica's two faces as one hyper service: `POST /write` and
+/// `GET /read/{key}` for people, and the [replica face](crate::wire) for
+/// coordinators.
+///
+/// [`Server`](crate::Server) serves it on a port of its own. To mount it in a
+/// server that the application runs already, hand it to hyper, or call
+/// [`handle`](Self::handle) for the routes that belong to it. It needs a tokio
+/// runtime with timers.
+///
+/// Cloning it counts a reference.
+///
+/// # Promises
+///
+/// - A request is read whole before the replica sees any of it: one that
+///   breaks off half-way changes nothing.
+/// - Whatever is answered with a status of the 400s has changed nothing.
+/// - Where the client goes away while the store is at work, hyper drops the
+///   answer's future, and the [`Store`]'s contract says what then holds: the
+///   entry is stored, or it is not, and nothing between.
+/// - Every error has a JSON body, `{"error": string}`.
+pub struct ReplicaService<S> {
+    replica: Arc<Replica<S>>,
+    max_body_len: usize,
+    body_time: Duration,
+    store_time: Duration,
+}
+
+impl<S: Store> ReplicaService<S> {
+    /// A service with the default settings.
+    pub fn new(replica: impl Into<Arc<Replica<S>>>) -> Self {
+        let replica = replica.into();
+        Self {
+            max_body_len: longest_body(replica.limits()),
+            body_time: Duration::from_secs(10),
+            store_time: Duration::from_secs(30),
+            replica,
+        }
+    }
+
+    /// The longest body that is read, in bytes; a longer one is answered with
+    /// 413. By default it follows from the replica's limits: the largest value
+    /// it admits, its longest key with every byte written as `\u0000`, and
+    /// 4 KiB for the rest.
+    #[must_use]
+    pub fn with_max_body_len(mut self, max: usize) -> Self {
+        self.max_body_len = max;
+        self
+    }
+
+    /// How long a body may take to arrive; a slower one is answered with 408.
+    /// 10 seconds by default.
+    #[must_use]
+    pub fn with_body_time(mut self, limit: Duration) -> Self {
+        self.body_time = limit;
+        self
+    }
+
+    /// How long the store may take; a slower one is answered for with 500, and
+    /// its future dropped. 30 seconds by default. It keeps a store that hangs
+    /// from holding connections forever; the coordinator's time limit is
+    /// shorter.
+    #[must_use]
+    pub fn with_store_time(mut self, limit: Duration) -> Self {
+        self.store_time = limit;
+        self
+    }
+
+    /// The replica behind this service.
+    pub fn replica(&self) -> &Arc<Replica<S>> {
+        &self.replica
+    }
+
+    /// Answers a request.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Error,
+    {
+        self.route(request)
+            .await
+            .unwrap_or_else(Problem::into_response)
+    }
+
+    async fn route<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Error,
+    {
+        let path = request.uri().path();
+        if path == wire::CALL_PATH {
+            allow(&request, "POST")?;
+            self.call(request).await
+        } else if path == "/write" {
+            allow(&request, "POST")?;
+            self.write(request).await
+        } else if let Some(key) = path.strip_prefix("/read/") {
+            allow(&request, "GET")?;
+            self.read(key, request.uri().query()).await
+        } else {
+            Err(no_route(path))
+        }
+    }
+
+    async fn call<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Error,
+    {
+        let body = self.read_body(request).await?;
+        let request =
+            wire::decode(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
+        // The store may keep the request for long; its bytes were copied.
+        drop(body);
+        let response = self.ask(request).await?;
+        let body = wire::encode_response(&response)
+            .map_err(|error| Problem::internal(format!("no answer could be encoded: {error}")))?;
+        Ok(ok(body, "application/octet-stream"))
+    }
+
+    async fn write<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Error,
+    {
+        let body = self.read_body(request).await?;
+        let request = plain::parse_write(&body)?;
+        drop(body);
+        let response = self.ask(request).await?;
+        plain::write_answer(response).map(json)
+    }
+
+    async fn read(&self, key: &str, query: Option<&str>) -> Result<Response<Full<Bytes>>, Problem> {
+        let request = plain::parse_read(key, query)?;
+        let response = self.ask(request).await?;
+        plain::read_answer(response).map(json)
+    }
+
+    async fn read_body<B>(&self, request: Request<B>) -> Result<Bytes, Problem>
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Error,
+    {
+        let asks_first = request.headers().contains_key(EXPECT);
+        let mut body = request.into_body();
+        match timeout(self.body_time, read_whole(&mut body, self.max_body_len)).await {
+            Ok(Ok(whole)) => Ok(whole),
+            Ok(Err(BodyError::TooLarge)) => {
+                // A client that is still sending would see its connection
+                // reset, not this answer, if the rest were not read. One that
+                // asks first sends nothing that would need to be.
+                if !asks_first {
+                    tokio::spawn(timeout(self.body_time, discard(body)));
+                }
+                Err(Problem::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!(
+                        "the body is longer than the {} bytes that are read",
+                        self.max_body_len
+                    ),
+                ))
+            }
+            Ok(Err(BodyError::Failed(error))) => Err(Problem::bad_request(format!(
+                "the body did not arrive whole: {error}"
+            ))),
+            Err(_) => Err(Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                format!("the body did not arrive within {:?}", self.body_time),
+            )),
+        }
+    }
+
+    async fn ask(
+        &self,
+        request: kvquorum_core::Request,
+    ) -> Result<kvquorum_core::Response, Problem> {
+        match timeout(self.store_time, self.replica.handle(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(Problem::internal(error.to_string())),
+            Err(_) => Err(Problem::internal(format!(
+                "the store did not answer within {:?}",
+                self.store_time
+            ))),
+        }
+    }
+}
+
+/// What a body needs at most to carry what the replica admits, on either face.
+fn longest_body(limits: &Limits) -> usize {
+    const ESCAPED: usize = r"\u0000".len();
+    const FRAMING: usize = 4 * 1024;
+    limits
+        .max_value_len
+        .saturating_add(limits.max_key_len.saturating_mul(ESCAPED))
+        .saturating_add(FRAMING)
+}
+
+fn allow<B>(request: &Request<B>, allowed: &'static str) -> Result<(), Problem> {
+    if request.method().as_str() == allowed {
+        return Ok(());
+    }
+    Err(Problem {
+        allow: Some(HeaderValue::from_static(allowed)),
+        ..Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!(
+                "{} is not for {}, {allowed} is",
+                request.method(),
+                request.uri().path()
+            ),
+        )
+    })
+}
+
+fn no_route(path: &str) -> Problem {
+    let version = path
+        .strip_prefix("/v")
+        .and_then(|rest| rest.split('/').next())
+        .filter(|version| !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit()));
+    let message = match version {
+        Some("1") | None => format!(
+            "no such route; there are POST /write, GET /read/{{key}} and POST {}",
+            wire::CALL_PATH
+        ),
+        Some(version) => format!(
+            "version {version} of the replica protocol is not spoken here, version 1 is: POST {}",
+            wire::CALL_PATH
+        ),
+    };
+    Problem::new(StatusCode::NOT_FOUND, message)
+}
+
+/// Why a request is answered with something other than 200 OK.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    message: String,
+    allow: Option<HeaderValue>,
+}
+
+/// The body of an error.
+#[derive(Serialize, Deserialize)]
+struct ErrorBody {
+    error: String,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            allow: None,
+        }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let error = ErrorBody {
+            error: self.message,
+        };
+        let mut body = serde_json::to_vec(&error).unwrap_or_default();
+        body.push(b'\n');
+        let mut response = json(body);
+        *response.status_mut() = self.status;
+        if let Some(allow) = self.allow {
+            response.headers_mut().insert(ALLOW, allow);
+        }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            // The rest of the body is not waited for, so no other request can
+            // follow it.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
+    }
+}
+
+/// What the body of an error says: the client's side of [`Problem`], for
+/// answers that may come from anyone.
+pub(crate) fn error_message(body: &[u8]) -> String {
+    const LONGEST: usize = 300;
+    let message = serde_json::from_slice::<ErrorBody>(body).map_or_else(
+        |_| String::from_utf8_lossy(body).trim().to_owned(),
+        |body| body.error,
+    );
+    match message.char_indices().nth(LONGEST) {
+        Some((end, _)) => message.get(..end).unwrap_or_default().to_owned(),
+        None => message,
+    }
+}
+
+fn json(body: Vec<u8>) -> Response<Full<Bytes>> {
+    ok(body.into(), "application/json")
+}
+
+fn ok(body: Bytes, content_type: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+impl<S, B> Service<Request<B>> for ReplicaService<S>
+where
+    S: Store,
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Error + Send,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.handle(request).await) })
+    }
+}
+
+impl<S: Store> From<Replica<S>> for ReplicaService<S> {
+    fn from(replica: Replica<S>) -> Self {
+        Self::new(replica)
+    }
+}
+
+impl<S: Store> From<Arc<Replica<S>>> for ReplicaService<S> {
+    fn from(replica: Arc<Replica<S>>) -> Self {
+        Self::new(replica)
+    }
+}
+
+// Not derived: a store need not be `Clone`.
+impl<S> Clone for ReplicaService<S> {
+    fn clone(&self) -> Self {
+        Self {
+            replica: self.replica.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<S> std::fmt::Debug for ReplicaService<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplicaService")
+            .field("replica", &self.replica)
+            .field("max_body_len", &self.max_body_len)
+            .field("body_time", &self.body_time)
+            .field("store_time", &self.store_time)
+            .finish()
+    }
+}

@@ -1,0 +1,208 @@
+//! The replica face: how coordinators talk to replicas, byte for byte.
+//!
+//! # Version 1
+//!
+//! A call is a `POST` to [`CALL_PATH`], and its body is one
+//! [`Request`]. The answer's status is 200, and its body is one [`Response`].
+//! Both are in [postcard]'s format, version 1, which is stable, with nothing
+//! after them. Headers mean nothing here beyond what HTTP itself needs.
+//!
+//! An *int* is an unsigned number in seven-bit groups, the least group first,
+//! with the high bit set on every byte but the last: 300 is `AC 02`. *Bytes*
+//! are an int, their length, and then so many bytes as they are.
+//!
+//! | message | bytes |
+//! |---|---|
+//! | request *get* | `00`, key: bytes |
+//! | request *merge* | `01`, key: bytes, entry |
+//! | response *entry* | `00`, then `00` for none, or `01` and an entry |
+//! | response *merged, applied* | `01 00` |
+//! | response *merged, superseded* | `01 01`, version |
+//! | response *refused, empty key* | `02 00` |
+//! | response *refused, key too long* | `02 01`, length: int, limit: int |
+//! | response *refused, value too large* | `02 02`, length: int, limit: int |
+//! | response *refused, too far ahead* | `02 03`, timestamp: int, the replica's clock in ms: int, limit in ms: int |
+//!
+//! | part | bytes |
+//! |---|---|
+//! | entry | version, then `00` for a tombstone, or `01` and the value: bytes |
+//! | version | timestamp: int, writer: int |
+//! | timestamp | one 64-bit number: milliseconds since the Unix epoch × 65536 + counter |
+//!
+//! Further kinds of request and response get further numbers. Whoever does not
+//! know a number says so: a replica answers 400 and has changed nothing.
+//!
+//! Any status other than 200 comes with a JSON body `{"error": string}`:
+//!
+//! | status | meaning |
+//! |---|---|
+//! | 400 | the body is not a request that this replica knows; nothing was stored |
+//! | 404 | another version of the protocol; nothing was stored |
+//! | 405 | not a `POST`; nothing was stored |
+//! | 408 | the body did not arrive in time; nothing was stored |
+//! | 413 | the body is longer than the replica reads; nothing was stored |
+//! | 500 | the store failed; the entry may be stored or not |
+//!
+//! A change that a replica of version 1 could misread will have the path
+//! `/v2/call`.
+//!
+//! [postcard]: https://postcard.jamesmunns.com/wire-format
+
+use bytes::Bytes;
+use kvquorum_core::{Entry, Request, Response};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Where calls of the version spoken here go.
+pub const CALL_PATH: &str = "/v1/call";
+
+/// What a message has at most beyond its key and its value.
+const FRAMING: usize = 64;
+
+/// Why bytes are not a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The bytes break off, or make no sense.
+    #[error("not a message of the replica protocol, version 1: {0}")]
+    Malformed(#[source] postcard::Error),
+    /// A whole message, and then more.
+    #[error("{0} bytes follow the message")]
+    Trailing(usize),
+}
+
+pub(crate) fn encode_request(request: &Request) -> Result<Bytes, postcard::Error> {
+    let payload = match request {
+        Request::Get { key } => key.len(),
+        Request::Merge { key, entry } => key.len().saturating_add(value_len(entry)),
+        _ => 0,
+    };
+    encode(request, payload)
+}
+
+pub(crate) fn encode_response(response: &Response) -> Result<Bytes, postcard::Error> {
+    let payload = match response {
+        Response::Entry(Some(entry)) => value_len(entry),
+        _ => 0,
+    };
+    encode(response, payload)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, rest)) => Err(DecodeError::Trailing(rest.len())),
+        Err(error) => Err(DecodeError::Malformed(error)),
+    }
+}
+
+fn value_len(entry: &Entry) -> usize {
+    entry.value.as_ref().map_or(0, |value| value.len())
+}
+
+/// `payload` is what the message holds in keys and values: with room for them
+/// from the start, a large value is copied once.
+fn encode<T: Serialize>(message: &T, payload: usize) -> Result<Bytes, postcard::Error> {
+    let room = Vec::with_capacity(payload.saturating_add(FRAMING));
+    postcard::to_extend(message, room).map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use kvquorum_core::{Merged, Refusal, Timestamp, Version, WriterId};
+
+    use super::*;
+
+    const VERSION: Version = Version {
+        // 1 ms and counter 2: 65538, in seven-bit groups 02 00 04.
+        timestamp: Timestamp::from_bits(65_538),
+        writer: WriterId::new(300),
+    };
+
+    /// The tables above are a promise to other languages and later versions.
+    #[test]
+    fn requests_have_the_bytes_that_the_docs_say() {
+        let key = || "ab".into();
+        for (request, bytes) in [
+            (Request::Get { key: key() }, &b"\x00\x02ab"[..]),
+            (
+                Request::Merge {
+                    key: key(),
+                    entry: Entry::new(VERSION, "xyz"),
+                },
+                b"\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz",
+            ),
+            (
+                Request::Merge {
+                    key: key(),
+                    entry: Entry::tombstone(VERSION),
+                },
+                b"\x01\x02ab\x82\x80\x04\xAC\x02\x00",
+            ),
+        ] {
+            assert_eq!(encode_request(&request).unwrap(), bytes, "{request:?}");
+            assert_eq!(decode(bytes), Ok(request));
+        }
+    }
+
+    #[test]
+    fn responses_have_the_bytes_that_the_docs_say() {
+        let refused = Response::Refused;
+        for (response, bytes) in [
+            (Response::Entry(None), &b"\x00\x00"[..]),
+            (
+                Response::Entry(Some(Entry::new(VERSION, "xyz"))),
+                b"\x00\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+            ),
+            (
+                Response::Entry(Some(Entry::tombstone(VERSION))),
+                b"\x00\x01\x82\x80\x04\xAC\x02\x00",
+            ),
+            (Response::Merged(Merged::Applied), b"\x01\x00"),
+            (
+                Response::Merged(Merged::Superseded { by: VERSION }),
+                b"\x01\x01\x82\x80\x04\xAC\x02",
+            ),
+            (refused(Refusal::EmptyKey), b"\x02\x00"),
+            (
+                refused(Refusal::KeyTooLong { len: 300, max: 1 }),
+                b"\x02\x01\xAC\x02\x01",
+            ),
+            (
+                refused(Refusal::ValueTooLarge { len: 300, max: 1 }),
+                b"\x02\x02\xAC\x02\x01",
+            ),
+            (
+                refused(Refusal::TooFarAhead {
+                    timestamp: VERSION.timestamp,
+                    now_millis: 0,
+                    max_drift_millis: 300,
+                }),
+                b"\x02\x03\x82\x80\x04\x00\xAC\x02",
+            ),
+        ] {
+            assert_eq!(encode_response(&response).unwrap(), bytes, "{response:?}");
+            assert_eq!(decode(bytes), Ok(response));
+        }
+    }
+
+    #[test]
+    fn whatever_is_not_exactly_one_message_is_an_error() {
+        let whole = b"\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz";
+        for cut in 0..whole.len() {
+            let decoded = decode::<Request>(&whole[..cut]);
+            assert!(matches!(decoded, Err(DecodeError::Malformed(_))), "{cut}");
+        }
+        assert_eq!(
+            decode::<Request>(b"\x00\x02ab!!"),
+            Err(DecodeError::Trailing(2))
+        );
+        // A kind of request that is not known yet, and lengths beyond the end.
+        for bytes in [
+            &b"\x7f\x02ab"[..],
+            b"\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01ab",
+            b"\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xffab",
+        ] {
+            assert!(decode::<Request>(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

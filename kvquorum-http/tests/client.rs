@@ -1,0 +1,465 @@
+//! The transport: what it makes of a peer that fails, and what it holds.
+
+// In a test a panic is how a broken promise shows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use common::*;
+use kvquorum_core::{Entry, Merged, Refusal, Response, Transport, TransportError};
+use kvquorum_http::{HttpError, HttpTransport, RemoteStoreError, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// The bytes of an ack.
+const APPLIED: &[u8] = b"\x01\x00";
+
+/// The bytes of a refusal: the key is empty.
+const REFUSED: &[u8] = b"\x02\x00";
+
+#[tokio::test]
+async fn the_name_is_the_address() {
+    let replica = HttpTransport::new("http://127.0.0.1:3001").unwrap();
+    assert_eq!(replica.name(), "127.0.0.1:3001");
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_not_sent() {
+    // Bound and not listened on by anyone else, then closed.
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = gone.local_addr().unwrap();
+    drop(gone);
+    let error = call(&transport(addr), merge("k", 1, "v"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
+    assert!(matches!(cause(&error), HttpError::Connect(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_not_sent() {
+    let nowhere = HttpTransport::new("replica.invalid:3001").unwrap();
+    let error = call(&nowhere, get("k")).await.unwrap_err();
+    assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn connecting_ends_at_its_limit() {
+    // A listener whose queue is full leaves connections unanswered.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(SHORT, TcpStream::connect(addr)).await {
+        queued.push(stream);
+    }
+    let replica = HttpTransport::builder(addr.to_string())
+        .with_connect_time(SHORT)
+        .build()
+        .unwrap();
+    let error = call(&replica, get("k")).await.unwrap_err();
+    assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
+    assert!(matches!(cause(&error), HttpError::ConnectTimedOut(_)));
+}
+
+#[tokio::test]
+async fn a_peer_that_closes_without_an_answer_has_given_no_answer() {
+    let stub = Stub::new(|_, _| async {}).await;
+    let error = call(&transport(stub.addr), merge("k", 1, "v"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
+    assert!(matches!(cause(&error), HttpError::Connection(_)));
+    // On a new connection there is no retry: the peer meant it.
+    assert_eq!(stub.requests.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_is_no_answer() {
+    for (bytes, name) in [
+        (b"SSH-2.0-OpenSSH_9.9\r\n".to_vec(), "not HTTP"),
+        (answer("200 OK", APPLIED)[..20].to_vec(), "half a head"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\x01".to_vec(),
+            "half a body",
+        ),
+        (answer("200 OK", b"<html>hello</html>"), "another body"),
+        (answer("200 OK", b""), "no body"),
+        (answer("200 OK", b"\x01\x00!"), "more than a body"),
+        (answer("302 Found", b""), "a redirection"),
+        (answer("503 Service Unavailable", b"later"), "unavailable"),
+        (answer("502 Bad Gateway", APPLIED), "a gateway"),
+    ] {
+        let stub = Stub::answering(bytes).await;
+        let error = call(&transport(stub.addr), merge("k", 1, "v"))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, TransportError::NoAnswer(_)),
+            "{name}: {error:?}"
+        );
+        cause(&error);
+        assert_eq!(stub.requests.available_permits(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_answer_is_no_answer_and_is_not_read() {
+    let announced = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n".to_vec();
+    let endless = [
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
+        b"400\r\n".to_vec(),
+        vec![0; 0x400],
+        b"\r\n400\r\n".to_vec(),
+        vec![0; 0x400],
+    ]
+    .concat();
+    for bytes in [announced, endless] {
+        // It keeps the connection open: only the bound can end this call.
+        let stub = Stub::new(move |_, mut stream| {
+            let bytes = bytes.clone();
+            async move {
+                stream.write_all(&bytes).await.unwrap();
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        })
+        .await;
+        let replica = HttpTransport::builder(stub.addr.to_string())
+            .with_max_response_len(1500)
+            .build()
+            .unwrap();
+        let error = call(&replica, merge("k", 1, "v")).await.unwrap_err();
+        assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
+        let too_large = matches!(cause(&error), HttpError::ResponseTooLarge { max: 1500 });
+        assert!(too_large, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_take_calls_has_rejected_them() {
+    for status in [
+        "404 Not Found",
+        "400 Bad Request",
+        "405 No",
+        "413 No",
+        "401 No",
+    ] {
+        let stub = Stub::answering(answer(status, "{\"error\":\"go away\"}")).await;
+        let error = call(&transport(stub.addr), merge("k", 1, "v"))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, TransportError::Rejected(_)), "{error:?}");
+        let HttpError::Status {
+            status: code,
+            message,
+        } = cause(&error)
+        else {
+            panic!("{error:?}");
+        };
+        assert!(status.starts_with(code.as_str()));
+        assert_eq!(message, "go away");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_did_not_arrive_in_time_was_not_sent() {
+    let stub = Stub::answering(answer("408 Request Timeout", "")).await;
+    let error = call(&transport(stub.addr), merge("k", 1, "v"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_value_far_beyond_what_the_replica_reads_is_rejected() {
+    let (server, store) = serve().await;
+    let huge = "x".repeat(20 * 1024 * 1024);
+    let error = call(&transport(server.local_addr()), merge("k", 1, &huge)).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, TransportError::Rejected(_)), "{error:?}");
+    assert_eq!(store.entries(), []);
+}
+
+#[tokio::test]
+async fn a_failed_store_is_a_store_error_with_the_replicas_words() {
+    let (server, store) = serve().await;
+    store.set_on_fire();
+    let error = call(&transport(server.local_addr()), merge("k", 1, "v")).await;
+    let error = error.unwrap_err();
+    assert!(error.may_have_applied());
+    let TransportError::Store(store_error) = error else {
+        panic!("{error:?}");
+    };
+    let remote = std::error::Error::source(&store_error).unwrap();
+    let remote: &RemoteStoreError = remote.downcast_ref().unwrap();
+    assert!(remote.message.contains("the disk is on fire"), "{remote}");
+}
+
+#[tokio::test]
+async fn an_error_message_of_any_length_and_kind_is_cut_to_size() {
+    for body in ["ü".repeat(10_000).into_bytes(), vec![0xff; 10_000]] {
+        let stub = Stub::answering(answer("404 Not Found", body)).await;
+        let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+        assert!(error.to_string().len() < 2_000);
+    }
+}
+
+/// A stub that answers the first connection's first request with an ack and
+/// closes it on its second, and hands the connections after it to `play`.
+async fn closes_on_second_request<P, F>(play: P) -> Stub
+where
+    P: Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    Stub::new(move |nth, mut stream| {
+        let play = play.clone();
+        async move {
+            if nth == 0 {
+                stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+                assert!(read_request(&mut stream).await);
+            } else {
+                play(stream).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_pooled_connection_that_breaks_is_replaced_once() {
+    let stub = closes_on_second_request(|mut stream: TcpStream| async move {
+        stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let replica = transport(stub.addr);
+    for _ in 0..2 {
+        let merged = call(&replica, merge("k", 1, "v")).await.unwrap();
+        assert_eq!(merged, Response::Merged(Merged::Applied));
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_sent_is_never_reported_as_not_sent() {
+    // The first try on the pooled connection arrives, and is lost. What the
+    // second comes to says nothing about the first.
+    let second_try = |bytes: Vec<u8>| {
+        closes_on_second_request(move |mut stream: TcpStream| {
+            let bytes = bytes.clone();
+            async move {
+                stream.write_all(&bytes).await.unwrap();
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        })
+    };
+    for (bytes, name) in [
+        (answer("404 Not Found", ""), "rejected"),
+        (answer("408 Request Timeout", ""), "too late"),
+        (answer("200 OK", REFUSED), "refused"),
+        (b"nonsense\r\n\r\n".to_vec(), "nonsense"),
+    ] {
+        let stub = second_try(bytes).await;
+        let replica = transport(stub.addr);
+        call(&replica, merge("k", 1, "v")).await.unwrap();
+        let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+        assert!(
+            matches!(error, TransportError::NoAnswer(_)),
+            "{name}: {error:?}"
+        );
+        match cause(&error) {
+            HttpError::LostThenFailed { then, .. } => assert!(!then.may_have_applied()),
+            HttpError::LostThenRefused { refusal, .. } => assert_eq!(*refusal, Refusal::EmptyKey),
+            HttpError::Connection(_) => assert_eq!(name, "nonsense"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn nor_where_nobody_listens_any_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let replica = transport(listener.local_addr().unwrap());
+    let peer = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(read_request(&mut stream).await);
+        stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+        assert!(read_request(&mut stream).await);
+        drop(listener);
+    });
+    call(&replica, merge("k", 1, "v")).await.unwrap();
+    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    in_time(peer).await.unwrap();
+    assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
+    let HttpError::LostThenFailed { then, .. } = cause(&error) else {
+        panic!("{error:?}");
+    };
+    assert!(matches!(**then, TransportError::NotSent(_)), "{then:?}");
+}
+
+#[tokio::test]
+async fn calls_outlive_a_restart_of_the_server() {
+    let store = TestStore::new();
+    let mut server = serve_store(&store).await;
+    let addr = server.local_addr();
+    let replica = transport(addr);
+    for millis in 1..5 {
+        // A pool of several, all of which the restart kills.
+        let calls = (0..8).map(|nth| {
+            let replica = replica.clone();
+            tokio::spawn(async move { call(&replica, merge(&nth.to_string(), millis, "v")).await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            call.await.unwrap().unwrap();
+        }
+        server.shutdown().await;
+        server = Server::bind(addr, service(&store)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_idle_for_too_long_is_not_used_again() {
+    let stub = Stub::new(|_, mut stream| async move {
+        // A second request on this connection would get no answer.
+        stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let replica = HttpTransport::builder(stub.addr.to_string())
+        .with_idle_time(std::time::Duration::ZERO)
+        .build()
+        .unwrap();
+    for _ in 0..3 {
+        call(&replica, merge("k", 1, "v")).await.unwrap();
+    }
+    assert_eq!(stub.requests.available_permits(), 3);
+}
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    let connections = Arc::new(Semaphore::new(0));
+    let opened = connections.clone();
+    let stub = Stub::new(move |_, mut stream| {
+        opened.add_permits(1);
+        async move {
+            loop {
+                stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+                if !read_request(&mut stream).await {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let replica = transport(stub.addr);
+    for _ in 0..50 {
+        call(&replica, merge("k", 1, "v")).await.unwrap();
+    }
+    assert_eq!(connections.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
+    let closed = Arc::new(Semaphore::new(0));
+    let closes = closed.clone();
+    let stub = Stub::new(move |nth, mut stream| {
+        let closes = closes.clone();
+        async move {
+            if nth < 3 {
+                // No answer, until the caller hangs up.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+                closes.add_permits(1);
+            } else {
+                stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        }
+    })
+    .await;
+    let replica = HttpTransport::builder(stub.addr.to_string())
+        .with_max_connections(1)
+        .build()
+        .unwrap();
+    for _ in 0..3 {
+        tokio::select! {
+            answered = replica.call(merge("k", 1, "v")) => panic!("{answered:?}"),
+            arrived = in_time(stub.requests.acquire()) => arrived.unwrap().forget(),
+        }
+        in_time(closed.acquire()).await.unwrap().forget();
+    }
+    call(&replica, merge("k", 1, "v")).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_beyond_the_bound_wait_their_turn() {
+    let store = TestStore::gated();
+    let server = serve_store(&store).await;
+    let replica = HttpTransport::builder(server.local_addr().to_string())
+        .with_max_connections(2)
+        .build()
+        .unwrap();
+    let calls: Vec<_> = (0..5)
+        .map(|nth| {
+            let replica = replica.clone();
+            tokio::spawn(async move { call(&replica, get(&nth.to_string())).await })
+        })
+        .collect();
+    store.called().await;
+    store.called().await;
+    // Another call reaches the store only when one of these has ended.
+    let third = tokio::time::timeout(SHORT, store.called()).await;
+    assert!(third.is_err(), "more calls than connections");
+    store.gate.add_permits(1);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_calls_each_get_their_own_response() {
+    let store = TestStore::gated();
+    let server = serve_store(&store).await;
+    let replica = transport(server.local_addr());
+    let calls: Vec<_> = (1..=64)
+        .map(|nth: u64| {
+            let (replica, key) = (replica.clone(), nth.to_string());
+            tokio::spawn(async move {
+                call(&replica, merge(&key, nth, &key)).await.unwrap();
+                (nth, call(&replica, get(&key)).await.unwrap())
+            })
+        })
+        .collect();
+    // All are under way at once: none waits for another.
+    for _ in 0..64 {
+        store.called().await;
+    }
+    store.gate.add_permits(64);
+    let mut seen = HashSet::new();
+    for call in calls {
+        let (nth, read) = call.await.unwrap();
+        let entry = Entry::new(version(nth), nth.to_string());
+        assert_eq!(read, Response::Entry(Some(entry)));
+        seen.insert(nth);
+    }
+    assert_eq!(seen.len(), 64);
+}
+
+#[tokio::test]
+async fn a_request_arrives_whole_and_its_answer_may_come_in_pieces() {
+    let stub = Stub::new(|_, mut stream| async move {
+        stream.set_nodelay(true).unwrap();
+        for byte in answer("200 OK", APPLIED) {
+            stream.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let merged = call(&transport(stub.addr), merge("k", 1, &"x".repeat(500_000))).await;
+    assert_eq!(merged.unwrap(), Response::Merged(Merged::Applied));
+}

@@ -1,0 +1,385 @@
+//! What the tests share: a store to look into, a server over it, and a client
+//! that hides nothing of HTTP.
+
+// Each test file uses its own part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kvquorum_core::{
+    Entry, Key, Merged, Replica, Request, Response, Store, StoreError, Timestamp, Transport,
+    TransportError, Version, WriterId,
+};
+use kvquorum_http::{HttpError, HttpTransport, ReplicaService, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// What every wait of a test ends after: far more than it takes.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Short enough for a test to wait for, as a limit that is meant to be hit.
+pub const SHORT: Duration = Duration::from_millis(200);
+
+/// Long enough that a test which needs it to pass fails by [`LIMIT`].
+pub const NEVER: Duration = Duration::from_secs(3600);
+
+/// A store in one lock, which can be made to wait or to fail.
+#[derive(Clone)]
+pub struct TestStore {
+    map: Arc<Mutex<BTreeMap<Key, Entry>>>,
+    /// What each call takes one of, and gives back.
+    pub gate: Arc<Semaphore>,
+    pub calls: Arc<Semaphore>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the disk is on fire")]
+struct OnFire;
+
+impl TestStore {
+    pub fn new() -> Self {
+        Self {
+            map: Arc::default(),
+            gate: Arc::new(Semaphore::new(1000)),
+            calls: Arc::new(Semaphore::new(0)),
+        }
+    }
+
+    /// A store whose calls wait until the gate is given permits.
+    pub fn gated() -> Self {
+        Self {
+            gate: Arc::new(Semaphore::new(0)),
+            ..Self::new()
+        }
+    }
+
+    /// Makes every later call fail.
+    pub fn set_on_fire(&self) {
+        self.gate.close();
+    }
+
+    /// Returns once a call has reached the store: once for each call.
+    pub async fn called(&self) {
+        in_time(self.calls.acquire()).await.unwrap().forget();
+    }
+
+    pub fn entries(&self) -> Vec<(Key, Entry)> {
+        self.map.lock().unwrap().clone().into_iter().collect()
+    }
+
+    pub fn insert(&self, key: &str, entry: Entry) {
+        self.map.lock().unwrap().insert(key.into(), entry);
+    }
+
+    async fn enter(&self) -> Result<(), StoreError> {
+        self.calls.add_permits(1);
+        let permit = self.gate.acquire().await;
+        permit.map(drop).map_err(|_| StoreError::new(OnFire))
+    }
+}
+
+impl Store for TestStore {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.enter().await?;
+        Ok(self.map.lock().unwrap().get(key).cloned())
+    }
+
+    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+        self.enter().await?;
+        let mut map = self.map.lock().unwrap();
+        let merged = Merged::verdict(map.get(key), &entry);
+        if merged == Merged::Applied {
+            map.insert(key.clone(), entry);
+        }
+        Ok(merged)
+    }
+
+    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+        let map = self.map.lock().unwrap();
+        let range = map.range::<Key, _>((from, Bound::Unbounded));
+        let entries = range.map(|(key, entry)| (key.clone(), entry.clone()));
+        Ok(entries.take(limit).collect())
+    }
+}
+
+pub fn version(millis: u64) -> Version {
+    Version {
+        timestamp: Timestamp::new(millis, 0).unwrap(),
+        writer: WriterId::new(7),
+    }
+}
+
+pub fn get(key: &str) -> Request {
+    Request::Get { key: key.into() }
+}
+
+pub fn merge(key: &str, millis: u64, value: &str) -> Request {
+    Request::Merge {
+        key: key.into(),
+        entry: Entry::new(version(millis), value.to_owned()),
+    }
+}
+
+/// A server with default settings over a fresh store.
+pub async fn serve() -> (Server, TestStore) {
+    let store = TestStore::new();
+    (serve_store(&store).await, store)
+}
+
+pub async fn serve_store(store: &TestStore) -> Server {
+    Server::bind("127.0.0.1:0", Replica::new(store.clone()))
+        .await
+        .unwrap()
+}
+
+pub fn service(store: &TestStore) -> ReplicaService<TestStore> {
+    ReplicaService::new(Replica::new(store.clone()))
+}
+
+pub fn transport(to: SocketAddr) -> HttpTransport {
+    HttpTransport::new(to.to_string()).unwrap()
+}
+
+pub async fn call(transport: &HttpTransport, request: Request) -> Result<Response, TransportError> {
+    in_time(transport.call(request)).await
+}
+
+/// The transport's own error inside core's.
+pub fn cause(error: &TransportError) -> &HttpError {
+    std::error::Error::source(error)
+        .and_then(|cause| cause.downcast_ref())
+        .unwrap_or_else(|| panic!("no HttpError in {error:?}"))
+}
+
+/// Fails the test where it would otherwise hang.
+pub async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(LIMIT, future)
+        .await
+        .expect("this takes no time, or it hangs")
+}
+
+/// Waits until something is so.
+pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    in_time(async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// An HTTP client of which every byte is in the test's hands.
+pub struct Raw {
+    pub stream: TcpStream,
+    read: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    head: String,
+    pub body: String,
+}
+
+impl Raw {
+    pub async fn connect(to: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(to).await.unwrap())
+    }
+
+    pub fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        in_time(self.stream.write_all(bytes.as_ref()))
+            .await
+            .unwrap();
+    }
+
+    /// The next answer; `None` where the server closes instead.
+    pub async fn answer(&mut self) -> Option<Answer> {
+        let head_len = self.message_head().await?;
+        let head = String::from_utf8(self.read.drain(..head_len).collect()).unwrap();
+        let status = head[9..12].parse().unwrap();
+        let mut answer = Answer {
+            status,
+            head,
+            body: String::new(),
+        };
+        let len: usize = answer
+            .header("content-length")
+            .map_or(0, |len| len.parse().unwrap());
+        while self.read.len() < len {
+            assert!(self.more().await, "the server broke off");
+        }
+        answer.body = String::from_utf8(self.read.drain(..len).collect()).unwrap();
+        Some(answer)
+    }
+
+    /// The head of the next answer, which has no body.
+    pub async fn head(&mut self) -> String {
+        let head_len = self.message_head().await.expect("an answer");
+        String::from_utf8(self.read.drain(..head_len).collect()).unwrap()
+    }
+
+    /// Sends what is to be answered, and returns the answer.
+    pub async fn ask(&mut self, bytes: impl AsRef<[u8]>) -> Answer {
+        self.send(bytes).await;
+        self.answer().await.expect("an answer")
+    }
+
+    /// Returns once the server has closed the connection, which it must do
+    /// without another word.
+    pub async fn closed(&mut self) {
+        assert!(
+            !self.more().await,
+            "{:?}",
+            String::from_utf8_lossy(&self.read)
+        );
+    }
+
+    /// The length of the next message's head, once all of it is there.
+    async fn message_head(&mut self) -> Option<usize> {
+        loop {
+            if let Some(at) = self.read.windows(4).position(|end| end == b"\r\n\r\n") {
+                return Some(at + 4);
+            }
+            if !self.more().await {
+                assert_eq!(self.read, b"", "the server broke off");
+                return None;
+            }
+        }
+    }
+
+    async fn more(&mut self) -> bool {
+        // A reset is a close.
+        in_time(self.stream.read_buf(&mut self.read))
+            .await
+            .unwrap_or(0)
+            > 0
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// The message of an error, which must be in JSON.
+    pub fn error(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap();
+        body["error"].as_str().expect("an error").to_owned()
+    }
+}
+
+pub fn post(path: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let len = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+pub fn get_path(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")
+}
+
+/// A server that the test plays: each connection is handed to `play` once its
+/// first request has been read.
+pub struct Stub {
+    pub addr: SocketAddr,
+    /// One permit for each request that arrived.
+    pub requests: Arc<Semaphore>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Stub {
+    pub async fn new<P, F>(play: P) -> Self
+    where
+        P: Fn(usize, TcpStream) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let requests = Arc::new(Semaphore::new(0));
+        let arrived = requests.clone();
+        let play = Arc::new(play);
+        let task = tokio::spawn(async move {
+            for nth in 0.. {
+                let mut stream = listener.accept().await.unwrap().0;
+                let (play, arrived) = (play.clone(), arrived.clone());
+                tokio::spawn(async move {
+                    if read_request(&mut stream).await {
+                        arrived.add_permits(1);
+                        play(nth, stream).await;
+                    }
+                });
+            }
+        });
+        Self {
+            addr,
+            requests,
+            task,
+        }
+    }
+
+    /// A stub that answers every connection's first request with these bytes,
+    /// and closes.
+    pub async fn answering(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        Self::new(move |_, mut stream| {
+            let bytes = bytes.clone();
+            async move {
+                let _ = stream.write_all(&bytes).await;
+                // Without this the client might see a reset before the bytes.
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reads one request with a `content-length`, and nothing after it.
+pub async fn read_request(stream: &mut TcpStream) -> bool {
+    let mut read = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&read).to_lowercase();
+        if let Some(head) = read.windows(4).position(|end| end == b"\r\n\r\n") {
+            let len = text.split("content-length: ").nth(1).unwrap();
+            let len: usize = len.split("\r\n").next().unwrap().parse().unwrap();
+            if read.len() >= head + 4 + len {
+                return true;
+            }
+        }
+        if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+            return false;
+        }
+    }
+}
+
+/// An answer of this status with this body.
+pub fn answer(status: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let len = body.len();
+    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {len}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}

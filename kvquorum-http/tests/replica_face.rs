@@ -1,0 +1,126 @@
+//! The replica face, as bytes on the wire.
+
+// In a test a panic is how a broken promise shows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod common;
+
+use common::*;
+use kvquorum_core::{Entry, Limits, Merged, Refusal, Replica, Response};
+use kvquorum_http::Server;
+
+/// A merge of `k`, stamped 1 ms by writer 7, with the value `v`.
+const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x01\x01v";
+
+#[tokio::test]
+async fn the_documented_bytes_are_understood() {
+    let (server, store) = serve().await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    let answer = client.ask(post("/v1/call", MERGE)).await;
+    assert_eq!((answer.status, &*answer.body), (200, "\x01\x00"));
+    assert_eq!(store.entries(), [("k".into(), Entry::new(version(1), "v"))]);
+    let answer = client.ask(post("/v1/call", b"\x00\x01x")).await;
+    assert_eq!((answer.status, &*answer.body), (200, "\x00\x00"));
+}
+
+#[tokio::test]
+async fn undecodable_bodies_are_bad_requests_and_change_nothing() {
+    let (server, store) = serve().await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    let trailing = [MERGE, b"!"].concat();
+    for body in [
+        b"",
+        &MERGE[..MERGE.len() - 1],
+        &trailing,
+        b"\x7f\x01k",
+        b"{}",
+    ] {
+        let answer = client.ask(post("/v1/call", body)).await;
+        assert_eq!(answer.status, 400, "{body:?}");
+        answer.error();
+        assert_eq!(store.entries(), []);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_version_is_told_the_version_spoken_here() {
+    let (server, store) = serve().await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    for path in ["/v2/call", "/v0/call", "/v10/other", "/v2"] {
+        let answer = client.ask(post(path, MERGE)).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(answer.error().contains("version 1 is"), "{answer:?}");
+    }
+    assert_eq!(store.entries(), []);
+}
+
+#[tokio::test]
+async fn a_call_arrives_unchanged_and_so_does_its_response() {
+    let (server, store) = serve().await;
+    let replica = transport(server.local_addr());
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let entry = Entry::new(version(5), every_byte.clone());
+    let key = kvquorum_core::Key::from(every_byte);
+    let merge = |entry: &Entry| kvquorum_core::Request::Merge {
+        key: key.clone(),
+        entry: entry.clone(),
+    };
+    let get = kvquorum_core::Request::Get { key: key.clone() };
+
+    let merged = call(&replica, merge(&entry)).await.unwrap();
+    assert_eq!(merged, Response::Merged(Merged::Applied));
+    assert_eq!(store.entries(), [(key.clone(), entry.clone())]);
+    let read = call(&replica, get.clone()).await.unwrap();
+    assert_eq!(read, Response::Entry(Some(entry)));
+
+    let deleted = Entry::tombstone(version(6));
+    call(&replica, merge(&deleted)).await.unwrap();
+    let read = call(&replica, get).await.unwrap();
+    assert_eq!(read, Response::Entry(Some(deleted)));
+    let merged = call(&replica, merge(&Entry::new(version(4), "old"))).await;
+    let by = version(6);
+    assert_eq!(merged.unwrap(), Response::Merged(Merged::Superseded { by }));
+}
+
+#[tokio::test]
+async fn the_largest_value_passes_both_ways() {
+    let (server, _store) = serve().await;
+    let replica = transport(server.local_addr());
+    let max = Limits::default().max_value_len;
+    let largest = "x".repeat(max);
+    let merged = call(&replica, merge("k", 1, &largest)).await.unwrap();
+    assert_eq!(merged, Response::Merged(Merged::Applied));
+    let read = call(&replica, get("k")).await.unwrap();
+    assert!(read == Response::Entry(Some(Entry::new(version(1), largest))));
+
+    let too_large = "x".repeat(max + 1);
+    let refused = call(&replica, merge("k", 1, &too_large)).await.unwrap();
+    let (len, max) = (max as u64 + 1, max as u64);
+    assert_eq!(
+        refused,
+        Response::Refused(Refusal::ValueTooLarge { len, max })
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_response() {
+    let store = TestStore::new();
+    let replica = Replica::new(store.clone()).with_wall_clock(|| 1_000);
+    let server = Server::bind("127.0.0.1:0", replica).await.unwrap();
+    let replica = transport(server.local_addr());
+    let refused = call(&replica, merge("k", 61_001, "v")).await.unwrap();
+    assert_eq!(
+        refused,
+        Response::Refused(Refusal::TooFarAhead {
+            timestamp: version(61_001).timestamp,
+            now_millis: 1_000,
+            max_drift_millis: 60_000,
+        })
+    );
+    for request in [get(""), merge("", 1, "v")] {
+        let refused = call(&replica, request).await.unwrap();
+        assert_eq!(refused, Response::Refused(Refusal::EmptyKey));
+    }
+    assert_eq!(store.entries(), []);
+}
