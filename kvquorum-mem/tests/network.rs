@@ -219,6 +219,19 @@ async fn a_partition_cuts_each_direction_by_itself() {
     assert!(is_applied(&link.call(merge(4)).await));
 }
 
+/// Catches a partition that ends with all other faults, or only half.
+#[tokio::test(start_paused = true)]
+async fn a_partition_can_end_without_the_other_faults() {
+    let (_node, link) = pair();
+    link.set_latency(5 * MS);
+    link.cut();
+    link.hang();
+    link.reconnect();
+    let start = Instant::now();
+    assert!(is_applied(&link.call(merge(1)).await));
+    assert_eq!(start.elapsed(), 10 * MS);
+}
+
 /// Catches faults that are looked up at the wrong end of a message's way: a
 /// response meets the faults of when it is sent.
 #[tokio::test(start_paused = true)]
