@@ -187,10 +187,11 @@ async fn round_trip<T: Transport>(link: T) {
         tombstone(0, 0),
     ];
     let keys = awkward_keys();
+    let when = "in a fresh replica";
+    link.expect(&UNCHANGED, &Key::from("absent"), None, when)
+        .await;
     let merged: Vec<_> = keys.iter().zip(entries.iter().cycle()).collect();
     for (key, entry) in &merged {
-        let when = "before anything was merged under it";
-        link.expect(&UNCHANGED, key, None, when).await;
         link.merge_as(&UNCHANGED, key, entry, Merged::Applied).await;
     }
     for (key, entry) in &merged {
