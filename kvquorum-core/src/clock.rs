@@ -3,7 +3,6 @@
 //! The wall clock is the caller's to replace. [`Clock`] turns it into
 //! timestamps that only rise.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -71,7 +70,7 @@ pub(crate) fn whole_millis(duration: Duration) -> u64 {
 /// that is itself behind catch up even so, once replicas have vouched for the
 /// later time.
 pub struct Clock {
-    wall: Arc<dyn WallClock>,
+    wall: Box<dyn WallClock>,
     max_drift_millis: u64,
     /// The bits of the greatest timestamp given out or observed.
     last: AtomicU64,
@@ -86,8 +85,12 @@ impl Clock {
     /// A clock over a wall clock. `max_drift` bounds what
     /// [`observe`](Self::observe) follows.
     pub fn new(wall: impl WallClock, max_drift: Duration) -> Self {
+        Self::over(Box::new(wall), max_drift)
+    }
+
+    pub(crate) fn over(wall: Box<dyn WallClock>, max_drift: Duration) -> Self {
         Self {
-            wall: Arc::new(wall),
+            wall,
             max_drift_millis: whole_millis(max_drift),
             last: AtomicU64::new(0),
         }
@@ -140,7 +143,10 @@ impl Clock {
     /// Makes all later timestamps greater than one that a quorum of replicas
     /// admitted, however far ahead it is: it is this clock that is behind.
     pub fn confirm(&self, admitted: Timestamp) {
-        self.last.fetch_max(admitted.to_bits(), Ordering::Relaxed);
+        // The usual case, in which it is this clock's own, is but a look.
+        if admitted.to_bits() > self.last.load(Ordering::Relaxed) {
+            self.last.fetch_max(admitted.to_bits(), Ordering::Relaxed);
+        }
     }
 }
 

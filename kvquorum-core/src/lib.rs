@@ -1,14 +1,56 @@
 //! Leaderless, quorum-replicated maps.
-#![warn(missing_docs)]
+//!
+//! An application brings its own storage (a [`Store`]) and its own network (a
+//! [`Transport`]); this crate brings the part that is hard to get right:
+//! talking to N replicas, deciding at W or R of them, merging by last write
+//! wins, and saying honestly what happened.
+//!
+//! An operation goes down these stairs, and the entry comes back up the same:
+//!
+//! ```text
+//! put, get, delete        Coordinator   the client side; decides at a quorum
+//!   fan-out over N        Transport     a link to one replica
+//!     checks, then merges Replica       the node side; the one door to a store
+//!       compare and keep  Store         one replica's local storage
+//! ```
+//!
+//! The crate knows no adapter and opens no socket, and every source of time or
+//! randomness in it can be replaced: the wall clock and the writer id by
+//! settings, timers by Tokio's paused time.
+//!
+//! # Rules
+//!
+//! Each promise has a name, and is written where it is kept: W-ALL, W-QUORUM,
+//! W-FINISH, W-CANCEL, W-FAIL and W-SUPERSEDED at [`Coordinator::put`];
+//! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; C-MONOTONIC at
+//! [`Clock`]; C-DRIFT at [`Refusal::TooFarAhead`]. What quorums do and do not
+//! promise together is said at [`Coordinator`].
+//!
+//! # Features
+//!
+//! - `json`, on by default: the [`Json`] codec and [`Coordinator::map`].
+
 mod clock;
 pub mod conformance;
+mod coordinator;
 mod entry;
+mod map;
+mod outcome;
 mod replica;
 mod store;
+mod tally;
 mod transport;
 pub use bytes::Bytes;
 pub use clock::{Clock, ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
+pub use coordinator::{
+    Builder, Coordinator, MAX_REPLICAS, ReadError, ReadReceipt, ReadReport, ReplicaReport,
+    ReplicaStats, WriteError, WriteReceipt, WriteReport,
+};
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
+#[cfg(feature = "json")]
+pub use map::Json;
+pub use map::{Codec, CodecError, Map, MapError};
+pub use outcome::{Outcome, ReplicaFailure};
 pub use replica::{Limits, Replica};
 pub use store::{Merged, Store, StoreError};
 pub use transport::{Refusal, Request, Response, Transport, TransportError};

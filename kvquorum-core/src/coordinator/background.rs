@@ -1,0 +1,103 @@
+//! The bound on background work, and the counts of what became of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What one replica's background work came to, since the coordinator was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicaStats {
+    /// Calls to this replica that go on in the background now. Never more than
+    /// the [bound](crate::Builder::background).
+    pub in_background: usize,
+    /// Calls to this replica that were dropped unfinished: because the bound on
+    /// background work was reached, or because the runtime was shut down.
+    pub given_up: u64,
+    /// Entries that this replica lacked, sent to it by a read and acked.
+    pub repaired: u64,
+    /// Entries that this replica lacked and that a read could not bring it.
+    pub not_repaired: u64,
+}
+
+/// Background work of one coordinator and its clones, bounded for each replica
+/// apart, so that one replica that hangs does not use up the room of another.
+#[derive(Debug)]
+pub(super) struct Background<const N: usize> {
+    bound: usize,
+    replicas: [Counters; N],
+    /// Operations whose caller left before they were decided.
+    orphans: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    in_background: AtomicUsize,
+    given_up: AtomicU64,
+    repaired: AtomicU64,
+    not_repaired: AtomicU64,
+}
+
+impl<const N: usize> Background<N> {
+    pub(super) fn new(bound: usize) -> Self {
+        Self {
+            bound,
+            replicas: std::array::from_fn(|_| Counters::default()),
+            orphans: Arc::new(Semaphore::new(bound.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Room for one more call to this replica, if there is any.
+    pub(super) fn reserve(&self, replica: usize) -> Option<Room<'_>> {
+        let counter = &self.replicas.get(replica)?.in_background;
+        counter
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                (taken < self.bound).then(|| taken.saturating_add(1))
+            })
+            .ok()
+            .map(|_| Room(counter))
+    }
+
+    /// Room for one more operation whose caller left, if there is any.
+    pub(super) fn adopt(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.orphans).try_acquire_owned().ok()
+    }
+
+    pub(super) fn count_given_up(&self, replica: usize) {
+        self.count(replica, |counters| &counters.given_up);
+    }
+
+    pub(super) fn count_repaired(&self, replica: usize) {
+        self.count(replica, |counters| &counters.repaired);
+    }
+
+    pub(super) fn count_not_repaired(&self, replica: usize) {
+        self.count(replica, |counters| &counters.not_repaired);
+    }
+
+    fn count(&self, replica: usize, counter: impl Fn(&Counters) -> &AtomicU64) {
+        if let Some(counters) = self.replicas.get(replica) {
+            counter(counters).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn stats(&self) -> [ReplicaStats; N] {
+        self.replicas.each_ref().map(|counters| ReplicaStats {
+            in_background: counters.in_background.load(Ordering::Relaxed),
+            given_up: counters.given_up.load(Ordering::Relaxed),
+            repaired: counters.repaired.load(Ordering::Relaxed),
+            not_repaired: counters.not_repaired.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// A call's place in the background, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Room<'a>(&'a AtomicUsize);
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

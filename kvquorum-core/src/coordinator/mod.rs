@@ -1,0 +1,400 @@
+//! The client side: fans a request out over N transports and decides at a
+//! quorum.
+//!
+//! `mod.rs` holds what an application sees and sets. Inside, each file does
+//! one thing: `write` and `read` are the two kinds of operation, `calls`
+//! drives their calls, `operation` hands them over to the background,
+//! `background` bounds that, and `report` says what happened.
+
+mod background;
+mod calls;
+mod operation;
+mod read;
+mod report;
+mod write;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use background::ReplicaStats;
+pub use report::{
+    ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
+};
+
+use crate::clock::{Clock, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
+use crate::entry::{Key, WriterId};
+use crate::transport::Transport;
+use background::Background;
+
+/// The most replicas that a coordinator can have: its work for each operation
+/// is an array of this many at the most, looked through from end to end.
+pub const MAX_REPLICAS: usize = 64;
+
+/// The client side of a map with N copies: writes to all N replicas and
+/// returns when W have acked, reads from as many as it takes for R to answer,
+/// and merges by last write wins.
+///
+/// Numbers that make no sense do not compile:
+///
+/// ```compile_fail
+/// # use kvquorum_core::{Coordinator, Transport};
+/// # fn f<T: Transport>(replicas: [T; 3]) {
+/// Coordinator::<3, 4, 2, _>::new(replicas); // four acks of three replicas
+/// # }
+/// # struct L; #[async_trait::async_trait] impl Transport for L {
+/// # async fn call(&self, _: kvquorum_core::Request)
+/// # -> Result<kvquorum_core::Response, kvquorum_core::TransportError> { std::future::pending().await }
+/// # fn name(&self) -> &str { "" } }
+/// # f([L, L, L]);
+/// ```
+///
+/// With `R + W > N` every read quorum meets every write quorum: a `get` that
+/// starts after a `put` was acknowledged returns that put's entry or a greater
+/// one. That is not linearizability: two reads that race a write may see the
+/// new entry and then the old one, unless repair is
+/// [blocking](Builder::repair_blocking).
+///
+/// With `2 W > N` every two write quorums meet, and an acknowledged write is
+/// greater than every write that was acknowledged before it began, whatever
+/// the clocks say (rule W-SUPERSEDED). With less, a writer whose clock is
+/// behind may be acknowledged by replicas that have not heard of a greater
+/// entry, and lose to it.
+///
+/// Cloning is cheap, and all clones share one clock and one bound on
+/// background work. A call that does not complete at once needs a Tokio
+/// runtime with time enabled around it; without one it panics.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use kvquorum_core::{Coordinator, Replica, Store};
+/// # async fn example<S: Store>(a: Arc<Replica<S>>, b: Arc<Replica<S>>, c: Arc<Replica<S>>)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// let map = Coordinator::<3, 2, 2, _>::new([a, b, c]);
+/// map.put("greeting", "hello").await?;
+/// assert_eq!(map.get("greeting").await?.as_deref(), Some(&b"hello"[..]));
+/// # Ok(()) }
+/// ```
+pub struct Coordinator<const N: usize, const W: usize, const R: usize, T> {
+    inner: Arc<Inner<T, N>>,
+}
+
+struct Inner<T, const N: usize> {
+    transports: [T; N],
+    clock: Clock,
+    settings: Settings,
+    background: Background<N>,
+    /// Which replica the next read asks first.
+    turn: AtomicUsize,
+}
+
+struct Settings {
+    writer: WriterId,
+    time_limit: Duration,
+    attempts: NonZeroU32,
+    repair: Repair,
+}
+
+/// What a read does for a replica that it finds behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repair {
+    Off,
+    Background,
+    Blocking,
+}
+
+impl<T, const N: usize> Inner<T, N> {
+    /// All replicas, each time beginning with another, so that reads which
+    /// need not ask all of them come to each.
+    fn in_turn(&self) -> impl Iterator<Item = usize> + use<T, N> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(N);
+        let first = first.unwrap_or(0);
+        (first..N).chain(0..first)
+    }
+}
+
+impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
+    const QUORUMS_MAKE_SENSE: () = {
+        assert!(
+            N >= 1,
+            "kvquorum: N, the number of replicas, must be at least 1"
+        );
+        assert!(
+            N <= MAX_REPLICAS,
+            "kvquorum: N, the number of replicas, must be at most 64"
+        );
+        assert!(W >= 1, "kvquorum: W, the write quorum, must be at least 1");
+        assert!(
+            W <= N,
+            "kvquorum: W, the write quorum, must be at most N, the number of replicas"
+        );
+        assert!(R >= 1, "kvquorum: R, the read quorum, must be at least 1");
+        assert!(
+            R <= N,
+            "kvquorum: R, the read quorum, must be at most N, the number of replicas"
+        );
+    };
+
+    const QUORUMS_OVERLAP: () = assert!(
+        R + W > N,
+        "kvquorum: blocking repair needs overlapping quorums, R + W > N"
+    );
+
+    /// A coordinator over N transports, with the default settings.
+    ///
+    /// Each transport leads to another replica. Their order is that of
+    /// receipts and reports.
+    pub fn new(transports: [T; N]) -> Self {
+        Self::builder(transports).build()
+    }
+
+    /// A coordinator over N transports, with settings.
+    pub fn builder(transports: [T; N]) -> Builder<N, W, R, T> {
+        let () = Self::QUORUMS_MAKE_SENSE;
+        Builder {
+            transports,
+            wall: Box::new(SystemClock),
+            max_drift: DEFAULT_MAX_DRIFT,
+            background: 256,
+            settings: Settings {
+                writer: WriterId::random(),
+                time_limit: Duration::from_secs(2),
+                attempts: const { NonZeroU32::new(3).unwrap() },
+                repair: Repair::Background,
+            },
+        }
+    }
+
+    /// Writes a value under a key, and returns when W replicas have acked.
+    ///
+    /// - **W-ALL.** The entry goes to all N replicas at once.
+    /// - **W-QUORUM.** Only acks count.
+    /// - **W-FINISH.** Stragglers are carried on in the background to their
+    ///   end or their time limit, within a [bound](Builder::background).
+    /// - **W-CANCEL.** Dropping the returned future, once it was polled, does
+    ///   not cut the fan-out short, within the same bound. It is not stamped
+    ///   anew if it turns out superseded.
+    /// - **W-SUPERSEDED.** A put that finds a greater entry in an ack moves its
+    ///   clock past it and stamps again, up to
+    ///   [`attempts`](Builder::attempts) times in all.
+    ///
+    /// # Errors
+    ///
+    /// **W-FAIL.** As soon as W acks are out of reach. The error says of each
+    /// replica what is known, and of the whole whether the entry may be seen.
+    /// A failed write is never rolled back.
+    pub async fn put(
+        &self,
+        key: impl Into<Key>,
+        value: impl Into<Bytes>,
+    ) -> Result<WriteReceipt<N>, WriteError> {
+        self.write(key.into(), Some(value.into())).await
+    }
+
+    /// Deletes a key: writes a tombstone, in every way as
+    /// [`put`](Self::put) writes a value, whether or not there is one.
+    ///
+    /// The tombstone stays, and takes as much room as its key.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub async fn delete(&self, key: impl Into<Key>) -> Result<WriteReceipt<N>, WriteError> {
+        self.write(key.into(), None).await
+    }
+
+    /// Reads the value under a key; `None` where there is none.
+    ///
+    /// - **R-QUORUM.** The answer is the greatest entry among the first R
+    ///   answers; a replica that answers "no such key" has answered. A
+    ///   tombstone reads as absent.
+    /// - **R-REPAIR.** A replica found behind, those that answer after the
+    ///   decision included, is sent the greatest entry with its original
+    ///   version: in the background, unless set otherwise.
+    ///
+    /// Replicas are asked one after the other, each read beginning with
+    /// another, as long as they answer at once; as soon as one does not, all
+    /// others are asked together with it.
+    ///
+    /// # Errors
+    ///
+    /// **R-FAIL.** As soon as R answers are out of reach.
+    pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Bytes>, ReadError> {
+        let receipt = self.read(key.into()).await?;
+        Ok(receipt.into_value())
+    }
+
+    /// As [`get`](Self::get), and tells the entry's version and what each
+    /// replica holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_with_receipt(&self, key: impl Into<Key>) -> Result<ReadReceipt<N>, ReadError> {
+        self.read(key.into()).await
+    }
+
+    /// The transports, in order.
+    pub fn transports(&self) -> &[T; N] {
+        &self.inner.transports
+    }
+
+    /// The writer id that this coordinator's versions carry.
+    pub fn writer(&self) -> WriterId {
+        self.inner.settings.writer
+    }
+
+    /// What background work is going on and what it came to, for each replica
+    /// in order.
+    pub fn stats(&self) -> [ReplicaStats; N] {
+        self.inner.background.stats()
+    }
+
+    fn names(&self) -> [String; N] {
+        let transports = self.inner.transports.each_ref();
+        transports.map(|transport| transport.name().to_owned())
+    }
+}
+
+impl<const N: usize, const W: usize, const R: usize, T> Clone for Coordinator<N, W, R, T> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug
+    for Coordinator<N, W, R, T>
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coordinator")
+            .field("n", &N)
+            .field("w", &W)
+            .field("r", &R)
+            .field("writer", &self.inner.settings.writer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The settings of a [`Coordinator`].
+pub struct Builder<const N: usize, const W: usize, const R: usize, T> {
+    transports: [T; N],
+    wall: Box<dyn WallClock>,
+    max_drift: Duration,
+    background: usize,
+    settings: Settings,
+}
+
+impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W, R, T> {
+    /// How long a call to one replica may take before it is dropped and counts
+    /// as failed. 2 seconds by default; more than a year is taken for a year.
+    #[must_use]
+    pub fn time_limit(mut self, time_limit: Duration) -> Self {
+        self.settings.time_limit = time_limit;
+        self
+    }
+
+    /// How many times an entry is stamped at the most, the first included,
+    /// when it finds itself superseded (rule W-SUPERSEDED). 3 by default.
+    #[must_use]
+    pub fn attempts(mut self, attempts: NonZeroU32) -> Self {
+        self.settings.attempts = attempts;
+        self
+    }
+
+    /// The bound on background work: for each replica, how many calls may go
+    /// on after their operation was decided; and besides, how many operations
+    /// may go on whose callers left before they were decided. 256 by default.
+    ///
+    /// So there are never more than `(N + 1) × background` background tasks,
+    /// each with at most N calls. A call beyond the bound is dropped when its
+    /// operation is decided: it may or may not reach its replica, and is
+    /// counted as [given up](ReplicaStats::given_up).
+    #[must_use]
+    pub fn background(mut self, background: usize) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// Repairs replicas that a read finds behind in the background. The
+    /// default.
+    #[must_use]
+    pub fn repair_in_background(mut self) -> Self {
+        self.settings.repair = Repair::Background;
+        self
+    }
+
+    /// A read returns only once W replicas are known to hold what it returns,
+    /// so that reads never go back: a `get` that starts after another has
+    /// returned sees the same entry or a greater one. (The write-back of
+    /// Attiya, Bar-Noy and Dolev, *Sharing Memory Robustly in Message-Passing
+    /// Systems*, 1995, section 3, done only where it is needed.)
+    ///
+    /// It needs overlapping quorums, and does not compile without
+    /// `R + W > N`.
+    #[must_use]
+    pub fn repair_blocking(mut self) -> Self {
+        let () = Coordinator::<N, W, R, T>::QUORUMS_OVERLAP;
+        self.settings.repair = Repair::Blocking;
+        self
+    }
+
+    /// Reads repair nothing.
+    #[must_use]
+    pub fn repair_off(mut self) -> Self {
+        self.settings.repair = Repair::Off;
+        self
+    }
+
+    /// The id that versions carry. Random by default. No two coordinators
+    /// should write under the same id at the same time; if they do, all
+    /// replicas still agree on one of two entries with the same version.
+    #[must_use]
+    pub fn writer(mut self, writer: WriterId) -> Self {
+        self.settings.writer = writer;
+        self
+    }
+
+    /// The wall clock that timestamps are taken from. The system's by default.
+    #[must_use]
+    pub fn wall_clock(mut self, wall: impl WallClock) -> Self {
+        self.wall = Box::new(wall);
+        self
+    }
+
+    /// How far ahead of the wall clock a version that comes in an answer may
+    /// be for the clock to follow it at once (see [`Clock`]).
+    /// [`DEFAULT_MAX_DRIFT`] by default.
+    #[must_use]
+    pub fn max_drift(mut self, max_drift: Duration) -> Self {
+        self.max_drift = max_drift;
+        self
+    }
+
+    /// The coordinator.
+    pub fn build(self) -> Coordinator<N, W, R, T> {
+        Coordinator {
+            inner: Arc::new(Inner {
+                transports: self.transports,
+                clock: Clock::over(self.wall, self.max_drift),
+                settings: self.settings,
+                background: Background::new(self.background),
+                turn: AtomicUsize::new(0),
+            }),
+        }
+    }
+}
+
+impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug for Builder<N, W, R, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("n", &N)
+            .field("w", &W)
+            .field("r", &R)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,382 @@
+//! What an operation says of itself: receipts, errors and reports.
+
+use std::fmt;
+
+use tokio::sync::oneshot;
+
+use crate::clock::ClockExhausted;
+use crate::entry::{Entry, Version};
+use crate::outcome::Outcome;
+use crate::store::Merged;
+use crate::tally::may_be_seen;
+
+/// The outcomes of stragglers, once the last of them has ended.
+#[derive(Debug)]
+pub(super) struct Late<A>(pub(super) oneshot::Receiver<Vec<Outcome<A>>>);
+
+impl<A> Late<A> {
+    /// Waits for the stragglers, and puts their outcomes where they were
+    /// pending. They stay pending where the runtime was shut down.
+    async fn settle(self, outcomes: &mut [Outcome<A>]) {
+        let Ok(late) = self.0.await else { return };
+        for (outcome, late) in outcomes.iter_mut().zip(late) {
+            if outcome.is_pending() {
+                *outcome = late;
+            }
+        }
+    }
+}
+
+/// An acknowledged write: what `put` and `delete` return.
+///
+/// W replicas hold the entry, and none of those that had answered by then held
+/// a greater one.
+#[derive(Debug)]
+pub struct WriteReceipt<const N: usize> {
+    pub(super) version: Version,
+    pub(super) attempts: u32,
+    pub(super) outcomes: [Outcome<Merged>; N],
+    pub(super) late: Option<Late<Merged>>,
+}
+
+impl<const N: usize> WriteReceipt<N> {
+    /// The version of the entry that was acked.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// How many times the entry was stamped: 1, and one more each time it was
+    /// found superseded (rule W-SUPERSEDED).
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Each replica's part in the last attempt, in the coordinator's order, as
+    /// it was known when the write was decided.
+    pub fn replicas(&self) -> &[Outcome<Merged>; N] {
+        &self.outcomes
+    }
+
+    /// How many replicas are known to have acked: W or more.
+    pub fn acked(&self) -> usize {
+        count_answered(&self.outcomes)
+    }
+
+    /// Waits until no replica is pending: every straggler has acked, failed or
+    /// run out of time.
+    pub async fn settled(mut self) -> Self {
+        if let Some(late) = self.late.take() {
+            late.settle(&mut self.outcomes).await;
+        }
+        self
+    }
+}
+
+/// What a read found: what `get_with_receipt` returns.
+#[derive(Debug)]
+pub struct ReadReceipt<const N: usize> {
+    pub(super) entry: Option<Entry>,
+    pub(super) outcomes: [Outcome<Option<Version>>; N],
+}
+
+impl<const N: usize> ReadReceipt<N> {
+    /// The greatest entry among the first R answers, a tombstone included;
+    /// `None` where none of them held one.
+    pub fn entry(&self) -> Option<&Entry> {
+        self.entry.as_ref()
+    }
+
+    /// The value; `None` where there is no entry, or a tombstone.
+    pub fn into_value(self) -> Option<bytes::Bytes> {
+        self.entry?.value
+    }
+
+    /// Each replica's part, in the coordinator's order, as it was known when
+    /// the read was decided: the version that it holds.
+    pub fn replicas(&self) -> &[Outcome<Option<Version>>; N] {
+        &self.outcomes
+    }
+}
+
+/// One replica's part in an operation that failed.
+#[derive(Debug)]
+pub struct ReplicaReport<A> {
+    name: String,
+    outcome: Outcome<A>,
+}
+
+impl<A> ReplicaReport<A> {
+    fn all<const N: usize>(names: [String; N], outcomes: [Outcome<A>; N]) -> Vec<Self> {
+        names
+            .into_iter()
+            .zip(outcomes)
+            .map(|(name, outcome)| Self { name, outcome })
+            .collect()
+    }
+
+    /// What its transport calls the replica.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What became of its part.
+    pub fn outcome(&self) -> &Outcome<A> {
+        &self.outcome
+    }
+}
+
+/// What is known of a write that failed.
+#[derive(Debug)]
+pub struct WriteReport {
+    needed: usize,
+    attempts: u32,
+    /// Whether an attempt before the last may be seen by a read.
+    earlier_may_be_seen: bool,
+    replicas: Vec<ReplicaReport<Merged>>,
+    late: Option<Late<Merged>>,
+}
+
+impl WriteReport {
+    pub(super) fn new<const N: usize>(
+        needed: usize,
+        attempts: u32,
+        earlier_may_be_seen: bool,
+        names: [String; N],
+        outcomes: [Outcome<Merged>; N],
+        late: Option<Late<Merged>>,
+    ) -> Self {
+        Self {
+            needed,
+            attempts,
+            earlier_may_be_seen,
+            replicas: ReplicaReport::all(names, outcomes),
+            late,
+        }
+    }
+
+    /// How many acks the write needed: W.
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// How many replicas are known to have acked.
+    pub fn acked(&self) -> usize {
+        count_answered(self.outcomes())
+    }
+
+    /// How many times the entry was stamped (rule W-SUPERSEDED).
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Each replica's part in the last attempt, in the coordinator's order.
+    pub fn replicas(&self) -> &[ReplicaReport<Merged>] {
+        &self.replicas
+    }
+
+    fn outcomes(&self) -> impl Iterator<Item = &Outcome<Merged>> {
+        self.replicas.iter().map(ReplicaReport::outcome)
+    }
+
+    fn may_be_seen(&self) -> bool {
+        self.earlier_may_be_seen || may_be_seen(self.outcomes())
+    }
+
+    async fn settle(&mut self) {
+        let Some(late) = self.late.take() else { return };
+        let mut outcomes: Vec<_> = self
+            .replicas
+            .iter_mut()
+            .map(|replica| std::mem::replace(&mut replica.outcome, Outcome::Pending))
+            .collect();
+        late.settle(&mut outcomes).await;
+        for (replica, outcome) in self.replicas.iter_mut().zip(outcomes) {
+            replica.outcome = outcome;
+        }
+    }
+}
+
+fn count_answered<'a, A: 'a>(outcomes: impl IntoIterator<Item = &'a Outcome<A>>) -> usize {
+    let answers = outcomes.into_iter().filter_map(Outcome::answer);
+    answers.count()
+}
+
+impl fmt::Display for WriteReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (acked, of, needed) = (self.acked(), self.replicas.len(), self.needed);
+        write!(f, "{acked} of {of} replicas acked and {needed} were needed")?;
+        write_replicas(f, &self.replicas, |f, merged| match merged {
+            Merged::Applied => f.write_str("acked"),
+            Merged::Superseded { by } => write!(f, "acked, superseded by {by}"),
+        })
+    }
+}
+
+/// What is known of a read that failed.
+#[derive(Debug)]
+pub struct ReadReport {
+    needed: usize,
+    replicas: Vec<ReplicaReport<Option<Version>>>,
+}
+
+impl ReadReport {
+    pub(super) fn new<const N: usize>(
+        needed: usize,
+        names: [String; N],
+        outcomes: [Outcome<Option<Version>>; N],
+    ) -> Self {
+        Self {
+            needed,
+            replicas: ReplicaReport::all(names, outcomes),
+        }
+    }
+
+    /// How many answers the read needed, R; or, where it was to be repaired
+    /// first, how many holders, W.
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// How many replicas are known to have answered.
+    pub fn answered(&self) -> usize {
+        count_answered(self.replicas.iter().map(ReplicaReport::outcome))
+    }
+
+    /// Each replica's part, in the coordinator's order: the version that it
+    /// answered with.
+    pub fn replicas(&self) -> &[ReplicaReport<Option<Version>>] {
+        &self.replicas
+    }
+}
+
+impl fmt::Display for ReadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (answered, of, needed) = (self.answered(), self.replicas.len(), self.needed);
+        write!(
+            f,
+            "{answered} of {of} replicas answered and {needed} were needed"
+        )?;
+        write_replicas(f, &self.replicas, |f, held| match held {
+            Some(version) => write!(f, "holds {version}"),
+            None => f.write_str("holds nothing"),
+        })
+    }
+}
+
+fn write_replicas<A>(
+    f: &mut fmt::Formatter<'_>,
+    replicas: &[ReplicaReport<A>],
+    write_answer: impl Fn(&mut fmt::Formatter<'_>, &A) -> fmt::Result,
+) -> fmt::Result {
+    for (position, replica) in replicas.iter().enumerate() {
+        f.write_str(if position == 0 { " (" } else { "; " })?;
+        write!(f, "{}: ", replica.name)?;
+        match &replica.outcome {
+            Outcome::NotAsked => f.write_str("not asked"),
+            Outcome::Pending => f.write_str("still under way"),
+            Outcome::Answered(answer) => write_answer(f, answer),
+            Outcome::Failed(failure) => write!(f, "{failure}"),
+        }?;
+    }
+    f.write_str(")")
+}
+
+/// A `put` or `delete` that was not acknowledged.
+///
+/// A failed write is never rolled back: rolling back needs the agreement that
+/// was just missed. What matters to the caller is whether the entry may be
+/// seen by a read, and each variant answers that.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// Every replica refused the entry or was not reached. It will never be
+    /// seen, and the write can safely be done again, or something else
+    /// written instead.
+    #[error("the write failed and was not applied: {0}")]
+    NotApplied(Box<WriteReport>),
+    /// Too few replicas acked, and the entry may be seen: now, later, by some
+    /// reads and not by others, or never. Doing the write again settles it, as
+    /// the new entry is greater.
+    #[error("the write failed and may have been applied: {0}")]
+    MaybeApplied(Box<WriteReport>),
+    /// Enough replicas acked, but a greater entry was found each time it was
+    /// stamped anew (rule W-SUPERSEDED): other writers are faster, or some
+    /// entry lies so far in the future that replicas refuse to go past it. The
+    /// entry may never be seen.
+    #[error("the write was superseded by {by}: {report}")]
+    Superseded {
+        /// The greater entry's version.
+        by: Version,
+        /// What is known of the last attempt.
+        report: Box<WriteReport>,
+    },
+    /// The coordinator's clock has no timestamps left, after its wall clock
+    /// showed the end of time. Nothing was sent.
+    #[error("the write was not stamped, and nothing was sent: {0}")]
+    Clock(#[from] ClockExhausted),
+}
+
+impl WriteError {
+    pub(super) fn failed(report: Box<WriteReport>) -> Self {
+        if report.may_be_seen() {
+            Self::MaybeApplied(report)
+        } else {
+            Self::NotApplied(report)
+        }
+    }
+
+    /// What is known of the write, where it was sent at all.
+    pub fn report(&self) -> Option<&WriteReport> {
+        match self {
+            Self::NotApplied(report)
+            | Self::MaybeApplied(report)
+            | Self::Superseded { report, .. } => Some(report),
+            Self::Clock(_) => None,
+        }
+    }
+
+    /// Waits until no replica is pending, and says what is known then. A write
+    /// fails as soon as its quorum is out of reach; where the other replicas
+    /// have yet to answer, their answers tell how many hold the entry, and can
+    /// turn *maybe applied* into *not applied*.
+    pub async fn settled(self) -> Self {
+        match self {
+            Self::MaybeApplied(mut report) => {
+                report.settle().await;
+                Self::failed(report)
+            }
+            Self::Superseded { by, mut report } => {
+                report.settle().await;
+                Self::Superseded { by, report }
+            }
+            other => other,
+        }
+    }
+}
+
+/// A `get` that has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// Fewer than R replicas answered. Trying again may help.
+    #[error("the read failed: {0}")]
+    Failed(Box<ReadReport>),
+    /// R replicas answered, but where repair is blocking, fewer than W could
+    /// be brought to hold what was found. A later read may not find it.
+    #[error("the read found an entry that too few replicas hold: {report}")]
+    NotRepaired {
+        /// What was found.
+        entry: Option<Entry>,
+        /// What is known of each replica.
+        report: Box<ReadReport>,
+    },
+}
+
+impl ReadError {
+    /// What is known of the read.
+    pub fn report(&self) -> &ReadReport {
+        match self {
+            Self::Failed(report) | Self::NotRepaired { report, .. } => report,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Putting and deleting: rules W-ALL, W-QUORUM, W-FINISH, W-CANCEL, W-FAIL and
+//! W-SUPERSEDED.
+
+use std::sync::Arc;
+
+use async_stream::stream;
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::sync::oneshot;
+
+use super::calls::Calls;
+use super::operation::{Decided, decide};
+use super::report::{Late, WriteError, WriteReceipt, WriteReport};
+use super::{Coordinator, Inner};
+use crate::entry::{Entry, Key, Version};
+use crate::outcome::{Outcome, ReplicaFailure};
+use crate::store::Merged;
+use crate::tally::{WriteTally, WriteVerdict, may_be_seen};
+use crate::transport::{Request, Transport};
+
+impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
+    /// Writes an entry until it is acked and not superseded.
+    pub(super) async fn write(
+        &self,
+        key: Key,
+        value: Option<Bytes>,
+    ) -> Result<WriteReceipt<N>, WriteError> {
+        let inner = &self.inner;
+        let mut timestamp = inner.clock.tick()?;
+        let mut earlier_may_be_seen = false;
+        let mut attempt = 1;
+        loop {
+            let version = Version {
+                timestamp,
+                writer: inner.settings.writer,
+            };
+            let entry = Entry {
+                version,
+                value: value.clone(),
+            };
+            let sending = send_to_all(Arc::clone(inner), W, key.clone(), entry);
+            let (verdict, outcomes, late) = decide(&inner.background, sending).await;
+            let superseded_by = match verdict {
+                WriteVerdict::Acked => {
+                    inner.clock.confirm(timestamp);
+                    return Ok(WriteReceipt {
+                        version,
+                        attempts: attempt,
+                        outcomes,
+                        late,
+                    });
+                }
+                WriteVerdict::Superseded { by } => Some(by),
+                WriteVerdict::Failed => None,
+            };
+            if let Some(by) = superseded_by
+                && attempt < inner.settings.attempts.get()
+                && let Ok(later) = inner.clock.tick_past(by.timestamp)
+            {
+                earlier_may_be_seen |= may_be_seen(&outcomes);
+                timestamp = later;
+                attempt = attempt.saturating_add(1);
+                continue;
+            }
+            let report = WriteReport::new(
+                W,
+                attempt,
+                earlier_may_be_seen,
+                self.names(),
+                outcomes,
+                late,
+            );
+            return Err(match superseded_by {
+                Some(by) => WriteError::Superseded {
+                    by,
+                    report: Box::new(report),
+                },
+                None => WriteError::failed(Box::new(report)),
+            });
+        }
+    }
+}
+
+type Sent<const N: usize> = (WriteVerdict, [Outcome<Merged>; N], Option<Late<Merged>>);
+
+/// One attempt: sends an entry to all replicas, is decided at `needed` acks,
+/// and goes on until every replica has answered or run out of time.
+fn send_to_all<T: Transport, const N: usize>(
+    inner: Arc<Inner<T, N>>,
+    needed: usize,
+    key: Key,
+    entry: Entry,
+) -> impl Stream<Item = Decided<Sent<N>>> + Send {
+    stream! {
+        let mut calls = Calls::new(&inner.transports, &inner.background, inner.settings.time_limit);
+        for replica in 0..N {
+            let request = Request::Merge { key: key.clone(), entry: entry.clone() };
+            // Only background work can lack room.
+            let _ = calls.start(replica, request);
+        }
+        let mut tally = WriteTally::new(needed);
+        // Each call is polled before anything is decided: the entry goes to
+        // all replicas, however fast the first of them are.
+        while let Some((replica, result)) = calls.next_ready().await {
+            tally.add(replica, result);
+        }
+        let verdict = loop {
+            if let Some(verdict) = tally.verdict() {
+                break verdict;
+            }
+            match calls.next().await {
+                Some((replica, result)) => tally.add(replica, result),
+                None => break WriteVerdict::Failed,
+            }
+        };
+        calls.go_to_background(|replica| tally.add(replica, Err(ReplicaFailure::GivenUp)));
+        let mut outcomes = tally.into_outcomes();
+        inner.observe(&outcomes);
+        if !calls.are_under_way() {
+            yield Decided { decision: (verdict, outcomes, None), unfinished: false };
+            return;
+        }
+        let (report_late, late) = oneshot::channel();
+        yield Decided { decision: (verdict, outcomes, Some(Late(late))), unfinished: true };
+
+        let mut tally = WriteTally::<N>::new(needed);
+        while let Some((replica, result)) = calls.next().await {
+            tally.add(replica, result);
+        }
+        outcomes = tally.into_outcomes();
+        inner.observe(&outcomes);
+        // Nobody may be waiting for it.
+        let _ = report_late.send(outcomes.into());
+    }
+}
+
+impl<T, const N: usize> Inner<T, N> {
+    /// C-MONOTONIC: later timestamps are greater than all that acks told of.
+    fn observe(&self, outcomes: &[Outcome<Merged>; N]) {
+        for outcome in outcomes {
+            if let Outcome::Answered(Merged::Superseded { by }) = outcome {
+                self.clock.observe(by.timestamp);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What became of one replica's part in an operation.
+
+use std::time::Duration;
+
+use crate::transport::{Refusal, Response, TransportError};
+
+/// What is known of one replica's part in an operation, at the moment it is
+/// asked about.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome<A> {
+    /// The replica was not asked: the others had decided already.
+    NotAsked,
+    /// The call is still under way: a straggler, if the operation is decided.
+    Pending,
+    /// The replica answered.
+    Answered(A),
+    /// No answer came from the replica, or a refusal.
+    Failed(ReplicaFailure),
+}
+
+impl<A> Outcome<A> {
+    /// The answer, if there is one.
+    pub fn answer(&self) -> Option<&A> {
+        match self {
+            Self::Answered(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// The failure, if there is one.
+    pub fn failure(&self) -> Option<&ReplicaFailure> {
+        match self {
+            Self::Failed(failure) => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// Whether the call is still under way.
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Pending)
+    }
+}
+
+impl<A> From<Result<A, ReplicaFailure>> for Outcome<A> {
+    fn from(result: Result<A, ReplicaFailure>) -> Self {
+        match result {
+            Ok(answer) => Self::Answered(answer),
+            Err(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+/// Why a replica took no part in an operation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicaFailure {
+    /// The call brought back no response.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The replica did not admit the request, and has changed nothing.
+    #[error("refused: {0}")]
+    Refused(#[source] Refusal),
+    /// The call took longer than the coordinator's time limit. What it carried
+    /// may have been stored, or may yet be.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The call was still under way when the operation was decided, and was
+    /// dropped because as much background work as is allowed was going on
+    /// already. What it carried may have been stored, or may yet be.
+    #[error("given up: too much background work for this replica")]
+    GivenUp,
+    /// The response does not belong to the request: the transport mixed up
+    /// its calls.
+    #[error("the response does not belong to the request")]
+    Mismatched,
+}
+
+impl ReplicaFailure {
+    /// Whether the replica can have stored what it was sent, now or later.
+    pub fn may_have_applied(&self) -> bool {
+        match self {
+            Self::Transport(error) => error.may_have_applied(),
+            Self::Refused(_) => false,
+            Self::TimedOut(_) | Self::GivenUp | Self::Mismatched => true,
+        }
+    }
+}
+
+/// A response as an answer or a failure: a refusal is a failure.
+pub(crate) fn admitted(
+    result: Result<Response, TransportError>,
+) -> Result<Response, ReplicaFailure> {
+    match result {
+        Ok(Response::Refused(refusal)) => Err(ReplicaFailure::Refused(refusal)),
+        Ok(response) => Ok(response),
+        Err(error) => Err(ReplicaFailure::Transport(error)),
+    }
+}

@@ -1,0 +1,243 @@
+//! Rules C-MONOTONIC and C-DRIFT.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+#![allow(clippy::arithmetic_side_effects, reason = "a test")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvquorum_core::{
+    Clock, ClockExhausted, Coordinator, DEFAULT_MAX_DRIFT, Refusal, ReplicaFailure, Timestamp,
+    WriteError,
+};
+use proptest::prelude::*;
+use support::{Link, NOON, Wall, links_at};
+
+fn clock(wall: &Wall) -> Clock {
+    Clock::new(wall.clone(), DEFAULT_MAX_DRIFT)
+}
+
+/// C-MONOTONIC. Bug: the clock follows the wall clock back.
+#[test]
+fn c_monotonic_through_an_hour_back() {
+    let wall = Wall::at(NOON);
+    let clock = clock(&wall);
+    let before = clock.tick().unwrap();
+    assert_eq!(before.millis(), NOON);
+    wall.set(NOON - 3_600_000);
+    let after = clock.tick().unwrap();
+    assert!(after > before);
+    assert_eq!(
+        after.millis(),
+        NOON,
+        "it stays as close to the wall clock as it can"
+    );
+    wall.set(NOON + 1);
+    assert_eq!(clock.tick().unwrap().millis(), NOON + 1);
+}
+
+/// C-MONOTONIC. Bug: the counter overflows within a millisecond, and wraps.
+#[test]
+fn c_monotonic_through_more_ticks_than_the_counter_counts() {
+    let clock = clock(&Wall::at(NOON));
+    let mut last = Timestamp::MIN;
+    for _ in 0..200_000 {
+        let tick = clock.tick().unwrap();
+        assert!(tick > last);
+        last = tick;
+    }
+    assert_eq!(last.millis(), NOON + 3);
+}
+
+/// C-MONOTONIC. Bugs: an observed timestamp is ignored, or is ignored when it
+/// equals the clock's own.
+#[test]
+fn c_monotonic_past_what_was_observed() {
+    let clock = clock(&Wall::at(NOON));
+    let own = clock.tick().unwrap();
+    for seen in [
+        own,
+        own.next().unwrap(),
+        Timestamp::new(NOON + 60_000, 7).unwrap(),
+    ] {
+        assert!(clock.observe(seen));
+        assert!(clock.tick().unwrap() > seen);
+    }
+    let last = clock.tick().unwrap();
+    assert!(clock.observe(own), "what is past is no step back");
+    assert!(clock.tick().unwrap() > last);
+}
+
+/// Bug: a timestamp from the year 3000 carries the clock with it for good.
+#[test]
+fn what_is_too_far_ahead_is_followed_only_when_confirmed() {
+    let clock = clock(&Wall::at(NOON));
+    let first_too_far = Timestamp::new(NOON + 60_001, 0).unwrap();
+    assert!(!clock.observe(first_too_far));
+    assert_eq!(clock.tick().unwrap().millis(), NOON);
+    let lent = clock.tick_past(first_too_far).unwrap();
+    assert!(lent > first_too_far);
+    assert_eq!(clock.tick().unwrap().millis(), NOON);
+    clock.confirm(lent);
+    assert!(clock.tick().unwrap() > lent);
+}
+
+/// Bug: arithmetic at the end of time panics, or wraps around to 1970.
+#[test]
+fn the_end_of_time_is_an_error() {
+    let wall = Wall::at(u64::MAX);
+    let clock = Clock::new(wall.clone(), Duration::MAX);
+    let tick = clock.tick().unwrap();
+    assert_eq!(tick.millis(), Timestamp::MAX_MILLIS);
+    assert!(clock.observe(Timestamp::MAX));
+    assert_eq!(clock.tick(), Err(ClockExhausted));
+    assert_eq!(clock.tick_past(Timestamp::MAX), Err(ClockExhausted));
+    wall.set(0);
+    assert_eq!(clock.tick(), Err(ClockExhausted));
+    assert!(Clock::new(|| 0, Duration::ZERO).tick().unwrap() > Timestamp::MIN);
+}
+
+/// C-MONOTONIC, from many threads. Bug: two callers get the same timestamp.
+#[test]
+fn c_monotonic_for_all_threads_together() {
+    let clock = clock(&Wall::at(NOON));
+    let mut ticks: Vec<Timestamp> = std::thread::scope(|scope| {
+        let ticking = || {
+            let ticks: Vec<_> = (0..10_000).map(|_| clock.tick().unwrap()).collect();
+            assert!(ticks.is_sorted());
+            ticks
+        };
+        let threads = [(); 4].map(|()| scope.spawn(ticking));
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    ticks.sort_unstable();
+    ticks.dedup();
+    assert_eq!(ticks.len(), 40_000);
+}
+
+proptest! {
+    /// C-MONOTONIC, whatever the wall clock does and whatever is observed.
+    #[test]
+    fn c_monotonic_always(steps in prop::collection::vec((any::<u64>(), any::<u64>()), 1..50)) {
+        let wall = Wall::at(0);
+        let clock = clock(&wall);
+        let mut greatest = Timestamp::MIN;
+        for (now, seen) in steps {
+            // Half of the times within the range of timestamps, half beyond.
+            wall.set(if now % 2 == 0 { now >> 16 } else { now });
+            let seen = Timestamp::from_bits(seen);
+            if clock.observe(seen) {
+                greatest = greatest.max(seen);
+            }
+            match clock.tick() {
+                Ok(tick) => {
+                    prop_assert!(tick > greatest);
+                    greatest = tick;
+                }
+                Err(ClockExhausted) => prop_assert_eq!(greatest, Timestamp::MAX),
+            }
+        }
+    }
+
+    /// Milliseconds and counter come out of a timestamp as they went in.
+    #[test]
+    fn timestamps_keep_their_parts(millis in 0..=Timestamp::MAX_MILLIS, counter: u16) {
+        let timestamp = Timestamp::new(millis, counter).unwrap();
+        prop_assert_eq!((timestamp.millis(), timestamp.counter()), (millis, counter));
+        prop_assert_eq!(Timestamp::from_bits(timestamp.to_bits()), timestamp);
+        prop_assert_eq!(Timestamp::new(Timestamp::MAX_MILLIS + 1 + millis, counter), None);
+    }
+}
+
+fn coordinator(links: &[Arc<Link>; 3], wall: &Wall) -> Coordinator<3, 2, 2, Arc<Link>> {
+    Coordinator::builder(links.clone())
+        .wall_clock(wall.clone())
+        .build()
+}
+
+/// C-MONOTONIC end to end. Bug: an application's clock steps back an hour, and
+/// from then on its writes are acknowledged and lost.
+#[tokio::test(start_paused = true)]
+async fn c_monotonic_a_coordinator_survives_a_step_back() {
+    let links = links_at(&Wall::at(NOON));
+    let wall = Wall::at(NOON);
+    let coordinator = coordinator(&links, &wall);
+    let before = coordinator.put("k", "before").await.unwrap();
+    wall.set(NOON - 3_600_000);
+    let after = coordinator.put("k", "after").await.unwrap();
+    assert!(after.version() > before.version());
+    assert_eq!(after.attempts(), 1);
+    // A new process, whose clock is an hour behind, has no memory.
+    let restarted = self::coordinator(&links, &wall);
+    let receipt = restarted.put("k", "restarted").await.unwrap();
+    assert!(receipt.version() > after.version());
+    let value = restarted.get("k").await.unwrap();
+    assert_eq!(value.as_deref(), Some(&b"restarted"[..]));
+}
+
+/// C-DRIFT. Bugs: no bound; the bound in another unit; off by one. The refusal
+/// names both times, nothing is stored, and a correct clock can still write.
+#[tokio::test(start_paused = true)]
+async fn c_drift_an_entry_from_the_future_is_refused() {
+    let year_3000 = 32_503_680_000_000;
+    for (ahead, admitted) in [(60_000, true), (60_001, false), (year_3000 - NOON, false)] {
+        let links = links_at(&Wall::at(NOON));
+        let result = coordinator(&links, &Wall::at(NOON + ahead))
+            .put("k", "ahead")
+            .await;
+        assert_eq!(result.is_ok(), admitted, "{ahead} ms ahead");
+        let Err(error) = result else { continue };
+        assert!(matches!(error, WriteError::NotApplied(_)), "{error}");
+        for replica in error.report().unwrap().replicas() {
+            let Some(ReplicaFailure::Refused(refusal)) = replica.outcome().failure() else {
+                panic!("{error}");
+            };
+            let timestamp = Timestamp::new(NOON + ahead, 0).unwrap();
+            assert_eq!(
+                *refusal,
+                Refusal::TooFarAhead {
+                    timestamp,
+                    now_millis: NOON,
+                    max_drift_millis: 60_000
+                }
+            );
+            let text = refusal.to_string();
+            assert!(text.contains(&timestamp.to_string()) && text.contains(&NOON.to_string()));
+        }
+        assert!(links.iter().all(|link| link.store().entry("k").is_none()));
+        coordinator(&links, &Wall::at(NOON))
+            .put("k", "now")
+            .await
+            .unwrap();
+    }
+}
+
+/// C-DRIFT holds for deletes. Bug: only values are checked.
+#[tokio::test(start_paused = true)]
+async fn c_drift_a_tombstone_from_the_future_is_refused() {
+    let links = links_at(&Wall::at(NOON));
+    let ahead = coordinator(&links, &Wall::at(NOON + 3_600_000));
+    assert!(ahead.delete("k").await.is_err());
+    assert!(links.iter().all(|link| link.store().entry("k").is_none()));
+}
+
+/// C-DRIFT. Bug: entries of the past are refused, so that repair never heals.
+#[tokio::test(start_paused = true)]
+async fn c_drift_the_past_is_admitted() {
+    let links = links_at(&Wall::at(NOON));
+    coordinator(&links, &Wall::at(0))
+        .put("k", "v")
+        .await
+        .unwrap();
+    assert!(links.iter().all(|link| link.store().value("k").is_some()));
+}

@@ -1,0 +1,85 @@
+//! The order of entries, and merge: commutative, associative, idempotent.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
+use kvquorum_core::{Bytes, Entry, Merged, Timestamp, Version, WriterId};
+use proptest::prelude::*;
+
+/// Few different ones, so that ties of every kind are frequent.
+fn entries() -> impl Strategy<Value = Entry> {
+    let value = prop::option::of(prop::collection::vec(0..3_u8, 0..3));
+    (0..3_u64, 0..3_u64, value).prop_map(|(bits, writer, value)| Entry {
+        version: Version {
+            timestamp: Timestamp::from_bits(bits),
+            writer: WriterId::new(writer),
+        },
+        value: value.map(Bytes::from),
+    })
+}
+
+fn merge(a: &Entry, b: &Entry) -> Entry {
+    a.clone().merge(b.clone())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn merge_is_commutative(a in entries(), b in entries()) {
+        prop_assert_eq!(merge(&a, &b), merge(&b, &a));
+    }
+
+    #[test]
+    fn merge_is_associative(a in entries(), b in entries(), c in entries()) {
+        prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
+    }
+
+    #[test]
+    fn merge_is_idempotent(a in entries(), b in entries()) {
+        let merged = merge(&a, &b);
+        prop_assert_eq!(merge(&merged, &a), merged.clone());
+        prop_assert_eq!(merge(&merged, &b), merged);
+    }
+
+    /// Bug: an order that is not total leaves replicas apart for ever.
+    #[test]
+    fn only_equal_entries_are_equal_in_order(a in entries(), b in entries()) {
+        prop_assert_eq!(a == b, a.cmp(&b).is_eq());
+        prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+    }
+
+    /// Version first, then tombstone over value, then the value's bytes.
+    #[test]
+    fn the_order_is_as_written(a in entries(), b in entries()) {
+        let expected = a
+            .version
+            .timestamp
+            .cmp(&b.version.timestamp)
+            .then(a.version.writer.cmp(&b.version.writer))
+            .then(a.value.is_none().cmp(&b.value.is_none()))
+            .then(a.value.cmp(&b.value));
+        prop_assert_eq!(a.cmp(&b), expected);
+    }
+
+    /// A verdict says of a merge what the merge does.
+    #[test]
+    fn verdicts_are_true(current in prop::option::of(entries()), incoming in entries()) {
+        let after = match &current {
+            Some(current) => merge(current, &incoming),
+            None => incoming.clone(),
+        };
+        match Merged::verdict(current.as_ref(), &incoming) {
+            Merged::Applied => prop_assert_eq!(after, incoming),
+            Merged::Superseded { by } => {
+                prop_assert_ne!(&after, &incoming);
+                prop_assert_eq!(Some(after), current);
+                prop_assert!(by >= incoming.version);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The one door to a store: what a replica admits, and what it refuses.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
+mod support;
+
+use std::ops::Bound;
+
+use kvquorum_core::{
+    Coordinator, Entry, Key, Limits, Merged, Outcome, Refusal, Replica, ReplicaFailure, Request,
+    Response, Store, StoreError, Transport, TransportError, WriteError,
+};
+use support::{MapStore, NOON, Wall, entry};
+
+fn replica() -> Replica<MapStore> {
+    let mut limits = Limits::default();
+    limits.max_key_len = 3;
+    limits.max_value_len = 5;
+    Replica::new(MapStore::default())
+        .with_wall_clock(Wall::at(NOON))
+        .with_limits(limits)
+}
+
+async fn merge(replica: &Replica<MapStore>, key: &str, entry: Entry) -> Response {
+    let key = Key::from(key);
+    replica.handle(Request::Merge { key, entry }).await.unwrap()
+}
+
+/// Bug: a replica that stores without comparing.
+#[tokio::test]
+async fn a_replica_keeps_the_greater_entry() {
+    let replica = replica();
+    let applied = Response::Merged(Merged::Applied);
+    assert_eq!(merge(&replica, "k", entry(2, "new")).await, applied);
+    let by = entry(2, "new").version;
+    let superseded = Response::Merged(Merged::Superseded { by });
+    assert_eq!(merge(&replica, "k", entry(1, "old")).await, superseded);
+    assert_eq!(replica.store().entry("k"), Some(entry(2, "new")));
+    assert_eq!(merge(&replica, "k", entry(2, "new")).await, applied);
+    assert_eq!(merge(&replica, "k", entry(3, "newer")).await, applied);
+    let request = Request::Get { key: "k".into() };
+    let found = replica.handle(request).await.unwrap();
+    assert_eq!(found, Response::Entry(Some(entry(3, "newer"))));
+}
+
+/// Bugs: no limit; a limit off by one; a refusal that has changed something.
+#[tokio::test]
+async fn what_is_beyond_the_limits_is_refused_and_changes_nothing() {
+    let replica = replica();
+    let cases = [
+        ("", "v", Refusal::EmptyKey),
+        ("four", "v", Refusal::KeyTooLong { len: 4, max: 3 }),
+        ("key", "sixsix", Refusal::ValueTooLarge { len: 6, max: 5 }),
+    ];
+    for (key, value, refusal) in cases {
+        let response = merge(&replica, key, entry(1, value)).await;
+        assert_eq!(response, Response::Refused(refusal));
+    }
+    for (key, refusal) in [
+        ("", Refusal::EmptyKey),
+        ("four", Refusal::KeyTooLong { len: 4, max: 3 }),
+    ] {
+        let response = replica
+            .handle(Request::Get { key: key.into() })
+            .await
+            .unwrap();
+        assert_eq!(response, Response::Refused(refusal));
+    }
+    let stored = replica.store().scan(Bound::Unbounded, 10).await.unwrap();
+    assert_eq!(stored, []);
+    let within = merge(&replica, "key", entry(1, "fives")).await;
+    assert_eq!(within, Response::Merged(Merged::Applied));
+}
+
+struct Broken;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the disk is full")]
+struct DiskFull;
+
+impl Store for Broken {
+    async fn get(&self, _: &Key) -> Result<Option<Entry>, StoreError> {
+        Err(StoreError::new(DiskFull))
+    }
+
+    async fn merge(&self, _: &Key, _: Entry) -> Result<Merged, StoreError> {
+        Err(StoreError::new(DiskFull))
+    }
+
+    async fn scan(&self, _: Bound<&Key>, _: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+        Err(StoreError::new(DiskFull))
+    }
+}
+
+/// Bugs: a store that failed passes for a refusal, and so the write for "not
+/// applied"; the store's own error is turned into a string on the way.
+#[tokio::test]
+async fn a_failed_store_stays_a_typed_cause() {
+    let coordinator = Coordinator::<1, 1, 1, _>::new([Replica::new(Broken).with_name("broken")]);
+    let error = coordinator.put("k", "v").await.unwrap_err();
+    let WriteError::MaybeApplied(report) = &error else {
+        panic!("{error}");
+    };
+    let Outcome::Failed(ReplicaFailure::Transport(TransportError::Store(store))) =
+        report.replicas()[0].outcome()
+    else {
+        panic!("{report}");
+    };
+    let cause = std::error::Error::source(store).unwrap();
+    assert!(cause.downcast_ref::<DiskFull>().is_some());
+    assert!(
+        error
+            .to_string()
+            .contains("broken: the store failed: the disk is full")
+    );
+    assert!(coordinator.get("k").await.is_err());
+}
+
+#[test]
+fn a_replica_is_a_transport_with_a_name() {
+    assert_eq!(replica().name(), "local");
+    assert_eq!(Transport::name(&replica().with_name("here")), "here");
+}
