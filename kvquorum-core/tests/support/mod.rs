@@ -231,3 +231,10 @@ pub async fn plant(link: &Link, key: &str, entry: Entry) {
 pub async fn let_background_finish() {
     tokio::time::sleep(Duration::from_secs(3600)).await;
 }
+
+/// What a broken time limit would leave hanging ends after an hour, which takes
+/// no real time.
+pub async fn within_an_hour<T>(future: impl Future<Output = T>) -> T {
+    let hour = Duration::from_secs(3600);
+    tokio::time::timeout(hour, future).await.expect("it hangs")
+}
