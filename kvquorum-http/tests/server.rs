@@ -286,7 +286,8 @@ async fn a_shutdown_cuts_what_does_not_finish_in_time() {
 #[tokio::test]
 async fn a_dropped_server_is_gone_at_once() {
     let store = TestStore::gated();
-    let server = serve_store(&store).await;
+    let builder = Server::builder().with_shutdown_time(NEVER);
+    let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;
     let mut busy = Raw::connect(addr).await;
