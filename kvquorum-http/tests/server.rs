@@ -222,7 +222,7 @@ async fn a_store_that_hangs_is_answered_for() {
 }
 
 #[tokio::test]
-async fn a_merge_outlives_neither_its_client_nor_its_atomicity() {
+async fn a_client_that_goes_away_does_not_hold_its_connection_open() {
     let store = TestStore::gated();
     let server = serve_store(&store).await;
     let mut client = Raw::connect(server.local_addr()).await;
