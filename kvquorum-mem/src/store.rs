@@ -23,7 +23,7 @@
 //! a merge takes 34 ns here. Shards padded to cache lines measured the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::{Future, ready};
+use std::future::ready;
 use std::hash::BuildHasher;
 use std::mem;
 use std::ops::Bound;

@@ -502,6 +502,23 @@ async fn a_links_faults_do_not_depend_on_other_traffic() {
     assert_eq!(run(true).await, run(false).await);
 }
 
+/// Catches a healed link that goes on as one with faults: calls over a sound
+/// link draw nothing, so that what came before a fault does not change it.
+#[tokio::test(start_paused = true)]
+async fn sound_calls_draw_nothing() {
+    let run = async |sound_calls: u64| {
+        let link = pair().1;
+        lossy(&link);
+        link.heal();
+        for timestamp in 1..=sound_calls {
+            assert!(is_applied(&link.call(merge(timestamp)).await));
+        }
+        lossy(&link);
+        history(&link).await
+    };
+    assert_eq!(run(0).await, run(9).await);
+}
+
 /// Catches draws that depend on which faults are set: setting one more would
 /// change all that follows.
 #[tokio::test(start_paused = true)]
