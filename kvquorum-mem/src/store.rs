@@ -43,6 +43,9 @@ const SHARDS: usize = 64;
 /// instructions. A read or a merge is done when it is called, before its future
 /// is polled; a merge over an existing key allocates nothing.
 ///
+/// Keys and values are kept as the [`Bytes`](kvquorum_core::Bytes) they came
+/// in: one that is a slice of a larger buffer keeps that buffer alive.
+///
 /// A scan takes each shard's lock in turn, not all at once. It holds each key
 /// as it was at some time during the call, which is what the contract of
 /// [`Store::scan`] asks for; it is no snapshot of the whole store.
