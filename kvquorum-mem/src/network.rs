@@ -31,7 +31,7 @@ use crate::store::MemStore;
 /// current-thread runtime with its clock paused, meets the same faults in each
 /// run. Each link draws from its own stream of the seed, told apart by the
 /// order in which links are made, so that traffic on one link does not change
-/// the faults of another. The streams are part of what this crate promises:
+/// the faults of another; and calls over a link without faults draw nothing. The streams are part of what this crate promises:
 /// they change only with its major version (its minor one before 1.0).
 ///
 /// Cheap to clone; clones are the same network.

@@ -23,6 +23,7 @@
 //! a merge takes 34 ns here. Shards padded to cache lines measured the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::ready;
 use std::hash::BuildHasher;
 use std::mem;
 use std::ops::Bound;
@@ -38,9 +39,12 @@ const SHARDS: usize = 64;
 /// A [`Store`] in memory: fast, made for many threads, and gone with the
 /// process.
 ///
-/// Its calls never fail and never wait for anything but a lock held for a few
-/// instructions: each completes when it is first polled. A merge over an
-/// existing key allocates nothing.
+/// Its calls never fail, and never wait for anything but a lock held for a few
+/// instructions. A read or a merge is done when it is called, before its future
+/// is polled; a merge over an existing key allocates nothing.
+///
+/// Keys and values are kept as the [`Bytes`](kvquorum_core::Bytes) they came
+/// in: one that is a slice of a larger buffer keeps that buffer alive.
 ///
 /// A scan takes each shard's lock in turn, not all at once. It holds each key
 /// as it was at some time during the call, which is what the contract of
@@ -102,6 +106,28 @@ impl MemStore {
         }
     }
 
+    fn read(&self, key: &Key) -> Option<Entry> {
+        self.shard(key).entries.get(key.as_bytes()).cloned()
+    }
+
+    fn keep_greater(&self, key: &Key, entry: Entry) -> Merged {
+        let mut shard = self.shard(key);
+        let Some(stored) = shard.entries.get_mut(key.as_bytes()) else {
+            shard.order.insert(key.clone());
+            shard.entries.insert(key.clone(), entry);
+            return Merged::Applied;
+        };
+        let merged = Merged::verdict(Some(stored), &entry);
+        let loser = match merged {
+            Merged::Applied => mem::replace(stored, entry),
+            Merged::Superseded { .. } => entry,
+        };
+        // Freeing the loser's value is not for others to wait for.
+        drop(shard);
+        drop(loser);
+        merged
+    }
+
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         // The shard's map hashes under a seed of its own, so that its buckets
         // and the choice of the shard have nothing to do with each other.
@@ -119,26 +145,18 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Store for MemStore {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        Ok(self.shard(key).entries.get(key.as_bytes()).cloned())
+    // Not `async fn`s: a future that would carry the entry, to be polled in
+    // another crate, took nearly as long as the merge itself.
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send {
+        ready(Ok(self.read(key)))
     }
 
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        let mut shard = self.shard(key);
-        let Some(stored) = shard.entries.get_mut(key.as_bytes()) else {
-            shard.order.insert(key.clone());
-            shard.entries.insert(key.clone(), entry);
-            return Ok(Merged::Applied);
-        };
-        let merged = Merged::verdict(Some(stored), &entry);
-        let loser = match merged {
-            Merged::Applied => mem::replace(stored, entry),
-            Merged::Superseded { .. } => entry,
-        };
-        // Freeing the loser's value is not for others to wait for.
-        drop(shard);
-        drop(loser);
-        Ok(merged)
+    fn merge(
+        &self,
+        key: &Key,
+        entry: Entry,
+    ) -> impl Future<Output = Result<Merged, StoreError>> + Send {
+        ready(Ok(self.keep_greater(key, entry)))
     }
 
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
