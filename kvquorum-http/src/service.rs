@@ -193,7 +193,11 @@ impl<S: Store> ReplicaService<S> {
     ) -> Result<kvquorum_core::Response, Problem> {
         match timeout(self.store_time, self.replica.handle(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Problem::internal(error.to_string())),
+            // Whoever reads the status knows that it is the store that failed.
+            Ok(Err(error)) => Err(Problem::internal(match error.source() {
+                Some(cause) => cause.to_string(),
+                None => error.to_string(),
+            })),
             Err(_) => Err(Problem::internal(format!(
                 "the store did not answer within {:?}",
                 self.store_time

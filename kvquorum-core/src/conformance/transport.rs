@@ -23,7 +23,8 @@ const UNCHANGED: Clause = Clause {
 };
 const REFUSAL: Clause = Clause {
     of: "Transport::call",
-    says: "A refusal is a response, not an error.",
+    says: "A refusal is a response, not an error; unless an earlier try of the \
+           same call may have been stored.",
 };
 const NOT_WAITING: Clause = Clause {
     of: "Transport::call",
@@ -52,7 +53,7 @@ pub(super) const CLAUSES: &[&Clause] = &[
 #[cfg(test)]
 pub(super) const UNCHECKED: &[&str] = &[
     "The error tells whether the replica can have acted: `NotSent` and `Rejected` only \
-     where it surely has not.",
+     where it surely has not, in no try.",
 ];
 
 /// Checks a [`Transport`] against its contract.
