@@ -11,7 +11,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Barrier;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::{Clause, Named, Shown, awkward_keys, check, dropped_after, joined, tombstone, value};
+use super::{
+    Clause, Named, Shown, awkward_keys, check, dropped_after, joined, together, tombstone, value,
+};
 use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::store::{Merged, Store};
 
@@ -446,23 +448,11 @@ async fn concurrent<S: Store>(store: S) {
         .filter_map(|number| ascending.get(number * 7 % ascending.len()).cloned())
         .collect();
 
-    // A task for each entry, for stores that yield between their steps.
+    // All in one task, for stores that yield between their steps: there the
+    // others come in between on every run.
     for (number, order) in [ascending, descending, mixed].into_iter().enumerate() {
-        let race = MergeRace::new(&store, format!("tasks {number}"), order.len());
-        let tasks: Vec<_> = order
-            .into_iter()
-            .map(|entry| {
-                let race = Arc::clone(&race);
-                tokio::spawn(async move {
-                    race.start.wait().await;
-                    race.merge(entry).await
-                })
-            })
-            .collect();
-        let mut verdicts = Vec::new();
-        for task in tasks {
-            verdicts.push(joined(task).await);
-        }
+        let race = MergeRace::new(&store, format!("together {number}"), order.len());
+        let verdicts = together(order.into_iter().map(|entry| race.merge(entry))).await;
         require_serial(&race.key, &verdicts, store.get(&race.key).await.as_ref());
     }
 

@@ -6,6 +6,7 @@
     reason = "each test includes it as a module of its own"
 )]
 #![allow(
+    clippy::expect_used,
     clippy::unwrap_used,
     reason = "in a test a panic is how a broken promise shows"
 )]
