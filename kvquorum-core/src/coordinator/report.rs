@@ -289,13 +289,15 @@ fn write_replicas<A>(
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Every replica refused the entry or was not reached. It will never be
-    /// seen, and the write can safely be done again, or something else
-    /// written instead.
+    /// Every replica refused the entry [for good](crate::Refusal::is_final) or
+    /// was not reached. It will never be seen, and the write can safely be done
+    /// again, or something else written instead.
     #[error("the write failed and was not applied: {0}")]
     NotApplied(Box<WriteReport>),
     /// Too few replicas acked, and the entry may be seen: now, later, by some
-    /// reads and not by others, or never. Doing the write again settles it, as
+    /// reads and not by others, or never. So it may where replicas refused it
+    /// as [too far ahead](crate::Refusal::TooFarAhead): a copy that the network
+    /// delivers late finds a later clock. Doing the write again settles it, as
     /// the new entry is greater.
     #[error("the write failed and may have been applied: {0}")]
     MaybeApplied(Box<WriteReport>),
