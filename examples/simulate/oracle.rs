@@ -145,6 +145,8 @@ struct Op {
     client: usize,
     key: usize,
     ended: bool,
+    /// Whether its caller was told that it was not applied.
+    denied: bool,
     /// What a read, or a write, that begins now must not fall behind.
     read_floor: Option<usize>,
     write_floor: Option<usize>,
@@ -173,10 +175,20 @@ struct Stamped {
     superseded: u32,
 }
 
+/// Who made an entry. Two deletes of one coordinator that are lent the same
+/// timestamp make the very same one.
+#[derive(Default)]
 struct Origin {
-    op: usize,
-    attempt: usize,
-    forbidden: bool,
+    /// Operations, and which of their attempts.
+    makers: Vec<(usize, usize)>,
+    /// How many of them were told that it was not applied.
+    denied: usize,
+}
+
+impl Origin {
+    fn is_forbidden(&self) -> bool {
+        self.denied >= self.makers.len()
+    }
 }
 
 struct Acknowledged {
@@ -215,6 +227,7 @@ struct CoordinatorState {
     under_way: usize,
     background: Vec<usize>,
     given_up: Vec<u64>,
+    timed_out: Vec<u64>,
 }
 
 struct Call {
@@ -320,6 +333,7 @@ impl Oracle {
             under_way: 0,
             background: vec![0; n],
             given_up: vec![0; n],
+            timed_out: vec![0; n],
         });
     }
 
@@ -475,12 +489,14 @@ impl Oracle {
             });
             return;
         };
-        let attempt = &mut self.ops[origin.op].stamps[origin.attempt];
-        match merged {
-            Merged::Applied => attempt.applied |= bit,
-            Merged::Superseded { .. } => attempt.superseded |= bit,
+        for (op, attempt) in &origin.makers {
+            let attempt = &mut self.ops[*op].stamps[*attempt];
+            match merged {
+                Merged::Applied => attempt.applied |= bit,
+                Merged::Superseded { .. } => attempt.superseded |= bit,
+            }
         }
-        if origin.forbidden && merged == Merged::Applied {
+        if origin.is_forbidden() && merged == Merged::Applied {
             self.broken("a write that was not applied is never seen", || {
                 format!("replica {replica} took in {stamp} afterwards")
             });
@@ -551,11 +567,8 @@ impl Oracle {
         op.acks = 0;
         op.failed = 0;
         op.decided = None;
-        self.keys[key].origins.entry(stamp).or_insert(Origin {
-            op: op_index,
-            attempt,
-            forbidden: false,
-        });
+        let origin = self.keys[key].origins.entry(stamp).or_default();
+        origin.makers.push((op_index, attempt));
         let [a, b, c] = Stamp::numbers(Some(stamp));
         self.log(Who::Client(client), &[4, key as u64, a, b, c], || {
             format!("  stamps #{op_index} as {stamp}")
@@ -687,6 +700,7 @@ impl Oracle {
             return;
         }
         self.counts.without_answer += 1;
+        self.coordinators[call.coordinator].timed_out[call.replica] += 1;
         let Quorums { n, w, r } = self.quorums;
         if let Some(op) = call.op.map(|op| &mut self.ops[op])
             && !op.ended
@@ -744,6 +758,7 @@ impl Oracle {
             client,
             key,
             ended: false,
+            denied: false,
             read_floor: self.keys[key].read_floor,
             write_floor: self.keys[key].write_floor,
             acknowledged: self.keys[key].acknowledged.len(),
@@ -822,7 +837,7 @@ impl Oracle {
         let Some(last) = op.stamps.last() else {
             return self.broken("W-ALL", || format!("#{index} was never sent"));
         };
-        let (stamp, applied) = (last.stamp, last.applied);
+        let stamp = last.stamp;
         let acked = written.parts.iter().filter(|part| part.is_ack()).count();
         if written.attempts as usize != attempts || attempts > settings.attempts as usize {
             self.broken("W-SUPERSEDED", || {
@@ -874,11 +889,6 @@ impl Oracle {
                 } else if nowhere {
                     self.broken("W-FAIL", || {
                         format!("#{index} says maybe applied, and no replica took it")
-                    });
-                }
-                if written.said == Said::NotApplied && applied != 0 {
-                    self.broken("a write that was not applied is never seen", || {
-                        format!("#{index} is held by replicas {applied:#b}")
                     });
                 }
             }
@@ -959,21 +969,22 @@ impl Oracle {
     }
 
     fn not_applied(&mut self, index: usize) {
-        let (key, tombstone) = (self.ops[index].key, self.ops[index].kind == Kind::Delete);
+        let op = &mut self.ops[index];
+        if std::mem::replace(&mut op.denied, true) {
+            return;
+        }
+        let key = op.key;
         for attempt in 0..self.ops[index].stamps.len() {
-            let stamped = &self.ops[index].stamps[attempt];
-            let (stamp, applied) = (stamped.stamp, stamped.applied);
-            if applied != 0 {
+            let stamp = self.ops[index].stamps[attempt].stamp;
+            let Some(origin) = self.keys[key].origins.get_mut(&stamp) else {
+                continue;
+            };
+            origin.denied += 1;
+            let applied = self.ops[index].stamps[attempt].applied;
+            if origin.is_forbidden() && applied != 0 {
                 self.broken("a write that was not applied is never seen", || {
                     format!("#{index} {stamp} is held by replicas {applied:#b}")
                 });
-            }
-            // Two deletes of one coordinator that are lent the same timestamp
-            // write the very same entry.
-            if let Some(origin) = self.keys[key].origins.get_mut(&stamp)
-                && (origin.op == index || !tombstone)
-            {
-                origin.forbidden = true;
             }
         }
     }
@@ -1089,7 +1100,7 @@ impl Oracle {
                 None => self.broken("nothing that nobody wrote", || {
                     format!("#{index} finds {stamp}")
                 }),
-                Some(origin) if origin.forbidden => {
+                Some(origin) if origin.is_forbidden() => {
                     self.broken("a write that was not applied is never seen", || {
                         format!("#{index} finds {stamp}")
                     });
@@ -1175,13 +1186,21 @@ impl Oracle {
                 )
             });
         }
-        let counted: Vec<u64> = stats.iter().map(|(_, given_up)| *given_up).collect();
-        let given_up = &self.coordinators[coordinator].given_up;
-        if counted != *given_up {
-            let given_up = given_up.clone();
-            self.broken("W-FINISH", || {
-                format!("coordinator {coordinator} gave up {given_up:?} and counted {counted:?}")
-            });
+        let state = &self.coordinators[coordinator];
+        for (replica, (_, counted)) in stats.iter().enumerate() {
+            let given_up = state.given_up[replica];
+            // Of two calls whose time is over at once, the end of the first can
+            // decide the operation, and the second is given up.
+            let possible = given_up + state.timed_out[replica];
+            if *counted < given_up || *counted > possible {
+                let counted = *counted;
+                return self.broken("W-FINISH", || {
+                    format!(
+                        "coordinator {coordinator} gave up {given_up} calls to replica {replica}, \
+                         and counted {counted}"
+                    )
+                });
+            }
         }
     }
 
