@@ -1,0 +1,620 @@
+//! A network in memory, whose every fault is chosen by the test.
+//!
+//! A [`Network`] is a seed and a bound; a [`Node`] hosts a replica, and can
+//! crash; a [`Link`] leads to a node, and can fail in each direction. Without
+//! faults, a call over a link is a function call.
+
+use std::fmt;
+use std::future::pending;
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kvquorum_core::{Replica, Request, Response, Transport, TransportError};
+use rand_xoshiro::Xoshiro256PlusPlus as Random;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
+
+use crate::store::MemStore;
+
+/// A network in memory, for tests of what an application does when replicas
+/// and links fail.
+///
+/// All its randomness comes from the seed, and all its time from
+/// [`tokio::time`]: a program that makes the same calls in the same order, on a
+/// current-thread runtime with its clock paused, meets the same faults in each
+/// run. Each link draws from its own stream of the seed, told apart by the
+/// order in which links are made, so that traffic on one link does not change
+/// the faults of another. The streams are part of what this crate promises:
+/// they change only with its major version (its minor one before 1.0).
+///
+/// Cheap to clone; clones are the same network.
+#[derive(Clone)]
+pub struct Network {
+    /// What the next link draws from. Chosen for its promise that its numbers
+    /// never change, and for its jumps, by which streams do not overlap.
+    random: Arc<Mutex<Random>>,
+    strays: Arc<Semaphore>,
+}
+
+impl Network {
+    /// How many messages may be under way without a caller: 1024 by default.
+    pub const DEFAULT_MAX_STRAYS: usize = 1024;
+
+    /// A network whose faults are drawn from this seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            random: Arc::new(Mutex::new(Random::seed_from_u64(seed))),
+            strays: Arc::new(Semaphore::new(Self::DEFAULT_MAX_STRAYS)),
+        }
+    }
+
+    /// Bounds how many messages may be under way without a caller that waits
+    /// for them, over all links: requests whose caller has dropped the call,
+    /// and second deliveries. What is beyond the bound is lost.
+    #[must_use]
+    pub fn with_max_strays(mut self, max: usize) -> Self {
+        self.strays = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        self
+    }
+
+    /// A node of this name, with an empty replica that has the default
+    /// [`Limits`](kvquorum_core::Limits) and the system's clock.
+    pub fn node(&self, name: impl Into<String>) -> Node {
+        self.host(Replica::new(MemStore::new()).with_name(name))
+    }
+
+    /// A node that hosts this replica, and has its name. For a simulation, give
+    /// it a clock that the simulation moves.
+    pub fn host(&self, replica: Replica<MemStore>) -> Node {
+        Node(Arc::new(NodeState {
+            network: self.clone(),
+            replica,
+            lives: AtomicU64::new(0),
+        }))
+    }
+
+    fn next_stream(&self) -> Random {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = random.clone();
+        random.jump();
+        stream
+    }
+
+    /// Lets a message go its way without a caller, where there is room.
+    fn stray(&self, message: impl Future + Send + 'static) {
+        // Where no runtime is left, the world has ended for the message too.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if let Ok(room) = Arc::clone(&self.strays).try_acquire_owned() {
+            runtime.spawn(async move {
+                message.await;
+                drop(room);
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network")
+            .field("room_for_strays", &self.strays.available_permits())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is left of a node's data after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// All of it: the disk survived.
+    Kept,
+    /// None of it: the replica comes back empty. A quorum may then have lost
+    /// what it acked.
+    Lost,
+}
+
+/// A node of a [`Network`]: it hosts one replica, and can crash.
+///
+/// Cheap to clone; clones are the same node.
+#[derive(Clone)]
+pub struct Node(Arc<NodeState>);
+
+struct NodeState {
+    network: Network,
+    replica: Replica<MemStore>,
+    /// Counts crashes and restarts: even while up, odd while down. A message
+    /// arrives only in the life that it was sent to.
+    lives: AtomicU64,
+}
+
+impl Node {
+    /// A new link to this node, without faults. Make one for each coordinator:
+    /// faults belong to the link, and a link's clones share them.
+    pub fn link(&self) -> Link {
+        let random = self.0.network.next_stream();
+        Link(Arc::new(LinkState {
+            node: self.clone(),
+            faulty: AtomicBool::new(false),
+            inner: Mutex::new(Inner {
+                faults: Faults::default(),
+                random,
+            }),
+            hung: watch::Sender::new(false),
+        }))
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        Transport::name(&self.0.replica)
+    }
+
+    /// The replica, as it is beneath all faults.
+    pub fn replica(&self) -> &Replica<MemStore> {
+        &self.0.replica
+    }
+
+    /// What the node's store holds, also while the node is down.
+    pub fn store(&self) -> &MemStore {
+        self.0.replica.store()
+    }
+
+    /// Stops the node, as when its process is killed.
+    ///
+    /// - New calls fail with [`NotSent`](TransportError::NotSent): the
+    ///   connection is refused.
+    /// - A request under way never reaches the store, not after a restart
+    ///   either. Its caller gets [`NoAnswer`](TransportError::NoAnswer) at the
+    ///   time when the request would have arrived.
+    /// - An answer under way still arrives.
+    ///
+    /// Over a link that loses or holds the message, the caller gets no error:
+    /// it cannot tell. On several threads, a merge that is in the store's
+    /// hands at this moment may still come to its end.
+    ///
+    /// On a node that is down, it does nothing but take the data away where
+    /// told.
+    pub fn crash(&self, data: Data) {
+        self.turn(true);
+        if data == Data::Lost {
+            self.store().clear();
+        }
+    }
+
+    /// Starts the node again, with the data that the crash has left. On a node
+    /// that is up, it does nothing.
+    pub fn restart(&self) {
+        self.turn(false);
+    }
+
+    /// Whether the node is up.
+    pub fn is_up(&self) -> bool {
+        is_up(self.0.lives.load(Ordering::Acquire))
+    }
+
+    /// Goes on to the next life, unless this one is already as wanted.
+    fn turn(&self, down: bool) {
+        let next = |lives: u64| (is_up(lives) == down).then(|| lives.wrapping_add(1));
+        // An error means that there was nothing to do.
+        let _ = self
+            .0
+            .lives
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+    }
+
+    /// The life that a request sent now goes to; an error where the node is
+    /// down.
+    fn connect(&self) -> Result<u64, TransportError> {
+        let life = self.0.lives.load(Ordering::Acquire);
+        if is_up(life) {
+            Ok(life)
+        } else {
+            let name = self.name().to_owned();
+            Err(TransportError::NotSent(NodeError::Down { name }.into()))
+        }
+    }
+
+    /// A request arrives that was sent to this life of the node.
+    async fn arrive(&self, request: Request, life: u64) -> Answer {
+        if self.0.lives.load(Ordering::Acquire) != life {
+            let name = self.name().to_owned();
+            return Err(TransportError::NoAnswer(NodeError::Crashed { name }.into()));
+        }
+        self.0
+            .replica
+            .handle(request)
+            .await
+            .map_err(TransportError::Store)
+    }
+}
+
+fn is_up(lives: u64) -> bool {
+    lives.is_multiple_of(2)
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.name())
+            .field("is_up", &self.is_up())
+            .field("store", self.store())
+            .finish()
+    }
+}
+
+/// Why a node did not answer: the cause inside a [`TransportError`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The node was down when the request was sent. It comes as
+    /// [`NotSent`](TransportError::NotSent).
+    #[error("node {name} is down")]
+    Down {
+        /// The node's name.
+        name: String,
+    },
+    /// The node crashed while the request was under way. It comes as
+    /// [`NoAnswer`](TransportError::NoAnswer), as a caller over a real network
+    /// could not tell whether the request had arrived before.
+    #[error("node {name} crashed while the call was under way")]
+    Crashed {
+        /// The node's name.
+        name: String,
+    },
+}
+
+/// How long a message is under way: the same each time, or drawn evenly from a
+/// range for each message. Tokio's timers round it up to whole milliseconds.
+///
+/// ```
+/// use kvquorum_mem::Latency;
+/// use std::time::Duration;
+///
+/// let fixed = Latency::from(Duration::from_millis(3));
+/// let drawn = Latency::from(Duration::from_millis(1)..=Duration::from_millis(9));
+/// # let _ = (fixed, drawn);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    least: Duration,
+    spread: Duration,
+}
+
+impl From<Duration> for Latency {
+    fn from(fixed: Duration) -> Self {
+        Self {
+            least: fixed,
+            spread: Duration::ZERO,
+        }
+    }
+}
+
+/// A range that ends before it starts is its start alone.
+impl From<RangeInclusive<Duration>> for Latency {
+    fn from(range: RangeInclusive<Duration>) -> Self {
+        Self {
+            least: *range.start(),
+            spread: range.end().saturating_sub(*range.start()),
+        }
+    }
+}
+
+impl Latency {
+    /// The latency this far into the range, from 0 to 1.
+    fn at(&self, fraction: f64) -> Duration {
+        let part = Duration::try_from_secs_f64(self.spread.as_secs_f64() * fraction);
+        self.least.saturating_add(part.unwrap_or(self.spread))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Faults {
+    request: Way,
+    response: Way,
+    /// How likely a request arrives twice.
+    duplication: f64,
+    /// How long after the first time.
+    duplicate_after: Latency,
+}
+
+/// What happens to messages that go one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Way {
+    latency: Latency,
+    loss: f64,
+    cut: bool,
+}
+
+impl Way {
+    /// How long the message is under way; `None` where it is lost.
+    fn fate(&self, draw: Draw) -> Option<Duration> {
+        let lost = self.cut || draw.loss < self.loss;
+        (!lost).then(|| self.latency.at(draw.latency))
+    }
+}
+
+/// What chance has in store for a message, before any fault is looked at: each
+/// number is drawn evenly from 0 to less than 1.
+#[derive(Clone, Copy)]
+struct Draw {
+    loss: f64,
+    latency: f64,
+}
+
+impl Draw {
+    fn from(random: &mut Random) -> Self {
+        let mut fraction = || {
+            // As many bits as a float holds exactly.
+            let bits = random.next_u64() >> (u64::BITS - f64::MANTISSA_DIGITS);
+            bits as f64 / (1_u64 << f64::MANTISSA_DIGITS) as f64
+        };
+        Self {
+            loss: fraction(),
+            latency: fraction(),
+        }
+    }
+}
+
+struct Inner {
+    faults: Faults,
+    random: Random,
+}
+
+/// A link to a [`Node`]: a [`Transport`] with faults, each set and healed at
+/// any time.
+///
+/// A fault counts for messages that are sent while it is set, be it a request
+/// or, later, its response; a message under way is past it. Faults add up.
+/// While none is set, a call is a function call: it takes no lock and no timer.
+///
+/// # What the caller sees
+///
+/// - A lost message, either way: nothing, for ever, as over a real network.
+///   The call ends when the caller's time limit drops it.
+/// - A node that is down: [`NotSent`](TransportError::NotSent), once the
+///   refusal has come over the link: at once, where there is no latency.
+/// - A node that crashes meanwhile: [`NoAnswer`](TransportError::NoAnswer).
+///
+/// # Dropped calls
+///
+/// A request is sent when the call is first polled. One that was sent still
+/// arrives after its caller has dropped the call, on time, carried by a task
+/// of the runtime; see [`Network::with_max_strays`]. While its caller is there,
+/// a message moves only when the call is polled.
+///
+/// Cheap to clone; clones are the same link, with the same faults.
+#[derive(Clone)]
+pub struct Link(Arc<LinkState>);
+
+struct LinkState {
+    node: Node,
+    /// Whether any fault is set: all that a call over a sound link looks at.
+    faulty: AtomicBool,
+    inner: Mutex<Inner>,
+    hung: watch::Sender<bool>,
+}
+
+impl Link {
+    /// The node that this link leads to.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// Delays each message, request and response alike.
+    pub fn set_latency(&self, latency: impl Into<Latency>) {
+        let latency = latency.into();
+        self.set(|faults| {
+            faults.request.latency = latency;
+            faults.response.latency = latency;
+        });
+    }
+
+    /// Delays each request, and leaves responses as they are.
+    pub fn set_request_latency(&self, latency: impl Into<Latency>) {
+        let latency = latency.into();
+        self.set(|faults| faults.request.latency = latency);
+    }
+
+    /// Delays each response, and leaves requests as they are.
+    pub fn set_response_latency(&self, latency: impl Into<Latency>) {
+        let latency = latency.into();
+        self.set(|faults| faults.response.latency = latency);
+    }
+
+    /// Loses requests with this probability, from 0 to 1: the replica never
+    /// sees them.
+    pub fn lose_requests(&self, probability: f64) {
+        self.set(|faults| faults.request.loss = probability);
+    }
+
+    /// Loses responses with this probability, from 0 to 1: the replica has
+    /// acted, and the caller never hears of it.
+    pub fn lose_responses(&self, probability: f64) {
+        self.set(|faults| faults.response.loss = probability);
+    }
+
+    /// Delivers requests twice with this probability, from 0 to 1; the second
+    /// time so long after the first. The caller gets the first answer.
+    ///
+    /// This is how an old entry comes back to a replica that has seen newer
+    /// ones.
+    pub fn duplicate(&self, probability: f64, after: impl Into<Latency>) {
+        let after = after.into();
+        self.set(|faults| {
+            faults.duplication = probability;
+            faults.duplicate_after = after;
+        });
+    }
+
+    /// Cuts the way there: all requests are lost.
+    pub fn cut_requests(&self) {
+        self.set(|faults| faults.request.cut = true);
+    }
+
+    /// Cuts the way back: all responses are lost.
+    pub fn cut_responses(&self) {
+        self.set(|faults| faults.response.cut = true);
+    }
+
+    /// Cuts both ways: a partition.
+    pub fn cut(&self) {
+        self.cut_requests();
+        self.cut_responses();
+    }
+
+    /// Holds messages back, both ways, until [`heal`](Self::heal): calls do not
+    /// complete until then. Nothing held is lost, as with a peer that stands
+    /// still for a while: a request whose caller has left meanwhile arrives
+    /// when the link is healed.
+    pub fn hang(&self) {
+        let _inner = self.inner();
+        self.0.hung.send_replace(true);
+        self.0.faulty.store(true, Ordering::Release);
+    }
+
+    /// Takes all faults away. What was held back goes on; what was lost stays
+    /// lost, and what is under way keeps the latency it was given.
+    pub fn heal(&self) {
+        let mut inner = self.inner();
+        inner.faults = Faults::default();
+        self.0.faulty.store(false, Ordering::Release);
+        self.0.hung.send_replace(false);
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Faults)) {
+        let mut inner = self.inner();
+        change(&mut inner.faults);
+        self.0.faulty.store(true, Ordering::Release);
+    }
+
+    /// Faults and randomness are whole between any two statements, so that
+    /// another's panic does them no harm.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a message through: at once, unless the link hangs.
+    async fn released(&self) {
+        let mut hung = self.0.hung.subscribe();
+        // An error would mean that the sender is gone, and it is right here.
+        let _ = hung.wait_for(|hung| !hung).await;
+    }
+
+    /// A call over a link with faults.
+    async fn call_faulty(&self, request: Request) -> Answer {
+        let (there, back, again, faults) = {
+            let Inner { faults, random } = &mut *self.inner();
+            // Every call draws as much, whatever the faults: changing one
+            // leaves the rest of a run as it was.
+            let [there, back, again] = [(); 3].map(|()| Draw::from(random));
+            (there, back, again, *faults)
+        };
+        let Some(latency) = faults.request.fate(there) else {
+            return pending().await;
+        };
+        let again =
+            (again.loss < faults.duplication).then(|| faults.duplicate_after.at(again.latency));
+        let link = self.clone();
+        let answer = Sent {
+            message: Some(Box::pin(async move {
+                link.deliver(request, latency, again).await
+            })),
+            network: &self.node().0.network,
+        }
+        .await;
+
+        // The answer is sent: it meets the faults of now.
+        let Some(latency) = self.inner().faults.response.fate(back) else {
+            return pending().await;
+        };
+        self.released().await;
+        wait(latency).await;
+        answer
+    }
+
+    /// Carries a request to the node, and once more a while later where told.
+    async fn deliver(self, request: Request, latency: Duration, again: Option<Duration>) -> Answer {
+        let connected = self.node().connect();
+        self.released().await;
+        wait(latency).await;
+        let life = connected?;
+        if let Some(after) = again {
+            let (node, request) = (self.node().clone(), request.clone());
+            self.node().0.network.stray(async move {
+                wait(after).await;
+                // Whoever asked has got the first answer.
+                drop(node.arrive(request, life).await);
+            });
+        }
+        self.node().arrive(request, life).await
+    }
+}
+
+/// Waits, without a timer for no time at all.
+async fn wait(latency: Duration) {
+    if !latency.is_zero() {
+        sleep(latency).await;
+    }
+}
+
+type Answer = Result<Response, TransportError>;
+
+/// A request that was sent: it goes on when its caller is gone.
+struct Sent<'a> {
+    network: &'a Network,
+    message: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+}
+
+impl Future for Sent<'_> {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        let Some(message) = &mut self.message else {
+            return Poll::Pending;
+        };
+        let answer = ready!(message.as_mut().poll(context));
+        self.message = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        if let Some(message) = self.message.take() {
+            self.network.stray(message);
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for Link {
+    async fn call(&self, request: Request) -> Answer {
+        if self.0.faulty.load(Ordering::Acquire) {
+            // In a box of its own, so that sound calls need not make room for
+            // it in theirs.
+            return Box::pin(self.call_faulty(request)).await;
+        }
+        let life = self.node().connect()?;
+        self.node().arrive(request, life).await
+    }
+
+    fn name(&self) -> &str {
+        self.node().name()
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("node", &self.name())
+            .field("faults", &self.inner().faults)
+            .field("hung", &*self.0.hung.borrow())
+            .finish()
+    }
+}

@@ -1,0 +1,274 @@
+//! A store in memory, for many threads.
+//!
+//! Entries lie in shards of a lock and a hash map each, chosen by the key's
+//! hash. Beside each map stands an ordered set of its keys: it changes only
+//! when a key is new, so that merges and reads never walk a tree, and a scan
+//! has an order to go by.
+//!
+//! Measured against other makes of map, in nanoseconds for each operation on
+//! existing keys, 100 000 keys of 13 bytes, values of 100 bytes, second best of
+//! five runs, on a shared virtual machine with two Xeon hardware threads:
+//!
+//! | map                               | merge | get | merge, 2 threads | get, 2 threads |
+//! |-----------------------------------|------:|----:|-----------------:|---------------:|
+//! | this: `std` locks, hash map, set  |   100 |  98 |              205 |            250 |
+//! | `std` locks, B-trees              |   480 | 483 |              514 |            507 |
+//! | `parking_lot` locks, hash maps    |   123 | 106 |              246 |            281 |
+//! | `scc` hash map                    |   126 | 123 |              303 |            318 |
+//! | `dashmap`                         |   134 | 112 |              268 |            231 |
+//! | `papaya` hash map                 |  1551 | 935 |             1375 |           1276 |
+//! | `crossbeam-skiplist`              |  1917 |1030 |             1292 |            955 |
+//!
+//! Most of it is the memory's own time: with 1000 keys, which the cache holds,
+//! a merge takes 34 ns here. Shards padded to cache lines measured the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasher;
+use std::mem;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::RandomState;
+use kvquorum_core::{Entry, Key, Merged, Store, StoreError};
+
+/// Many more than threads that meet, and few enough that an empty store costs
+/// little.
+const SHARDS: usize = 64;
+
+/// A [`Store`] in memory: fast, made for many threads, and gone with the
+/// process.
+///
+/// Its calls never fail and never wait for anything but a lock held for a few
+/// instructions: each completes when it is first polled. A merge over an
+/// existing key allocates nothing.
+///
+/// A scan takes each shard's lock in turn, not all at once. It holds each key
+/// as it was at some time during the call, which is what the contract of
+/// [`Store::scan`] asks for; it is no snapshot of the whole store.
+///
+/// ```
+/// use kvquorum_core::{Entry, Key, Merged, Store, Timestamp, Version, WriterId};
+/// use kvquorum_mem::MemStore;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), kvquorum_core::StoreError> {
+/// let store = MemStore::new();
+/// let version = Version { timestamp: Timestamp::from_bits(1), writer: WriterId::new(1) };
+/// let entry = Entry::new(version, "coffee");
+/// assert_eq!(store.merge(&Key::from("drink"), entry.clone()).await?, Merged::Applied);
+/// assert_eq!(store.get(&Key::from("drink")).await?, Some(entry));
+/// # Ok(())
+/// # }
+/// ```
+pub struct MemStore {
+    hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Default)]
+struct Shard {
+    entries: HashMap<Key, Entry, RandomState>,
+    /// The keys of `entries`.
+    order: BTreeSet<Key>,
+}
+
+impl MemStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many keys there are, tombstones included. Merges under way may or
+    /// may not count.
+    pub fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| lock(shard).order.len())
+            .sum()
+    }
+
+    /// Whether no key was ever merged, or all are [cleared](Self::clear).
+    pub fn is_empty(&self) -> bool {
+        self.shards.iter().all(|shard| lock(shard).order.is_empty())
+    }
+
+    /// Forgets everything, as a replica does that lost its disk. This is no
+    /// way of deleting: the entries come back from other replicas. Merges
+    /// under way may or may not survive it.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            // Dropped once the lock is released: there may be much to free.
+            let _forgotten = mem::take(&mut *lock(shard));
+        }
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        // The shard's map hashes under a seed of its own, so that its buckets
+        // and the choice of the shard have nothing to do with each other.
+        let hash = self.hasher.hash_one(key.as_bytes());
+        let [first, ..] = &self.shards;
+        let chosen = self.shards.get(hash as usize % SHARDS);
+        lock(chosen.unwrap_or(first))
+    }
+}
+
+/// A poisoned lock is taken as it is. No panic can leave a shard half changed,
+/// and the next merge is none the worse for one that did not happen.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store for MemStore {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        Ok(self.shard(key).entries.get(key.as_bytes()).cloned())
+    }
+
+    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+        let mut shard = self.shard(key);
+        let Some(stored) = shard.entries.get_mut(key.as_bytes()) else {
+            shard.order.insert(key.clone());
+            shard.entries.insert(key.clone(), entry);
+            return Ok(Merged::Applied);
+        };
+        let merged = Merged::verdict(Some(stored), &entry);
+        let loser = match merged {
+            Merged::Applied => mem::replace(stored, entry),
+            Merged::Superseded { .. } => entry,
+        };
+        // Freeing the loser's value is not for others to wait for.
+        drop(shard);
+        drop(loser);
+        Ok(merged)
+    }
+
+    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+        // The least keys seen so far, `limit` at most. The fuller it is, the
+        // sooner each further shard is done.
+        let mut page: BTreeMap<Key, Entry> = BTreeMap::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            for key in shard.order.range::<Key, _>((from, Bound::Unbounded)) {
+                if page.len() >= limit {
+                    if page.last_key_value().is_none_or(|(last, _)| key > last) {
+                        break;
+                    }
+                    page.pop_last();
+                }
+                if let Some(entry) = shard.entries.get(key) {
+                    page.insert(key.clone(), entry.clone());
+                }
+            }
+        }
+        Ok(page.into_iter().collect())
+    }
+}
+
+impl Default for MemStore {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::default(),
+            shards: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+}
+
+impl std::fmt::Debug for MemStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemStore")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvquorum_core::{Timestamp, Version, WriterId};
+    use std::sync::Arc;
+
+    fn entry(timestamp: u64, value: &str) -> Entry {
+        let version = Version {
+            timestamp: Timestamp::from_bits(timestamp),
+            writer: WriterId::new(1),
+        };
+        Entry::new(version, value.to_owned())
+    }
+
+    /// Catches a page that a shard late in turn fails to get into, or falls
+    /// out of: there are many times more keys than shards.
+    #[tokio::test]
+    async fn pages_hold_the_least_keys_of_all_shards() {
+        let store = MemStore::new();
+        let keys: Vec<Key> = (0..5_000).map(|n| Key::from(format!("{n:06}"))).collect();
+        for key in keys.iter().rev() {
+            store.merge(key, entry(1, "value")).await.unwrap();
+        }
+        for start in [0, 1, 2_500, 4_990] {
+            for limit in [1, 10, 1_000] {
+                let page = store
+                    .scan(Bound::Included(&keys[start]), limit)
+                    .await
+                    .unwrap();
+                let found: Vec<&Key> = page.iter().map(|(key, _)| key).collect();
+                let expected: Vec<&Key> = keys[start..].iter().take(limit).collect();
+                assert_eq!(found, expected, "from {start}, limit {limit}");
+            }
+        }
+    }
+
+    /// Catches keys that all fall into one shard, or lie in none.
+    #[tokio::test]
+    async fn keys_spread_over_the_shards() {
+        let store = MemStore::new();
+        for n in 0..6_400 {
+            let key = Key::from(format!("user:{n}"));
+            store.merge(&key, entry(1, "value")).await.unwrap();
+        }
+        let lens: Vec<usize> = store
+            .shards
+            .iter()
+            .map(|shard| lock(shard).order.len())
+            .collect();
+        assert_eq!(lens.iter().sum::<usize>(), 6_400);
+        assert!(lens.iter().all(|len| (30..300).contains(len)), "{lens:?}");
+    }
+
+    /// Catches keys that stay in the order when the entries are gone.
+    #[tokio::test]
+    async fn clear_forgets_all_and_len_counts_tombstones() {
+        let store = MemStore::new();
+        assert!(store.is_empty());
+        let key = Key::from("key");
+        store.merge(&key, entry(1, "value")).await.unwrap();
+        let deleted = Entry::tombstone(entry(2, "").version);
+        store.merge(&key, deleted).await.unwrap();
+        assert_eq!(store.len(), 1);
+        store.clear();
+        assert!(store.is_empty());
+        assert_eq!(store.len(), 0);
+        assert_eq!(store.get(&key).await.unwrap(), None);
+        assert!(store.scan(Bound::Unbounded, 9).await.unwrap().is_empty());
+        // What is older than what was forgotten counts again.
+        assert_eq!(
+            store.merge(&key, entry(1, "value")).await.unwrap(),
+            Merged::Applied
+        );
+    }
+
+    /// Catches a lock's poison passed on as a panic.
+    #[tokio::test]
+    async fn a_panic_elsewhere_does_not_poison_the_store() {
+        let store = Arc::new(MemStore::new());
+        let key = Key::from("key");
+        store.merge(&key, entry(1, "value")).await.unwrap();
+        let poisoner = Arc::clone(&store);
+        let poisoned = std::thread::spawn(move || {
+            let _locks: Vec<_> = poisoner.shards.iter().map(lock).collect();
+            panic!("while all locks are held");
+        });
+        assert!(poisoned.join().is_err());
+        assert_eq!(store.get(&key).await.unwrap(), Some(entry(1, "value")));
+        store.merge(&key, entry(2, "newer")).await.unwrap();
+        assert_eq!(store.len(), 1);
+    }
+}
