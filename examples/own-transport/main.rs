@@ -30,6 +30,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let greeting = map.get("greeting").await?.unwrap_or_default();
-    println!("two of three are enough to read: {}", greeting.escape_ascii());
+    println!(
+        "two of three are enough to read: {}",
+        greeting.escape_ascii()
+    );
     Ok(())
 }

@@ -1,0 +1,139 @@
+//! Three nodes, each a child process.
+
+use std::env;
+use std::error::Error;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::time::Duration;
+
+use kvquorum_core::{Key, Request, Response, Transport};
+use kvquorum_http::{AddressError, HttpTransport};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::words::Held;
+
+/// How long a node may take to start, or to tell what it holds.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Cluster {
+    pub(crate) nodes: [Node; 3],
+}
+
+pub(crate) struct Node {
+    pub(crate) number: u16,
+    port: u16,
+    link: HttpTransport,
+    process: Option<Process>,
+}
+
+/// A running node. It ends with this process, however that ends: its stdin is
+/// a pipe from here, and it watches for the pipe to close.
+struct Process {
+    child: Child,
+    /// Held open, so that the node can write to it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Cluster {
+    /// Three nodes, not yet started, on this port and the next two.
+    pub(crate) fn new(base_port: u16) -> Result<Self, AddressError> {
+        let node = |number: u16| {
+            let port = base_port.saturating_add(number).saturating_sub(1);
+            let link =
+                HttpTransport::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string());
+            Ok(Node {
+                number,
+                port,
+                link: link?,
+                process: None,
+            })
+        };
+        Ok(Self {
+            nodes: [node(1)?, node(2)?, node(3)?],
+        })
+    }
+
+    pub(crate) fn links(&self) -> [HttpTransport; 3] {
+        self.nodes.each_ref().map(|node| node.link.clone())
+    }
+
+    /// What each replica holds under a key.
+    pub(crate) async fn held(&self, key: &str) -> [Held; 3] {
+        let [a, b, c] = &self.nodes;
+        [a.held(key).await, b.held(key).await, c.held(key).await]
+    }
+
+    /// Kills what runs, and returns once it has ended.
+    pub(crate) async fn end(mut self) {
+        for node in &mut self.nodes {
+            // One that cannot be killed has ended already.
+            let _ = node.kill().await;
+        }
+    }
+}
+
+impl Node {
+    /// Starts the node, and returns once it listens.
+    pub(crate) async fn start(&mut self) -> Result<(), Box<dyn Error>> {
+        let mut child = Command::new(env::current_exe()?)
+            .args(["node", "--while-stdin-is-open", "--port"])
+            .arg(self.port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let number = self.number;
+        let stdout = child.stdout.take().ok_or("the node has no stdout")?;
+        let mut stdout = BufReader::new(stdout);
+        let mut first_line = String::new();
+        match timeout(PATIENCE, stdout.read_line(&mut first_line)).await {
+            Err(_) => Err(format!("node {number} took too long to start"))?,
+            Ok(Err(error)) => Err(error)?,
+            // It has ended without a word, except on stderr.
+            Ok(Ok(0)) => {
+                let mut said = String::new();
+                if let Some(mut stderr) = child.stderr.take() {
+                    stderr.read_to_string(&mut said).await?;
+                }
+                let said = said.trim().trim_start_matches("error: ");
+                Err(format!("node {number} did not start: {said}"))?;
+            }
+            Ok(Ok(_)) => {}
+        }
+        self.process = Some(Process {
+            child,
+            _stdout: stdout,
+        });
+        Ok(())
+    }
+
+    /// Kills the node: with SIGKILL, where there are signals.
+    pub(crate) async fn kill(&mut self) -> std::io::Result<()> {
+        match self.process.take() {
+            Some(mut process) => process.child.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.link.name()
+    }
+
+    pub(crate) fn process_id(&self) -> Option<u32> {
+        self.process.as_ref()?.child.id()
+    }
+
+    /// What the replica holds under a key, asked of it alone.
+    async fn held(&self, key: &str) -> Held {
+        let key = Key::from(key);
+        let asked = timeout(PATIENCE, self.link.call(Request::Get { key }));
+        match asked.await {
+            Ok(Ok(Response::Entry(Some(entry)))) => Held::Entry(entry),
+            Ok(Ok(Response::Entry(None))) => Held::Nothing,
+            _ => Held::NoAnswer,
+        }
+    }
+}
