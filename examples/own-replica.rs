@@ -27,7 +27,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let receipt = my_map.put("greeting", "hello").await?.settled().await;
     for (replica, outcome) in my_map.transports().iter().zip(receipt.replicas()) {
-        println!("{:>15}: {outcome:?}", replica.name());
+        let acked = if outcome.answer().is_some() {
+            "acked"
+        } else {
+            "no ack"
+        };
+        println!("{:>15}: {acked}", replica.name());
     }
     let greeting = her_map.get("greeting").await?.unwrap_or_default();
     println!("she reads: {}", greeting.escape_ascii());
