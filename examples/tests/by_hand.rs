@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Output;
 
 use nix::sys::signal::Signal;
-use support::{Node, Process, client, example, read, three_nodes, write};
+use support::{Process, client, example, read, three_nodes, write};
 
 /// A client that succeeds: its output.
 fn succeeds(output: Output) -> String {
@@ -116,10 +116,13 @@ fn a_node_names_a_port_in_use() {
 #[test]
 fn a_node_ends_gracefully_when_asked() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let [node, ..] = three_nodes();
-        let Node { port, mut process } = node;
-        // It holds nothing up.
-        let _idle = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let mut process = Process::start(example("three-node").args(["node", "--port", "0"]));
+        let address = process.line();
+        let address = address.strip_prefix("A replica in memory, on http://");
+        // Neither holds anything up, nor ends it by itself.
+        let _idle = TcpStream::connect(address.unwrap()).unwrap();
+        process.close_stdin();
+        assert!(!process.has_ended());
         process.send(signal);
         let (status, stdout, stderr) = process.end();
         assert_eq!(status.code(), Some(0), "{stderr}");

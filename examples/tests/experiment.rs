@@ -14,9 +14,18 @@ mod support;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::Signal;
 use support::{Process, are_free, example, free_base_port, wait_until};
+
+/// One test at a time: a process that another thread is just starting holds
+/// copies of this one's listeners for a moment, and their ports are not free.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn run(base_port: u16) -> Output {
     let mut command = example("three-node");
@@ -30,6 +39,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[test]
 fn it_tells_its_story_and_leaves_nothing_behind() {
+    let _alone = alone();
     let (base, output) = loop {
         let base = free_base_port();
         let output = run(base);
@@ -75,6 +85,7 @@ fn it_tells_its_story_and_leaves_nothing_behind() {
 
 #[test]
 fn a_port_in_use_is_named() {
+    let _alone = alone();
     for taken in 0..3 {
         let base = free_base_port();
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, base + taken)).unwrap();
@@ -89,6 +100,7 @@ fn a_port_in_use_is_named() {
 
 #[test]
 fn no_node_outlives_it() {
+    let _alone = alone();
     for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM] {
         // It is over so soon that a signal may come too late, now and then.
         let interrupted = (0..50).any(|_| interrupt(signal));

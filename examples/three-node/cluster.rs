@@ -2,6 +2,7 @@
 
 use std::env;
 use std::error::Error;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::Duration;
@@ -32,8 +33,7 @@ pub(crate) struct Node {
 /// a pipe from here, and it watches for the pipe to close.
 struct Process {
     child: Child,
-    /// Held open, so that the node can write to it.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Cluster {
@@ -85,33 +85,21 @@ impl Node {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
+        let stdout = child.stdout.take().ok_or("a child without stdout")?;
+        let stdout = BufReader::new(stdout);
+        // Kept from the start, so that it is ended even where it never listens.
+        let process = self.process.insert(Process { child, stdout });
         let number = self.number;
-        let stdout = child.stdout.take().ok_or("the node has no stdout")?;
-        let mut stdout = BufReader::new(stdout);
-        let mut first_line = String::new();
-        match timeout(PATIENCE, stdout.read_line(&mut first_line)).await {
-            Err(_) => Err(format!("node {number} took too long to start"))?,
-            Ok(Err(error)) => Err(error)?,
-            // It has ended without a word, except on stderr.
-            Ok(Ok(0)) => {
-                let mut said = String::new();
-                if let Some(mut stderr) = child.stderr.take() {
-                    stderr.read_to_string(&mut said).await?;
-                }
-                let said = said.trim().trim_start_matches("error: ");
-                Err(format!("node {number} did not start: {said}"))?;
-            }
-            Ok(Ok(_)) => {}
+        match timeout(PATIENCE, process.complaint()).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(said))) => Err(format!("node {number} did not start: {said}").into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(format!("node {number} took too long to start").into()),
         }
-        self.process = Some(Process {
-            child,
-            _stdout: stdout,
-        });
-        Ok(())
     }
 
     /// Kills the node: with SIGKILL, where there are signals.
-    pub(crate) async fn kill(&mut self) -> std::io::Result<()> {
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
         match self.process.take() {
             Some(mut process) => process.child.kill().await,
             None => Ok(()),
@@ -135,5 +123,21 @@ impl Node {
             Ok(Ok(Response::Entry(None))) => Held::Nothing,
             _ => Held::NoAnswer,
         }
+    }
+}
+
+impl Process {
+    /// Waits until the node says on stdout that it listens. Where it ends
+    /// without, returns what it said on stderr.
+    async fn complaint(&mut self) -> io::Result<Option<String>> {
+        let mut line = String::new();
+        if self.stdout.read_line(&mut line).await? > 0 {
+            return Ok(None);
+        }
+        let mut said = String::new();
+        if let Some(stderr) = &mut self.child.stderr {
+            stderr.read_to_string(&mut said).await?;
+        }
+        Ok(Some(said.trim().trim_start_matches("error: ").to_owned()))
     }
 }

@@ -92,7 +92,7 @@ pub struct Process {
 
 impl Process {
     pub fn start(command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { child, stdout }
@@ -108,6 +108,10 @@ impl Process {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    pub fn close_stdin(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -136,7 +140,7 @@ impl Drop for Process {
     }
 }
 
-/// `three-node node`.
+/// `three-node node`. It ends even where the test is killed.
 pub struct Node {
     pub port: u16,
     pub process: Process,
@@ -146,7 +150,11 @@ impl Node {
     /// Starts a node; `None` where it does not listen.
     pub fn try_start(port: u16) -> Option<Self> {
         let mut command = example("three-node");
-        let mut process = Process::start(command.args(["node", "--port", &port.to_string()]));
+        let mut process = Process::start(
+            command
+                .args(["node", "--while-stdin-is-open", "--port"])
+                .arg(port.to_string()),
+        );
         let listens = process.line() == format!("A replica in memory, on http://127.0.0.1:{port}");
         listens.then_some(Self { port, process })
     }
