@@ -73,8 +73,9 @@ pub enum Refusal {
     /// The entry is stamped further ahead of the replica's clock than it
     /// admits (rule C-DRIFT): one of the two clocks is wrong.
     #[error(
-        "the entry is stamped {timestamp}, the replica's clock reads {now_millis} ms, \
-         and it admits at most {max_drift_millis} ms between them"
+        "the entry is stamped {} ms, the replica's clock reads {now_millis} ms, \
+         and it admits at most {max_drift_millis} ms between them",
+        timestamp.millis()
     )]
     TooFarAhead {
         /// The entry's timestamp.
@@ -129,10 +130,12 @@ pub trait Transport: Send + Sync + 'static {
     /// - The response is the replica's answer to exactly this request,
     ///   whatever else is under way.
     /// - Key, entry and response arrive unchanged, bit for bit.
-    /// - A refusal is a response, not an error.
+    /// - A refusal is a response, not an error; unless an earlier try of the
+    ///   same call may have been stored.
     /// - The error tells whether the replica can have acted:
     ///   [`NotSent`](TransportError::NotSent) and
-    ///   [`Rejected`](TransportError::Rejected) only where it surely has not.
+    ///   [`Rejected`](TransportError::Rejected) only where it surely has not,
+    ///   in no try.
     /// - Calls do not wait for each other beyond what the link needs.
     /// - Dropping the future is safe at any time. Whether the request still
     ///   reaches the replica is then unknown.

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kvquorum_core::{
-    Bytes, Entry, Key, Merged, Refusal, Replica, Request, Response, Store, StoreError, Transport,
-    TransportError, conformance,
+    Bytes, Entry, Key, Merged, Refusal, Replica, Request, Response, Store, StoreError, Timestamp,
+    Transport, TransportError, Version, WriterId, conformance,
 };
 use tokio::task::yield_now;
 
@@ -51,6 +51,14 @@ enum Fault {
     YieldBetween,
     /// Another thread can come in between compare and store; no task can.
     UnlockBetween,
+    /// A fresh store has something in it.
+    Leftover,
+    /// Merges of one key wait for each other, and each writes back the whole
+    /// map as it found it.
+    WritesBackAll,
+    /// An entry is written in two steps, behind a lock; a merge dropped between
+    /// them releases it.
+    TwoSteps,
     /// The old entry is taken out before the new one is put in.
     RemovesFirst,
     ScanUnsorted,
@@ -78,16 +86,30 @@ enum Fault {
 struct Faulty {
     map: Mutex<BTreeMap<Key, Entry>>,
     later: Mutex<Vec<(Key, Entry)>>,
+    locks: Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     fault: Fault,
 }
 
 impl Faulty {
     fn new(fault: Fault) -> Self {
+        let mut map = BTreeMap::new();
+        if fault == Fault::Leftover {
+            let version = Version {
+                timestamp: Timestamp::MIN,
+                writer: WriterId::ANONYMOUS,
+            };
+            map.insert(Key::from("key"), Entry::new(version, "left over"));
+        }
         Self {
-            map: Mutex::default(),
+            map: Mutex::new(map),
             later: Mutex::default(),
+            locks: Mutex::default(),
             fault,
         }
+    }
+
+    fn lock_of(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.locks.lock().unwrap().entry(key.clone()).or_default())
     }
 
     fn map(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
@@ -145,6 +167,11 @@ impl Faulty {
 
 impl Store for Faulty {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let lock = self.lock_of(key);
+        let _locked = match self.fault {
+            Fault::TwoSteps => Some(lock.lock().await),
+            _ => None,
+        };
         let found = self.map().get(&self.stored(key)).cloned();
         // What is to be stored later is stored once someone has looked.
         for (key, entry) in self.later.lock().unwrap().drain(..) {
@@ -171,6 +198,27 @@ impl Store for Faulty {
                 }
                 if merged == Merged::Applied {
                     self.put(&mut self.map(), key, entry);
+                }
+                Ok(merged)
+            }
+            Fault::WritesBackAll | Fault::TwoSteps => {
+                let lock = self.lock_of(&key);
+                let _locked = lock.lock().await;
+                let mut all = self.map().clone();
+                let merged = self.merged(all.get(&key), &entry);
+                if merged == Merged::Applied {
+                    if self.fault == Fault::TwoSteps {
+                        let half = Entry::new(entry.version, "");
+                        self.map().insert(key.clone(), half);
+                    }
+                    yield_now().await;
+                    std::thread::sleep(Duration::from_micros(20));
+                    if self.fault == Fault::TwoSteps {
+                        self.map().insert(key, entry);
+                    } else {
+                        all.insert(key, entry);
+                        *self.map() = all;
+                    }
                 }
                 Ok(merged)
             }
@@ -291,6 +339,9 @@ const STORE_FAULTS: &[(Fault, &[&str])] = &[
     (Fault::WrongBy, &[VERDICT]),
     (Fault::YieldBetween, &[ATOMIC, SEES]),
     (Fault::UnlockBetween, &[ATOMIC, SEES, VERDICT]),
+    (Fault::Leftover, &[GREATEST]),
+    (Fault::WritesBackAll, &[SEES]),
+    (Fault::TwoSteps, &["where the future is dropped half-way"]),
     (Fault::RemovesFirst, &[SEES, ATOMIC]),
     (Fault::ScanUnsorted, &[ORDER]),
     (Fault::ScanBySignedBytes, &[ORDER]),
@@ -438,6 +489,15 @@ impl FaultyLink {
     }
 }
 
+/// Stays on the link when it is dropped.
+struct Unread<'a>(&'a Mutex<Vec<Response>>, Option<Response>);
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().extend(self.1.take());
+    }
+}
+
 #[async_trait]
 impl Transport for FaultyLink {
     async fn call(&self, mut request: Request) -> Result<Response, TransportError> {
@@ -458,10 +518,12 @@ impl Transport for FaultyLink {
                 return Ok(waiting.remove(other.unwrap_or(0)));
             }
             (LinkFault::LeavesAnswers, _) => {
-                self.waiting.lock().unwrap().insert(0, response.clone());
-                // Even calls that are alone on the link see it only later.
+                if let Some(left) = self.waiting.lock().unwrap().pop() {
+                    return Ok(left);
+                }
+                let mut unread = Unread(&self.waiting, Some(response.clone()));
                 yield_now().await;
-                return Ok(self.waiting.lock().unwrap().pop().unwrap());
+                unread.1 = None;
             }
             (LinkFault::DropsTombstone, Response::Entry(entry)) => {
                 entry.take_if(|entry| entry.value.is_none());
@@ -515,6 +577,8 @@ async fn link_complaint(fault: LinkFault) -> Option<String> {
 }
 
 const OWN: &str = "the replica's answer to exactly this request";
+/// An answer of another kind shows it too.
+const ANSWERED_BY: &str = "was answered by";
 const UNCHANGED: &str = "arrive unchanged, bit for bit";
 const REFUSAL: &str = "A refusal is a response, not an error";
 
@@ -526,7 +590,7 @@ const LINK_FAULTS: &[(LinkFault, &[&str])] = &[
     (LinkFault::SwapsAnswers, &[OWN]),
     (
         LinkFault::LeavesAnswers,
-        &["Dropping the future is safe at any time", OWN],
+        &["Dropping the future is safe at any time", ANSWERED_BY],
     ),
     (LinkFault::DropsTombstone, &[UNCHANGED]),
     (LinkFault::EmptyIsTombstone, &[UNCHANGED]),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvquorum_core::{Coordinator, Entry, Key, Outcome, ReadError, ReplicaFailure, Request, Store};
-use support::{Line, Link, NOON, Wall, entry, let_background_finish, links, plant};
+use support::{Line, Link, NOON, Wall, entry, let_background_finish, links, plant, within_an_hour};
 use tokio::time::{Instant, timeout};
 
 const SLOW: Duration = Duration::from_millis(100);
@@ -125,7 +125,8 @@ async fn r_quorum_only_answers_count() {
         let links = links();
         links[0].set(line);
         links[1].set(line);
-        let error = coordinator::<2>(&links).get("k").await.unwrap_err();
+        let coordinator = coordinator::<2>(&links);
+        let error = within_an_hour(coordinator.get("k")).await.unwrap_err();
         assert!(error.report().answered() < 2, "{line:?}");
         assert_eq!(error.report().needed(), 2);
     }
@@ -194,7 +195,8 @@ async fn r_fail_early_typed_and_complete() {
     }
     links.iter().for_each(|link| link.set(Line::Hangs));
     let start = Instant::now();
-    assert!(coordinator::<2>(&links).get("k").await.is_err());
+    let coordinator = coordinator::<2>(&links);
+    assert!(within_an_hour(coordinator.get("k")).await.is_err());
     assert_eq!(start.elapsed(), Duration::from_secs(2));
 }
 
@@ -331,6 +333,16 @@ async fn r_repair_blocking_fails_where_too_few_can_hold_it() {
         panic!("{error}");
     };
     assert_eq!(found, Some(entry(5, "v")));
+
+    // One that cannot be repaired is enough where all are needed.
+    let links = support::links();
+    plant_in(&links, [Some(entry(5, "v")), None, None]).await;
+    links[1].set_merges(Line::Refused);
+    links[2].set(Line::Hangs);
+    let all = Three::<3, 2>::builder(links).repair_blocking().build();
+    let start = Instant::now();
+    assert!(all.get("k").await.is_err());
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 /// R-REPAIR blocking. Bug: where W is more than R, only R replicas are asked.

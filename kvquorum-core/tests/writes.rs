@@ -21,7 +21,9 @@ use kvquorum_core::{
     Coordinator, Merged, Outcome, Refusal, ReplicaFailure, Request, TransportError, WriteError,
     WriterId,
 };
-use support::{Line, Link, NOON, Wall, entry, let_background_finish, links, links_at, plant};
+use support::{
+    Line, Link, NOON, Wall, entry, let_background_finish, links, links_at, plant, within_an_hour,
+};
 use tokio::time::{Instant, timeout};
 
 const SLOW: Duration = Duration::from_millis(100);
@@ -104,7 +106,9 @@ async fn w_quorum_only_acks_count() {
         let links = links();
         links[0].set(line);
         links[1].set(line);
-        let error = coordinator::<2>(&links).put("k", "v").await.unwrap_err();
+        let coordinator = coordinator::<2>(&links);
+        let put = within_an_hour(coordinator.put("k", "v"));
+        let error = put.await.unwrap_err();
         assert_eq!(error.report().unwrap().acked(), 1, "{line:?}");
         assert_eq!(error.report().unwrap().needed(), 2);
     }
@@ -174,7 +178,7 @@ async fn w_finish_a_straggler_has_its_time_limit() {
     let start = Instant::now();
     let receipt = coordinator.put("k", "v").await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
-    let receipt = receipt.settled().await;
+    let receipt = within_an_hour(receipt.settled()).await;
     assert_eq!(start.elapsed(), Duration::from_secs(2));
     let failure = receipt.replicas()[2].failure().unwrap();
     assert!(matches!(failure, ReplicaFailure::TimedOut(limit) if *limit == start.elapsed()));
@@ -326,7 +330,8 @@ async fn w_fail_no_later_than_the_time_limit() {
     let coordinator: Coordinator<3, 2, 2, _> =
         Coordinator::builder(links).time_limit(limit).build();
     let start = Instant::now();
-    let error = coordinator.put("k", "v").await.unwrap_err();
+    let put = within_an_hour(coordinator.put("k", "v"));
+    let error = put.await.unwrap_err();
     assert_eq!(start.elapsed(), limit);
     assert!(matches!(error, WriteError::MaybeApplied(_)));
 }

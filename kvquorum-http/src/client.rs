@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 use kvquorum_core::{Request, Response, StoreError, Transport, TransportError};
@@ -19,7 +18,7 @@ use crate::connection::{Answer, Connection, Lost};
 use crate::error::{HttpError, RemoteStoreError};
 use crate::pool::Pool;
 use crate::service::error_message;
-use crate::wire;
+use crate::wire::{self, Message};
 
 /// A link to one replica over HTTP/1.1, on kept-alive connections.
 ///
@@ -201,7 +200,7 @@ impl Link {
     }
 
     /// The call over a new connection.
-    async fn call_anew(&self, body: Bytes) -> Result<Response, TransportError> {
+    async fn call_anew(&self, body: Message) -> Result<Response, TransportError> {
         let connection = self
             .connect()
             .await
@@ -224,8 +223,8 @@ impl Link {
             .map_err(HttpError::Connection)
     }
 
-    async fn exchange(&self, mut connection: Connection, body: Bytes) -> Result<Answer, Lost> {
-        let mut request = hyper::Request::new(Full::new(body));
+    async fn exchange(&self, mut connection: Connection, body: Message) -> Result<Answer, Lost> {
+        let mut request = hyper::Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();

@@ -5,7 +5,6 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
@@ -13,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::body::{BodyError, read_whole};
+use crate::wire::Message;
 
 /// A connection, and hyper's machine that moves its bytes.
 ///
@@ -21,12 +21,12 @@ use crate::body::{BodyError, read_whole};
 /// connection. An idle connection is not run at all, so that it does not
 /// notice the peer's close before it [is asked](Self::is_live).
 pub(crate) struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
+    sender: http1::SendRequest<Message>,
     /// `None` once it has come to its end.
     machine: Option<Pin<Box<Machine>>>,
 }
 
-type Machine = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+type Machine = http1::Connection<TokioIo<TcpStream>, Message>;
 
 /// A connection that ended before an answer began.
 pub(crate) struct Lost {
@@ -61,7 +61,7 @@ impl Connection {
     /// are taken.
     pub(crate) async fn call(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<Message>,
         max: usize,
     ) -> Result<Answer, Lost> {
         let sent = self.sender.try_send_request(request);

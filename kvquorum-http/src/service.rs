@@ -96,9 +96,7 @@ impl<S: Store> ReplicaService<S> {
     /// Answers a request.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
     where
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
-        B::Error: Error,
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
         self.route(request)
             .await
@@ -107,9 +105,7 @@ impl<S: Store> ReplicaService<S> {
 
     async fn route<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
     where
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
-        B::Error: Error,
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
         let path = request.uri().path();
         if path == wire::CALL_PATH {
@@ -128,14 +124,12 @@ impl<S: Store> ReplicaService<S> {
 
     async fn call<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
     where
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
-        B::Error: Error,
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
         let body = self.read_body(request).await?;
         let request =
             wire::decode(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
-        // The store may keep the request for long; its bytes were copied.
+        // Decoding has copied what matters; the store may take its time.
         drop(body);
         let response = self.ask(request).await?;
         let body = wire::encode_response(&response)
@@ -145,9 +139,7 @@ impl<S: Store> ReplicaService<S> {
 
     async fn write<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
     where
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
-        B::Error: Error,
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
         let body = self.read_body(request).await?;
         let request = plain::parse_write(&body)?;
@@ -164,9 +156,7 @@ impl<S: Store> ReplicaService<S> {
 
     async fn read_body<B>(&self, request: Request<B>) -> Result<Bytes, Problem>
     where
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
-        B::Error: Error,
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
         let asks_first = request.headers().contains_key(EXPECT);
         let mut body = request.into_body();
@@ -203,7 +193,11 @@ impl<S: Store> ReplicaService<S> {
     ) -> Result<kvquorum_core::Response, Problem> {
         match timeout(self.store_time, self.replica.handle(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Problem::internal(error.to_string())),
+            // Whoever reads the status knows that it is the store that failed.
+            Ok(Err(error)) => Err(Problem::internal(match error.source() {
+                Some(cause) => cause.to_string(),
+                None => error.to_string(),
+            })),
             Err(_) => Err(Problem::internal(format!(
                 "the store did not answer within {:?}",
                 self.store_time
@@ -338,9 +332,7 @@ fn ok(body: Bytes, content_type: &'static str) -> Response<Full<Bytes>> {
 impl<S, B> Service<Request<B>> for ReplicaService<S>
 where
     S: Store,
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Error + Send,
+    B: Body<Data: Send, Error: Error + Send> + Send + Unpin + 'static,
 {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;

@@ -48,7 +48,12 @@
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
 use kvquorum_core::{Entry, Request, Response};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -57,6 +62,10 @@ pub const CALL_PATH: &str = "/v1/call";
 
 /// What a message has at most beyond its key and its value.
 const FRAMING: usize = 64;
+
+/// The length from which a value is not copied beside its framing. Below, one
+/// piece is cheaper to send than two.
+const LARGE: usize = 16 * 1024;
 
 /// Why bytes are not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,13 +79,73 @@ pub enum DecodeError {
     Trailing(usize),
 }
 
-pub(crate) fn encode_request(request: &Request) -> Result<Bytes, postcard::Error> {
-    let payload = match request {
-        Request::Get { key } => key.len(),
-        Request::Merge { key, entry } => key.len().saturating_add(value_len(entry)),
-        _ => 0,
-    };
-    encode(request, payload)
+/// A request's bytes on their way out. A large value is sent from where it
+/// lies: copying it would cost more than all the rest of the call.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    head: Bytes,
+    value: Bytes,
+}
+
+impl Body for Message {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = match std::mem::take(&mut self.head) {
+            head if head.is_empty() => std::mem::take(&mut self.value),
+            head => head,
+        };
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.head.is_empty() && self.value.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let len = self.head.len().saturating_add(self.value.len());
+        SizeHint::with_exact(len as u64)
+    }
+}
+
+pub(crate) fn encode_request(request: &Request) -> Result<Message, postcard::Error> {
+    match request {
+        Request::Merge {
+            key,
+            entry:
+                Entry {
+                    version,
+                    value: Some(value),
+                },
+        } if value.len() >= LARGE => {
+            let without_value = Request::Merge {
+                key: key.clone(),
+                entry: Entry::new(*version, Bytes::new()),
+            };
+            let mut head = encode(&without_value, key.len())?;
+            // The value comes last, after its length: now the one byte 0.
+            head.pop();
+            Ok(Message {
+                head: postcard::to_extend(&value.len(), head)?.into(),
+                value: value.clone(),
+            })
+        }
+        Request::Merge { key, entry } => whole(request, key.len().saturating_add(value_len(entry))),
+        Request::Get { key } => whole(request, key.len()),
+        _ => whole(request, 0),
+    }
+}
+
+/// A message in one piece.
+fn whole(request: &Request, payload: usize) -> Result<Message, postcard::Error> {
+    Ok(Message {
+        head: encode(request, payload)?.into(),
+        value: Bytes::new(),
+    })
 }
 
 pub(crate) fn encode_response(response: &Response) -> Result<Bytes, postcard::Error> {
@@ -84,7 +153,7 @@ pub(crate) fn encode_response(response: &Response) -> Result<Bytes, postcard::Er
         Response::Entry(Some(entry)) => value_len(entry),
         _ => 0,
     };
-    encode(response, payload)
+    encode(response, payload).map(Bytes::from)
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
@@ -101,9 +170,9 @@ fn value_len(entry: &Entry) -> usize {
 
 /// `payload` is what the message holds in keys and values: with room for them
 /// from the start, a large value is copied once.
-fn encode<T: Serialize>(message: &T, payload: usize) -> Result<Bytes, postcard::Error> {
+fn encode<T: Serialize>(message: &T, payload: usize) -> Result<Vec<u8>, postcard::Error> {
     let room = Vec::with_capacity(payload.saturating_add(FRAMING));
-    postcard::to_extend(message, room).map(Bytes::from)
+    postcard::to_extend(message, room)
 }
 
 #[cfg(test)]
@@ -117,6 +186,22 @@ mod tests {
         timestamp: Timestamp::from_bits(65_538),
         writer: WriterId::new(300),
     };
+
+    /// What goes over the wire, put together.
+    fn sent(request: &Request) -> Vec<u8> {
+        let mut message = encode_request(request).unwrap();
+        let announced = message.size_hint().exact().unwrap();
+        let mut sent = Vec::new();
+        while !message.is_end_stream() {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut message).poll_frame(&mut cx) else {
+                panic!("it ends before its end");
+            };
+            sent.extend(frame.into_data().unwrap());
+        }
+        assert_eq!(sent.len() as u64, announced);
+        sent
+    }
 
     /// The tables above are a promise to other languages and later versions.
     #[test]
@@ -139,8 +224,22 @@ mod tests {
                 b"\x01\x02ab\x82\x80\x04\xAC\x02\x00",
             ),
         ] {
-            assert_eq!(encode_request(&request).unwrap(), bytes, "{request:?}");
+            assert_eq!(sent(&request), bytes, "{request:?}");
             assert_eq!(decode(bytes), Ok(request));
+        }
+    }
+
+    #[test]
+    fn a_value_sent_from_where_it_lies_has_the_same_bytes() {
+        for len in [LARGE - 1, LARGE, LARGE + 1, 1 << 20] {
+            let value = Bytes::from(vec![b'x'; len]);
+            let request = Request::Merge {
+                key: "ab".into(),
+                entry: Entry::new(VERSION, value.clone()),
+            };
+            assert!(sent(&request) == postcard::to_stdvec(&request).unwrap());
+            let message = encode_request(&request).unwrap();
+            assert_eq!(message.value.as_ptr() == value.as_ptr(), len >= LARGE);
         }
     }
 

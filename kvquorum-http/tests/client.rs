@@ -323,6 +323,18 @@ async fn calls_outlive_a_restart_of_the_server() {
 }
 
 #[tokio::test]
+async fn a_close_that_could_be_noticed_leaves_nothing_in_doubt() {
+    let (server, _store) = serve().await;
+    let replica = transport(server.local_addr());
+    call(&replica, merge("k", 1, "v")).await.unwrap();
+    server.shutdown().await;
+    // The close is there; this lets the runtime hear of it.
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_connection_idle_for_too_long_is_not_used_again() {
     let stub = Stub::new(|_, mut stream| async move {
         // A second request on this connection would get no answer.

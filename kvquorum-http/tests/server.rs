@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::io::{Read, Seek};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -222,7 +223,7 @@ async fn a_store_that_hangs_is_answered_for() {
 }
 
 #[tokio::test]
-async fn a_merge_outlives_neither_its_client_nor_its_atomicity() {
+async fn a_client_that_goes_away_does_not_hold_its_connection_open() {
     let store = TestStore::gated();
     let server = serve_store(&store).await;
     let mut client = Raw::connect(server.local_addr()).await;
@@ -286,7 +287,8 @@ async fn a_shutdown_cuts_what_does_not_finish_in_time() {
 #[tokio::test]
 async fn a_dropped_server_is_gone_at_once() {
     let store = TestStore::gated();
-    let server = serve_store(&store).await;
+    let builder = Server::builder().with_shutdown_time(NEVER);
+    let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;
     let mut busy = Raw::connect(addr).await;
@@ -384,6 +386,9 @@ fn running_out_of_file_descriptors_passes() {
 async fn out_of_files() {
     let (server, _store) = serve().await;
     let addr = server.local_addr();
+    // Opened while it can be. Where the system has no such file, the processor
+    // is not watched.
+    let mut stat = std::fs::File::open("/proc/self/stat").ok();
     // On this thread the server accepts nothing before the test awaits. By
     // then no file is left to accept a connection with.
     let mut clients = Vec::new();
@@ -397,27 +402,25 @@ async fn out_of_files() {
     assert!(early.is_err(), "there was a file for every connection");
 
     // It waits meanwhile, and does not burn the processor.
-    let before = processor_time();
+    let before = stat.as_mut().map(processor_time);
     tokio::time::sleep(5 * SHORT).await;
-    let used = processor_time() - before;
-    assert!(used < 2 * SHORT, "{used:?}");
+    let used = stat.as_mut().map(processor_time);
+    if let (Some(before), Some(used)) = (before, used) {
+        assert!(used - before < SHORT / 2, "{:?}", used - before);
+    }
 
     clients.clear();
     assert_eq!(last.answer().await.unwrap().status, 200);
 }
 
-/// What this process has used so far, where the system tells: user and system
-/// time, in hundredths of a second, are fields 14 and 15.
-fn processor_time() -> Duration {
-    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
-        return Duration::ZERO;
-    };
-    let (_, after_name) = stat.rsplit_once(')').unwrap();
-    let fields: Vec<u64> = after_name
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(|field| field.parse().unwrap())
-        .collect();
-    Duration::from_millis(10 * fields.iter().sum::<u64>())
+/// What this process has used so far: user and system time, in hundredths of a
+/// second, are the fields 14 and 15 of Linux's `/proc/self/stat`.
+fn processor_time(stat: &mut std::fs::File) -> Duration {
+    let mut text = String::new();
+    stat.rewind().unwrap();
+    stat.read_to_string(&mut text).unwrap();
+    let (_, after_name) = text.rsplit_once(')').unwrap();
+    let fields = after_name.split_whitespace().skip(11).take(2);
+    let hundredths: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10 * hundredths)
 }

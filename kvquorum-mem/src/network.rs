@@ -31,7 +31,7 @@ use crate::store::MemStore;
 /// current-thread runtime with its clock paused, meets the same faults in each
 /// run. Each link draws from its own stream of the seed, told apart by the
 /// order in which links are made, so that traffic on one link does not change
-/// the faults of another. The streams are part of what this crate promises:
+/// the faults of another; and calls over a link without faults draw nothing. The streams are part of what this crate promises:
 /// they change only with its major version (its minor one before 1.0).
 ///
 /// Cheap to clone; clones are the same network.
@@ -468,14 +468,24 @@ impl Link {
         self.cut_responses();
     }
 
-    /// Holds messages back, both ways, until [`heal`](Self::heal): calls do not
-    /// complete until then. Nothing held is lost, as with a peer that stands
+    /// Holds messages back, both ways, until [`heal`](Self::heal) or
+    /// [`reconnect`](Self::reconnect): calls do not complete until then. Nothing held is lost, as with a peer that stands
     /// still for a while: a request whose caller has left meanwhile arrives
     /// when the link is healed.
     pub fn hang(&self) {
         let _inner = self.inner();
         self.0.hung.send_replace(true);
         self.0.faulty.store(true, Ordering::Release);
+    }
+
+    /// Undoes [`cut`](Self::cut) and [`hang`](Self::hang), and leaves latency,
+    /// loss and duplication as they are: a partition ends on a network that is
+    /// never perfect.
+    pub fn reconnect(&self) {
+        let mut inner = self.inner();
+        inner.faults.request.cut = false;
+        inner.faults.response.cut = false;
+        self.0.hung.send_replace(false);
     }
 
     /// Takes all faults away. What was held back goes on; what was lost stays

@@ -148,6 +148,28 @@ async fn joined<T>(task: JoinHandle<T>) -> T {
     }
 }
 
+/// Awaits all of these in one task, polling each in turn.
+async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut outputs = Vec::new();
+    std::future::poll_fn(|context| {
+        running.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Ready(output) => {
+                outputs.push(output);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if running.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    outputs
+}
+
 /// Polls a future at most `polls` times, each time after it asked for it, then
 /// drops it. Tells whether it ended before that.
 async fn dropped_after(polls: usize, future: impl Future) -> bool {

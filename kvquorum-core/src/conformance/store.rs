@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::sync::Barrier;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::{Clause, Named, Shown, awkward_keys, check, dropped_after, joined, tombstone, value};
-use crate::entry::{Entry, Key, Version};
+use super::{
+    Clause, Named, Shown, awkward_keys, check, dropped_after, joined, together, tombstone, value,
+};
+use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::store::{Merged, Store};
 
 const GREATEST: Clause = Clause {
@@ -313,21 +316,49 @@ async fn all_orders<S: Store>(store: S) {
         .await;
 }
 
-/// One merge among others: looks at once whether the store shows it, or a
-/// greater one.
-async fn merge_and_look<S: Store>(store: &Subject<S>, key: &Key, entry: Entry) -> (Entry, Merged) {
-    let merged = store.merge(key, &entry).await;
-    let found = store.get(key).await;
-    SEES_MERGES.require(
-        found.as_ref() >= Some(&entry),
-        format_args!(
-            "{} holds {} after a merge of {} had answered {merged:?}",
-            Named(key),
-            Shown(found.as_ref()),
-            Shown(Some(&entry)),
-        ),
-    );
-    (entry, merged)
+/// Merges that race under one key.
+struct MergeRace<S> {
+    store: Subject<S>,
+    key: Key,
+    /// All racers start at once.
+    start: Barrier,
+    /// The greatest timestamp whose merge has returned.
+    returned: AtomicU64,
+}
+
+impl<S: Store> MergeRace<S> {
+    fn new(store: &Subject<S>, key: impl Into<Key>, racers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            store: store.clone(),
+            key: key.into(),
+            start: Barrier::new(racers),
+            returned: AtomicU64::new(0),
+        })
+    }
+
+    /// Merges, and looks at once whether the store shows this entry, and all
+    /// others whose merges have returned, or a greater one.
+    async fn merge(&self, entry: Entry) -> (Entry, Merged) {
+        let (key, timestamp) = (&self.key, entry.version.timestamp.to_bits());
+        let merged = self.store.merge(key, &entry).await;
+        let returned = self.returned.fetch_max(timestamp, Ordering::SeqCst);
+        let found = self.store.get(key).await;
+        let latest = found
+            .as_ref()
+            .map(|found| found.version.timestamp.to_bits());
+        SEES_MERGES.require(
+            found.as_ref() >= Some(&entry) && latest >= Some(returned),
+            format_args!(
+                "{} holds {} after a merge of {} had answered {merged:?}, and one of \
+                 timestamp {} had returned",
+                Named(key),
+                Shown(found.as_ref()),
+                Shown(Some(&entry)),
+                Timestamp::from_bits(returned),
+            ),
+        );
+        (entry, merged)
+    }
 }
 
 /// Every verdict is consistent with one serial order, in which the applied
@@ -417,30 +448,22 @@ async fn concurrent<S: Store>(store: S) {
         .filter_map(|number| ascending.get(number * 7 % ascending.len()).cloned())
         .collect();
 
-    // A task for each entry, for stores that yield between their steps.
+    // All in one task, for stores that yield between their steps: there the
+    // others come in between on every run.
     for (number, order) in [ascending, descending, mixed].into_iter().enumerate() {
-        let key = Key::from(format!("tasks {number}"));
-        let tasks: Vec<_> = order
-            .into_iter()
-            .map(|entry| {
-                let (store, key) = (store.clone(), key.clone());
-                tokio::spawn(async move { merge_and_look(&store, &key, entry).await })
-            })
-            .collect();
-        let mut verdicts = Vec::new();
-        for task in tasks {
-            verdicts.push(joined(task).await);
-        }
-        require_serial(&key, &verdicts, store.get(&key).await.as_ref());
+        let race = MergeRace::new(&store, format!("together {number}"), order.len());
+        let verdicts = together(order.into_iter().map(|entry| race.merge(entry))).await;
+        require_serial(&race.key, &verdicts, store.get(&race.key).await.as_ref());
     }
 
     // Threads that race, for stores that do not. How often they meet is up to
     // chance: as many merges as a slow store allows.
-    let key = Key::from("threads");
+    let race = MergeRace::new(&store, "threads", 4);
     let timestamps = Arc::new(AtomicU64::new(0));
     let racer = |number: u64| {
-        let (store, key, timestamps) = (store.clone(), key.clone(), Arc::clone(&timestamps));
+        let (race, timestamps) = (Arc::clone(&race), Arc::clone(&timestamps));
         async move {
+            race.start.wait().await;
             let start = Instant::now();
             let mut verdicts = Vec::new();
             while verdicts.len() < RACES && start.elapsed() < RACE_TIME {
@@ -451,13 +474,13 @@ async fn concurrent<S: Store>(store: S) {
                     0 => tombstone(timestamp, 1),
                     _ => value(timestamp, 1, number.to_string()),
                 };
-                verdicts.push(merge_and_look(&store, &key, entry).await);
+                verdicts.push(race.merge(entry).await);
             }
             verdicts
         }
     };
     let verdicts: Vec<_> = on_threads((0..4).map(racer)).await.concat();
-    require_serial(&key, &verdicts, store.get(&key).await.as_ref());
+    require_serial(&race.key, &verdicts, store.get(&race.key).await.as_ref());
 }
 
 /// Writers that have a key each see exactly their own merges.
@@ -474,6 +497,8 @@ async fn own_keys<S: Store>(store: S) {
                     merged == Merged::Applied,
                     format_args!("the only writer of {} got {merged:?}", Named(&key)),
                 );
+                // Let the others write in between.
+                yield_now().await;
                 let when = "after its only writer had merged it, while other keys were written";
                 store.expect(&SEES_MERGES, &key, Some(&entry), when).await;
             }

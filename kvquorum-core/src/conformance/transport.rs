@@ -23,7 +23,8 @@ const UNCHANGED: Clause = Clause {
 };
 const REFUSAL: Clause = Clause {
     of: "Transport::call",
-    says: "A refusal is a response, not an error.",
+    says: "A refusal is a response, not an error; unless an earlier try of the \
+           same call may have been stored.",
 };
 const NOT_WAITING: Clause = Clause {
     of: "Transport::call",
@@ -52,7 +53,7 @@ pub(super) const CLAUSES: &[&Clause] = &[
 #[cfg(test)]
 pub(super) const UNCHECKED: &[&str] = &[
     "The error tells whether the replica can have acted: `NotSent` and `Rejected` only \
-     where it surely has not.",
+     where it surely has not, in no try.",
 ];
 
 /// Checks a [`Transport`] against its contract.
@@ -187,10 +188,11 @@ async fn round_trip<T: Transport>(link: T) {
         tombstone(0, 0),
     ];
     let keys = awkward_keys();
+    let when = "in a fresh replica";
+    link.expect(&UNCHANGED, &Key::from("absent"), None, when)
+        .await;
     let merged: Vec<_> = keys.iter().zip(entries.iter().cycle()).collect();
     for (key, entry) in &merged {
-        let when = "before anything was merged under it";
-        link.expect(&UNCHANGED, key, None, when).await;
         link.merge_as(&UNCHANGED, key, entry, Merged::Applied).await;
     }
     for (key, entry) in &merged {

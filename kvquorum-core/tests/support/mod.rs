@@ -6,6 +6,7 @@
     reason = "each test includes it as a module of its own"
 )]
 #![allow(
+    clippy::expect_used,
     clippy::unwrap_used,
     reason = "in a test a panic is how a broken promise shows"
 )]
@@ -230,4 +231,11 @@ pub async fn plant(link: &Link, key: &str, entry: Entry) {
 /// Gives background tasks the time they need, under paused time.
 pub async fn let_background_finish() {
     tokio::time::sleep(Duration::from_secs(3600)).await;
+}
+
+/// What a broken time limit would leave hanging ends after an hour, which takes
+/// no real time.
+pub async fn within_an_hour<T>(future: impl Future<Output = T>) -> T {
+    let hour = Duration::from_secs(3600);
+    tokio::time::timeout(hour, future).await.expect("it hangs")
 }
