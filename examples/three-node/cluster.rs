@@ -128,7 +128,7 @@ impl Node {
 
 impl Process {
     /// Waits until the node says on stdout that it listens. Where it ends
-    /// without, returns what it said on stderr.
+    /// without, returns what it said on stderr, or else how it ended.
     async fn complaint(&mut self) -> io::Result<Option<String>> {
         let mut line = String::new();
         if self.stdout.read_line(&mut line).await? > 0 {
@@ -138,6 +138,10 @@ impl Process {
         if let Some(stderr) = &mut self.child.stderr {
             stderr.read_to_string(&mut said).await?;
         }
-        Ok(Some(said.trim().trim_start_matches("error: ").to_owned()))
+        let ended = self.child.wait().await?;
+        Ok(Some(match said.trim().trim_start_matches("error: ") {
+            "" => ended.to_string(),
+            said => said.to_owned(),
+        }))
     }
 }

@@ -32,14 +32,17 @@ pub(crate) async fn run(base_port: u16) -> Told {
     let mut story = Story::new();
     let began = Instant::now();
     let told = tokio::select! {
-        told = timeout(TIME_LIMIT, tell(&mut cluster, &mut story)) => match told {
-            Ok(told) => told,
-            Err(_) => Err(format!("not done within {TIME_LIMIT:?}").into()),
-        },
+        // Ctrl-C in a terminal ends the nodes as well, and then it is not a
+        // node that failed.
+        biased;
         ended = interrupted() => Err(match ended {
             Ok(()) => "interrupted".into(),
             Err(error) => error.into(),
         }),
+        told = timeout(TIME_LIMIT, tell(&mut cluster, &mut story)) => match told {
+            Ok(told) => told,
+            Err(_) => Err(format!("not done within {TIME_LIMIT:?}").into()),
+        },
     };
     // Nothing is left behind, whatever has happened.
     cluster.end().await;
