@@ -65,7 +65,7 @@ async fn tell(cluster: &mut Cluster, story: &mut Story) -> Told {
     // Two coordinators over the same replicas, with writer ids that are easily
     // told apart. Left alone, they would be random.
     let three: Map<3, 2> = Coordinator::builder(cluster.links())
-        .writer(WriterId::new(3))
+        .writer(WriterId::new(1))
         .build();
     let two: Map<2, 2> = Coordinator::builder(cluster.links())
         .writer(WriterId::new(2))
