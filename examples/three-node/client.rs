@@ -2,11 +2,9 @@
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::time::Duration;
 
 use kvquorum_core::{Coordinator, Transport, WriteError, WriteReceipt};
 use kvquorum_http::HttpTransport;
-use tokio::time::sleep;
 
 use crate::words;
 
@@ -133,9 +131,7 @@ async fn get<const W: usize, const R: usize>(
     show_replicas(map, parts)?;
     // A replica that was found behind, or has yet to answer, is repaired in
     // the background, within the time limit of each call.
-    while map.stats().iter().any(|replica| replica.in_background > 0) {
-        sleep(Duration::from_millis(1)).await;
-    }
+    map.drain().await;
     Ok(())
 }
 

@@ -377,6 +377,8 @@ async fn w_fail_settles_when_the_stragglers_have_answered() {
     let settled = error.settled().await;
     assert!(matches!(settled, WriteError::MaybeApplied(_)));
     assert_eq!(settled.report().unwrap().acked(), 2);
+    let held = links[1].store().entry("k").unwrap();
+    assert_eq!(held.version, settled.report().unwrap().version());
 
     // From the future, and refused by one replica after the other.
     let links = links_at(&Wall::at(NOON - 3_600_000));
@@ -602,6 +604,33 @@ fn what_completes_at_once_needs_no_runtime() {
     assert!(put.as_mut().poll(&mut cx).is_ready());
     let mut get = std::pin::pin!(coordinator.get("k"));
     assert!(get.as_mut().poll(&mut cx).is_ready());
+}
+
+/// Draining. Bug: a process that ends cuts off its own stragglers, repairs or
+/// orphans; or it waits for ever.
+#[tokio::test(start_paused = true)]
+async fn drain_waits_for_all_background_work() {
+    let links = links();
+    let coordinator = coordinator::<2>(&links);
+    within_an_hour(coordinator.drain()).await;
+    links[2].set(Line::Slow(SLOW));
+    let start = Instant::now();
+    coordinator.put("straggler", "v").await.unwrap();
+    assert!(start.elapsed().is_zero());
+    within_an_hour(coordinator.drain()).await;
+    assert_eq!(holding(&links, "straggler", "v"), 3);
+    assert_eq!(start.elapsed(), 2 * SLOW);
+
+    links.iter().for_each(|link| link.set(Line::Slow(SLOW)));
+    let put = coordinator.put("orphan", "v");
+    assert!(timeout(Duration::from_millis(1), put).await.is_err());
+    within_an_hour(coordinator.drain()).await;
+    assert_eq!(holding(&links, "orphan", "v"), 3);
+
+    links[0].store().wipe();
+    coordinator.get("orphan").await.unwrap();
+    within_an_hour(coordinator.drain()).await;
+    assert_eq!(holding(&links, "orphan", "v"), 3);
 }
 
 /// Operations can be spawned. Bug: a future that is not `Send`.

@@ -255,6 +255,16 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         self.inner.background.stats()
     }
 
+    /// Waits until no background work is going on: stragglers, repairs, and
+    /// operations whose callers left. For a process that is about to end, and
+    /// would take them with it.
+    ///
+    /// It takes no longer than a few [time limits](Builder::time_limit), unless
+    /// further operations are begun meanwhile.
+    pub async fn drain(&self) {
+        self.inner.background.drain().await;
+    }
+
     fn names(&self) -> [String; N] {
         let transports = self.inner.transports.each_ref();
         transports.map(|transport| transport.name().to_owned())

@@ -134,6 +134,7 @@ impl<A> ReplicaReport<A> {
 /// What is known of a write that failed.
 #[derive(Debug)]
 pub struct WriteReport {
+    version: Version,
     needed: usize,
     attempts: u32,
     /// Whether an attempt before the last may be seen by a read.
@@ -144,6 +145,7 @@ pub struct WriteReport {
 
 impl WriteReport {
     pub(super) fn new<const N: usize>(
+        version: Version,
         needed: usize,
         attempts: u32,
         earlier_may_be_seen: bool,
@@ -152,12 +154,19 @@ impl WriteReport {
         late: Option<Late<Merged>>,
     ) -> Self {
         Self {
+            version,
             needed,
             attempts,
             earlier_may_be_seen,
             replicas: ReplicaReport::all(names, outcomes),
             late,
         }
+    }
+
+    /// The version of the entry in the last attempt: what it is known by,
+    /// should it be seen after all.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// How many acks the write needed: W.

@@ -49,6 +49,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 WriteVerdict::Failed => {
                     let names = self.names();
                     return Err(WriteError::failed(Box::new(WriteReport::new(
+                        version,
                         W,
                         attempt,
                         earlier_may_be_seen,
@@ -83,6 +84,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 _ => {
                     let names = self.names();
                     let report = Box::new(WriteReport::new(
+                        version,
                         W,
                         attempt,
                         earlier_may_be_seen,
