@@ -253,7 +253,7 @@ async fn c_drift_a_refusal_is_not_final_where_a_request_may_come_again() {
     let error = ahead.put("k", "ahead").await.unwrap_err();
     wall.set(NOON + 1);
     let request = links[0].seen.lock().unwrap()[0].clone();
-    links[0].replica.call(request).await.unwrap();
+    links[0].replica.handle(request).await.unwrap();
     assert!(links[0].store().value("k").is_some());
     assert!(matches!(error, WriteError::MaybeApplied(_)), "{error}");
 }

@@ -377,6 +377,8 @@ async fn w_fail_settles_when_the_stragglers_have_answered() {
     let settled = error.settled().await;
     assert!(matches!(settled, WriteError::MaybeApplied(_)));
     assert_eq!(settled.report().unwrap().acked(), 2);
+    let held = links[1].store().entry("k").unwrap();
+    assert_eq!(held.version, settled.report().unwrap().version());
 
     // From the future, and refused by one replica after the other.
     let links = links_at(&Wall::at(NOON - 3_600_000));
@@ -456,8 +458,8 @@ async fn w_superseded_a_clock_that_is_years_behind_catches_up() {
     assert_eq!(holding(&links, "k", "third"), 3);
 }
 
-/// W-SUPERSEDED. Bug: stamping anew without end, or saying "acknowledged" when
-/// the attempts are used up.
+/// W-SUPERSEDED. Bug: saying "acknowledged" of what an older entry may have
+/// beaten, when the attempts are used up.
 #[tokio::test(start_paused = true)]
 async fn w_superseded_attempts_are_bounded() {
     let links = links();
@@ -475,6 +477,66 @@ async fn w_superseded_attempts_are_bounded() {
     assert_eq!(by, entry(NOON + 10_000, "").version);
     assert_eq!(report.attempts(), 1);
     assert_eq!(holding(&links, "k", "v"), 0);
+}
+
+/// W-SUPERSEDED. Each attempt meets an entry that another writer has just
+/// stamped past it. Bugs: a write fails because others write the same key at
+/// the same time; it is acknowledged without a word of it; it goes on stamping.
+#[tokio::test(start_paused = true)]
+async fn w_superseded_a_write_that_overlaps_with_others_is_acknowledged() {
+    let links = links();
+    let ahead = |seconds: u64| entry(NOON + seconds * 1_000, "ahead");
+    for link in &links {
+        *link.overlapping.lock().unwrap() = vec![ahead(30), ahead(20), ahead(10)];
+    }
+    let receipt = coordinator::<2>(&links).put("k", "v").await.unwrap();
+    assert_eq!(receipt.attempts(), 2);
+    assert_eq!(receipt.superseded_by(), Some(ahead(20).version));
+    assert!(
+        receipt.version() > ahead(10).version,
+        "past all that was before"
+    );
+    assert_eq!(receipt.acked(), 3);
+}
+
+/// W-SUPERSEDED. Bug: where sets of W replicas need not meet, an entry that is
+/// older than the write passes for one that overlaps with it.
+#[tokio::test(start_paused = true)]
+async fn w_superseded_without_overlapping_quorums_nothing_is_taken_for_granted() {
+    let links = links();
+    let ahead = |seconds: u64| entry(NOON + seconds * 1_000, "ahead");
+    for link in &links {
+        *link.overlapping.lock().unwrap() = vec![ahead(30), ahead(20), ahead(10)];
+    }
+    let error = coordinator::<1>(&links).put("k", "v").await.unwrap_err();
+    let WriteError::Superseded { by, report } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(by, ahead(30).version);
+    assert_eq!(report.attempts(), 3);
+}
+
+/// W-SUPERSEDED. Bug: many writers of one key make each other fail.
+#[tokio::test(start_paused = true)]
+async fn w_superseded_many_writers_of_one_key_all_succeed() {
+    let links = links();
+    let writers = (0..64_u64).map(|writer| {
+        let coordinator = coordinator::<2>(&links);
+        // Every answer is late, and no two writers keep the same pace.
+        for (index, link) in (1..).zip(&links) {
+            link.set(Line::Slow(Duration::from_millis(index)));
+        }
+        tokio::spawn(async move {
+            for round in 0..20 {
+                tokio::time::sleep(Duration::from_millis(writer * 7 % 11)).await;
+                let receipt = coordinator.put("k", format!("{writer}/{round}")).await;
+                assert!(receipt.unwrap().attempts() <= 2);
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
 }
 
 /// W-SUPERSEDED. Bug: one entry from the far future, on one replica, carries the
@@ -542,6 +604,33 @@ fn what_completes_at_once_needs_no_runtime() {
     assert!(put.as_mut().poll(&mut cx).is_ready());
     let mut get = std::pin::pin!(coordinator.get("k"));
     assert!(get.as_mut().poll(&mut cx).is_ready());
+}
+
+/// Draining. Bug: a process that ends cuts off its own stragglers, repairs or
+/// orphans; or it waits for ever.
+#[tokio::test(start_paused = true)]
+async fn drain_waits_for_all_background_work() {
+    let links = links();
+    let coordinator = coordinator::<2>(&links);
+    within_an_hour(coordinator.drain()).await;
+    links[2].set(Line::Slow(SLOW));
+    let start = Instant::now();
+    coordinator.put("straggler", "v").await.unwrap();
+    assert!(start.elapsed().is_zero());
+    within_an_hour(coordinator.drain()).await;
+    assert_eq!(holding(&links, "straggler", "v"), 3);
+    assert_eq!(start.elapsed(), 2 * SLOW);
+
+    links.iter().for_each(|link| link.set(Line::Slow(SLOW)));
+    let put = coordinator.put("orphan", "v");
+    assert!(timeout(Duration::from_millis(1), put).await.is_err());
+    within_an_hour(coordinator.drain()).await;
+    assert_eq!(holding(&links, "orphan", "v"), 3);
+
+    links[0].store().wipe();
+    coordinator.get("orphan").await.unwrap();
+    within_an_hour(coordinator.drain()).await;
+    assert_eq!(holding(&links, "orphan", "v"), 3);
 }
 
 /// Operations can be spawned. Bug: a future that is not `Send`.

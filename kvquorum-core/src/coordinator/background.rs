@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
 
 /// What one replica's background work came to, since the coordinator was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +31,7 @@ pub(super) struct Background<const N: usize> {
     replicas: [Counters; N],
     /// Operations whose caller left before they were decided.
     orphans: Arc<Semaphore>,
+    tasks: TaskTracker,
 }
 
 #[derive(Debug, Default)]
@@ -41,11 +44,24 @@ struct Counters {
 
 impl<const N: usize> Background<N> {
     pub(super) fn new(bound: usize) -> Self {
+        let tasks = TaskTracker::new();
+        // Closed, it still takes tasks, and can be waited for at any time.
+        tasks.close();
         Self {
             bound,
             replicas: std::array::from_fn(|_| Counters::default()),
             orphans: Arc::new(Semaphore::new(bound.min(Semaphore::MAX_PERMITS))),
+            tasks,
         }
+    }
+
+    pub(super) fn spawn(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, runtime);
+    }
+
+    /// Waits until there is no task.
+    pub(super) async fn drain(&self) {
+        self.tasks.wait().await;
     }
 
     /// Room for one more call to this replica, if there is any.

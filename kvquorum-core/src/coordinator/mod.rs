@@ -177,9 +177,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// - **W-CANCEL.** Dropping the returned future, once it was polled, does
     ///   not cut the fan-out short, within the same bound. It is not stamped
     ///   anew if it turns out superseded.
-    /// - **W-SUPERSEDED.** A put that finds a greater entry in an ack moves its
-    ///   clock past it and stamps again, up to
-    ///   [`attempts`](Builder::attempts) times in all.
+    /// - **W-SUPERSEDED.** A put that learns of a greater entry from an ack
+    ///   moves its clock past it and stamps again, so that it is greater than
+    ///   all that was acknowledged before it began. Where it is superseded even
+    ///   then, by a write that overlaps with it, it is acknowledged, and the
+    ///   [receipt](WriteReceipt::superseded_by) says so.
     ///
     /// # Errors
     ///
@@ -253,6 +255,16 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         self.inner.background.stats()
     }
 
+    /// Waits until no background work is going on: stragglers, repairs, and
+    /// operations whose callers left. For a process that is about to end, and
+    /// would take them with it.
+    ///
+    /// It takes no longer than a few [time limits](Builder::time_limit), unless
+    /// further operations are begun meanwhile.
+    pub async fn drain(&self) {
+        self.inner.background.drain().await;
+    }
+
     fn names(&self) -> [String; N] {
         let transports = self.inner.transports.each_ref();
         transports.map(|transport| transport.name().to_owned())
@@ -300,6 +312,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W,
 
     /// How many times an entry is stamped at the most, the first included,
     /// when it finds itself superseded (rule W-SUPERSEDED). 3 by default.
+    ///
+    /// Where any two sets of W replicas meet, `2 W > N`, no write needs more
+    /// than 2: the acks of the first attempt tell of all that was acknowledged
+    /// before, as the query phase of a multi-writer register does (Lynch and
+    /// Shvartsman, *Robust emulation of shared memory using dynamic
+    /// quorum-acknowledged broadcasts*, 1997, section 3). With 1, a write that
+    /// is superseded fails.
     #[must_use]
     pub fn attempts(mut self, attempts: NonZeroU32) -> Self {
         self.settings.attempts = attempts;

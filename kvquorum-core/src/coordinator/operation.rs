@@ -56,7 +56,7 @@ where
         && unfinished
         && let Some(runtime) = driver.runtime.take().or_else(|| Handle::try_current().ok())
     {
-        runtime.spawn(finish(operation));
+        background.spawn(&runtime, finish(operation));
     }
     decision
 }
@@ -88,10 +88,11 @@ where
             && let Some(runtime) = self.runtime.take()
             && let Some(room) = self.background.adopt()
         {
-            runtime.spawn(async move {
+            let adopted = async move {
                 finish(operation).await;
                 drop(room);
-            });
+            };
+            self.background.spawn(&runtime, adopted);
         }
     }
 }

@@ -29,12 +29,12 @@ impl<A> Late<A> {
 
 /// An acknowledged write: what `put` and `delete` return.
 ///
-/// W replicas hold the entry, and none of those that had answered by then held
-/// a greater one.
+/// W replicas hold the entry, or a greater one that was written meanwhile.
 #[derive(Debug)]
 pub struct WriteReceipt<const N: usize> {
     pub(super) version: Version,
     pub(super) attempts: u32,
+    pub(super) superseded_by: Option<Version>,
     pub(super) outcomes: [Outcome<Merged>; N],
     pub(super) late: Option<Late<Merged>>,
 }
@@ -49,6 +49,12 @@ impl<const N: usize> WriteReceipt<N> {
     /// found superseded (rule W-SUPERSEDED).
     pub fn attempts(&self) -> u32 {
         self.attempts
+    }
+
+    /// The version of a greater entry that an ack told of, if one did: another
+    /// write overlapped with this one and won, as if it had come just after.
+    pub fn superseded_by(&self) -> Option<Version> {
+        self.superseded_by
     }
 
     /// Each replica's part in the last attempt, in the coordinator's order, as
@@ -128,6 +134,7 @@ impl<A> ReplicaReport<A> {
 /// What is known of a write that failed.
 #[derive(Debug)]
 pub struct WriteReport {
+    version: Version,
     needed: usize,
     attempts: u32,
     /// Whether an attempt before the last may be seen by a read.
@@ -138,6 +145,7 @@ pub struct WriteReport {
 
 impl WriteReport {
     pub(super) fn new<const N: usize>(
+        version: Version,
         needed: usize,
         attempts: u32,
         earlier_may_be_seen: bool,
@@ -146,12 +154,19 @@ impl WriteReport {
         late: Option<Late<Merged>>,
     ) -> Self {
         Self {
+            version,
             needed,
             attempts,
             earlier_may_be_seen,
             replicas: ReplicaReport::all(names, outcomes),
             late,
         }
+    }
+
+    /// The version of the entry in the last attempt: what it is known by,
+    /// should it be seen after all.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// How many acks the write needed: W.
@@ -301,10 +316,11 @@ pub enum WriteError {
     /// the new entry is greater.
     #[error("the write failed and may have been applied: {0}")]
     MaybeApplied(Box<WriteReport>),
-    /// Enough replicas acked, but a greater entry was found each time it was
-    /// stamped anew (rule W-SUPERSEDED): other writers are faster, or some
-    /// entry lies so far in the future that replicas refuse to go past it. The
-    /// entry may never be seen.
+    /// Enough replicas acked, but told of a greater entry, which may be older
+    /// than this write, and there were no [attempts](crate::Builder::attempts)
+    /// left to go past it (rule W-SUPERSEDED). The entry may never be seen.
+    /// Where any two sets of W replicas meet, it takes a bound of 1 to come to
+    /// this.
     #[error("the write was superseded by {by}: {report}")]
     Superseded {
         /// The greater entry's version.

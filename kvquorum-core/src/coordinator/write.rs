@@ -19,7 +19,10 @@ use crate::tally::{WriteTally, WriteVerdict, may_be_seen};
 use crate::transport::{Request, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
-    /// Writes an entry until it is acked and not superseded.
+    /// Whether any two sets of W replicas have one in common.
+    const WRITES_OVERLAP: bool = W > N / 2;
+
+    /// Writes an entry, and stamps it anew where that is needed.
     pub(super) async fn write(
         &self,
         key: Key,
@@ -41,42 +44,57 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let sending = send_to_all(Arc::clone(inner), W, key.clone(), entry);
             let (verdict, outcomes, late) = decide(&inner.background, sending).await;
             let superseded_by = match verdict {
-                WriteVerdict::Acked => {
-                    inner.clock.confirm(timestamp);
-                    return Ok(WriteReceipt {
+                WriteVerdict::Acked => None,
+                WriteVerdict::Superseded { by } => Some(by),
+                WriteVerdict::Failed => {
+                    let names = self.names();
+                    return Err(WriteError::failed(Box::new(WriteReport::new(
                         version,
-                        attempts: attempt,
+                        W,
+                        attempt,
+                        earlier_may_be_seen,
+                        names,
                         outcomes,
                         late,
-                    });
+                    ))));
                 }
-                WriteVerdict::Superseded { by } => Some(by),
-                WriteVerdict::Failed => None,
             };
-            if let Some(by) = superseded_by
-                && attempt < inner.settings.attempts.get()
-                && let Ok(later) = inner.clock.tick_past(by.timestamp)
-            {
-                earlier_may_be_seen |= may_be_seen(&outcomes);
-                timestamp = later;
-                attempt = attempt.saturating_add(1);
-                continue;
+            // What was acknowledged before this write began is on W replicas.
+            // Where any two sets of W meet, the acks of the first attempt told
+            // of it, and every later attempt is stamped past it. So what
+            // supersedes a later one overlaps with this write, and may as well
+            // have come after it.
+            let overlapping = attempt > 1 && Self::WRITES_OVERLAP;
+            let Some(by) = superseded_by.filter(|_| !overlapping) else {
+                inner.clock.confirm(timestamp);
+                return Ok(WriteReceipt {
+                    version,
+                    attempts: attempt,
+                    superseded_by,
+                    outcomes,
+                    late,
+                });
+            };
+            match inner.clock.tick_past(by.timestamp) {
+                Ok(later) if attempt < inner.settings.attempts.get() => {
+                    earlier_may_be_seen |= may_be_seen(&outcomes);
+                    timestamp = later;
+                    attempt = attempt.saturating_add(1);
+                }
+                _ => {
+                    let names = self.names();
+                    let report = Box::new(WriteReport::new(
+                        version,
+                        W,
+                        attempt,
+                        earlier_may_be_seen,
+                        names,
+                        outcomes,
+                        late,
+                    ));
+                    return Err(WriteError::Superseded { by, report });
+                }
             }
-            let report = WriteReport::new(
-                W,
-                attempt,
-                earlier_may_be_seen,
-                self.names(),
-                outcomes,
-                late,
-            );
-            return Err(match superseded_by {
-                Some(by) => WriteError::Superseded {
-                    by,
-                    report: Box::new(report),
-                },
-                None => WriteError::failed(Box::new(report)),
-            });
         }
     }
 }

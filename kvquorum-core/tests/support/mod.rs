@@ -114,6 +114,8 @@ pub struct Link {
     gets: Mutex<Line>,
     merges: Mutex<Line>,
     pub seen: Mutex<Vec<Request>>,
+    /// Entries of other writers, each of which arrives just before a merge.
+    pub overlapping: Mutex<Vec<Entry>>,
     /// Calls that were dropped before they ended.
     pub dropped: AtomicUsize,
 }
@@ -162,6 +164,12 @@ impl Transport for Link {
             Request::Get { .. } => *self.gets.lock().unwrap(),
             _ => *self.merges.lock().unwrap(),
         };
+        if let Request::Merge { key, .. } = &request {
+            let overlapping = self.overlapping.lock().unwrap().pop();
+            if let Some(entry) = overlapping {
+                self.store().merge(key, entry).await.unwrap();
+            }
+        }
         let unfinished = Unfinished(&self.dropped);
         let result = match line {
             Line::Up => self.replica.call(request).await,
@@ -202,6 +210,7 @@ pub fn links_at<const N: usize>(wall: &Wall) -> [Arc<Link>; N] {
             gets: Mutex::new(Line::Up),
             merges: Mutex::new(Line::Up),
             seen: Mutex::default(),
+            overlapping: Mutex::default(),
             dropped: AtomicUsize::new(0),
         })
     })

@@ -1,0 +1,140 @@
+//! The experiment, as a newcomer runs it, and as it ends when it is not let.
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test"
+)]
+
+mod support;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Output;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::Signal;
+use support::{Process, are_free, example, free_base_port, wait_until};
+
+/// One test at a time: a process that another thread is just starting holds
+/// copies of this one's listeners for a moment, and their ports are not free.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run(base_port: u16) -> Output {
+    let mut command = example("three-node");
+    let command = command.args(["--base-port", &base_port.to_string()]);
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn it_tells_its_story_and_leaves_nothing_behind() {
+    let _alone = alone();
+    let (base, output) = loop {
+        let base = free_base_port();
+        let output = run(base);
+        if !text(&output.stderr).contains("is in use") {
+            break (base, output);
+        }
+    };
+    let story = text(&output.stdout);
+    assert!(output.status.success(), "{story}\n{output:?}");
+    assert!(are_free(base));
+
+    let mut rest = story;
+    for expected in [
+        " 1. Three nodes start",
+        "node 3  127.0.0.1:",
+        " 2. A write that waits for three acks",
+        "node 3  acked",
+        " 3. Node 3 is killed",
+        "node 3  no answer",
+        " 4. A write that needs three acks fails",
+        "> the write failed and may have been applied: 2 of 3 replicas acked",
+        "failed: not reached  no answer",
+        " 5. A write that needs two acks succeeds",
+        "node 2  acked",
+        " 6. A read that needs two answers succeeds",
+        " 7. Node 3 comes back, empty",
+        "node 3  nothing",
+        " 8. A read repairs it",
+        "\"juice\"",
+        " 9. Two clocks ten seconds apart",
+        "It took 2 attempts, and get(\"lunch\") returns \"rice\"",
+        "10. A delete",
+        "a tombstone",
+        "All 10 steps did what they said",
+    ] {
+        let at = rest.find(expected);
+        let at = at.unwrap_or_else(|| panic!("no {expected:?}, in its place, in\n{story}"));
+        rest = &rest[at + expected.len()..];
+    }
+    let widest = story.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100), "{widest:?}");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let _alone = alone();
+    for taken in 0..3 {
+        let base = free_base_port();
+        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, base + taken)).unwrap();
+        let output = run(base);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let error = format!("port {} is in use", base + taken);
+        assert!(text(&output.stderr).contains(&error), "{output:?}");
+        drop(held);
+        assert!(are_free(base), "a node was left behind");
+    }
+}
+
+#[test]
+fn no_node_outlives_it() {
+    let _alone = alone();
+    for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM] {
+        // It is over so soon that a signal may come too late, now and then.
+        let interrupted = (0..50).any(|_| interrupt(signal));
+        assert!(interrupted, "{signal} always came too late");
+    }
+}
+
+/// Interrupts the experiment; `false` where it was over by then.
+fn interrupt(signal: Signal) -> bool {
+    let base = free_base_port();
+    let mut command = example("three-node");
+    let mut experiment = Process::start(command.args(["--base-port", &base.to_string()]));
+    loop {
+        let line = experiment.line();
+        if line.starts_with(" 2. ") {
+            break;
+        }
+        if line.is_empty() && experiment.stdout.buffer().is_empty() && experiment.has_ended() {
+            return false;
+        }
+    }
+    assert!(!are_free(base), "the nodes should be there by now");
+    experiment.send(signal);
+    let (status, _, stderr) = experiment.end();
+    if status.success() {
+        return false;
+    }
+    if signal == Signal::SIGKILL {
+        assert_eq!(status.signal(), Some(9));
+        wait_until("the nodes have ended", || are_free(base));
+    } else {
+        assert_eq!(status.code(), Some(1));
+        assert!(stderr.contains("interrupted"), "{stderr}");
+        assert!(are_free(base), "the nodes should have ended before it");
+    }
+    true
+}

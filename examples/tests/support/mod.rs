@@ -1,0 +1,222 @@
+//! Example binaries, as processes.
+
+#![allow(dead_code, reason = "each test uses its own part of it")]
+#![allow(
+    unreachable_pub,
+    reason = "each test includes it as a module of its own"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    reason = "in a test a panic is how a broken promise shows"
+)]
+
+use std::env;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// For what should take milliseconds, on a machine that has much else to do.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The binary of an example.
+///
+/// `cargo test` builds all examples before it runs any test, beside the
+/// directory of the test itself; with `--test` it does not, so then they are
+/// built here.
+pub fn example(name: &str) -> Command {
+    static EXAMPLES: OnceLock<PathBuf> = OnceLock::new();
+    let examples = EXAMPLES.get_or_init(|| {
+        let test = env::current_exe().unwrap();
+        let profile = test.parent().unwrap().parent().unwrap();
+        let examples = profile.join("examples");
+        let all = ["three-node", "in-memory", "own-replica", "own-transport"];
+        if !all.iter().all(|name| examples.join(name).exists()) {
+            let profile_name = profile.file_name().unwrap().to_str().unwrap();
+            let built = Command::new(env!("CARGO"))
+                .args(["build", "--package", "kvquorum-examples", "--examples"])
+                .args(["--profile", profile_name.replace("debug", "dev").as_str()])
+                .env("CARGO_TARGET_DIR", profile.parent().unwrap())
+                .status();
+            assert!(built.unwrap().success(), "the examples do not build");
+        }
+        examples
+    });
+    Command::new(examples.join(name))
+}
+
+/// A port that is free together with the next two.
+///
+/// From below the range that systems take the ports of outgoing connections
+/// from: such a port may be taken by anybody's connection, even by one to that
+/// very port while nobody listens there. Still, another process may be faster:
+/// who finds a port in use should try another.
+pub fn free_base_port() -> u16 {
+    loop {
+        let random = RandomState::new().hash_one(()) % 4000;
+        let base = 20_000 + 3 * u16::try_from(random).unwrap();
+        if are_free(base) {
+            return base;
+        }
+    }
+}
+
+/// Whether nobody listens on this port and the next two.
+pub fn are_free(base_port: u16) -> bool {
+    (base_port..base_port + 3).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+}
+
+/// Waits until a condition holds; panics where it does not within a limit.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not so in {PATIENCE:?}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// A process that does not outlive the test.
+pub struct Process {
+    child: Child,
+    pub stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdout }
+    }
+
+    pub fn send(&self, signal: Signal) {
+        let id = Pid::from_raw(self.child.id().try_into().unwrap());
+        kill(id, signal).unwrap();
+    }
+
+    /// The next line on stdout, without its end.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    pub fn close_stdin(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for its end, and returns what it has not yet said.
+    pub fn end(&mut self) -> (ExitStatus, String, String) {
+        let mut status = None;
+        wait_until("the process has ended", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        let mut all = self.child.stderr.take().unwrap();
+        all.read_to_string(&mut stderr).unwrap();
+        (status.unwrap(), stdout, stderr)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `three-node node`. It ends even where the test is killed.
+pub struct Node {
+    pub port: u16,
+    pub process: Process,
+}
+
+impl Node {
+    /// Starts a node; `None` where it does not listen.
+    pub fn try_start(port: u16) -> Option<Self> {
+        let mut command = example("three-node");
+        let mut process = Process::start(
+            command
+                .args(["node", "--while-stdin-is-open", "--port"])
+                .arg(port.to_string()),
+        );
+        let listens = process.line() == format!("A replica in memory, on http://127.0.0.1:{port}");
+        listens.then_some(Self { port, process })
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn kill(&mut self) {
+        self.process.send(Signal::SIGKILL);
+        self.process.end();
+    }
+}
+
+/// Three running nodes.
+pub fn three_nodes() -> [Node; 3] {
+    for _ in 0..10 {
+        let base = free_base_port();
+        let nodes = [base, base + 1, base + 2].map(Node::try_start);
+        if let [Some(a), Some(b), Some(c)] = nodes {
+            return [a, b, c];
+        }
+    }
+    panic!("no three ports stayed free");
+}
+
+/// Runs the client on these nodes.
+pub fn client(nodes: &[Node; 3], arguments: &[&str]) -> Output {
+    let nodes = nodes.each_ref().map(Node::address).join(",");
+    let mut command = example("three-node");
+    let command = command.args(arguments).args(["--nodes", &nodes]);
+    command.output().unwrap()
+}
+
+/// One request in HTTP/1.1, as a client writes it that knows no more than the
+/// two routes. Returns the status and the body.
+pub fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap();
+    Ok((status.parse().unwrap(), body.trim_end().to_owned()))
+}
+
+/// `GET /read/{key}`: the body.
+pub fn read(port: u16, key: &str) -> String {
+    let (status, body) = http(port, "GET", &format!("/read/{key}"), "").unwrap();
+    assert_eq!(status, 200, "{body}");
+    body
+}
+
+/// `POST /write` of a JSON value.
+pub fn write(port: u16, key: &str, value: &str, timestamp: u64) {
+    let body = format!("{{\"key\": \"{key}\", \"value\": {value}, \"timestamp\": {timestamp}}}");
+    let (status, body) = http(port, "POST", "/write", &body).unwrap();
+    assert_eq!((status, body.as_str()), (200, "{\"status\":\"ok\"}"));
+}

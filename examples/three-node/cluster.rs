@@ -1,0 +1,147 @@
+//! Three nodes, each a child process.
+
+use std::env;
+use std::error::Error;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::time::Duration;
+
+use kvquorum_core::{Key, Request, Response, Transport};
+use kvquorum_http::{AddressError, HttpTransport};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::words::Held;
+
+/// How long a node may take to start, or to tell what it holds.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Cluster {
+    pub(crate) nodes: [Node; 3],
+}
+
+pub(crate) struct Node {
+    pub(crate) number: u16,
+    port: u16,
+    link: HttpTransport,
+    process: Option<Process>,
+}
+
+/// A running node. It ends with this process, however that ends: its stdin is
+/// a pipe from here, and it watches for the pipe to close.
+struct Process {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Cluster {
+    /// Three nodes, not yet started, on this port and the next two.
+    pub(crate) fn new(base_port: u16) -> Result<Self, AddressError> {
+        let node = |number: u16| {
+            let port = base_port.saturating_add(number).saturating_sub(1);
+            let link =
+                HttpTransport::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string());
+            Ok(Node {
+                number,
+                port,
+                link: link?,
+                process: None,
+            })
+        };
+        Ok(Self {
+            nodes: [node(1)?, node(2)?, node(3)?],
+        })
+    }
+
+    pub(crate) fn links(&self) -> [HttpTransport; 3] {
+        self.nodes.each_ref().map(|node| node.link.clone())
+    }
+
+    /// What each replica holds under a key.
+    pub(crate) async fn held(&self, key: &str) -> [Held; 3] {
+        let [a, b, c] = &self.nodes;
+        [a.held(key).await, b.held(key).await, c.held(key).await]
+    }
+
+    /// Kills what runs, and returns once it has ended.
+    pub(crate) async fn end(mut self) {
+        for node in &mut self.nodes {
+            // One that cannot be killed has ended already.
+            let _ = node.kill().await;
+        }
+    }
+}
+
+impl Node {
+    /// Starts the node, and returns once it listens.
+    pub(crate) async fn start(&mut self) -> Result<(), Box<dyn Error>> {
+        let mut child = Command::new(env::current_exe()?)
+            .args(["node", "--while-stdin-is-open", "--port"])
+            .arg(self.port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child.stdout.take().ok_or("a child without stdout")?;
+        let stdout = BufReader::new(stdout);
+        // Kept from the start, so that it is ended even where it never listens.
+        let process = self.process.insert(Process { child, stdout });
+        let number = self.number;
+        match timeout(PATIENCE, process.complaint()).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(said))) => Err(format!("node {number} did not start: {said}").into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(format!("node {number} took too long to start").into()),
+        }
+    }
+
+    /// Kills the node: with SIGKILL, where there are signals.
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        match self.process.take() {
+            Some(mut process) => process.child.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.link.name()
+    }
+
+    pub(crate) fn process_id(&self) -> Option<u32> {
+        self.process.as_ref()?.child.id()
+    }
+
+    /// What the replica holds under a key, asked of it alone.
+    async fn held(&self, key: &str) -> Held {
+        let key = Key::from(key);
+        let asked = timeout(PATIENCE, self.link.call(Request::Get { key }));
+        match asked.await {
+            Ok(Ok(Response::Entry(Some(entry)))) => Held::Entry(entry),
+            Ok(Ok(Response::Entry(None))) => Held::Nothing,
+            _ => Held::NoAnswer,
+        }
+    }
+}
+
+impl Process {
+    /// Waits until the node says on stdout that it listens. Where it ends
+    /// without, returns what it said on stderr, or else how it ended.
+    async fn complaint(&mut self) -> io::Result<Option<String>> {
+        let mut line = String::new();
+        if self.stdout.read_line(&mut line).await? > 0 {
+            return Ok(None);
+        }
+        let mut said = String::new();
+        if let Some(stderr) = &mut self.child.stderr {
+            stderr.read_to_string(&mut said).await?;
+        }
+        let ended = self.child.wait().await?;
+        Ok(Some(match said.trim().trim_start_matches("error: ") {
+            "" => ended.to_string(),
+            said => said.to_owned(),
+        }))
+    }
+}

@@ -1,0 +1,400 @@
+//! The experiment: ten steps, each of which checks what it says.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use kvquorum_core::{Coordinator, Outcome, SystemClock, Version, WallClock, WriteError, WriterId};
+use kvquorum_http::HttpTransport;
+use tokio::time::{sleep, timeout};
+
+use crate::cluster::Cluster;
+use crate::signals::interrupted;
+use crate::story::Story;
+use crate::words::{self, Held};
+
+/// How long the whole experiment may take.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a repair in the background may take.
+const REPAIR_LIMIT: Duration = Duration::from_secs(2);
+
+const KEY: &str = "drink";
+const DISPUTED: &str = "lunch";
+
+/// A step did what it says, or this says what it did instead.
+type Told = Result<(), Box<dyn Error>>;
+
+/// Three replicas, `W` acks for a write, `R` answers for a read.
+type Map<const W: usize, const R: usize> = Coordinator<3, W, R, HttpTransport>;
+
+pub(crate) async fn run(base_port: u16) -> Told {
+    let mut cluster = Cluster::new(base_port)?;
+    let mut story = Story::new();
+    let began = Instant::now();
+    let told = tokio::select! {
+        // Ctrl-C in a terminal ends the nodes as well, and then it is not a
+        // node that failed.
+        biased;
+        ended = interrupted() => Err(match ended {
+            Ok(()) => "interrupted".into(),
+            Err(error) => error.into(),
+        }),
+        told = timeout(TIME_LIMIT, tell(&mut cluster, &mut story)) => match told {
+            Ok(told) => told,
+            Err(_) => Err(format!("not done within {TIME_LIMIT:?}").into()),
+        },
+    };
+    // Nothing is left behind, whatever has happened.
+    cluster.end().await;
+    told.map_err(|error| format!("step {}: {error}", story.step()))?;
+    let took = began.elapsed().as_millis();
+    story.say(&format!(
+        "All {} steps did what they said, in {took} ms. The nodes are gone.",
+        story.step()
+    ))?;
+    Ok(())
+}
+
+async fn tell(cluster: &mut Cluster, story: &mut Story) -> Told {
+    story.say(
+        "Three replicas of one map, each in a process of its own, reached over HTTP. \
+         Beside what a coordinator reports of a replica, each table shows what that \
+         replica really holds, asked of it directly: a value and its version. A version \
+         is milliseconds.counter@writer, and the greater one wins.",
+    )?;
+    // Two coordinators over the same replicas, with writer ids that are easily
+    // told apart. Left alone, they would be random.
+    let three: Map<3, 2> = Coordinator::builder(cluster.links())
+        .writer(WriterId::new(1))
+        .build();
+    let two: Map<2, 2> = Coordinator::builder(cluster.links())
+        .writer(WriterId::new(2))
+        .build();
+
+    start(cluster, story).await?;
+    let tea = write_and_read(cluster, story, &three).await?;
+    kill(cluster, story, tea).await?;
+    fail_to_write(cluster, story, &three, tea).await?;
+    let juice = write_to_two(cluster, story, &two).await?;
+    read_from_two(cluster, story, &two, juice).await?;
+    restart(cluster, story, juice).await?;
+    repair(cluster, story, &two, juice).await?;
+    disagree(cluster, story, &two).await?;
+    delete(cluster, story, &two).await
+}
+
+async fn start(cluster: &mut Cluster, story: &mut Story) -> Told {
+    story.heading("Three nodes start, with nothing in them")?;
+    for node in &mut cluster.nodes {
+        node.start().await?;
+    }
+    let nodes = cluster.nodes.each_ref();
+    let addresses = nodes.map(|node| node.address().to_owned());
+    let processes = nodes.map(|node| node.process_id().unwrap_or_default().to_string());
+    let held = cluster.held(KEY).await;
+    let [values, versions] = holding(&held);
+    story.table([
+        ("address", addresses),
+        ("process", processes),
+        values,
+        versions,
+    ])?;
+    check_held(&held, ["nothing"; 3])?;
+    Ok(())
+}
+
+async fn write_and_read(
+    cluster: &mut Cluster,
+    story: &mut Story,
+    map: &Map<3, 2>,
+) -> Result<Version, Box<dyn Error>> {
+    story.heading("A write that waits for three acks, and a read of two answers")?;
+    let put = map.put(KEY, "tea").await?;
+    let got = map.get_with_receipt(KEY).await?;
+    let written = put.replicas().each_ref().map(words::of_write);
+    let read = got.replicas().each_ref().map(words::of_read);
+    story.say("put(\"drink\", \"tea\") with W=3, then get(\"drink\") with R=2:")?;
+    let held = cluster.held(KEY).await;
+    let [values, versions] = holding(&held);
+    story.table([("put", written), ("get", read), values, versions])?;
+    story.say(
+        "The put returned when all three had acked, the get as soon as two had \
+         answered. Where that left one under way, it goes on in the background.",
+    )?;
+    check("acks", put.acked(), 3)?;
+    let answers = got.replicas().iter().filter_map(Outcome::answer);
+    let alike = answers.filter(|held| **held == Some(put.version())).count();
+    check("at least two answers", alike >= 2, true)?;
+    check("value read", got.into_value().as_deref(), Some(&b"tea"[..]))?;
+    let version = check_held(&held, ["\"tea\""; 3])?;
+    check("version held", version, Some(put.version()))?;
+    Ok(put.version())
+}
+
+async fn kill(cluster: &mut Cluster, story: &mut Story, tea: Version) -> Told {
+    story.heading("Node 3 is killed")?;
+    let [_, _, node] = &mut cluster.nodes;
+    node.kill().await?;
+    story.say("With SIGKILL: it has no time to say good-bye, or to save anything.")?;
+    let held = cluster.held(KEY).await;
+    story.table(holding(&held))?;
+    let version = check_held(&held, ["\"tea\"", "\"tea\"", "no answer"])?;
+    check("version held", version, Some(tea))
+}
+
+async fn fail_to_write(
+    cluster: &mut Cluster,
+    story: &mut Story,
+    map: &Map<3, 2>,
+    tea: Version,
+) -> Told {
+    story.heading("A write that needs three acks fails, and is not undone")?;
+    let Err(error) = map.put(KEY, "coffee").await else {
+        return Err("the write succeeded, with one replica dead".into());
+    };
+    let at_once = of_failed(&error)?;
+    let error = error.settled().await;
+    let settled = of_failed(&error)?;
+    story.say(
+        "put(\"drink\", \"coffee\") with W=3 fails as soon as three acks are out of reach. \
+         Replicas that had yet to answer then are still under way; once they have \
+         settled, the error says:",
+    )?;
+    story.quote(&error.to_string())?;
+    let held = cluster.held(KEY).await;
+    let [values, versions] = holding(&held);
+    story.table([
+        ("when it failed", at_once),
+        ("settled", settled.clone()),
+        values,
+        versions,
+    ])?;
+    let got = map.get_with_receipt(KEY).await?;
+    story.say(
+        "So it is applied on two replicas, and a failed write is never rolled back: \
+         get(\"drink\") with R=2 returns \"coffee\".",
+    )?;
+    check(
+        "replicas",
+        settled,
+        ["acked", "acked", "failed: not reached"],
+    )?;
+    let maybe_applied = matches!(error, WriteError::MaybeApplied(_));
+    check("maybe applied", maybe_applied, true)?;
+    let acked = error
+        .report()
+        .map(|report| (report.acked(), report.needed()));
+    check("acks, and acks needed", acked, Some((2, 3)))?;
+    let version = check_held(&held, ["\"coffee\"", "\"coffee\"", "no answer"])?;
+    check(
+        "a newer version than that of tea",
+        version > Some(tea),
+        true,
+    )?;
+    check(
+        "version read",
+        got.entry().map(|entry| entry.version),
+        version,
+    )?;
+    check(
+        "value read",
+        got.into_value().as_deref(),
+        Some(&b"coffee"[..]),
+    )
+}
+
+async fn write_to_two(
+    cluster: &mut Cluster,
+    story: &mut Story,
+    map: &Map<2, 2>,
+) -> Result<Version, Box<dyn Error>> {
+    story.heading("A write that needs two acks succeeds")?;
+    let put = map.put(KEY, "juice").await?;
+    let written = put.replicas().each_ref().map(words::of_write);
+    story.say("put(\"drink\", \"juice\") with W=2:")?;
+    let held = cluster.held(KEY).await;
+    let [values, versions] = holding(&held);
+    story.table([("put", written), values, versions])?;
+    let [a, b, c] = put.replicas();
+    check("node 1 acked", a.answer().is_some(), true)?;
+    check("node 2 acked", b.answer().is_some(), true)?;
+    check("node 3 acked", c.answer().is_some(), false)?;
+    let version = check_held(&held, ["\"juice\"", "\"juice\"", "no answer"])?;
+    check("version held", version, Some(put.version()))?;
+    // Nothing of it may still be on its way when node 3 comes back.
+    Ok(put.settled().await.version())
+}
+
+async fn read_from_two(
+    cluster: &mut Cluster,
+    story: &mut Story,
+    map: &Map<2, 2>,
+    juice: Version,
+) -> Told {
+    story.heading("A read that needs two answers succeeds")?;
+    let got = map.get_with_receipt(KEY).await?;
+    let read = got.replicas().each_ref().map(words::of_read);
+    story.say("get(\"drink\") with R=2 returns \"juice\":")?;
+    let [values, versions] = holding(&cluster.held(KEY).await);
+    story.table([("get", read), values, versions])?;
+    let version = got.entry().map(|entry| entry.version);
+    check("version read", version, Some(juice))?;
+    check(
+        "value read",
+        got.into_value().as_deref(),
+        Some(&b"juice"[..]),
+    )
+}
+
+async fn restart(cluster: &mut Cluster, story: &mut Story, juice: Version) -> Told {
+    story.heading("Node 3 comes back, empty")?;
+    let [_, _, node] = &mut cluster.nodes;
+    node.start().await?;
+    story.say("What it held was in memory, and what it missed it does not know of:")?;
+    let held = cluster.held(KEY).await;
+    story.table(holding(&held))?;
+    let version = check_held(&held, ["\"juice\"", "\"juice\"", "nothing"])?;
+    check("version held", version, Some(juice))
+}
+
+async fn repair(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>, juice: Version) -> Told {
+    story.heading("A read repairs it")?;
+    let got = map.get_with_receipt(KEY).await?;
+    let read = got.replicas().each_ref().map(words::of_read);
+    let began = Instant::now();
+    while !map.stats().iter().any(|replica| replica.repaired > 0) {
+        if began.elapsed() > REPAIR_LIMIT {
+            return Err(format!("nothing was repaired within {REPAIR_LIMIT:?}").into());
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    story.say(
+        "get(\"drink\") with R=2 returns \"juice\", whichever two answer first. In the \
+         background it sends the entry, under its version, to whoever lacked it:",
+    )?;
+    let held = cluster.held(KEY).await;
+    let [values, versions] = holding(&held);
+    story.table([("get", read), values, versions])?;
+    let repaired = map.stats().map(|replica| replica.repaired);
+    check("repairs", repaired, [0, 0, 1])?;
+    check(
+        "value read",
+        got.into_value().as_deref(),
+        Some(&b"juice"[..]),
+    )?;
+    let version = check_held(&held, ["\"juice\""; 3])?;
+    check("version held", version, Some(juice))
+}
+
+async fn disagree(cluster: &mut Cluster, story: &mut Story, reader: &Map<2, 2>) -> Told {
+    story.heading("Two clocks ten seconds apart write the same key")?;
+    let fast: Map<2, 2> = Coordinator::builder(cluster.links())
+        .writer(WriterId::new(0xa))
+        .wall_clock(|| SystemClock.now_millis().saturating_add(10_000))
+        .build();
+    let slow: Map<2, 2> = Coordinator::builder(cluster.links())
+        .writer(WriterId::new(0xb))
+        .build();
+
+    // Settled, so that the tables do not depend on which two were faster.
+    let soup = fast.put(DISPUTED, "soup").await?.settled().await;
+    story.say("Writer a is ten seconds ahead: put(\"lunch\", \"soup\") with W=2:")?;
+    let held = cluster.held(DISPUTED).await;
+    let written = soup.replicas().each_ref().map(words::of_write);
+    let [values, versions] = holding(&held);
+    story.table([("put by a", written), values, versions])?;
+    check("attempts of a", soup.attempts(), 1)?;
+    let version = check_held(&held, ["\"soup\""; 3])?;
+    check("version held", version, Some(soup.version()))?;
+
+    let rice = slow.put(DISPUTED, "rice").await?.settled().await;
+    story.say(
+        "Then writer b, whose clock is right: put(\"lunch\", \"rice\") with W=2. By its \
+         clock alone the rice would be ten seconds older than the soup: acked, and never \
+         seen. The acks say so, and b stamps it again, past the soup:",
+    )?;
+    let held = cluster.held(DISPUTED).await;
+    let written = rice.replicas().each_ref().map(words::of_write);
+    let [values, versions] = holding(&held);
+    story.table([("put by b", written), values, versions])?;
+    let got = reader.get_with_receipt(DISPUTED).await?;
+    story.say(&format!(
+        "It took {} attempts, and get(\"lunch\") returns \"rice\": an acknowledged \
+         write is what reads return, whatever the clocks say.",
+        rice.attempts()
+    ))?;
+    check("attempts of b", rice.attempts(), 2)?;
+    check("a newer version", rice.version() > soup.version(), true)?;
+    let version = check_held(&held, ["\"rice\""; 3])?;
+    check("version held", version, Some(rice.version()))?;
+    check(
+        "value read",
+        got.into_value().as_deref(),
+        Some(&b"rice"[..]),
+    )
+}
+
+async fn delete(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>) -> Told {
+    story.heading("A delete")?;
+    let deleted = map.delete(KEY).await?.settled().await;
+    let got = map.get_with_receipt(KEY).await?;
+    story.say(
+        "delete(\"drink\") with W=2 writes a tombstone, which wins over older values \
+         wherever they turn up. get(\"drink\") says that there is none:",
+    )?;
+    let held = cluster.held(KEY).await;
+    let written = deleted.replicas().each_ref().map(words::of_write);
+    let read = got.replicas().each_ref().map(words::of_read);
+    let [values, versions] = holding(&held);
+    story.table([("delete", written), ("get", read), values, versions])?;
+    let version = got.entry().map(|entry| entry.version);
+    check("version read", version, Some(deleted.version()))?;
+    check("value read", got.into_value(), None)?;
+    let version = check_held(&held, ["a tombstone"; 3])?;
+    check("version held", version, Some(deleted.version()))
+}
+
+/// The columns of what the replicas really hold.
+fn holding(held: &[Held; 3]) -> [(&'static str, [String; 3]); 2] {
+    let values = held.each_ref().map(Held::value);
+    let versions = held.each_ref().map(|held| match held.version() {
+        Some(version) => version.to_string(),
+        None => String::new(),
+    });
+    [("the replica holds", values), ("its version", versions)]
+}
+
+/// Each replica's part in a write that failed.
+fn of_failed(error: &WriteError) -> Result<[String; 3], Box<dyn Error>> {
+    let report = error.report().ok_or("the write was not sent")?;
+    match report.replicas() {
+        [a, b, c] => Ok([a, b, c].map(|replica| words::of_write(replica.outcome()))),
+        others => Err(format!("the error reports {} replicas", others.len()).into()),
+    }
+}
+
+/// Checks what each replica holds, and that those that hold an entry hold the
+/// same version; returns it.
+fn check_held(held: &[Held; 3], expected: [&str; 3]) -> Result<Option<Version>, Box<dyn Error>> {
+    check("replicas hold", held.each_ref().map(Held::value), expected)?;
+    let mut versions = held.iter().filter_map(Held::version);
+    let first = versions.next();
+    check(
+        "one version",
+        versions.all(|other| Some(other) == first),
+        true,
+    )?;
+    Ok(first)
+}
+
+fn check<A, E>(what: &str, found: A, expected: E) -> Told
+where
+    A: PartialEq<E> + std::fmt::Debug,
+    E: std::fmt::Debug,
+{
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("{what}: found {found:?}, expected {expected:?}").into())
+    }
+}
