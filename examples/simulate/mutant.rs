@@ -2,8 +2,10 @@
 //! again as plainly as they can be, with one `if` for each bug. Without a bug
 //! it has to pass as kvquorum does, or what the bugs show would not count.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
 
 use async_trait::async_trait;
 use kvquorum_core::{
@@ -55,7 +57,10 @@ impl MutantClock {
     }
 
     fn observe(&self, seen: Timestamp, max_drift_millis: u64) -> bool {
-        let followed = seen.millis() <= self.wall.now_millis() + max_drift_millis;
+        let given = self.given.load(Ordering::Relaxed);
+        let observed = self.observed.load(Ordering::Relaxed);
+        let followed = seen.to_bits() <= given.max(observed)
+            || seen.millis() <= self.wall.now_millis() + max_drift_millis;
         if followed {
             self.observed.fetch_max(seen.to_bits(), Ordering::Relaxed);
         }
@@ -91,15 +96,19 @@ impl Calls {
         let send = self.send.clone();
         let unbounded = mutant.bug == Some(Bug::NoTimeLimit);
         let limit = mutant.settings.time_limit * if unbounded { 1_000 } else { 1 };
-        let task = tokio::spawn(on_behalf(op, async move {
+        let mut call = Box::pin(on_behalf(op, async move {
             let answer = timeout(limit, link.call(request)).await;
-            let answer = answer.ok().map(|answer| {
-                answer.map_err(|error| error.may_have_applied())
-            });
+            let answer = answer
+                .ok()
+                .map(|answer| answer.map_err(|error| error.may_have_applied()));
             let _ = send.send((replica, answer));
         }));
-        self.tasks.push(task.abort_handle());
         self.pending += 1;
+        // It sets out now, and not when its task has its turn.
+        let mut context = Context::from_waker(Waker::noop());
+        if call.as_mut().poll(&mut context).is_pending() {
+            self.tasks.push(tokio::spawn(call).abort_handle());
+        }
     }
 
     async fn next(&mut self) -> Option<Answer> {
@@ -138,7 +147,7 @@ impl Mutant {
         }
         let mut parts = vec![Part::Pending; n];
         while let Some((replica, answer)) = calls.next().await {
-            parts[replica] = part(answer);
+            parts[replica] = part(self.bug, answer);
             let acked = parts.iter().filter(|part| part.is_ack()).count();
             let failed = parts.iter().filter(|part| is_failure(part)).count();
             let out_of_reach = failed > n - w || (failed > 0 && self.is(Bug::FailsAtFirst));
@@ -151,11 +160,14 @@ impl Mutant {
     }
 }
 
-fn part(answer: Option<Result<Response, bool>>) -> Part {
+fn part(bug: Option<Bug>, answer: Option<Result<Response, bool>>) -> Part {
     let may_have_applied = match answer {
         Some(Ok(Response::Merged(Merged::Applied))) => return Part::Applied,
         Some(Ok(Response::Merged(Merged::Superseded { by }))) => return Part::Superseded(by),
-        Some(Ok(_)) => false,
+        Some(Ok(Response::Refused(refusal))) => {
+            !refusal.is_final() && bug != Some(Bug::RefusalIsFinal)
+        }
+        Some(Ok(_)) => true,
         Some(Err(may_have_applied)) => may_have_applied,
         None => true,
     };
@@ -222,10 +234,10 @@ impl Map for Mutant {
                 attempts,
                 parts,
             };
-            let mut settled = written.clone();
+            let (mut settled, bug) = (written.clone(), self.bug);
             let settling = async move {
                 while let Some((replica, answer)) = calls.next().await {
-                    settled.parts[replica] = part(answer);
+                    settled.parts[replica] = part(bug, answer);
                 }
                 settled
             };
@@ -244,13 +256,16 @@ impl Map for Mutant {
         };
         for replica in 0..n {
             let key = reading.key.clone();
-            reading.calls.start(self, current(), replica, Request::Get { key });
+            reading
+                .calls
+                .start(self, current(), replica, Request::Get { key });
         }
         while reading.answers.len() < r && reading.failed <= n - r && reading.next().await {}
         let answered = reading.answers.len() >= r;
         let entry = self.choose(&reading.answers);
         if let Some(entry) = &entry {
-            self.clock.observe(entry.version.timestamp, self.max_drift_millis());
+            self.clock
+                .observe(entry.version.timestamp, self.max_drift_millis());
         }
         let mut found = if answered {
             Found::Entry(entry.clone())
@@ -367,7 +382,8 @@ impl Reading {
             {
                 self.held[replica] = Held::Repairing(held.clone(), greatest.clone());
                 let (key, entry) = (self.key.clone(), greatest.clone());
-                self.calls.start(mutant, op, replica, Request::Merge { key, entry });
+                self.calls
+                    .start(mutant, op, replica, Request::Merge { key, entry });
             }
         }
     }

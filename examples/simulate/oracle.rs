@@ -371,7 +371,9 @@ impl Oracle {
     pub fn event(&mut self, event: Event) {
         *self.counts.faults.entry(event.kind()).or_default() += 1;
         let kind = event.kind();
-        let code = kind.bytes().fold(0, |code, byte| code * 31 + u64::from(byte));
+        let code = kind
+            .bytes()
+            .fold(0, |code, byte| code * 31 + u64::from(byte));
         let who = match event {
             Event::Crashed { node, .. } | Event::Restarted { node } | Event::Synced { node } => {
                 Who::Replica(node)
@@ -583,7 +585,10 @@ impl Oracle {
         }
         if last >= Some(stamp) {
             self.broken("C-MONOTONIC", || {
-                format!("operation #{op_index} was stamped {}, then {stamp}", show(last))
+                format!(
+                    "operation #{op_index} was stamped {}, then {stamp}",
+                    show(last)
+                )
             });
         }
         let state = &mut self.coordinators[coordinator];
@@ -595,9 +600,7 @@ impl Oracle {
         }
         if bits <= must_exceed {
             self.broken("C-MONOTONIC", || {
-                format!(
-                    "coordinator {coordinator} stamps {bits:#x} after it knew {must_exceed:#x}"
-                )
+                format!("coordinator {coordinator} stamps {bits:#x} after it knew {must_exceed:#x}")
             });
         }
         attempt
@@ -801,9 +804,11 @@ impl Oracle {
 
     pub fn caller_left(&mut self, index: usize) {
         self.counts.callers_left += 1;
-        self.log(Who::Client(self.ops[index].client), &[9, index as u64], || {
-            format!("#{index} the caller leaves")
-        });
+        self.log(
+            Who::Client(self.ops[index].client),
+            &[9, index as u64],
+            || format!("#{index} the caller leaves"),
+        );
         self.finish(index);
     }
 
@@ -826,7 +831,13 @@ impl Oracle {
         };
         let bits = version.map_or(0, |version| version.timestamp.to_bits());
         self.log(Who::Client(client), &[10, index as u64, code, bits], || {
-            let said = ["acknowledged", "not applied", "maybe applied", "superseded", "no clock"];
+            let said = [
+                "acknowledged",
+                "not applied",
+                "maybe applied",
+                "superseded",
+                "no clock",
+            ];
             format!("#{index} is told: {}", said[code as usize])
         });
         self.finish(index);
@@ -865,7 +876,9 @@ impl Oracle {
                 self.counts.acknowledged += 1;
                 if version != stamp.version || acked < w || acks < w {
                     self.broken("W-QUORUM", || {
-                        format!("#{index} {stamp}: {acks} acks came, it names {acked} and {version}")
+                        format!(
+                            "#{index} {stamp}: {acks} acks came, it names {acked} and {version}"
+                        )
                     });
                 }
                 self.acknowledged(index, stamp, &written.parts);
@@ -880,7 +893,10 @@ impl Oracle {
                 let refused = |part: &Part| {
                     matches!(
                         part,
-                        Part::Superseded(_) | Part::Failed { may_have_applied: false }
+                        Part::Superseded(_)
+                            | Part::Failed {
+                                may_have_applied: false
+                            }
                     )
                 };
                 let nowhere = attempts == 1 && written.parts.iter().all(refused);
@@ -1052,10 +1068,14 @@ impl Oracle {
         };
         let stamp = entry.map(Stamp::of);
         let [a, b, c] = Stamp::numbers(stamp);
-        self.log(Who::Client(client), &[12, index as u64, code, a, b, c], || {
-            let said = ["finds", "fails", "finds, but cannot repair,"];
-            format!("#{index} {} {}", said[code as usize], show(stamp))
-        });
+        self.log(
+            Who::Client(client),
+            &[12, index as u64, code, a, b, c],
+            || {
+                let said = ["finds", "fails", "finds, but cannot repair,"];
+                format!("#{index} {} {}", said[code as usize], show(stamp))
+            },
+        );
         self.finish(index);
         let Quorums { n, w, r } = self.quorums;
         let now = self.now();
@@ -1114,7 +1134,10 @@ impl Oracle {
             && stamp < Some(floor)
         {
             self.broken("a get finds what was acknowledged", || {
-                format!("#{index} finds {} after {floor} was acknowledged", show(stamp))
+                format!(
+                    "#{index} finds {} after {floor} was acknowledged",
+                    show(stamp)
+                )
             });
         }
         for (replica, part) in read.parts.iter().enumerate() {
@@ -1165,7 +1188,12 @@ impl Oracle {
         let (wall, steps) = (op.wall, op.clock_steps);
         let state = &mut self.coordinators[op.coordinator];
         let drift = state.settings.max_drift.as_millis() as u64;
-        let untouched = self.clock_steps.get(state.clock_index).copied().unwrap_or(0) == steps;
+        let untouched = self
+            .clock_steps
+            .get(state.clock_index)
+            .copied()
+            .unwrap_or(0)
+            == steps;
         if untouched && stamp.version.timestamp.millis() <= wall.saturating_add(drift) {
             state.must_exceed = state.must_exceed.max(stamp.version.timestamp.to_bits());
         }

@@ -32,6 +32,10 @@ macro_rules! bugs {
             pub fn name(self) -> &'static str {
                 match self { $(Self::$bug => $name,)* }
             }
+
+            pub fn id(self) -> &'static str {
+                match self { $(Self::$bug => stringify!($bug),)* }
+            }
         }
     };
 }
@@ -86,6 +90,7 @@ bugs! {
     EqualIgnored: "a clock ignores an observed time that equals its own",
     PendingNotApplied: "a write that is under way is called not applied",
     EarlierForgotten: "earlier attempts are forgotten when a write is called not applied",
+    RefusalIsFinal: "an entry from the future is called not applied once it was refused",
     DropCancels: "a dropped future cancels the calls",
     StragglersCancelled: "stragglers are cancelled",
     BlockingReturnsEarly: "a read that repairs first returns early",
@@ -382,7 +387,8 @@ impl Transport for BuggyLink {
                 (Bug::AbsentIsError, Response::Entry(None)) => {
                     Err(TransportError::NoAnswer(Planted.into()))
                 }
-                (Bug::SupersededHidden, Response::Merged(_)) | (Bug::RefusalIsAck, Response::Refused(_))
+                (Bug::SupersededHidden, Response::Merged(_))
+                | (Bug::RefusalIsAck, Response::Refused(_))
                     if is_merge =>
                 {
                     Ok(Response::Merged(Merged::Applied))

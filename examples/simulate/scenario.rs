@@ -34,8 +34,13 @@ pub struct Plan {
     pub mutant: bool,
 }
 
+impl Plan {
+    /// No seed has more operations than this, those at its end included.
+    pub const MOST_OPERATIONS: u64 = 81;
+}
+
 /// What became of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Run {
     pub violation: Option<Violation>,
     pub hash: u64,
@@ -60,7 +65,13 @@ fn told(n: usize, w: usize, r: usize) -> Quorums {
 async fn choose_quorums(world: World, plan: Plan) -> Run {
     macro_rules! play {
         ($n:literal, $w:literal, $r:literal, blocking) => {
-            play::<$n, $w, $r>(world, plan, told($n, $w, $r), Some(Builder::repair_blocking)).await
+            play::<$n, $w, $r>(
+                world,
+                plan,
+                told($n, $w, $r),
+                Some(Builder::repair_blocking),
+            )
+            .await
         };
         ($n:literal, $w:literal, $r:literal) => {
             play::<$n, $w, $r>(world, plan, told($n, $w, $r), None).await
@@ -227,7 +238,11 @@ impl<const N: usize> Shop<N> {
         let build = move || {
             let builder = Coordinator::<N, W, R, _>::builder(planted.clone())
                 .time_limit(real.time_limit)
-                .attempts(real.attempts.try_into().unwrap_or(std::num::NonZeroU32::MIN))
+                .attempts(
+                    real.attempts
+                        .try_into()
+                        .unwrap_or(std::num::NonZeroU32::MIN),
+                )
                 .background(real.background)
                 .max_drift(real.max_drift)
                 .writer(writer)
@@ -274,11 +289,7 @@ struct Renewed<F>(F);
 
 #[async_trait::async_trait]
 impl<M: Map, F: Fn() -> M + Send + Sync> Map for Renewed<F> {
-    async fn write(
-        &self,
-        key: kvquorum_core::Key,
-        value: Option<Bytes>,
-    ) -> (Written, Settling) {
+    async fn write(&self, key: kvquorum_core::Key, value: Option<Bytes>) -> (Written, Settling) {
         (self.0)().write(key, value).await
     }
 
@@ -539,7 +550,10 @@ impl<const N: usize> Shop<N> {
         }
         for index in (0..self.profile.keys).chain(0..self.profile.keys) {
             let number = self.profile.clients;
-            let op = self.oracle.lock().begin(number, reader.number, Kind::Get, index);
+            let op = self
+                .oracle
+                .lock()
+                .begin(number, reader.number, Kind::Get, index);
             let reading = on_behalf(Some(op), reader.map.read(key(index)));
             match timeout(MS * 60_000, reading).await {
                 Ok(read) => self.oracle.lock().read(op, &read),

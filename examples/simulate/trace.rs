@@ -62,7 +62,11 @@ impl Trace {
             let _ = write!(text, "{:>9}.{:03}  ", micros / 1_000, micros % 1_000);
             let columns = |text: &mut String, count: usize, here: Option<usize>| {
                 for column in 0..count {
-                    text.push_str(if here == Some(column) { "●  " } else { "·  " });
+                    text.push_str(if here == Some(column) {
+                        "●  "
+                    } else {
+                        "·  "
+                    });
                 }
             };
             let (client, replica) = match who {
