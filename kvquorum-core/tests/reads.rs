@@ -405,7 +405,9 @@ async fn r_repair_is_bounded_background_work() {
     let links = links();
     plant_in(&links, [Some(entry(5, "v")), None, Some(entry(5, "v"))]).await;
     links[1].set_merges(Line::Hangs);
-    let coordinator = Three::<2, 3>::builder(links.clone()).background(3).build();
+    let coordinator = Three::<2, 3>::builder(links.clone())
+        .max_background(3)
+        .build();
     for _ in 0..10 {
         coordinator.get("k").await.unwrap();
     }

@@ -13,7 +13,6 @@
 
 mod support;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,7 +193,7 @@ async fn w_finish_background_work_is_bounded_for_each_replica() {
     links[4].set(Line::Hangs);
     let coordinator = Coordinator::<5, 3, 3, _>::builder(links.clone())
         .wall_clock(Wall::at(NOON))
-        .background(10)
+        .max_background(10)
         .build();
     for round in 0..5 {
         for index in 0..10 {
@@ -244,7 +243,7 @@ async fn w_cancel_is_bounded() {
     let links = links();
     links.iter().for_each(|link| link.set(Line::Hangs));
     let coordinator: Coordinator<3, 2, 2, _> = Coordinator::builder(links.clone())
-        .background(4)
+        .max_background(4)
         .wall_clock(Wall::at(NOON))
         .build();
     for _ in 0..20 {
@@ -468,7 +467,7 @@ async fn w_superseded_attempts_are_bounded() {
     }
     let coordinator: Coordinator<3, 2, 2, _> = Coordinator::builder(links.clone())
         .wall_clock(Wall::at(NOON))
-        .attempts(NonZeroU32::MIN)
+        .max_attempts(1)
         .build();
     let error = coordinator.put("k", "v").await.unwrap_err();
     let WriteError::Superseded { by, report } = error else {

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 #[non_exhaustive]
 pub struct ReplicaStats {
     /// Calls to this replica that go on in the background now. Never more than
-    /// the [bound](crate::Builder::background).
+    /// the [bound](crate::CoordinatorBuilder::max_background).
     pub in_background: usize,
     /// Calls to this replica that were dropped unfinished: because the bound on
     /// background work was reached, or because the runtime was shut down.

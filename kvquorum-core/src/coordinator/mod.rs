@@ -13,7 +13,6 @@ mod read;
 mod report;
 mod write;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -56,7 +55,7 @@ pub const MAX_REPLICAS: usize = 64;
 /// starts after a `put` was acknowledged returns that put's entry or a greater
 /// one. That is not linearizability: two reads that race a write may see the
 /// new entry and then the old one, unless repair is
-/// [blocking](Builder::repair_blocking).
+/// [blocking](CoordinatorBuilder::repair_blocking).
 ///
 /// With `2 W > N` every two write quorums meet, and an acknowledged write is
 /// greater than every write that was acknowledged before it began, whatever
@@ -94,7 +93,7 @@ struct Inner<T, const N: usize> {
 struct Settings {
     writer: WriterId,
     time_limit: Duration,
-    attempts: NonZeroU32,
+    max_attempts: u32,
     repair: Repair,
 }
 
@@ -152,17 +151,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     }
 
     /// A coordinator over N transports, with settings.
-    pub fn builder(transports: [T; N]) -> Builder<N, W, R, T> {
+    pub fn builder(transports: [T; N]) -> CoordinatorBuilder<N, W, R, T> {
         let () = Self::QUORUMS_MAKE_SENSE;
-        Builder {
+        CoordinatorBuilder {
             transports,
             wall: Box::new(SystemClock),
             max_drift: DEFAULT_MAX_DRIFT,
-            background: 256,
+            max_background: 256,
             settings: Settings {
                 writer: WriterId::random(),
                 time_limit: Duration::from_secs(2),
-                attempts: const { NonZeroU32::new(3).unwrap() },
+                max_attempts: 3,
                 repair: Repair::Background,
             },
         }
@@ -173,7 +172,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// - **W-ALL.** The entry goes to all N replicas at once.
     /// - **W-QUORUM.** Only acks count.
     /// - **W-FINISH.** Stragglers are carried on in the background to their
-    ///   end or their time limit, within a [bound](Builder::background).
+    ///   end or their time limit, within a [bound](CoordinatorBuilder::max_background).
     /// - **W-CANCEL.** Dropping the returned future, once it was polled, does
     ///   not cut the fan-out short, within the same bound. It is not stamped
     ///   anew if it turns out superseded.
@@ -259,7 +258,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// operations whose callers left. For a process that is about to end, and
     /// would take them with it.
     ///
-    /// It takes no longer than a few [time limits](Builder::time_limit), unless
+    /// It takes no longer than a few [time limits](CoordinatorBuilder::time_limit), unless
     /// further operations are begun meanwhile.
     pub async fn drain(&self) {
         self.inner.background.drain().await;
@@ -293,15 +292,15 @@ impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug
 }
 
 /// The settings of a [`Coordinator`].
-pub struct Builder<const N: usize, const W: usize, const R: usize, T> {
+pub struct CoordinatorBuilder<const N: usize, const W: usize, const R: usize, T> {
     transports: [T; N],
     wall: Box<dyn WallClock>,
     max_drift: Duration,
-    background: usize,
+    max_background: usize,
     settings: Settings,
 }
 
-impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W, R, T> {
+impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBuilder<N, W, R, T> {
     /// How long a call to one replica may take before it is dropped and counts
     /// as failed. 2 seconds by default; more than a year is taken for a year.
     #[must_use]
@@ -318,10 +317,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W,
     /// before, as the query phase of a multi-writer register does (Lynch and
     /// Shvartsman, *Robust emulation of shared memory using dynamic
     /// quorum-acknowledged broadcasts*, 1997, section 3). With 1, a write that
-    /// is superseded fails.
+    /// is superseded fails. 0 is taken for 1.
     #[must_use]
-    pub fn attempts(mut self, attempts: NonZeroU32) -> Self {
-        self.settings.attempts = attempts;
+    pub fn max_attempts(mut self, max: u32) -> Self {
+        self.settings.max_attempts = max.max(1);
         self
     }
 
@@ -329,13 +328,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W,
     /// on after their operation was decided; and besides, how many operations
     /// may go on whose callers left before they were decided. 256 by default.
     ///
-    /// So there are never more than `(N + 1) × background` background tasks,
+    /// So there are never more than `(N + 1) × max_background` background tasks,
     /// each with at most N calls. A call beyond the bound is dropped when its
     /// operation is decided: it may or may not reach its replica, and is
     /// counted as [given up](ReplicaStats::given_up).
     #[must_use]
-    pub fn background(mut self, background: usize) -> Self {
-        self.background = background;
+    pub fn max_background(mut self, max: usize) -> Self {
+        self.max_background = max;
         self
     }
 
@@ -401,16 +400,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W,
                 transports: self.transports,
                 clock: Clock::over(self.wall, self.max_drift),
                 settings: self.settings,
-                background: Background::new(self.background),
+                background: Background::new(self.max_background),
                 turn: AtomicUsize::new(0),
             }),
         }
     }
 }
 
-impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug for Builder<N, W, R, T> {
+impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug
+    for CoordinatorBuilder<N, W, R, T>
+{
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("CoordinatorBuilder")
             .field("n", &N)
             .field("w", &W)
             .field("r", &R)

@@ -1,5 +1,6 @@
 //! What an operation says of itself: receipts, errors and reports.
 
+use std::error::Error;
 use std::fmt;
 
 use tokio::sync::oneshot;
@@ -290,10 +291,22 @@ fn write_replicas<A>(
             Outcome::NotAsked => f.write_str("not asked"),
             Outcome::Pending => f.write_str("still under way"),
             Outcome::Answered(answer) => write_answer(f, answer),
-            Outcome::Failed(failure) => write!(f, "{failure}"),
+            Outcome::Failed(failure) => write_with_causes(f, failure),
         }?;
     }
     f.write_str(")")
+}
+
+/// An error's own words leave out those of its cause. A report is where they
+/// come together.
+fn write_with_causes(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
+    write!(f, "{error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
 }
 
 /// A `put` or `delete` that was not acknowledged.
@@ -315,7 +328,7 @@ pub enum WriteError {
     #[error("the write failed and may have been applied: {0}")]
     MaybeApplied(Box<WriteReport>),
     /// Enough replicas acked, but told of a greater entry, which may be older
-    /// than this write, and there were no [attempts](crate::Builder::attempts)
+    /// than this write, and there were no [attempts](crate::CoordinatorBuilder::max_attempts)
     /// left to go past it (rule W-SUPERSEDED). The entry may never be seen.
     /// Where any two sets of W replicas meet, it takes a bound of 1 to come to
     /// this.
@@ -328,7 +341,7 @@ pub enum WriteError {
     },
     /// The coordinator's clock has no timestamps left, after its wall clock
     /// showed the end of time. Nothing was sent.
-    #[error("the write was not stamped, and nothing was sent: {0}")]
+    #[error("the write was not stamped, and nothing was sent")]
     Clock(#[from] ClockExhausted),
 }
 

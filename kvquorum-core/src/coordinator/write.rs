@@ -76,7 +76,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 });
             };
             match inner.clock.tick_past(by.timestamp) {
-                Ok(later) if attempt < inner.settings.attempts.get() => {
+                Ok(later) if attempt < inner.settings.max_attempts => {
                     earlier_may_be_seen |= may_be_seen(&outcomes);
                     timestamp = later;
                     attempt = attempt.saturating_add(1);
