@@ -51,7 +51,7 @@ impl<A> From<Result<A, ReplicaFailure>> for Outcome<A> {
     }
 }
 
-/// Why a replica took no part in an operation.
+/// Why a replica did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplicaFailure {

@@ -72,7 +72,8 @@ pub struct Replica<S> {
 
 impl<S: Store> Replica<S> {
     /// A replica over a store, with the default [`Limits`] and the system's
-    /// clock, named `"local"`.
+    /// clock, named `"local"`. Where one process has several, give them
+    /// [names](Self::with_name) to be told apart by.
     pub fn new(store: S) -> Self {
         Self {
             store,

@@ -14,7 +14,7 @@ mod report;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,7 +65,8 @@ pub const MAX_REPLICAS: usize = 64;
 ///
 /// Cloning is cheap, and all clones share one clock and one bound on
 /// background work. A call that does not complete at once needs a Tokio
-/// runtime with time enabled around it; without one it panics.
+/// runtime with time enabled around it; without one it panics where it has to
+/// wait, and gives up what would go on in the background.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -86,8 +87,8 @@ struct Inner<T, const N: usize> {
     clock: Clock,
     settings: Settings,
     background: Background<N>,
-    /// Which replica the next read asks first.
-    turn: AtomicUsize,
+    /// How many reads there were.
+    reads: AtomicU64,
 }
 
 struct Settings {
@@ -106,11 +107,16 @@ enum Repair {
 }
 
 impl<T, const N: usize> Inner<T, N> {
-    /// All replicas, each time beginning with another, so that reads which
+    /// All replicas, not always beginning with the same, so that reads which
     /// need not ask all of them come to each.
     fn in_turn(&self) -> impl Iterator<Item = usize> + use<T, N> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(N);
-        let first = first.unwrap_or(0);
+        // 2⁶⁴ by the golden ratio. Multiples of it are spread evenly, and in
+        // step with no pattern of reads: plain turns would lead reads of N
+        // keys round and round to the same replica for each key.
+        const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+        let read = self.reads.fetch_add(1, Ordering::Relaxed);
+        let first = (read.wrapping_mul(GOLDEN) >> 32) as usize;
+        let first = first.checked_rem(N).unwrap_or(0);
         (first..N).chain(0..first)
     }
 }
@@ -169,6 +175,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 
     /// Writes a value under a key, and returns when W replicas have acked.
     ///
+    /// Keys are copied from what is borrowed. Values are taken over, from a
+    /// `Vec<u8>`, a `String` or [`Bytes`], or are `'static`.
+    ///
     /// - **W-ALL.** The entry goes to all N replicas at once.
     /// - **W-QUORUM.** Only acks count.
     /// - **W-FINISH.** Stragglers are carried on in the background to their
@@ -179,7 +188,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// - **W-SUPERSEDED.** A put that learns of a greater entry from an ack
     ///   moves its clock past it and stamps again, so that it is greater than
     ///   all that was acknowledged before it began. Where it is superseded even
-    ///   then, by a write that overlaps with it, it is acknowledged, and the
+    ///   then, it is by a write that overlaps with it, or that had failed and
+    ///   takes effect late; it is acknowledged, and the
     ///   [receipt](WriteReceipt::superseded_by) says so.
     ///
     /// # Errors
@@ -216,8 +226,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///   decision included, is sent the greatest entry with its original
     ///   version: in the background, unless set otherwise.
     ///
-    /// Replicas are asked one after the other, each read beginning with
-    /// another, as long as they answer at once; as soon as one does not, all
+    /// Replicas are asked one after the other, beginning now with one and now
+    /// with another, as long as they answer at once; as soon as one does not, all
     /// others are asked together with it.
     ///
     /// # Errors
@@ -252,6 +262,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// in order.
     pub fn stats(&self) -> [ReplicaStats; N] {
         self.inner.background.stats()
+    }
+
+    /// How many operations are going on in the background now: decided ones
+    /// with calls under way, and those whose callers left before they were
+    /// decided.
+    pub fn background_tasks(&self) -> usize {
+        self.inner.background.tasks()
     }
 
     /// Waits until no background work is going on: stragglers, repairs, and
@@ -329,7 +346,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// may go on whose callers left before they were decided. 256 by default.
     ///
     /// So there are never more than `(N + 1) × max_background` background tasks,
-    /// each with at most N calls. A call beyond the bound is dropped when its
+    /// each with at most N calls, and each call holds its key and value until
+    /// it ends. A call beyond the bound is dropped when its
     /// operation is decided: it may or may not reach its replica, and is
     /// counted as [given up](ReplicaStats::given_up).
     #[must_use]
@@ -347,8 +365,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     }
 
     /// A read returns only once W replicas are known to hold what it returns,
-    /// so that reads never go back: a `get` that starts after another has
-    /// returned sees the same entry or a greater one. (The write-back of
+    /// so that such reads never go back: a `get` that starts after another
+    /// blocking one has returned sees the same entry or a greater one. (The write-back of
     /// Attiya, Bar-Noy and Dolev, *Sharing Memory Robustly in Message-Passing
     /// Systems*, 1995, section 3, done only where it is needed.)
     ///
@@ -401,7 +419,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
                 clock: Clock::over(self.wall, self.max_drift),
                 settings: self.settings,
                 background: Background::new(self.max_background),
-                turn: AtomicUsize::new(0),
+                reads: AtomicU64::new(0),
             }),
         }
     }
