@@ -36,7 +36,8 @@ pub struct Written {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
-    Acked(Version),
+    /// With its version, and with that of the greater entry an ack told of.
+    Acked(Version, Option<Version>),
     NotApplied,
     MaybeApplied,
     Superseded(Version),
@@ -114,7 +115,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Map for Coord
 
 fn acked<const N: usize>(receipt: &WriteReceipt<N>) -> Written {
     Written {
-        said: Said::Acked(receipt.version()),
+        said: Said::Acked(receipt.version(), receipt.superseded_by()),
         attempts: receipt.attempts(),
         parts: receipt.replicas().iter().map(merging).collect(),
     }

@@ -36,6 +36,7 @@ pub struct MutantClock {
     pub wall: Clock,
     pub given: AtomicU64,
     pub observed: AtomicU64,
+    pub lent: AtomicU64,
 }
 
 impl MutantClock {
@@ -181,7 +182,7 @@ fn is_failure(part: &Part) -> bool {
 #[async_trait]
 impl Map for Mutant {
     async fn write(&self, key: Key, value: Option<Bytes>) -> (Written, Settling) {
-        let w = self.quorums.w;
+        let Quorums { n, w, .. } = self.quorums;
         let mut bits = self.clock.tick();
         let mut earlier = false;
         let mut attempts = 1;
@@ -194,7 +195,7 @@ impl Map for Mutant {
             let value = value.clone();
             let (parts, mut calls) = self.send(&key, &Entry { version, value }).await;
             let may_be_seen = parts.iter().any(|part| match part {
-                Part::Applied => true,
+                Part::Applied | Part::Superseded(_) => true,
                 Part::Pending => !self.is(Bug::PendingNotApplied),
                 Part::Failed { may_have_applied } => *may_have_applied,
                 _ => false,
@@ -208,14 +209,17 @@ impl Map for Mutant {
                 self.clock.observe(by.timestamp, self.max_drift_millis());
             }
             let acked = parts.iter().filter(|part| part.is_ack()).count();
+            let may_come_after = attempts > 1 && 2 * w > n;
             let said = match by {
                 _ if acked < w && (may_be_seen || earlier) => Said::MaybeApplied,
                 _ if acked < w => Said::NotApplied,
-                Some(_) if self.is(Bug::SupersededIgnored) => Said::Acked(version),
-                Some(by) if attempts < self.settings.attempts => {
+                Some(_) if self.is(Bug::SupersededIgnored) => Said::Acked(version, by),
+                Some(by) if !may_come_after && attempts < self.settings.attempts => {
                     earlier |= may_be_seen && !self.is(Bug::EarlierForgotten);
                     attempts += 1;
-                    let lent = by.timestamp.to_bits() + 1;
+                    let lent = by.timestamp.to_bits()
+                        + 1
+                        + self.clock.lent.fetch_add(1, Ordering::Relaxed);
                     bits = match self.clock.observe(by.timestamp, self.max_drift_millis()) {
                         _ if self.is(Bug::RestampedEqual) => bits,
                         true => self.clock.tick(),
@@ -223,10 +227,12 @@ impl Map for Mutant {
                     };
                     continue;
                 }
-                Some(by) => Said::Superseded(by),
-                None => {
-                    self.clock.given.fetch_max(bits, Ordering::Relaxed);
-                    Said::Acked(version)
+                Some(by) if !may_come_after => Said::Superseded(by),
+                _ => {
+                    if 2 * w > n {
+                        self.clock.given.fetch_max(bits, Ordering::Relaxed);
+                    }
+                    Said::Acked(version, by)
                 }
             };
             let written = Written {
@@ -297,6 +303,7 @@ impl Map for Mutant {
                     wall: self.clock.wall.clone(),
                     given: AtomicU64::default(),
                     observed: AtomicU64::default(),
+                    lent: AtomicU64::default(),
                 },
                 ..*self
             };

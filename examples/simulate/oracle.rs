@@ -823,7 +823,7 @@ impl Oracle {
     pub fn wrote(&mut self, index: usize, written: &Written) {
         let client = self.ops[index].client;
         let (code, version) = match written.said {
-            Said::Acked(version) => (0, Some(version)),
+            Said::Acked(version, _) => (0, Some(version)),
             Said::NotApplied => (1, None),
             Said::MaybeApplied => (2, None),
             Said::Superseded(by) => (3, Some(by)),
@@ -872,7 +872,7 @@ impl Oracle {
         }
         self.check_writing_parts(index, &written.parts);
         match written.said {
-            Said::Acked(version) => {
+            Said::Acked(version, superseded_by) => {
                 self.counts.acknowledged += 1;
                 if version != stamp.version || acked < w || acks < w {
                     self.broken("W-QUORUM", || {
@@ -881,7 +881,7 @@ impl Oracle {
                         )
                     });
                 }
-                self.acknowledged(index, stamp, &written.parts);
+                self.acknowledged(index, stamp, superseded_by, &written.parts);
             }
             Said::NotApplied | Said::MaybeApplied => {
                 self.counts.failed += 1;
@@ -893,10 +893,9 @@ impl Oracle {
                 let refused = |part: &Part| {
                     matches!(
                         part,
-                        Part::Superseded(_)
-                            | Part::Failed {
-                                may_have_applied: false
-                            }
+                        Part::Failed {
+                            may_have_applied: false
+                        }
                     )
                 };
                 let nowhere = attempts == 1 && written.parts.iter().all(refused);
@@ -910,7 +909,9 @@ impl Oracle {
             }
             Said::Superseded(by) => {
                 self.counts.superseded += 1;
-                if acks < w || by < stamp.version || (attempts as u32) < settings.attempts {
+                let early = (attempts as u32) < settings.attempts;
+                let in_vain = 2 * w > n && attempts > 1;
+                if acks < w || by < stamp.version || early || in_vain {
                     self.broken("W-SUPERSEDED", || {
                         format!("#{index} {stamp} gave up after {attempts} attempts, {acks} acks")
                     });
@@ -922,14 +923,26 @@ impl Oracle {
         }
     }
 
-    fn acknowledged(&mut self, index: usize, stamp: Stamp, parts: &[Part]) {
+    fn acknowledged(
+        &mut self,
+        index: usize,
+        stamp: Stamp,
+        superseded_by: Option<Version>,
+        parts: &[Part],
+    ) {
         let Quorums { n, w, .. } = self.quorums;
         let op = &self.ops[index];
         let key = op.key;
         let coordinator = op.coordinator;
-        if parts.iter().any(|part| matches!(part, Part::Superseded(_))) {
+        let told = parts.iter().filter_map(|part| match part {
+            Part::Superseded(by) => Some(*by),
+            _ => None,
+        });
+        // Only what was stamped past all that was acknowledged before may be.
+        let may_be = 2 * w > n && op.stamps.len() > 1;
+        if told.max() != superseded_by || (superseded_by.is_some() && !may_be) {
             self.broken("W-SUPERSEDED", || {
-                format!("#{index} {stamp} is acknowledged, and was superseded")
+                format!("#{index} {stamp} is acknowledged, and superseded by {superseded_by:?}")
             });
         }
         if 2 * w > n
@@ -941,8 +954,10 @@ impl Oracle {
             });
         }
         let bits = stamp.version.timestamp.to_bits();
-        let state = &mut self.coordinators[coordinator];
-        state.must_exceed = state.must_exceed.max(bits);
+        if 2 * w > n {
+            let state = &mut self.coordinators[coordinator];
+            state.must_exceed = state.must_exceed.max(bits);
+        }
         let named = parts.iter().enumerate().filter(|(_, part)| part.is_ack());
         let holders = named
             .filter(|(replica, _)| self.replicas[*replica].holds[key] >= Some(stamp))

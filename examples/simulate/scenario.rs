@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Builder, Bytes, Coordinator, Entry, Limits, Replica, Request, Timestamp, Transport, Version,
-    WallClock, WriterId,
+    Bytes, Coordinator, CoordinatorBuilder, Entry, Limits, Replica, Request, Timestamp, Transport,
+    Version, WallClock, WriterId,
 };
 use kvquorum_mem::Link;
 use kvquorum_mem::sim::{self, Clock, Cluster, Random, Storm, World};
@@ -56,7 +56,7 @@ pub fn run(plan: Plan) -> std::io::Result<Run> {
 
 type Links<const N: usize> = [Arc<dyn Transport>; N];
 type Building<const N: usize, const W: usize, const R: usize> =
-    Builder<N, W, R, Arc<dyn Transport>>;
+    CoordinatorBuilder<N, W, R, Arc<dyn Transport>>;
 
 fn told(n: usize, w: usize, r: usize) -> Quorums {
     Quorums { n, w, r }
@@ -69,7 +69,7 @@ async fn choose_quorums(world: World, plan: Plan) -> Run {
                 world,
                 plan,
                 told($n, $w, $r),
-                Some(Builder::repair_blocking),
+                Some(CoordinatorBuilder::repair_blocking),
             )
             .await
         };
@@ -238,12 +238,8 @@ impl<const N: usize> Shop<N> {
         let build = move || {
             let builder = Coordinator::<N, W, R, _>::builder(planted.clone())
                 .time_limit(real.time_limit)
-                .attempts(
-                    real.attempts
-                        .try_into()
-                        .unwrap_or(std::num::NonZeroU32::MIN),
-                )
-                .background(real.background)
+                .max_attempts(real.attempts)
+                .max_background(real.background)
                 .max_drift(real.max_drift)
                 .writer(writer)
                 .wall_clock(wall.clone());
@@ -266,6 +262,7 @@ impl<const N: usize> Shop<N> {
                     wall: clock.clone(),
                     given: AtomicU64::new(0),
                     observed: AtomicU64::new(0),
+                    lent: AtomicU64::new(0),
                 },
             })
         } else if self.plan.bug == Some(Bug::NewClock) {

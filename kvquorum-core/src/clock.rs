@@ -69,11 +69,18 @@ pub(crate) fn whole_millis(duration: Duration) -> u64 {
 /// [`tick_past`](Self::tick_past) and [`confirm`](Self::confirm) let a clock
 /// that is itself behind catch up even so, once replicas have vouched for the
 /// later time.
+///
+/// A wall clock that steps far into the future takes the clock with it for good,
+/// as timestamps only rise: once it is set right, replicas refuse all that the
+/// clock stamps, until they have caught up. The way out is a new clock, and so a
+/// new coordinator.
 pub struct Clock {
     wall: Box<dyn WallClock>,
     max_drift_millis: u64,
     /// The bits of the greatest timestamp given out or observed.
     last: AtomicU64,
+    /// How many timestamps were lent.
+    lent: AtomicU64,
 }
 
 /// A clock has given out the last timestamp there is.
@@ -93,6 +100,7 @@ impl Clock {
             wall,
             max_drift_millis: whole_millis(max_drift),
             last: AtomicU64::new(0),
+            lent: AtomicU64::new(0),
         }
     }
 
@@ -113,15 +121,22 @@ impl Clock {
     /// A timestamp greater than `seen`, and than all that this clock gave out
     /// or observed before.
     ///
-    /// Where `seen` is too far ahead to be [observed](Self::observe), the next
+    /// Where `seen` is too far ahead to be [observed](Self::observe), a
     /// timestamp after `seen` is lent without moving the clock: should the
     /// replicas refuse it too, the clock still stands where it was.
-    /// [`confirm`](Self::confirm) it once they have admitted it.
+    /// [`confirm`](Self::confirm) it once they have admitted it. No timestamp
+    /// after the same `seen` is lent twice, and each is greater than the one
+    /// before.
     pub fn tick_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
         if self.observe(seen) {
             self.tick()
         } else {
-            seen.next().ok_or(ClockExhausted)
+            let earlier = self.lent.fetch_add(1, Ordering::Relaxed);
+            seen.to_bits()
+                .checked_add(1)
+                .and_then(|next| next.checked_add(earlier))
+                .map(Timestamp::from_bits)
+                .ok_or(ClockExhausted)
         }
     }
 

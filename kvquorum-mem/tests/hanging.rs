@@ -37,7 +37,7 @@ async fn a_replica_that_hangs_for_ever_costs_no_more_than_the_bound() {
     let links: [Link; 3] = ["a", "b", "c"].map(|name| network.node(name).link());
     links[2].hang();
     let coordinator: Coordinator<3, 2, 2, Link> =
-        Coordinator::builder(links).background(BOUND).build();
+        Coordinator::builder(links).max_background(BOUND).build();
 
     let given_up = Arc::new(AtomicU64::new(0));
     let most_tasks = Arc::new(AtomicU64::new(0));
