@@ -175,6 +175,15 @@ fn part(bug: Option<Bug>, answer: Option<Result<Response, bool>>) -> Part {
     Part::Failed { may_have_applied }
 }
 
+fn may_be_seen(bug: Option<Bug>, part: &Part) -> bool {
+    match part {
+        Part::Applied | Part::Superseded(_) => true,
+        Part::Pending => bug != Some(Bug::PendingNotApplied),
+        Part::Failed { may_have_applied } => *may_have_applied,
+        _ => false,
+    }
+}
+
 fn is_failure(part: &Part) -> bool {
     matches!(part, Part::Failed { .. })
 }
@@ -194,12 +203,7 @@ impl Map for Mutant {
             };
             let value = value.clone();
             let (parts, mut calls) = self.send(&key, &Entry { version, value }).await;
-            let may_be_seen = parts.iter().any(|part| match part {
-                Part::Applied | Part::Superseded(_) => true,
-                Part::Pending => !self.is(Bug::PendingNotApplied),
-                Part::Failed { may_have_applied } => *may_have_applied,
-                _ => false,
-            });
+            let seen = parts.iter().any(|part| may_be_seen(self.bug, part));
             let by = parts.iter().filter_map(|part| match part {
                 Part::Superseded(by) => Some(*by),
                 _ => None,
@@ -211,11 +215,11 @@ impl Map for Mutant {
             let acked = parts.iter().filter(|part| part.is_ack()).count();
             let may_come_after = attempts > 1 && 2 * w > n;
             let said = match by {
-                _ if acked < w && (may_be_seen || earlier) => Said::MaybeApplied,
+                _ if acked < w && (seen || earlier) => Said::MaybeApplied,
                 _ if acked < w => Said::NotApplied,
                 Some(_) if self.is(Bug::SupersededIgnored) => Said::Acked(version, by),
                 Some(by) if !may_come_after && attempts < self.settings.attempts => {
-                    earlier |= may_be_seen && !self.is(Bug::EarlierForgotten);
+                    earlier |= seen && !self.is(Bug::EarlierForgotten);
                     attempts += 1;
                     let lent = by.timestamp.to_bits()
                         + 1
@@ -244,6 +248,10 @@ impl Map for Mutant {
             let settling = async move {
                 while let Some((replica, answer)) = calls.next().await {
                     settled.parts[replica] = part(bug, answer);
+                }
+                let nowhere = !earlier && !settled.parts.iter().any(|part| may_be_seen(bug, part));
+                if settled.said == Said::MaybeApplied && nowhere {
+                    settled.said = Said::NotApplied;
                 }
                 settled
             };

@@ -24,7 +24,7 @@ use crate::trace::{Trace, Who};
 const TIMER_SLACK: u64 = 2_000;
 
 /// An entry, as the order of entries sees it: the values of a simulation are
-/// eight bytes, most significant first.
+/// eight bytes, most significant first, and tell the operation in reversed bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     pub version: Version,
@@ -67,7 +67,7 @@ impl std::fmt::Display for Stamp {
         if self.tombstone {
             write!(f, " (tombstone)")
         } else {
-            write!(f, " #{}", self.value)
+            write!(f, " #{}", self.value.reverse_bits())
         }
     }
 }
@@ -387,6 +387,11 @@ impl Oracle {
                 replica.synced.clone_from(&replica.holds);
             }
             Event::Crashed { node, survives } => self.crashed(node, survives),
+            Event::Blackout { survives } => {
+                for node in 0..self.quorums.n {
+                    self.crashed(node, survives);
+                }
+            }
             Event::ClockSet { clock, .. } => self.clock_stepped(clock),
             _ => {}
         }
@@ -558,7 +563,7 @@ impl Oracle {
         let own = key == op.key
             && match op.kind {
                 Kind::Delete => stamp.tombstone,
-                _ => stamp.value == op_index as u64,
+                _ => stamp.value.reverse_bits() == op_index as u64,
             };
         op.stamps.push(Stamped {
             stamp,

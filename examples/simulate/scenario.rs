@@ -124,12 +124,24 @@ impl Profile {
             &mut storm.isolation,
             &mut storm.hang,
             &mut storm.crash,
+            &mut storm.blackout,
             &mut storm.clock_step,
             &mut storm.clock_rate,
         ] {
             if random.percent(35) {
                 *weight = 0;
             }
+        }
+        match random.below(4) {
+            0 => {
+                // It is nodes that fail, and often.
+                (storm.loss, storm.cut, storm.isolation, storm.hang) = (0, 0, 0, 0);
+                for weight in [&mut storm.crash, &mut storm.blackout, &mut storm.restart] {
+                    *weight *= 5;
+                }
+            }
+            1 => (storm.crash, storm.blackout) = (0, 0),
+            _ => {}
         }
         let pick = |random: &mut Random, millis: &[u64]| {
             random.pick(millis).map_or(MS, |millis| MS * *millis as u32)
@@ -153,7 +165,7 @@ impl Profile {
             deletes: of(random, &[0, 10, 25]),
             gets: of(random, &[20, 40, 60]),
             leaving: of(random, &[0, 0, 10, 40]),
-            settling: of(random, &[0, 25]),
+            settling: of(random, &[0, 25, 60]),
             drift: pick(random, &[1_000, 60_000, 60_000, 100_000_000]),
         }
     }
@@ -350,7 +362,8 @@ async fn play<const N: usize, const W: usize, const R: usize>(
 
     // The weather when the day begins.
     let mut calm = profile.storm.clone();
-    (calm.crash, calm.hang, calm.cut, calm.isolation) = (0, 0, 0, 0);
+    (calm.crash, calm.blackout) = (0, 0);
+    (calm.hang, calm.cut, calm.isolation) = (0, 0, 0);
     for _ in 0..random.below(6 * N as u64) {
         if let Some(event) = calm.strike(cluster, &mut random) {
             shop.oracle.lock().event(event);
@@ -562,6 +575,8 @@ impl<const N: usize> Shop<N> {
     }
 }
 
+/// A value of the operation's own. Bits are reversed, so that the order of
+/// values is not that of operations.
 fn value(op: usize) -> Bytes {
-    Bytes::copy_from_slice(&(op as u64).to_be_bytes())
+    Bytes::copy_from_slice(&(op as u64).reverse_bits().to_be_bytes())
 }

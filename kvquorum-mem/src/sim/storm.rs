@@ -52,6 +52,8 @@ pub struct Storm {
 
     /// Weight: a node crashes.
     pub crash: u32,
+    /// Weight: all nodes crash at once, as when the power fails.
+    pub blackout: u32,
     /// Weight: a node that is down is started again.
     pub restart: u32,
     /// Weight: a node's disk is synced.
@@ -85,7 +87,8 @@ impl Default for Storm {
             hang: 2,
             reconnect: 6,
             crash: 2,
-            restart: 4,
+            blackout: 1,
+            restart: 6,
             sync: 3,
             all_survives: 6,
             synced_survives: 2,
@@ -163,6 +166,11 @@ pub enum Event {
         /// What is left of its data.
         survives: Survives,
     },
+    /// All nodes are down.
+    Blackout {
+        /// What is left of the data of each.
+        survives: Survives,
+    },
     /// A node is up.
     Restarted {
         /// The node.
@@ -205,6 +213,11 @@ impl Event {
             Self::Isolated { .. } => "isolation",
             Self::Hung { .. } => "hang",
             Self::Reconnected { .. } | Self::Rejoined { .. } => "reconnection",
+            Self::Blackout { survives } => match survives {
+                Survives::All => "blackout, all kept",
+                Survives::Synced => "blackout, tail lost",
+                Survives::Nothing => "blackout, all lost",
+            },
             Self::Crashed { survives, .. } => match survives {
                 Survives::All => "crash, all kept",
                 Survives::Synced => "crash, tail lost",
@@ -257,6 +270,7 @@ impl fmt::Display for Event {
             | Self::Crashed { node, .. }
             | Self::Restarted { node }
             | Self::Synced { node } => write!(f, " of node {node}"),
+            Self::Blackout { .. } => Ok(()),
             Self::ClockSet { clock, skew_millis } => {
                 write!(f, " of clock {clock}: {skew_millis:+} ms ahead")
             }
@@ -277,6 +291,7 @@ enum Kind {
     Hang,
     Reconnect,
     Crash,
+    Blackout,
     Restart,
     Sync,
     ClockStep,
@@ -315,6 +330,7 @@ impl Storm {
             (self.hang, Kind::Hang),
             (self.reconnect, Kind::Reconnect),
             (self.crash, Kind::Crash),
+            (self.blackout, Kind::Blackout),
             (self.restart, Kind::Restart),
             (self.sync, Kind::Sync),
             (self.clock_step, Kind::ClockStep),
@@ -322,6 +338,13 @@ impl Storm {
         ])?;
         match kind {
             Kind::Crash | Kind::Restart | Kind::Sync => self.strike_node(kind, cluster, random),
+            Kind::Blackout => {
+                let survives = self.draw_survival(random)?;
+                for machine in cluster.machines() {
+                    machine.crash(survives);
+                }
+                Some(Event::Blackout { survives })
+            }
             Kind::Isolation => {
                 let node = pick_index(N, random)?;
                 cluster.links_to(node, |link| link.cut());
@@ -436,11 +459,7 @@ impl Storm {
         let up = machine.node().is_up();
         match kind {
             Kind::Crash if up => {
-                let survives = random.weigh(&[
-                    (self.all_survives, Survives::All),
-                    (self.synced_survives, Survives::Synced),
-                    (self.nothing_survives, Survives::Nothing),
-                ])?;
+                let survives = self.draw_survival(random)?;
                 machine.crash(survives);
                 Some(Event::Crashed {
                     node: index,
@@ -457,6 +476,14 @@ impl Storm {
             }
             _ => None,
         }
+    }
+
+    fn draw_survival(&self, random: &mut Random) -> Option<Survives> {
+        random.weigh(&[
+            (self.all_survives, Survives::All),
+            (self.synced_survives, Survives::Synced),
+            (self.nothing_survives, Survives::Nothing),
+        ])
     }
 
     fn strike_clock<const N: usize, S: Store>(
