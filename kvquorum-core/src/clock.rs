@@ -74,6 +74,16 @@ pub struct Clock {
     max_drift_millis: u64,
     /// The bits of the greatest timestamp given out or observed.
     last: AtomicU64,
+    /// The bits of a greatest timestamp from before a restart that was too far
+    /// ahead to be observed, and of those lent past it since; 0 for none.
+    floor: AtomicU64,
+}
+
+/// A timestamp for a new entry.
+pub(crate) struct Stamp {
+    pub(crate) timestamp: Timestamp,
+    /// Whether it is past a floor that no replica has vouched for yet.
+    pub(crate) past_floor: bool,
 }
 
 /// A clock has given out the last timestamp there is.
@@ -93,6 +103,7 @@ impl Clock {
             wall,
             max_drift_millis: whole_millis(max_drift),
             last: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
         }
     }
 
@@ -123,6 +134,50 @@ impl Clock {
         } else {
             seen.next().ok_or(ClockExhausted)
         }
+    }
+
+    /// Has all later [stamps](Self::stamp) come after a timestamp from before a
+    /// restart.
+    pub(crate) fn resume_after(&self, stored: Timestamp) {
+        if !self.observe(stored) {
+            self.floor.fetch_max(stored.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// A timestamp past all before it and past the floor.
+    ///
+    /// As long as the floor is too far ahead to be [observed](Self::observe),
+    /// the clock stands still and timestamps past the floor are lent, as
+    /// [`tick_past`](Self::tick_past) does: [`confirm`](Self::confirm) one that
+    /// replicas have admitted, or [`forget_floor`](Self::forget_floor).
+    pub(crate) fn stamp(&self) -> Result<Stamp, ClockExhausted> {
+        let floor = Timestamp::from_bits(self.floor.load(Ordering::Relaxed));
+        if !self.observe(floor) {
+            // Each writes its own, so that no two entries share a version.
+            let lent = self
+                .floor
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |floor| {
+                    floor.checked_add(1)
+                });
+            if let Some(timestamp) = lent
+                .ok()
+                .and_then(|floor| Timestamp::from_bits(floor).next())
+            {
+                return Ok(Stamp {
+                    timestamp,
+                    past_floor: true,
+                });
+            }
+        }
+        Ok(Stamp {
+            timestamp: self.tick()?,
+            past_floor: false,
+        })
+    }
+
+    /// Takes the floor for the mistake of a clock that was once wrong.
+    pub(crate) fn forget_floor(&self) {
+        self.floor.store(0, Ordering::Relaxed);
     }
 
     /// Makes all later timestamps greater than `seen`, unless it is further
