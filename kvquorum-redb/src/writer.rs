@@ -205,10 +205,6 @@ impl Writer {
 
 /// Keeps the greater of two entries. Tells the answer, and whether the entry
 /// was written.
-#[expect(
-    clippy::type_complexity,
-    reason = "named parts would be told here only"
-)]
 fn merge(
     entries: &mut Table<'_, &'static [u8], &'static [u8]>,
     key: &Key,
