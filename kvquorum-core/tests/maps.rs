@@ -68,6 +68,15 @@ async fn json_is_stored_readably() {
 async fn keys_of_different_maps_never_collide() {
     let links = links();
     let coordinator = coordinator(&links);
+    // Under an encoding that puts no quotes around a string.
+    let plain = |name: &str, key: &str| {
+        let map = coordinator.map_with::<str, String, _>(name, Plain);
+        map.encode_key(key).unwrap()
+    };
+    assert_ne!(plain("a", "b/c"), plain("a/b", "c"));
+    assert_ne!(plain("a", "/c"), plain("a/", "c"));
+    assert_ne!(plain("a%2Fb", "c"), plain("a/b", "c"));
+
     let names = [
         "", "a", "a/", "a%2F", "a%252F", "a/\"b\"", "/", "//", "a/b", "\"", "é",
     ];

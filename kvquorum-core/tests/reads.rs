@@ -269,6 +269,9 @@ async fn r_repair_takes_late_answers_into_account() {
 async fn r_repair_off_repairs_nothing() {
     let links = links();
     plant_in(&links, [Some(entry(5, "v")), None, Some(entry(9, "v"))]).await;
+    // Two answer in time, one of them behind, and one is late and ahead.
+    links[0].set(Line::Slow(SLOW / 2));
+    links[1].set(Line::Slow(SLOW / 2));
     links[2].set(Line::Slow(SLOW));
     let coordinator = Three::<2, 2>::builder(links.clone()).repair_off().build();
     coordinator.get("k").await.unwrap();
@@ -276,6 +279,26 @@ async fn r_repair_off_repairs_nothing() {
     assert_eq!(links[1].store().entry("k"), None);
     assert!(links.iter().all(|link| merges_sent(link).is_empty()));
     assert_eq!(links[2].dropped(), 0);
+}
+
+/// R-REPAIR. Bug: a repair that begins late is ended by the time limit of a
+/// call that began before it.
+#[tokio::test(start_paused = true)]
+async fn r_repair_each_call_has_a_time_limit_of_its_own() {
+    let links = links();
+    plant_in(&links, [Some(entry(5, "v")), Some(entry(4, "v")), None]).await;
+    links[0].set(Line::Slow(Duration::from_millis(1)));
+    links[1].set_gets(Line::Slow(Duration::from_millis(500)));
+    links[1].set_merges(Line::Slow(Duration::from_millis(900)));
+    links[2].set(Line::Hangs);
+    let coordinator = coordinator::<1>(&links);
+    let start = Instant::now();
+    coordinator.get("k").await.unwrap();
+    // The read of replica 2 is given up after 2 s, while the repair of replica
+    // 1 lasts from 1 s to 2.8 s.
+    within_an_hour(coordinator.drain()).await;
+    assert_eq!(start.elapsed(), Duration::from_millis(2800));
+    assert_eq!(coordinator.stats()[1].repaired, 1);
 }
 
 /// R-REPAIR blocking. Bug: the read returns before W replicas hold what it
@@ -421,6 +444,29 @@ async fn c_monotonic_versions_read_are_observed() {
     let receipt = coordinator.put("k", "v").await.unwrap();
     assert_eq!(receipt.attempts(), 1);
     assert!(receipt.version() > ahead().unwrap().version);
+}
+
+/// C-MONOTONIC. Bug: what came after the decision is not observed: a late
+/// answer to a read, and the late ack of a write.
+#[tokio::test(start_paused = true)]
+async fn c_monotonic_late_versions_are_observed() {
+    for late in ["read", "write"] {
+        let links = links();
+        plant(&links[2], "k", entry(NOON + 10_000, "ahead")).await;
+        links[2].set(Line::Slow(SLOW));
+        let coordinator = coordinator::<1>(&links);
+        if late == "read" {
+            links[0].set(Line::Slow(SLOW / 2));
+            links[1].set(Line::Slow(SLOW / 2));
+            assert_eq!(coordinator.get("k").await.unwrap(), None);
+        } else {
+            coordinator.put("k", "v").await.unwrap();
+        }
+        within_an_hour(coordinator.drain()).await;
+        let receipt = coordinator.put("k", "v").await.unwrap();
+        assert_eq!(receipt.attempts(), 1, "after a late {late}");
+        assert!(receipt.version().timestamp.millis() >= NOON + 10_000);
+    }
 }
 
 /// Replicas converge: after a loss of data, enough reads of every key bring
