@@ -570,3 +570,27 @@ async fn a_seed_means_the_same_in_every_version() {
     ];
     assert_eq!(seen, expected);
 }
+
+/// Catches waiters that are woken in a random order: the order of arrival would
+/// differ from run to run. Twelve calls could come in order by chance, but not
+/// in each of twenty rounds.
+#[tokio::test(start_paused = true)]
+async fn what_a_link_held_back_arrives_in_the_order_it_was_sent() {
+    for _ in 0..20 {
+        let (node, link) = pair();
+        link.hang();
+        let arrived = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        for timestamp in 1..=12 {
+            let (link, arrived) = (link.clone(), arrived.clone());
+            tokio::spawn(async move {
+                link.call(merge(timestamp)).await.unwrap();
+                arrived.lock().unwrap().push(timestamp);
+            });
+        }
+        sleep(MS).await;
+        link.reconnect();
+        sleep(MS).await;
+        assert_eq!(*arrived.lock().unwrap(), (1..=12).collect::<Vec<_>>());
+        assert_eq!(stored(&node).await, Some(12));
+    }
+}
