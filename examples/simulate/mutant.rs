@@ -238,7 +238,7 @@ impl Map for Mutant {
                 attempts,
                 parts,
             };
-            let (mut settled, bug) = (written.clone(), self.bug);
+            let mut settled = written.clone();
             let settling = async move {
                 while let Some((replica, answer)) = calls.next().await {
                     settled.parts[replica] = part(answer);
