@@ -148,7 +148,7 @@ impl Mutant {
         }
         let mut parts = vec![Part::Pending; n];
         while let Some((replica, answer)) = calls.next().await {
-            parts[replica] = part(self.bug, answer);
+            parts[replica] = part(answer);
             let acked = parts.iter().filter(|part| part.is_ack()).count();
             let failed = parts.iter().filter(|part| is_failure(part)).count();
             let out_of_reach = failed > n - w || (failed > 0 && self.is(Bug::FailsAtFirst));
@@ -161,13 +161,11 @@ impl Mutant {
     }
 }
 
-fn part(bug: Option<Bug>, answer: Option<Result<Response, bool>>) -> Part {
+fn part(answer: Option<Result<Response, bool>>) -> Part {
     let may_have_applied = match answer {
         Some(Ok(Response::Merged(Merged::Applied))) => return Part::Applied,
         Some(Ok(Response::Merged(Merged::Superseded { by }))) => return Part::Superseded(by),
-        Some(Ok(Response::Refused(refusal))) => {
-            !refusal.is_final() && bug != Some(Bug::RefusalIsFinal)
-        }
+        Some(Ok(Response::Refused(_))) => false,
         Some(Ok(_)) => true,
         Some(Err(may_have_applied)) => may_have_applied,
         None => true,
@@ -244,10 +242,10 @@ impl Map for Mutant {
                 attempts,
                 parts,
             };
-            let (mut settled, bug) = (written.clone(), self.bug);
+            let mut settled = written.clone();
             let settling = async move {
                 while let Some((replica, answer)) = calls.next().await {
-                    settled.parts[replica] = part(bug, answer);
+                    settled.parts[replica] = part(answer);
                 }
                 let nowhere = !earlier && !settled.parts.iter().any(|part| may_be_seen(bug, part));
                 if settled.said == Said::MaybeApplied && nowhere {

@@ -90,7 +90,6 @@ bugs! {
     EqualIgnored: "a clock ignores an observed time that equals its own",
     PendingNotApplied: "a write that is under way is called not applied",
     EarlierForgotten: "earlier attempts are forgotten when a write is called not applied",
-    RefusalIsFinal: "an entry from the future is called not applied once it was refused",
     DropCancels: "a dropped future cancels the calls",
     StragglersCancelled: "stragglers are cancelled",
     BlockingReturnsEarly: "a read that repairs first returns early",

@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Output;
 
 use nix::sys::signal::Signal;
-use support::{Process, client, example, read, three_nodes, write};
+use support::{Node, Process, client, example, read, three_nodes, write};
 
 /// A client that succeeds: its output.
 fn succeeds(output: Output) -> String {
@@ -107,7 +107,8 @@ fn numbers_and_nodes_that_make_no_sense_are_usage_errors() {
 fn a_node_names_a_port_in_use() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let mut node = Process::start(example("three-node").args(["node", "--port", &port]));
+    let mut node =
+        Process::start(example("three-node").args(["node", "--memory", "--port", &port]));
     let (status, _, stderr) = node.end();
     assert_eq!(status.code(), Some(1));
     assert_eq!(stderr, format!("error: port {port} is in use\n"));
@@ -116,7 +117,8 @@ fn a_node_names_a_port_in_use() {
 #[test]
 fn a_node_ends_gracefully_when_asked() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let mut process = Process::start(example("three-node").args(["node", "--port", "0"]));
+        let mut process =
+            Process::start(example("three-node").args(["node", "--memory", "--port", "0"]));
         let address = process.line();
         let address = address.strip_prefix("A replica in memory, on http://");
         // Neither holds anything up, nor ends it by itself.
@@ -131,4 +133,64 @@ fn a_node_ends_gracefully_when_asked() {
             "{stdout}"
         );
     }
+}
+
+/// A node started again on its directory still holds what it had acked, and one
+/// that keeps it in memory does not.
+#[test]
+fn a_killed_node_comes_back_with_its_data() {
+    let data = tempfile::tempdir().unwrap();
+    let directory = data.path().join("node");
+    let mut node = any_node(|port| Node::try_start_in(port, &directory));
+    write(node.port, "tea", "\"green\"", 1);
+    for round in 2..5 {
+        node.kill();
+        node = any_node(|port| Node::try_start_in(port, &directory));
+        let held = read(node.port, "tea");
+        assert_eq!(
+            held,
+            format!("{{\"value\":\"green\",\"timestamp\":{}}}", round - 1)
+        );
+        write(node.port, "tea", "\"green\"", round);
+    }
+    let mut second = example("three-node");
+    let second = second
+        .args(["node", "--port", "0", "--data"])
+        .arg(&directory);
+    let error = fails(second.output().unwrap(), 1);
+    let held = format!("error: {} is held by another store\n", directory.display());
+    assert_eq!(error, held);
+
+    let mut node = any_node(Node::try_start);
+    write(node.port, "tea", "\"green\"", 1);
+    node.kill();
+    let node = any_node(Node::try_start);
+    assert_eq!(read(node.port, "tea"), "null");
+}
+
+/// A node on some free port.
+fn any_node(start: impl Fn(u16) -> Option<Node>) -> Node {
+    let node = (0..10).find_map(|_| start(support::free_base_port()));
+    node.unwrap_or_else(|| panic!("no port stayed free"))
+}
+
+#[test]
+fn a_node_keeps_its_data_in_a_directory_of_its_port() {
+    let data = tempfile::tempdir().unwrap();
+    let port = support::free_base_port().to_string();
+    let mut command = example("three-node");
+    let command = command.current_dir(data.path());
+    let mut node = Process::start(command.args(["node", "--port", &port]));
+    let said = node.line();
+    let expected = format!("A replica in three-node-data/{port}, on http://127.0.0.1:{port}");
+    assert_eq!(said, expected);
+    node.send(Signal::SIGTERM);
+    node.end();
+    assert!(data.path().join("three-node-data").join(&port).is_dir());
+    let mut command = example("three-node");
+    let error = fails(command.args(["node", "--port", "0"]).output().unwrap(), 1);
+    assert!(error.contains("needs --data or --memory"), "{error}");
+    let mut command = example("three-node");
+    let both = ["node", "--port", "0", "--memory", "--data", "d"];
+    fails(command.args(both).output().unwrap(), 2);
 }

@@ -4,11 +4,13 @@ use std::env;
 use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use kvquorum_core::{Key, Request, Response, Transport};
-use kvquorum_http::{AddressError, HttpTransport};
+use kvquorum_http::HttpTransport;
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
@@ -20,11 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Cluster {
     pub(crate) nodes: [Node; 3],
+    /// Goes with the cluster.
+    data: TempDir,
 }
 
 pub(crate) struct Node {
     pub(crate) number: u16,
     port: u16,
+    data: PathBuf,
     link: HttpTransport,
     process: Option<Process>,
 }
@@ -38,20 +43,23 @@ struct Process {
 
 impl Cluster {
     /// Three nodes, not yet started, on this port and the next two.
-    pub(crate) fn new(base_port: u16) -> Result<Self, AddressError> {
+    pub(crate) fn new(base_port: u16) -> Result<Self, Box<dyn Error>> {
+        let data = tempfile::Builder::new().prefix("three-node-").tempdir()?;
         let node = |number: u16| {
             let port = base_port.saturating_add(number).saturating_sub(1);
             let link =
                 HttpTransport::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string());
-            Ok(Node {
+            Ok::<_, Box<dyn Error>>(Node {
                 number,
                 port,
+                data: data.path().join(number.to_string()),
                 link: link?,
                 process: None,
             })
         };
         Ok(Self {
             nodes: [node(1)?, node(2)?, node(3)?],
+            data,
         })
     }
 
@@ -71,6 +79,8 @@ impl Cluster {
             // One that cannot be killed has ended already.
             let _ = node.kill().await;
         }
+        // What is left of it is the system's to clear away.
+        let _ = self.data.close();
     }
 }
 
@@ -80,6 +90,8 @@ impl Node {
         let mut child = Command::new(env::current_exe()?)
             .args(["node", "--while-stdin-is-open", "--port"])
             .arg(self.port.to_string())
+            .arg("--data")
+            .arg(&self.data)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

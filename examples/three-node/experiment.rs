@@ -77,7 +77,7 @@ async fn tell(cluster: &mut Cluster, story: &mut Story) -> Told {
     fail_to_write(cluster, story, &three, tea).await?;
     let juice = write_to_two(cluster, story, &two).await?;
     read_from_two(cluster, story, &two, juice).await?;
-    restart(cluster, story, juice).await?;
+    restart(cluster, story, tea, juice).await?;
     repair(cluster, story, &two, juice).await?;
     disagree(cluster, story, &two).await?;
     delete(cluster, story, &two).await
@@ -135,7 +135,10 @@ async fn kill(cluster: &mut Cluster, story: &mut Story, tea: Version) -> Told {
     story.heading("Node 3 is killed")?;
     let [_, _, node] = &mut cluster.nodes;
     node.kill().await?;
-    story.say("With SIGKILL: it has no time to say good-bye, or to save anything.")?;
+    story.say(
+        "With SIGKILL: it has no time to say good-bye, or to save anything. What it has acked \
+         is on its disk.",
+    )?;
     let held = cluster.held(KEY).await;
     story.table(holding(&held))?;
     let version = check_held(&held, ["\"tea\"", "\"tea\"", "no answer"])?;
@@ -246,15 +249,21 @@ async fn read_from_two(
     )
 }
 
-async fn restart(cluster: &mut Cluster, story: &mut Story, juice: Version) -> Told {
-    story.heading("Node 3 comes back, empty")?;
+async fn restart(cluster: &mut Cluster, story: &mut Story, tea: Version, juice: Version) -> Told {
+    story.heading("Node 3 comes back, with its data")?;
     let [_, _, node] = &mut cluster.nodes;
     node.start().await?;
-    story.say("What it held was in memory, and what it missed it does not know of:")?;
+    story.say("What it had acked it still holds, and what it missed it does not know of:")?;
     let held = cluster.held(KEY).await;
     story.table(holding(&held))?;
-    let version = check_held(&held, ["\"juice\"", "\"juice\"", "nothing"])?;
-    check("version held", version, Some(juice))
+    let values = held.each_ref().map(Held::value);
+    check(
+        "replicas hold",
+        values,
+        ["\"juice\"", "\"juice\"", "\"tea\""],
+    )?;
+    let versions = held.each_ref().map(Held::version);
+    check("versions", versions, [Some(juice), Some(juice), Some(tea)])
 }
 
 async fn repair(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>, juice: Version) -> Told {
@@ -270,7 +279,7 @@ async fn repair(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>, juice
     }
     story.say(
         "get(\"drink\") with R=2 returns \"juice\", whichever two answer first. In the \
-         background it sends the entry, under its version, to whoever lacked it:",
+         background it sends the entry, under its version, to whoever is behind:",
     )?;
     let held = cluster.held(KEY).await;
     let [values, versions] = holding(&held);

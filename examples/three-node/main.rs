@@ -33,7 +33,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs one node in the foreground until Ctrl-C, its replica in memory
+    /// Runs one node in the foreground until Ctrl-C
     Node(node::Arguments),
     /// Writes a value under a key
     Put {

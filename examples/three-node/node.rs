@@ -1,13 +1,15 @@
-//! One node: a replica in memory, served over HTTP.
+//! One node: a replica on disk or in memory, served over HTTP.
 
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::thread;
 
-use kvquorum_core::Replica;
+use kvquorum_core::{Replica, Store};
 use kvquorum_http::Server;
 use kvquorum_mem::MemStore;
+use kvquorum_redb::RedbStore;
 use tokio::sync::oneshot;
 
 use crate::signals::interrupted;
@@ -18,6 +20,15 @@ pub(crate) struct Arguments {
     #[arg(long)]
     port: u16,
 
+    /// The directory that holds the replica, and is created where it is
+    /// missing; three-node-data/PORT by default
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Keep the replica in memory: what it holds ends with the node
+    #[arg(long, conflicts_with = "data")]
+    memory: bool,
+
     /// End as soon as stdin is closed
     #[arg(long, hide = true)]
     while_stdin_is_open: bool,
@@ -26,12 +37,27 @@ pub(crate) struct Arguments {
 /// Serves until it is asked to end. The first line on stdout says that it
 /// listens.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    if arguments.memory {
+        return serve(arguments, MemStore::new(), "in memory").await;
+    }
+    let directory = match &arguments.data {
+        Some(directory) => directory.clone(),
+        None if arguments.port == 0 => {
+            return Err("a node on any free port needs --data or --memory".into());
+        }
+        None => PathBuf::from("three-node-data").join(arguments.port.to_string()),
+    };
+    let store = RedbStore::open(&directory).await?;
+    serve(arguments, store, &format!("in {}", directory.display())).await
+}
+
+async fn serve(arguments: Arguments, store: impl Store, place: &str) -> Result<(), Box<dyn Error>> {
     // Listened for before anybody is told that the node is there: whoever
     // reads so may send a signal at once.
     let interrupted = interrupted();
     tokio::pin!(interrupted);
     let port = arguments.port;
-    let replica = Replica::new(MemStore::new());
+    let replica = Replica::new(store);
     let server = tokio::select! {
         biased;
         ended = &mut interrupted => return Ok(ended?),
@@ -44,7 +70,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let url = format!("http://{}", server.local_addr());
     writeln!(
         io::stdout(),
-        "A replica in memory, on {url}\n\n  \
+        "A replica {place}, on {url}\n\n  \
          curl -d '{{\"key\": \"tea\", \"value\": \"green\", \"timestamp\": 1700000000000}}' {url}/write\n  \
          curl {url}/read/tea\n\n\
          Ctrl-C ends it."

@@ -81,6 +81,16 @@ pub struct Clock {
     last: AtomicU64,
     /// How many timestamps were lent.
     lent: AtomicU64,
+    /// The bits of a greatest timestamp from before a restart that was too far
+    /// ahead to be observed, and of those lent past it since; 0 for none.
+    floor: AtomicU64,
+}
+
+/// A timestamp for a new entry.
+pub(crate) struct Stamp {
+    pub(crate) timestamp: Timestamp,
+    /// Whether it is past a floor that no replica has vouched for yet.
+    pub(crate) past_floor: bool,
 }
 
 /// A clock has given out the last timestamp there is.
@@ -101,6 +111,7 @@ impl Clock {
             max_drift_millis: whole_millis(max_drift),
             last: AtomicU64::new(0),
             lent: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
         }
     }
 
@@ -131,13 +142,64 @@ impl Clock {
         if self.observe(seen) {
             self.tick()
         } else {
-            let earlier = self.lent.fetch_add(1, Ordering::Relaxed);
-            seen.to_bits()
-                .checked_add(1)
-                .and_then(|next| next.checked_add(earlier))
-                .map(Timestamp::from_bits)
-                .ok_or(ClockExhausted)
+            self.lend_past(seen)
         }
+    }
+
+    /// A timestamp past `seen`, and past all that were lent so before.
+    fn lend_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
+        let past_floor = |floor: u64| match floor {
+            0 => None,
+            floor => floor.max(seen.to_bits()).checked_add(1),
+        };
+        let lent = match self
+            .floor
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, past_floor)
+        {
+            Ok(floor) => past_floor(floor),
+            // Without a floor, one key's far future is none of another's.
+            Err(_) => {
+                let earlier = self.lent.fetch_add(1, Ordering::Relaxed);
+                let next = seen.to_bits().checked_add(1);
+                next.and_then(|next| next.checked_add(earlier))
+            }
+        };
+        lent.map(Timestamp::from_bits).ok_or(ClockExhausted)
+    }
+
+    /// Has all later [stamps](Self::stamp) come after a timestamp from before a
+    /// restart.
+    pub(crate) fn resume_after(&self, stored: Timestamp) {
+        if !self.observe(stored) {
+            self.floor.fetch_max(stored.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// A timestamp past all before it and past the floor.
+    ///
+    /// As long as the floor is too far ahead to be [observed](Self::observe),
+    /// the clock stands still and timestamps past the floor are lent, as
+    /// [`tick_past`](Self::tick_past) does: [`confirm`](Self::confirm) one that
+    /// replicas have admitted, or [`forget_floor`](Self::forget_floor).
+    pub(crate) fn stamp(&self) -> Result<Stamp, ClockExhausted> {
+        let floor = Timestamp::from_bits(self.floor.load(Ordering::Relaxed));
+        if !self.observe(floor)
+            && let Ok(timestamp) = self.lend_past(floor)
+        {
+            return Ok(Stamp {
+                timestamp,
+                past_floor: true,
+            });
+        }
+        Ok(Stamp {
+            timestamp: self.tick()?,
+            past_floor: false,
+        })
+    }
+
+    /// Takes the floor for the mistake of a clock that was once wrong.
+    pub(crate) fn forget_floor(&self) {
+        self.floor.store(0, Ordering::Relaxed);
     }
 
     /// Makes all later timestamps greater than `seen`, unless it is further

@@ -58,7 +58,7 @@ pub enum ReplicaFailure {
     /// The call brought back no response.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The replica did not admit the request, and has changed nothing by then.
+    /// The replica did not admit the request, and has changed nothing.
     #[error("the replica refused")]
     Refused(#[source] Refusal),
     /// The call took longer than the coordinator's time limit. What it carried
@@ -81,7 +81,7 @@ impl ReplicaFailure {
     pub fn may_have_applied(&self) -> bool {
         match self {
             Self::Transport(error) => error.may_have_applied(),
-            Self::Refused(refusal) => !refusal.is_final(),
+            Self::Refused(_) => false,
             Self::TimedOut(_) | Self::GivenUp | Self::Mismatched => true,
         }
     }

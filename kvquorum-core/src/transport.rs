@@ -87,15 +87,6 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
-    /// Whether the same request is refused whenever it comes. Where it is not,
-    /// a network that delivers it once more may yet have it stored: as time
-    /// goes on, an entry from the future is no longer one.
-    pub fn is_final(&self) -> bool {
-        !matches!(self, Self::TooFarAhead { .. })
-    }
-}
-
 /// A link to ONE replica: carries a request there and the response back.
 ///
 /// It is dyn-compatible, so that one coordinator can reach replicas in

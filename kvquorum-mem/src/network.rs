@@ -151,7 +151,7 @@ impl<S: Store> Node<S> {
                 faults: Faults::default(),
                 random,
             }),
-            hung: AtomicBool::new(false),
+            hangs: AtomicU64::new(0),
             released: Notify::new(),
         }))
     }
@@ -417,7 +417,9 @@ struct LinkState<S> {
     /// Whether any fault is set: all that a call over a sound link looks at.
     faulty: AtomicBool,
     inner: Mutex<Inner>,
-    hung: AtomicBool,
+    /// Counts how often the link began to hang and ceased to: odd while it
+    /// hangs.
+    hangs: AtomicU64,
     /// Wakes those that are held up in the order in which they came: tokio's
     /// `watch` wakes them in a random one.
     released: Notify,
@@ -463,7 +465,8 @@ impl<S: Store> Link<S> {
     }
 
     /// Delivers requests twice with this probability, from 0 to 1; the second
-    /// time so long after the first. The caller gets the first answer.
+    /// time so long after the first. The caller gets the first answer; what was
+    /// refused is not delivered again.
     ///
     /// This is how an old entry comes back to a replica that has seen newer
     /// ones.
@@ -496,9 +499,11 @@ impl<S: Store> Link<S> {
     /// still for a while: a request whose caller has left meanwhile arrives
     /// when the link is healed.
     pub fn hang(&self) {
-        let _inner = self.inner();
-        self.0.hung.store(true, Ordering::Release);
-        self.0.faulty.store(true, Ordering::Release);
+        let inner = self.inner();
+        if !self.is_hung() {
+            self.0.hangs.fetch_add(1, Ordering::AcqRel);
+        }
+        self.look_at(&inner);
     }
 
     /// Undoes [`cut`](Self::cut) and [`hang`](Self::hang), and leaves latency,
@@ -509,6 +514,7 @@ impl<S: Store> Link<S> {
         inner.faults.request.cut = false;
         inner.faults.response.cut = false;
         self.release();
+        self.look_at(&inner);
     }
 
     /// Takes all faults away. What was held back goes on; what was lost stays
@@ -516,14 +522,21 @@ impl<S: Store> Link<S> {
     pub fn heal(&self) {
         let mut inner = self.inner();
         inner.faults = Faults::default();
-        self.0.faulty.store(false, Ordering::Release);
         self.release();
+        self.look_at(&inner);
     }
 
     fn set(&self, change: impl FnOnce(&mut Faults)) {
         let mut inner = self.inner();
         change(&mut inner.faults);
-        self.0.faulty.store(true, Ordering::Release);
+        self.look_at(&inner);
+    }
+
+    /// Notes whether any fault is set: a link that was reconnected, or whose
+    /// loss was set to nothing, is as sound as a new one.
+    fn look_at(&self, inner: &Inner) {
+        let faulty = inner.faults != Faults::default() || self.is_hung();
+        self.0.faulty.store(faulty, Ordering::Release);
     }
 
     /// Faults and randomness are whole between any two statements, so that
@@ -532,17 +545,26 @@ impl<S: Store> Link<S> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn release(&self) {
-        self.0.hung.store(false, Ordering::Release);
-        self.0.released.notify_waiters();
+    fn is_hung(&self) -> bool {
+        !self.0.hangs.load(Ordering::Acquire).is_multiple_of(2)
     }
 
-    /// Lets a message through: at once, unless the link hangs.
+    /// Lets all that is held back go on. Callers hold the lock.
+    fn release(&self) {
+        if self.is_hung() {
+            self.0.hangs.fetch_add(1, Ordering::AcqRel);
+            self.0.released.notify_waiters();
+        }
+    }
+
+    /// Lets a message through: at once, unless the link hangs. What is held back
+    /// by one hang goes on when that one ends, whatever comes next.
     async fn released(&self) {
-        loop {
-            // Before the look at the flag, so that no wake is missed.
+        let came = self.0.hangs.load(Ordering::Acquire);
+        while !came.is_multiple_of(2) {
+            // Before the look at the count, so that no wake is missed.
             let released = self.0.released.notified();
-            if !self.0.hung.load(Ordering::Acquire) {
+            if self.0.hangs.load(Ordering::Acquire) != came {
                 return;
             }
             released.await;
@@ -587,15 +609,22 @@ impl<S: Store> Link<S> {
         self.released().await;
         wait(latency).await;
         let life = connected?;
-        if let Some(after) = again {
-            let (node, request) = (self.node().clone(), request.clone());
+        let Some(after) = again else {
+            return self.node().arrive(request, life).await;
+        };
+        let answer = self.node().arrive(request.clone(), life).await;
+        // To report a refusal is to promise that nothing is stored, later
+        // neither: a transport that may deliver twice would have to keep back
+        // either the refusal or the second delivery.
+        if !matches!(answer, Ok(Response::Refused(_))) {
+            let node = self.node().clone();
             self.node().0.network.stray(async move {
                 wait(after).await;
                 // Whoever asked has got the first answer.
                 drop(node.arrive(request, life).await);
             });
         }
-        self.node().arrive(request, life).await
+        answer
     }
 }
 
@@ -657,7 +686,7 @@ impl<S: Store> fmt::Debug for Link<S> {
         f.debug_struct("Link")
             .field("node", &self.name())
             .field("faults", &self.inner().faults)
-            .field("hung", &self.0.hung.load(Ordering::Acquire))
+            .field("hung", &self.is_hung())
             .finish()
     }
 }

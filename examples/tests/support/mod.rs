@@ -16,7 +16,7 @@ use std::env;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::thread::sleep;
@@ -149,13 +149,24 @@ pub struct Node {
 impl Node {
     /// Starts a node; `None` where it does not listen.
     pub fn try_start(port: u16) -> Option<Self> {
+        Self::try_start_with(port, &["--memory"], "in memory")
+    }
+
+    /// Starts a node whose replica is on disk; `None` where it does not listen.
+    pub fn try_start_in(port: u16, data: &Path) -> Option<Self> {
+        let data = data.to_str().unwrap();
+        Self::try_start_with(port, &["--data", data], &format!("in {data}"))
+    }
+
+    fn try_start_with(port: u16, arguments: &[&str], place: &str) -> Option<Self> {
         let mut command = example("three-node");
         let mut process = Process::start(
             command
                 .args(["node", "--while-stdin-is-open", "--port"])
-                .arg(port.to_string()),
+                .arg(port.to_string())
+                .args(arguments),
         );
-        let listens = process.line() == format!("A replica in memory, on http://127.0.0.1:{port}");
+        let listens = process.line() == format!("A replica {place}, on http://127.0.0.1:{port}");
         listens.then_some(Self { port, process })
     }
 

@@ -25,7 +25,7 @@ pub use report::{
 };
 
 use crate::clock::{Clock, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
-use crate::entry::{Key, WriterId};
+use crate::entry::{Key, Timestamp, WriterId};
 use crate::transport::Transport;
 use background::Background;
 
@@ -163,6 +163,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             transports,
             wall: Box::new(SystemClock),
             max_drift: DEFAULT_MAX_DRIFT,
+            not_before: Timestamp::MIN,
             max_background: 256,
             settings: Settings {
                 writer: WriterId::random(),
@@ -313,6 +314,7 @@ pub struct CoordinatorBuilder<const N: usize, const W: usize, const R: usize, T>
     transports: [T; N],
     wall: Box<dyn WallClock>,
     max_drift: Duration,
+    not_before: Timestamp,
     max_background: usize,
     settings: Settings,
 }
@@ -411,12 +413,29 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
         self
     }
 
+    /// Entries are stamped after this timestamp: the greatest that a durable
+    /// store holds, so that a wall clock that was set back between two runs of
+    /// a process does not stamp below what the first has written.
+    ///
+    /// One beyond [`max_drift`](Self::max_drift) is taken on trust only: should
+    /// replicas refuse the first entry that is stamped after it as too far
+    /// ahead (rule C-DRIFT), and the write fail for it, then it was a mistake
+    /// of a clock that was once wrong, and is forgotten. That write is stamped
+    /// again by the wall clock, within its [`max_attempts`](Self::max_attempts).
+    #[must_use]
+    pub fn not_before(mut self, timestamp: Timestamp) -> Self {
+        self.not_before = timestamp;
+        self
+    }
+
     /// The coordinator.
     pub fn build(self) -> Coordinator<N, W, R, T> {
+        let clock = Clock::over(self.wall, self.max_drift);
+        clock.resume_after(self.not_before);
         Coordinator {
             inner: Arc::new(Inner {
                 transports: self.transports,
-                clock: Clock::over(self.wall, self.max_drift),
+                clock,
                 settings: self.settings,
                 background: Background::new(self.max_background),
                 reads: AtomicU64::new(0),

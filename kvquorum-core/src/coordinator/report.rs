@@ -342,20 +342,19 @@ fn write_with_causes(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Resu
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Every replica refused the entry [for good](crate::Refusal::is_final) or
-    /// was not reached. It will never be seen, and the write can safely be done
-    /// again, or something else written instead.
+    /// Every replica refused the entry or was not reached. It will never be
+    /// seen, and the write can safely be done again, or something else
+    /// written instead.
+    ///
+    /// Where replicas refuse all writes because they are stamped
+    /// [too far ahead](crate::Refusal::TooFarAhead), this coordinator's
+    /// [clock](crate::Clock) was carried into the future.
     #[error("the write failed and was not applied: {0}")]
     NotApplied(Box<WriteReport>),
     /// Too few replicas acked, and the entry may be seen: now, later, by some
     /// reads and not by others, or never; even over what is acknowledged
     /// meanwhile, where its timestamp is greater. Doing the write again through
     /// the same coordinator settles it, as the new entry is greater.
-    ///
-    /// Where replicas refuse all writes because they are stamped
-    /// [too far ahead](crate::Refusal::TooFarAhead), this coordinator's
-    /// [clock](crate::Clock) was carried into the future. Such an entry may be
-    /// seen, as a copy that the network delivers late finds a later clock.
     #[error("the write failed and may have been applied: {0}")]
     MaybeApplied(Box<WriteReport>),
     /// Enough replicas acked, but told of a greater entry, which may be older

@@ -12,11 +12,12 @@ use super::calls::Calls;
 use super::operation::{Decided, decide};
 use super::report::{Late, WriteError, WriteReceipt, WriteReport};
 use super::{Coordinator, Inner};
+use crate::clock::Stamp;
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::store::Merged;
 use crate::tally::{WriteTally, WriteVerdict, may_be_seen};
-use crate::transport::{Request, Transport};
+use crate::transport::{Refusal, Request, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// Whether any two sets of W replicas have one in common.
@@ -29,8 +30,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         value: Option<Bytes>,
     ) -> Result<WriteReceipt<N>, WriteError> {
         let inner = &self.inner;
-        let mut timestamp = inner.clock.tick()?;
+        let Stamp {
+            mut timestamp,
+            mut past_floor,
+        } = inner.clock.stamp()?;
         let mut earlier_may_be_seen = false;
+        let mut acked_before = false;
         let mut attempt = 1;
         loop {
             let version = Version {
@@ -47,6 +52,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 WriteVerdict::Acked => None,
                 WriteVerdict::Superseded { by } => Some(by),
                 WriteVerdict::Failed => {
+                    if past_floor && outcomes.iter().any(is_too_far_ahead) {
+                        inner.clock.forget_floor();
+                        past_floor = false;
+                        if attempt < inner.settings.max_attempts
+                            && let Ok(now) = inner.clock.tick()
+                        {
+                            earlier_may_be_seen |= may_be_seen(&outcomes);
+                            timestamp = now;
+                            attempt = attempt.saturating_add(1);
+                            continue;
+                        }
+                    }
                     let names = self.names();
                     return Err(WriteError::failed(Box::new(WriteReport::new(
                         version,
@@ -60,12 +77,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 }
             };
             // What was acknowledged before this write began is on W replicas.
-            // Where any two sets of W meet, the acks of the first attempt told
-            // of it, and every later attempt is stamped past it. So what
+            // Where any two sets of W meet, the first acks told of it, and
+            // every later attempt is stamped past it. So what
             // supersedes a later one was not acknowledged by then: it overlaps
             // with this write, or it failed and has yet to take effect. Either
             // may as well come after this write.
-            let may_come_after = attempt > 1 && Self::WRITES_MEET;
+            let may_come_after = acked_before && Self::WRITES_MEET;
             let Some(by) = superseded_by.filter(|_| !may_come_after) else {
                 // A minority may be wrong about the time.
                 if Self::WRITES_MEET {
@@ -82,6 +99,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 Ok(later) if attempt < inner.settings.max_attempts => {
                     earlier_may_be_seen |= may_be_seen(&outcomes);
                     timestamp = later;
+                    acked_before = true;
                     attempt = attempt.saturating_add(1);
                 }
                 _ => {
@@ -100,6 +118,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             }
         }
     }
+}
+
+fn is_too_far_ahead(outcome: &Outcome<Merged>) -> bool {
+    matches!(
+        outcome.failure(),
+        Some(ReplicaFailure::Refused(Refusal::TooFarAhead { .. }))
+    )
 }
 
 type Sent<const N: usize> = (WriteVerdict, [Outcome<Merged>; N], Option<Late<Merged>>);

@@ -1,0 +1,355 @@
+//! The durable store beside the engine it is built on: see kvquorum-redb's
+//! README.md.
+//!
+//! `cargo bench -p kvquorum-benches --bench redb` prints ratios, each of two
+//! ways measured by turns in one run, since a disk's speed changes by the
+//! minute. With `-- million` it prints what a million keys take.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "a benchmark's numbers are its own"
+)]
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kvquorum_core::{Entry, Key, Merged, Store, Timestamp, Version, WriterId};
+use kvquorum_redb::{Durability, RedbStore};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::runtime::{Builder, Runtime};
+
+const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("entries");
+const KEYS: u64 = 100_000;
+const VALUE_LEN: usize = 100;
+const WRITERS: u64 = 64;
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_secs(2);
+
+fn main() {
+    let million = std::env::args().any(|argument| argument == "million");
+    if million {
+        measure_million()
+    } else {
+        measure_ratios()
+    }
+}
+
+/// Numbers that look random, and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Keys whose order is not that of their numbers.
+fn key(number: u64) -> Key {
+    Key::from(format!(
+        "{:016x}",
+        number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    ))
+}
+
+static TIME: AtomicU64 = AtomicU64::new(1);
+
+fn entry() -> Entry {
+    let version = Version {
+        timestamp: Timestamp::from_bits(TIME.fetch_add(1, Ordering::Relaxed)),
+        writer: WriterId::new(1),
+    };
+    Entry::new(version, vec![version.timestamp.to_bits() as u8; VALUE_LEN])
+}
+
+/// The engine by hand: a value is the timestamp and the bytes, a merge compares
+/// the timestamps, and a commit is flushed.
+struct ByHand(Database);
+
+impl ByHand {
+    fn merge(&self, pairs: &[(Key, Entry)]) {
+        let transaction = self.0.begin_write().unwrap();
+        {
+            let mut table = transaction.open_table(TABLE).unwrap();
+            for (key, entry) in pairs {
+                let mut bytes = entry.version.timestamp.to_bits().to_be_bytes().to_vec();
+                bytes.extend_from_slice(entry.value.as_ref().unwrap());
+                let stored = table.get(key.as_bytes()).unwrap();
+                if stored.is_none_or(|stored| stored.value() < bytes.as_slice()) {
+                    table.insert(key.as_bytes(), bytes.as_slice()).unwrap();
+                }
+            }
+        }
+        transaction.commit().unwrap();
+    }
+
+    fn get(&self, key: &Key) -> Option<Vec<u8>> {
+        let table = self.0.begin_read().unwrap().open_table(TABLE).unwrap();
+        let value = table.get(key.as_bytes()).unwrap();
+        value.map(|value| value.value().to_vec())
+    }
+
+    /// Merges a second in batches of this size.
+    fn rate(&self, batch: u64, numbers: &mut Numbers) -> f64 {
+        let start = Instant::now();
+        let mut merged = 0;
+        while start.elapsed() < ROUND {
+            let pairs: Vec<_> = (0..batch)
+                .map(|_| (key(numbers.below(KEYS)), entry()))
+                .collect();
+            self.merge(&pairs);
+            merged += batch;
+        }
+        merged as f64 / start.elapsed().as_secs_f64()
+    }
+}
+
+/// Merges a second by this many tasks, each of which waits for its acks.
+fn rate(runtime: &Runtime, store: &Arc<RedbStore>, writers: u64) -> f64 {
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..writers)
+        .map(|writer| {
+            let store = Arc::clone(store);
+            runtime.spawn(async move {
+                let mut numbers = Numbers(writer + 1);
+                let mut merged = 0_u64;
+                while start.elapsed() < ROUND {
+                    let answer = store.merge(&key(numbers.below(KEYS)), entry()).await;
+                    // Of two writers that met at a key, one is superseded.
+                    assert!(matches!(
+                        answer,
+                        Ok(Merged::Applied | Merged::Superseded { .. })
+                    ));
+                    merged += 1;
+                }
+                merged
+            })
+        })
+        .collect();
+    let merged: u64 = tasks
+        .into_iter()
+        .map(|task| runtime.block_on(task).unwrap())
+        .sum();
+    merged as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Microseconds for each of `count` calls.
+fn micros(count: u64, mut call: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..count {
+        call();
+    }
+    start.elapsed().as_secs_f64() * 1e6 / count as f64
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap()
+}
+
+fn report(what: &str, unit: &str, rounds: Vec<(f64, f64)>) {
+    let ratio = median(rounds.iter().map(|(ours, theirs)| ours / theirs).collect());
+    let (ours, theirs) = rounds.into_iter().unzip();
+    let (ours, theirs) = (median(ours), median(theirs));
+    println!("| {what} | {ours:.2} {unit} | {theirs:.2} {unit} | {ratio:.2} |");
+}
+
+fn measure_ratios() {
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    let by_hand = Database::builder()
+        .set_cache_size(64 << 20)
+        .create(directory.path().join("by-hand.redb"))
+        .unwrap();
+    let by_hand = ByHand(by_hand);
+    let path = directory.path().join("store");
+    let store = Arc::new(runtime.block_on(RedbStore::open(&path)).unwrap());
+    for chunk in (0..KEYS).collect::<Vec<_>>().chunks(1_000) {
+        let pairs: Vec<_> = chunk.iter().map(|number| (key(*number), entry())).collect();
+        by_hand.merge(&pairs);
+        runtime.block_on(async {
+            let tasks: Vec<_> = pairs
+                .into_iter()
+                .map(|(key, entry)| {
+                    let store = Arc::clone(&store);
+                    tokio::spawn(async move { store.merge(&key, entry).await })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap().unwrap();
+            }
+        });
+    }
+    let mut numbers = Numbers(42);
+    println!("| {KEYS} keys, values of {VALUE_LEN} bytes | store | redb by hand | ratio |");
+    println!("|---|---|---|---|");
+
+    let rounds = (0..ROUNDS).map(|_| (rate(&runtime, &store, 1), by_hand.rate(1, &mut numbers)));
+    report("1 writer, flushed", "merges/s", rounds.collect());
+
+    let before = store.stats();
+    let rounds = (0..ROUNDS).map(|_| {
+        (
+            rate(&runtime, &store, WRITERS),
+            by_hand.rate(WRITERS, &mut numbers),
+        )
+    });
+    report(
+        &format!("{WRITERS} writers, flushed; by hand, batches of {WRITERS}"),
+        "merges/s",
+        rounds.collect(),
+    );
+    let after = store.stats();
+    let merges = (after.merges - before.merges) as f64;
+    let commits = (after.commits - before.commits) as f64;
+
+    const READS: u64 = 100_000;
+    let mut reads = |what: &str, keys: u64, settings: kvquorum_redb::Builder| {
+        let copy = directory.path().join("copy");
+        let _ = fs::remove_dir_all(&copy);
+        fs::create_dir(&copy).unwrap();
+        fs::copy(path.join("entries.redb"), copy.join("entries.redb")).unwrap();
+        let store = runtime.block_on(settings.open(&copy)).unwrap();
+        let rounds = (0..ROUNDS + 1).map(|_| {
+            let ours = runtime.block_on(async {
+                let start = Instant::now();
+                for _ in 0..READS {
+                    let entry = store.get(&key(numbers.below(keys))).await.unwrap();
+                    assert!(black_box(entry).is_some());
+                }
+                start.elapsed().as_secs_f64() * 1e6 / READS as f64
+            });
+            let theirs = micros(READS, || {
+                assert!(black_box(by_hand.get(&key(numbers.below(keys)))).is_some());
+            });
+            (ours, theirs)
+        });
+        // The first round fills the caches.
+        report(what, "µs", rounds.skip(1).collect());
+    };
+    let settings = RedbStore::builder;
+    reads("1 reader, entries at hand", KEYS / 2, settings());
+    reads(
+        "1 reader, entries not at hand",
+        KEYS,
+        settings().entry_cache(0),
+    );
+    println!();
+    println!(
+        "{WRITERS} writers: {:.1} merges in each commit",
+        merges / commits
+    );
+}
+
+fn resident() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.and_then(|kib| kib.parse::<f64>().ok())
+        .unwrap_or(f64::NAN)
+        / 1024.0
+}
+
+fn size(path: &Path) -> f64 {
+    let files = fs::read_dir(path).unwrap();
+    let bytes: u64 = files
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn measure_million() {
+    const KEYS: u64 = 1_000_000;
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let path = directory.path().join("store");
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let open = |settings: kvquorum_redb::Builder| {
+        let start = Instant::now();
+        let store = runtime.block_on(settings.open(&path)).unwrap();
+        (Arc::new(store), start.elapsed().as_secs_f64() * 1e3)
+    };
+    println!("memory before: {:.0} MiB", resident());
+    let (store, _) = open(RedbStore::builder());
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..WRITERS * 16)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            runtime.spawn(async move {
+                for number in (writer..KEYS).step_by(WRITERS as usize * 16) {
+                    store.merge(&key(number), entry()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+    println!(
+        "filled, each merge flushed, in {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
+    println!("memory: {:.0} MiB", resident());
+    println!("on disk: {:.0} MiB", size(&path));
+    // What a process that was killed leaves: a file that was not closed.
+    let killed = directory.path().join("killed");
+    fs::create_dir(&killed).unwrap();
+    fs::copy(path.join("entries.redb"), killed.join("entries.redb")).unwrap();
+    let store = Arc::into_inner(store).unwrap();
+    runtime.block_on(store.close()).unwrap();
+
+    let (store, verified) = open(RedbStore::builder());
+    println!("opened after closing: {verified:.0} ms");
+    println!("memory after both: {:.0} MiB", resident());
+    runtime
+        .block_on(Arc::into_inner(store).unwrap().close())
+        .unwrap();
+    let (store, unverified) = open(RedbStore::builder().verify(false));
+    println!("opened after closing, unverified: {unverified:.0} ms");
+    drop(store);
+    let start = Instant::now();
+    let store = runtime.block_on(RedbStore::open(&killed)).unwrap();
+    println!(
+        "opened after a kill: {:.0} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
+    let start = Instant::now();
+    let walked = runtime.block_on(async {
+        let mut walked = 0;
+        let mut from = std::ops::Bound::Unbounded;
+        loop {
+            let page = store.scan(from.as_ref(), 1_000).await.unwrap();
+            walked += page.len();
+            match page.last() {
+                Some((last, _)) => from = std::ops::Bound::Excluded(last.clone()),
+                None => break walked,
+            }
+        }
+    });
+    println!(
+        "walked {walked} in {:.0} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
+    drop(store);
+
+    let path = directory.path().join("loose");
+    let settings = RedbStore::builder().durability(Durability::Every(Duration::from_secs(1)));
+    let store = Arc::new(runtime.block_on(settings.open(&path)).unwrap());
+    println!(
+        "{WRITERS} writers, flushed every second: {:.0} merges/s",
+        rate(&runtime, &store, WRITERS)
+    );
+}

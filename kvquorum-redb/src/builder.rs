@@ -1,0 +1,137 @@
+//! The settings of a store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use crate::engine::{self, Engine};
+use crate::error::OpenError;
+use crate::files::Directory;
+use crate::store::{self, RedbStore};
+
+/// What an ack of a merge stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// The entry is on disk: it survives the end of the process, and of the
+    /// machine's power. Merges that wait at the same time share a flush.
+    Flushed,
+    /// The entry is in memory, and is flushed within about this time.
+    ///
+    /// **This breaks the contract of [`Store::merge`]**: what was acked since
+    /// the last flush is lost with the process, all of it together, and the
+    /// store goes back to what it was at that flush. A quorum that counted such
+    /// an ack may then have no copy left where it promised one. It is for data
+    /// that can be had again, and for filling a store in bulk.
+    ///
+    /// [`Store::merge`]: kvquorum_core::Store::merge
+    Every(Duration),
+}
+
+/// The settings of a [`RedbStore`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    pub(crate) durability: Durability,
+    pub(crate) entry_cache: usize,
+    pub(crate) page_cache: usize,
+    pub(crate) pending: usize,
+    pub(crate) verify: bool,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            durability: Durability::Flushed,
+            entry_cache: 64 << 20,
+            page_cache: 64 << 20,
+            pending: 32 << 20,
+            verify: true,
+        }
+    }
+
+    /// What an ack stands for. [`Durability::Flushed`] by default.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The memory for entries lately read or merged, in bytes, keys and an
+    /// allowance for each entry included. 64 MiB by default.
+    ///
+    /// A read that finds its entry here, or finds here that there is none, is
+    /// answered at once. Any other is made on a thread for blocking work.
+    #[must_use]
+    pub fn entry_cache(mut self, bytes: usize) -> Self {
+        self.entry_cache = bytes;
+        self
+    }
+
+    /// The memory for the engine's pages, in bytes. 64 MiB by default.
+    #[must_use]
+    pub fn page_cache(mut self, bytes: usize) -> Self {
+        self.page_cache = bytes;
+        self
+    }
+
+    /// How many bytes of keys and values, with an allowance for each entry, may
+    /// wait for their commit: further merges wait before they are handed to the
+    /// writer. 32 MiB by default. It bounds a commit as well.
+    #[must_use]
+    pub fn pending(mut self, bytes: usize) -> Self {
+        self.pending = bytes;
+        self
+    }
+
+    /// Whether to check every page against its checksum when the store is
+    /// opened. On by default; it reads the whole file.
+    ///
+    /// Without it, pages are checked after a crash only. An entry that changed
+    /// on disk is still never served, since each has a checksum of its own; but
+    /// damage to the pages that lead to it can hide it, and then the key reads
+    /// as absent.
+    #[must_use]
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Opens the store in a directory, which is created where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] tells them apart.
+    pub async fn open(self, path: impl AsRef<Path>) -> Result<RedbStore, OpenError> {
+        let path = path.as_ref().to_owned();
+        let opening = move || {
+            let directory = Directory::hold(&path)?;
+            let file =
+                directory.entries(|file| Engine::open(&self, backend(file)?, None).map(drop))?;
+            let engine = Engine::open(&self, backend(file)?, Some(directory))?;
+            RedbStore::start(self, engine)
+        };
+        store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
+    }
+
+    /// Opens the store on something else than a file: a simulated disk, say,
+    /// one with encryption, or one that fails when a test wants it to.
+    ///
+    /// Nothing here keeps two stores from being opened on one backend.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_on(self, backend: impl StorageBackend) -> Result<RedbStore, OpenError> {
+        let opening = move || {
+            let engine = Engine::open(&self, backend, None)?;
+            RedbStore::start(self, engine)
+        };
+        store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
+    }
+}
+
+fn backend(file: std::fs::File) -> Result<FileBackend, OpenError> {
+    FileBackend::new(file).map_err(engine::open_error)
+}

@@ -1,0 +1,194 @@
+//! The store: what is asked of it, and which thread does it.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use kvquorum_core::{Entry, Key, Merged, Store, StoreError, Timestamp};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::builder::Builder;
+use crate::engine::{Engine, weight};
+use crate::error::{OpenError, RedbStoreError};
+use crate::writer::{Request, Writer};
+
+/// A durable [`Store`]: what it acked is there when it is opened again.
+pub struct RedbStore {
+    engine: Arc<Engine>,
+    /// Taken when the store is dropped, so that the writer ends.
+    requests: Option<Sender<Request>>,
+    writer: Option<JoinHandle<Result<(), RedbStoreError>>>,
+    room: Arc<Semaphore>,
+    pending: u32,
+}
+
+/// What a store has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Merges that were answered.
+    pub merges: u64,
+    /// Commits made for them, each with one flush where the store flushes each.
+    pub commits: u64,
+    /// Reads answered from memory, on the caller's thread.
+    pub cached_reads: u64,
+    /// Reads made in the engine, on a thread for blocking work.
+    pub engine_reads: u64,
+}
+
+impl RedbStore {
+    /// Opens the store in a directory with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] tells them apart.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder().open(path).await
+    }
+
+    /// The settings of a store to be opened.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn start(settings: Builder, engine: Engine) -> Result<Self, OpenError> {
+        let engine = Arc::new(engine);
+        let (requests, receiver) = channel();
+        let writer = Writer::new(Arc::clone(&engine), settings.durability);
+        let writer = thread::Builder::new()
+            .name("kvquorum-redb".to_owned())
+            .spawn(move || writer.run(&receiver))
+            .map_err(OpenError::Thread)?;
+        let pending = u32::try_from(settings.pending).unwrap_or(u32::MAX).max(1);
+        Ok(Self {
+            engine,
+            requests: Some(requests),
+            writer: Some(writer),
+            room: Arc::new(Semaphore::new(pending as usize)),
+            pending,
+        })
+    }
+
+    /// The greatest timestamp that was ever stored, before a restart too;
+    /// [`Timestamp::MIN`] in a store that is new.
+    ///
+    /// A coordinator in the same process is to stamp its entries after it,
+    /// whatever has become of the machine's clock meanwhile: hand it to
+    /// [`not_before`](kvquorum_core::CoordinatorBuilder::not_before).
+    pub fn max_timestamp(&self) -> Timestamp {
+        self.engine.max_timestamp()
+    }
+
+    /// What the store has done so far.
+    pub fn stats(&self) -> Stats {
+        let Engine {
+            merges,
+            commits,
+            cached_reads,
+            engine_reads,
+            ..
+        } = &*self.engine;
+        Stats {
+            merges: merges.load(Ordering::Relaxed),
+            commits: commits.load(Ordering::Relaxed),
+            cached_reads: cached_reads.load(Ordering::Relaxed),
+            engine_reads: engine_reads.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Finishes the merges under way and closes the files.
+    ///
+    /// Dropping the store does the same, but on the thread that drops it, which
+    /// then waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a write since the store was opened. There is
+    /// nothing to be done about it any more.
+    pub async fn close(mut self) -> Result<(), RedbStoreError> {
+        let closing = move || self.end();
+        blocking(closing).await.ok_or(RedbStoreError::NoRuntime)?
+    }
+
+    fn end(&mut self) -> Result<(), RedbStoreError> {
+        self.requests = None;
+        match self.writer.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            // The writer panicked, or the store was ended before.
+            Some(Err(_)) => Err(RedbStoreError::Closed),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for room among the pending merges.
+    async fn room(&self, key: &Key, entry: &Entry) -> Result<OwnedSemaphorePermit, RedbStoreError> {
+        let wanted = u32::try_from(weight(key, Some(entry))).unwrap_or(u32::MAX);
+        // One that is larger than all the room goes alone.
+        let wanted = wanted.min(self.pending);
+        let room = Arc::clone(&self.room).acquire_many_owned(wanted).await;
+        room.map_err(|_| RedbStoreError::Closed)
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `close`.
+        let _ = self.end();
+    }
+}
+
+impl Store for RedbStore {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        if let Some(entry) = self.engine.cached(key) {
+            return Ok(entry);
+        }
+        let (engine, key) = (Arc::clone(&self.engine), key.clone());
+        let reading = move || engine.read(&key);
+        let entry = blocking(reading).await.ok_or(RedbStoreError::NoRuntime)?;
+        Ok(entry?)
+    }
+
+    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+        let room = self.room(key, &entry).await?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request {
+            key: key.clone(),
+            entry,
+            answer,
+            _room: room,
+        };
+        let requests = self.requests.as_ref().ok_or(RedbStoreError::Closed)?;
+        requests.send(request).map_err(|_| RedbStoreError::Closed)?;
+        let merged = answered.await.map_err(|_| RedbStoreError::Closed)?;
+        Ok(merged?)
+    }
+
+    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+        let (engine, from) = (Arc::clone(&self.engine), from.cloned());
+        let reading = move || engine.scan(from.as_ref(), limit);
+        let page = blocking(reading).await.ok_or(RedbStoreError::NoRuntime)?;
+        Ok(page?)
+    }
+}
+
+/// Runs what may block off the async threads; `None` where there is no runtime
+/// to do it, or no longer.
+pub(crate) async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let runtime = Handle::try_current().ok()?;
+    runtime.spawn_blocking(run).await.ok()
+}
+
+impl std::fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedbStore")
+            .field("stats", &self.stats())
+            .field("max_timestamp", &self.max_timestamp())
+            .finish_non_exhaustive()
+    }
+}

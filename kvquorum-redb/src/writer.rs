@@ -1,0 +1,238 @@
+//! The one thread that writes.
+//!
+//! It takes all the merges that wait, compares each against what is stored and
+//! against those before it, commits once, and then answers them all. Those that
+//! come meanwhile are the next commit. So a merge waits for the commit under
+//! way and for its own, never for a third; and the more merges come at once,
+//! the more of them share a flush.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use kvquorum_core::{Entry, Key, Merged};
+use redb::{ReadableTable, Table, WriteTransaction};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::builder::Durability;
+use crate::engine::{Engine, guarded};
+use crate::error::RedbStoreError;
+use crate::format::{ENTRIES, META, META_MAX_TIMESTAMP, Stored, encode};
+
+/// A merge that waits for its commit.
+pub(crate) struct Request {
+    pub(crate) key: Key,
+    pub(crate) entry: Entry,
+    /// Nobody listens where the caller has left. The merge is made even so.
+    pub(crate) answer: oneshot::Sender<Result<Merged, RedbStoreError>>,
+    /// What it takes of the memory for pending merges.
+    pub(crate) _room: OwnedSemaphorePermit,
+}
+
+/// A merge in the transaction under way.
+struct Taken {
+    request: Request,
+    /// The answer, should the transaction succeed.
+    merged: Result<Merged, RedbStoreError>,
+    /// Whether the entry was written in this transaction.
+    written: bool,
+}
+
+pub(crate) struct Writer {
+    engine: Arc<Engine>,
+    durability: Durability,
+    /// When the oldest commit was made that is not flushed yet.
+    unflushed_since: Option<Instant>,
+    /// Set by the first write that failed, for good: whether a second flush
+    /// reports what the first one lost is up to the system.
+    failed: Option<Arc<redb::Error>>,
+    encoded: Vec<u8>,
+}
+
+type Failure = Arc<redb::Error>;
+
+impl Writer {
+    pub(crate) fn new(engine: Arc<Engine>, durability: Durability) -> Self {
+        Self {
+            engine,
+            durability,
+            unflushed_since: None,
+            failed: None,
+            encoded: Vec::new(),
+        }
+    }
+
+    /// Runs until all senders are gone and all requests are answered.
+    pub(crate) fn run(mut self, requests: &Receiver<Request>) -> Result<(), RedbStoreError> {
+        loop {
+            let first = match self.flush_due_in() {
+                None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(wait) => requests.recv_timeout(wait),
+            };
+            match first {
+                Ok(first) => self.merge_all(first, requests),
+                Err(RecvTimeoutError::Timeout) => self.flush(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if self.unflushed_since.is_some() {
+            self.flush();
+        }
+        match self.failed {
+            None => Ok(()),
+            Some(failure) => Err(RedbStoreError::WriteFailed(failure)),
+        }
+    }
+
+    /// How long there is until the next flush; `None` where none is due.
+    fn flush_due_in(&self) -> Option<Duration> {
+        match (self.durability, self.unflushed_since) {
+            (Durability::Every(interval), Some(since)) => {
+                Some(interval.saturating_sub(since.elapsed()))
+            }
+            _ => None,
+        }
+    }
+
+    /// One commit: of the first request, and of all that come until the last of
+    /// those is compared. Their number is bounded, since each keeps its part of
+    /// the memory for pending merges until it is answered.
+    fn merge_all(&mut self, first: Request, requests: &Receiver<Request>) {
+        if let Some(failure) = &self.failed {
+            let refused = RedbStoreError::WritesRefused(Arc::clone(failure));
+            // Nobody may be waiting for it.
+            let _ = first.answer.send(Err(refused));
+            return;
+        }
+        let mut taken = Vec::new();
+        let committed = guarded(|| self.commit(first, requests, &mut taken), Arc::new);
+        if let Err(failure) = &committed {
+            self.failed = Some(Arc::clone(failure));
+        }
+        for taken in taken {
+            let Request {
+                key, entry, answer, ..
+            } = taken.request;
+            let merged = match &committed {
+                Ok(()) => {
+                    if taken.written {
+                        self.engine.show(&key, entry);
+                    }
+                    taken.merged
+                }
+                Err(failure) => Err(RedbStoreError::WriteFailed(Arc::clone(failure))),
+            };
+            self.engine.merges.fetch_add(1, Ordering::Relaxed);
+            let _ = answer.send(merged);
+        }
+    }
+
+    fn commit(
+        &mut self,
+        first: Request,
+        requests: &Receiver<Request>,
+        taken: &mut Vec<Taken>,
+    ) -> Result<(), Failure> {
+        let flush = match self.flush_due_in() {
+            None => self.durability == Durability::Flushed,
+            Some(wait) => wait.is_zero(),
+        };
+        // Kept before anything can fail, so that it is answered even then.
+        let keep = |request, taken: &mut Vec<Taken>| {
+            taken.push(Taken {
+                request,
+                merged: Err(RedbStoreError::Closed),
+                written: false,
+            });
+        };
+        keep(first, taken);
+        let transaction = self.begin(flush)?;
+        let mut written = false;
+        let mut max_timestamp = self.engine.max_timestamp();
+        {
+            let mut entries = transaction.open_table(ENTRIES).map_err(failure)?;
+            while let Some(last) = taken.last_mut() {
+                let Request { key, entry, .. } = &last.request;
+                (last.merged, last.written) = merge(&mut entries, key, entry, &mut self.encoded)?;
+                if last.written {
+                    written = true;
+                    max_timestamp = max_timestamp.max(entry.version.timestamp);
+                }
+                match requests.try_recv() {
+                    Ok(request) => keep(request, taken),
+                    Err(_) => break,
+                }
+            }
+        }
+        if !written {
+            // What superseded them was committed before, and as safely.
+            return transaction.abort().map_err(failure);
+        }
+        if max_timestamp > self.engine.max_timestamp() {
+            let mut meta = transaction.open_table(META).map_err(failure)?;
+            meta.insert(META_MAX_TIMESTAMP, max_timestamp.to_bits())
+                .map_err(failure)?;
+        }
+        transaction.commit().map_err(failure)?;
+        self.engine.commits.fetch_add(1, Ordering::Relaxed);
+        self.unflushed_since = match flush {
+            true => None,
+            false => self.unflushed_since.or_else(|| Some(Instant::now())),
+        };
+        Ok(())
+    }
+
+    /// Makes earlier commits safe.
+    fn flush(&mut self) {
+        let flushed = guarded(|| self.begin(true)?.commit().map_err(failure), Arc::new);
+        self.unflushed_since = None;
+        if let Err(failure) = flushed {
+            self.failed = Some(failure);
+        }
+    }
+
+    fn begin(&self, flush: bool) -> Result<WriteTransaction, Failure> {
+        let mut transaction = self.engine.database.begin_write().map_err(failure)?;
+        let durability = match flush {
+            true => redb::Durability::Immediate,
+            false => redb::Durability::None,
+        };
+        transaction.set_durability(durability).map_err(failure)?;
+        Ok(transaction)
+    }
+}
+
+/// Keeps the greater of two entries. Tells the answer, and whether the entry
+/// was written.
+fn merge(
+    entries: &mut Table<'_, &'static [u8], &'static [u8]>,
+    key: &Key,
+    entry: &Entry,
+    encoded: &mut Vec<u8>,
+) -> Result<(Result<Merged, RedbStoreError>, bool), Failure> {
+    if let Some(stored) = entries.get(key.as_bytes()).map_err(failure)? {
+        let Some(stored) = Stored::decode(key.as_bytes(), stored.value()) else {
+            let key = key.clone();
+            return Ok((Err(RedbStoreError::Damaged { key }), false));
+        };
+        let stored = match stored.version == entry.version {
+            true => stored.to_entry(),
+            // Different versions decide; a tombstone stands for any value.
+            false => Entry::tombstone(stored.version),
+        };
+        let merged = Merged::verdict(Some(&stored), entry);
+        if merged != Merged::Applied || stored == *entry {
+            return Ok((Ok(merged), false));
+        }
+    }
+    encode(key, entry, encoded);
+    entries
+        .insert(key.as_bytes(), encoded.as_slice())
+        .map_err(failure)?;
+    Ok((Ok(Merged::Applied), true))
+}
+
+fn failure(error: impl Into<redb::Error>) -> Failure {
+    Arc::new(error.into())
+}

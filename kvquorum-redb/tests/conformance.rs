@@ -1,0 +1,28 @@
+//! The store holds to core's contract, whatever part of it lies in memory.
+
+use kvquorum_core::conformance;
+use kvquorum_redb::{Builder, RedbStore};
+use tempfile::TempDir;
+
+async fn open(settings: Builder) -> (RedbStore, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = settings.open(directory.path()).await.unwrap();
+    (store, directory)
+}
+
+#[tokio::test]
+async fn the_store_conforms() {
+    conformance::store(|| open(RedbStore::builder())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_conforms_on_many_threads() {
+    conformance::store(|| open(RedbStore::builder())).await;
+}
+
+/// Nearly nothing stays in memory, and merges wait for room one by one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_conforms_without_memory() {
+    let settings = || RedbStore::builder().entry_cache(0).page_cache(0).pending(1);
+    conformance::store(|| open(settings())).await;
+}

@@ -1,0 +1,186 @@
+//! Processes that are killed while they write.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use kvquorum_core::{Key, Merged, Store};
+use kvquorum_redb::RedbStore;
+use support::{Numbers, all, entry};
+
+/// How many kills, unless `KVQUORUM_KILL_ROUNDS` tells.
+const ROUNDS: u64 = 10;
+const WRITERS: u64 = 64;
+/// Each writer's own.
+const KEYS: u64 = 4;
+
+const DIRECTORY: &str = "KVQUORUM_KILL_DIRECTORY";
+
+/// A writer's keys take turns.
+fn key(writer: u64, step: u64) -> Key {
+    Key::from(format!("{writer}/{}", step % KEYS))
+}
+
+fn value(writer: u64, step: u64) -> Vec<u8> {
+    let mut numbers = Numbers::new(writer << 32 | step);
+    let len = match step % 10 {
+        0 => 4_096,
+        _ => numbers.below(200),
+    };
+    numbers.bytes(usize::try_from(len).unwrap())
+}
+
+/// The last step of each writer that a store holds, with all of it looked at.
+async fn last_steps(store: &RedbStore) -> BTreeMap<u64, u64> {
+    let mut last = BTreeMap::new();
+    for (stored_key, stored) in all(store).await.unwrap() {
+        let step = stored.version.timestamp.to_bits();
+        let writer = String::from_utf8(stored_key.as_bytes().to_vec()).unwrap();
+        let writer = writer.split_once('/').unwrap().0.parse().unwrap();
+        assert_eq!(
+            stored_key,
+            key(writer, step),
+            "an entry under another's key"
+        );
+        assert_eq!(stored, entry(step, value(writer, step)), "never written");
+        assert!(store.max_timestamp() >= stored.version.timestamp);
+        let greatest = last.entry(writer).or_default();
+        *greatest = step.max(*greatest);
+    }
+    last
+}
+
+/// Not a test of its own: the process that is killed. It tells of each ack.
+#[test]
+fn the_process_that_is_killed() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = Arc::new(RedbStore::open(directory).await.unwrap());
+        let last = last_steps(&store).await;
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let store = Arc::clone(&store);
+                let first = last.get(&writer).map_or(1, |step| step + 1);
+                tokio::spawn(async move {
+                    for step in first.. {
+                        let entry = entry(step, value(writer, step));
+                        let merged = store.merge(&key(writer, step), entry).await;
+                        assert_eq!(merged.unwrap(), Merged::Applied);
+                        // One call, so that no line is cut.
+                        let line = format!("ack {writer} {step}\n");
+                        std::io::stderr().write_all(line.as_bytes()).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+    });
+}
+
+/// Dies with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a process and kills it; the last step acked to each of its writers.
+fn run_and_kill(directory: &Path, numbers: &mut Numbers) -> BTreeMap<u64, u64> {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_process_that_is_killed", "--nocapture"])
+        .env(DIRECTORY, directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    let (started, wait_for_start) = mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        let mut acked = BTreeMap::new();
+        for line in lines {
+            let line = line.unwrap();
+            let ack = line
+                .strip_prefix("ack ")
+                .unwrap_or_else(|| panic!("{line}"));
+            let (writer, step) = ack.split_once(' ').unwrap();
+            acked.insert(writer.parse().unwrap(), step.parse().unwrap());
+            let _ = started.send(());
+        }
+        acked
+    });
+    // Now and then while it opens, otherwise while it writes.
+    if numbers.below(8) != 0 {
+        wait_for_start
+            .recv_timeout(Duration::from_secs(60))
+            .unwrap();
+    }
+    std::thread::sleep(Duration::from_micros(numbers.below(100_000)));
+    drop(child);
+    reading.join().unwrap()
+}
+
+/// Bugs: an ack before the entry is on disk, in the system's hands at least;
+/// half an entry; a directory that no store opens any more; a greatest
+/// timestamp that is less than what is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn acked_entries_survive_a_kill_at_any_moment() {
+    let rounds =
+        std::env::var("KVQUORUM_KILL_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let mut numbers = Numbers::new(rounds);
+    let mut before = BTreeMap::new();
+    let mut acks = 0;
+    for round in 0..rounds {
+        let acked = run_and_kill(directory.path(), &mut numbers);
+        let store = RedbStore::open(directory.path()).await.unwrap();
+        let found = last_steps(&store).await;
+        for writer in 0..WRITERS {
+            let known = |steps: &BTreeMap<u64, u64>| steps.get(&writer).copied().unwrap_or(0);
+            let least = known(&acked).max(known(&before));
+            let last = known(&found);
+            assert!(last >= least, "round {round}: an acked entry is gone");
+            // One was under way at the most.
+            assert!(last <= least + 1, "round {round}: an entry nobody wrote");
+            acks += last - known(&before);
+            // The keys before the last hold the steps before it.
+            for step in last.saturating_sub(KEYS - 1).max(1)..=last {
+                let stored = store.get(&key(writer, step)).await.unwrap();
+                assert_eq!(
+                    stored,
+                    Some(entry(step, value(writer, step))),
+                    "round {round}"
+                );
+            }
+        }
+        before = found;
+        store.close().await.unwrap();
+    }
+    println!("{rounds} kills, {acks} entries acked by the last, none lost");
+    assert!(acks > 0);
+}
