@@ -242,7 +242,7 @@ impl Map for Mutant {
                 attempts,
                 parts,
             };
-            let mut settled = written.clone();
+            let (mut settled, bug) = (written.clone(), self.bug);
             let settling = async move {
                 while let Some((replica, answer)) = calls.next().await {
                     settled.parts[replica] = part(answer);

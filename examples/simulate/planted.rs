@@ -68,6 +68,7 @@ bugs! {
     LostIsNotSent: "a lost answer is taken for a request that was not sent",
     AnswersSwapped: "an answer is given to another call",
     SentToQuorum: "a write is sent to W replicas only",
+    RefusedComesAgain: "a link reports a refusal, and delivers the request once more",
     RepairRestamps: "a repair has a fresh version",
     RepairDeletes: "a repair deletes",
     RepairPretends: "a repair is not sent, and counted as acked",
@@ -381,6 +382,17 @@ impl Transport for BuggyLink {
                     }
                     (answer, _) => answer,
                 }
+            }
+            Bug::RefusedComesAgain if is_merge => {
+                let answer = self.inner.call(request.clone()).await?;
+                if let Response::Refused(_) = answer {
+                    let (inner, limit) = (Arc::clone(&self.inner), self.place.time_limit);
+                    tokio::spawn(async move {
+                        sleep(limit).await;
+                        drop(timeout(limit, inner.call(request)).await);
+                    });
+                }
+                Ok(answer)
             }
             bug => match (bug, self.inner.call(request).await?) {
                 (Bug::AbsentIsError, Response::Entry(None)) => {
