@@ -1,8 +1,9 @@
 //! Seeds by the thousand, until one breaks a promise.
 
-use std::panic::catch_unwind;
+use std::cell::Cell;
+use std::panic::{self, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use crate::oracle::{Counts, Violation};
@@ -16,9 +17,23 @@ pub struct Tally {
     pub simulated: Duration,
 }
 
-/// Runs one seed. A panic breaks a promise too.
+thread_local! {
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs one seed. A panic breaks a promise too, and also where it only ends a
+/// task in the background.
 pub fn run(plan: Plan) -> Run {
-    let broken = |what| Run {
+    static COUNTING: Once = Once::new();
+    COUNTING.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            report(panic);
+        }));
+    });
+    let before = PANICS.get();
+    let broken = |what: String| Run {
         violation: Some(Violation {
             promise: "no panic",
             what,
@@ -26,13 +41,9 @@ pub fn run(plan: Plan) -> Run {
         ..Run::default()
     };
     match catch_unwind(|| scenario::run(plan)) {
-        Ok(Ok(run)) => run,
         Ok(Err(error)) => broken(error.to_string()),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.into()));
-            broken(text.unwrap_or_default())
-        }
+        Ok(Ok(run)) if PANICS.get() == before => run,
+        _ => broken(format!("seed {} panics", plan.seed)),
     }
 }
 

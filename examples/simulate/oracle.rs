@@ -371,9 +371,8 @@ impl Oracle {
     pub fn event(&mut self, event: Event) {
         *self.counts.faults.entry(event.kind()).or_default() += 1;
         let kind = event.kind();
-        let code = kind
-            .bytes()
-            .fold(0, |code, byte| code * 31 + u64::from(byte));
+        let add = |code: u64, byte| code.wrapping_mul(31).wrapping_add(u64::from(byte));
+        let code = kind.bytes().fold(0, add);
         let who = match event {
             Event::Crashed { node, .. } | Event::Restarted { node } | Event::Synced { node } => {
                 Who::Replica(node)

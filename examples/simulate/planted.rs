@@ -234,7 +234,7 @@ impl Buggy {
 }
 
 fn one_in_five(entry: &Entry) -> bool {
-    entry.version.timestamp.to_bits() % 5 == 0
+    entry.version.timestamp.to_bits().is_multiple_of(5)
 }
 
 impl Store for PlantedStore {
@@ -387,10 +387,10 @@ impl Transport for BuggyLink {
                 let answer = self.inner.call(request.clone()).await?;
                 if let Response::Refused(_) = answer {
                     let (inner, limit) = (Arc::clone(&self.inner), self.place.time_limit);
-                    tokio::spawn(async move {
+                    tokio::spawn(on_behalf(current(), async move {
                         sleep(limit).await;
                         drop(timeout(limit, inner.call(request)).await);
-                    });
+                    }));
                 }
                 Ok(answer)
             }
