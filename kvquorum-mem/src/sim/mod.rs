@@ -1,6 +1,96 @@
-//! Simulations: a quorum that misbehaves, for tests of an application's own.
+//! Simulations: a cluster that misbehaves as real ones do, in virtual time, for
+//! tests of an application's own.
 //!
-//! PLACEHOLDER
+//! [`run`] makes a [`World`] from a seed. In it a [`Cluster`] has nodes with
+//! [disks](Disk) and [wall clocks](Clock), and links to them; and a [`Storm`]
+//! does to them what a bad week does in a data centre. The application's own
+//! code runs on top, over coordinators whose links, clocks and writer ids come
+//! from the world. A seed is a whole history: a test that fails says which one
+//! it was, and fails the same way again when it is given that seed.
+//!
+//! Here it is a counter that a client writes and reads back, while all that can
+//! go wrong without loss of data does:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use kvquorum_core::Coordinator;
+//! use kvquorum_mem::sim::{self, Storm};
+//!
+//! for seed in 0..20 {
+//!     sim::run(seed, |world| async move {
+//!         let cluster = world.cluster::<3>();
+//!         let map = Coordinator::<3, 2, 2, _>::builder(cluster.links())
+//!             .writer(world.writer())
+//!             .wall_clock(world.clock())
+//!             .build();
+//!
+//!         let mut storm = Storm::default();
+//!         storm.synced_survives = 0;
+//!         storm.nothing_survives = 0;
+//!         let raging = storm.rage(&cluster, world.random(), |_event| ());
+//!         let counting = async {
+//!             let mut acknowledged = 0_u64;
+//!             for count in 1..=50_u64 {
+//!                 if map.put("count", count.to_be_bytes().to_vec()).await.is_ok() {
+//!                     acknowledged = count;
+//!                 }
+//!                 if let Ok(Some(read)) = map.get("count").await {
+//!                     let read = u64::from_be_bytes(read[..].try_into().unwrap());
+//!                     // A put that failed may be seen, or not; one that was
+//!                     // acknowledged is.
+//!                     assert!(read >= acknowledged, "seed {seed}: {read}");
+//!                 }
+//!                 tokio::time::sleep(Duration::from_millis(100)).await;
+//!             }
+//!         };
+//!         tokio::select! {
+//!             biased;
+//!             () = counting => {}
+//!             () = raging => {}
+//!         }
+//!
+//!         // When all is well again, nothing that was acknowledged is lost.
+//!         cluster.calm();
+//!         map.drain().await;
+//!         assert!(map.get("count").await.is_ok(), "seed {seed}");
+//!     })?;
+//! }
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! # What is simulated
+//!
+//! | | |
+//! |---|---|
+//! | time | Virtual: it goes on when there is nothing else to do, and then at once to the next timer. |
+//! | links | Latency that spreads, so that messages overtake each other; loss of requests and of responses, where the effect is there and the answer is not; second deliveries, up to ten seconds late; partitions of one way, of both, and of a whole node; hangs that hold what they carry. |
+//! | nodes | Crashes of one or of all at once, that leave all data, those of the last sync, or none; restarts. |
+//! | wall clocks | Of nodes and of clients: skewed, stepped, standing still, twice as fast. |
+//! | callers | Yours: drop a future half-way, and the coordinator and the link do as they would. |
+//!
+//! # What is not
+//!
+//! - **Threads.** All runs on one, so that a seed decides everything. Races
+//!   within a store, a lock or an atomic are not met here.
+//! - **Corruption.** Messages and entries are lost, late or doubled, never
+//!   changed.
+//! - **A half of a merge.** A disk holds an entry or does not. It never fails,
+//!   and is never slow or full.
+//! - **Sockets.** Connections, headers and bodies are `kvquorum-http`'s, with
+//!   tests of its own.
+//! - **Processor time.** Work takes no virtual time; only waiting does.
+//!
+//! # What breaks a seed
+//!
+//! The same seed gives the same history as long as the application draws its
+//! randomness from [`World::random`], asks no clock but [`tokio::time`] and the
+//! world's, and starts no threads. Two sources of chance are easy to overlook:
+//! the order in which a `HashMap` is walked, and `tokio::select!`, which polls
+//! its branches in a random order unless it is told `biased`.
+//!
+//! kvquorum's own promises are tested with this module, by the example
+//! `simulate` beside this crate.
 
 mod clock;
 mod disk;
