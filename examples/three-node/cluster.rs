@@ -41,8 +41,7 @@ impl Cluster {
     pub(crate) fn new(base_port: u16) -> Result<Self, AddressError> {
         let node = |number: u16| {
             let port = base_port.saturating_add(number).saturating_sub(1);
-            let link =
-                HttpTransport::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string());
+            let link = HttpTransport::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             Ok(Node {
                 number,
                 port,

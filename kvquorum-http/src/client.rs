@@ -29,7 +29,7 @@ use crate::wire::{self, Message};
 /// # Promises
 ///
 /// - Each call under way has a connection of its own, up to the
-///   [bound](HttpTransportBuilder::with_max_connections); a call beyond waits
+///   [bound](HttpTransportBuilder::max_connections); a call beyond waits
 ///   for its turn, in order of arrival.
 /// - A call whose future is dropped closes its connection and gives back its
 ///   turn. The request may still reach the replica.
@@ -57,7 +57,7 @@ use crate::wire::{self, Message};
 ///
 /// let replica = HttpTransport::new("127.0.0.1:3001")?;
 /// let patient = HttpTransport::builder("http://replica-2.example:3001")
-///     .with_connect_time(Duration::from_secs(10))
+///     .connect_time_limit(Duration::from_secs(10))
 ///     .build()?;
 /// # Ok::<(), kvquorum_http::AddressError>(())
 /// ```
@@ -69,7 +69,7 @@ pub struct HttpTransport {
 struct Link {
     address: Address,
     uri: Uri,
-    connect_time: Duration,
+    connect_time_limit: Duration,
     max_response_len: usize,
     pool: Pool,
     /// One for each call that may be under way. Never closed.
@@ -81,8 +81,8 @@ struct Link {
 #[must_use]
 pub struct HttpTransportBuilder {
     address: String,
-    connect_time: Duration,
-    idle_time: Duration,
+    connect_time_limit: Duration,
+    idle_time_limit: Duration,
     max_connections: usize,
     max_response_len: usize,
 }
@@ -94,16 +94,16 @@ impl HttpTransport {
     /// # Errors
     ///
     /// Where the address is not of that form. Nothing is connected yet.
-    pub fn new(address: impl Into<String>) -> Result<Self, AddressError> {
+    pub fn new(address: impl ToString) -> Result<Self, AddressError> {
         Self::builder(address).build()
     }
 
     /// The settings of a transport to the replica at this address.
-    pub fn builder(address: impl Into<String>) -> HttpTransportBuilder {
+    pub fn builder(address: impl ToString) -> HttpTransportBuilder {
         HttpTransportBuilder {
-            address: address.into(),
-            connect_time: Duration::from_secs(3),
-            idle_time: Duration::from_secs(15),
+            address: address.to_string(),
+            connect_time_limit: Duration::from_secs(3),
+            idle_time_limit: Duration::from_secs(15),
             max_connections: 256,
             max_response_len: 1024 * 1024 + 64 * 1024,
         }
@@ -113,25 +113,25 @@ impl HttpTransport {
 impl HttpTransportBuilder {
     /// How long connecting may take, resolving the name included. 3 seconds by
     /// default.
-    pub fn with_connect_time(mut self, limit: Duration) -> Self {
-        self.connect_time = limit;
+    pub fn connect_time_limit(mut self, limit: Duration) -> Self {
+        self.connect_time_limit = limit;
         self
     }
 
     /// How long a connection may be idle and still be used again. 15 seconds
     /// by default; keep it below the
-    /// [server's](crate::ServerBuilder::with_head_time), so that a request
+    /// [server's](crate::ServerBuilder::head_time_limit), so that a request
     /// does not meet the server's close half-way.
     ///
     /// Older connections are closed by the next call, whichever it uses.
-    pub fn with_idle_time(mut self, limit: Duration) -> Self {
-        self.idle_time = limit;
+    pub fn idle_time_limit(mut self, limit: Duration) -> Self {
+        self.idle_time_limit = limit;
         self
     }
 
     /// How many calls may be under way at once, each with its own connection.
     /// 256 by default, and at least 1.
-    pub fn with_max_connections(mut self, max: usize) -> Self {
+    pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = max;
         self
     }
@@ -139,7 +139,7 @@ impl HttpTransportBuilder {
     /// The longest body of a response that is taken, in bytes. 1 MiB and
     /// 64 KiB by default: enough for the largest value that a replica admits
     /// by default. Raise it together with the replicas' limit.
-    pub fn with_max_response_len(mut self, max: usize) -> Self {
+    pub fn max_response_len(mut self, max: usize) -> Self {
         self.max_response_len = max;
         self
     }
@@ -154,9 +154,9 @@ impl HttpTransportBuilder {
             link: Arc::new(Link {
                 address: Address::parse(&self.address)?,
                 uri: Uri::from_static(wire::CALL_PATH),
-                connect_time: self.connect_time,
+                connect_time_limit: self.connect_time_limit,
                 max_response_len: self.max_response_len,
-                pool: Pool::new(self.idle_time),
+                pool: Pool::new(self.idle_time_limit),
                 turns: Semaphore::new(self.max_connections.clamp(1, Semaphore::MAX_PERMITS)),
             }),
         })
@@ -211,9 +211,9 @@ impl Link {
 
     async fn connect(&self) -> Result<Connection, HttpError> {
         let to = (self.address.host.as_str(), self.address.port);
-        let socket = timeout(self.connect_time, TcpStream::connect(to))
+        let socket = timeout(self.connect_time_limit, TcpStream::connect(to))
             .await
-            .map_err(|_| HttpError::ConnectTimedOut(self.connect_time))?
+            .map_err(|_| HttpError::ConnectTimedOut(self.connect_time_limit))?
             .map_err(HttpError::Connect)?;
         // A request is written in one piece; waiting for more to send with it
         // would only delay it.

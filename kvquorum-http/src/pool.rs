@@ -11,7 +11,7 @@ use crate::connection::Connection;
 /// when fewer are needed.
 pub(crate) struct Pool {
     idle: Mutex<Vec<Idle>>,
-    idle_time: Duration,
+    idle_time_limit: Duration,
 }
 
 struct Idle {
@@ -20,10 +20,10 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(idle_time: Duration) -> Self {
+    pub(crate) fn new(idle_time_limit: Duration) -> Self {
         Self {
             idle: Mutex::new(Vec::new()),
-            idle_time,
+            idle_time_limit,
         }
     }
 
@@ -34,7 +34,7 @@ impl Pool {
                 mut connection,
                 since,
             } = self.idle().pop()?;
-            if since.elapsed() >= self.idle_time {
+            if since.elapsed() >= self.idle_time_limit {
                 // Those below it have been idle for longer.
                 self.clear();
             } else if poll_fn(|cx| Poll::Ready(connection.is_live(cx))).await {
@@ -47,7 +47,7 @@ impl Pool {
     pub(crate) fn put(&self, connection: Connection) {
         let since = Instant::now();
         let mut idle = self.idle();
-        let is_old = |idle: &Idle| since.duration_since(idle.since) >= self.idle_time;
+        let is_old = |idle: &Idle| since.duration_since(idle.since) >= self.idle_time_limit;
         // The oldest are at the bottom.
         let old = idle.iter().take_while(|idle| is_old(idle)).count();
         let old: Vec<Idle> = idle.drain(..old).collect();

@@ -43,11 +43,11 @@ pub struct Server {
 #[must_use]
 pub struct ServerBuilder {
     max_connections: usize,
-    head_time: Duration,
+    head_time_limit: Duration,
     max_head_len: usize,
     max_headers: Option<usize>,
-    write_time: Duration,
-    shutdown_time: Duration,
+    write_time_limit: Duration,
+    shutdown_time_limit: Duration,
 }
 
 impl Server {
@@ -72,11 +72,11 @@ impl Server {
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
             max_connections: 1024,
-            head_time: Duration::from_secs(30),
+            head_time_limit: Duration::from_secs(30),
             max_head_len: 64 * 1024,
             max_headers: None,
-            write_time: Duration::from_secs(30),
-            shutdown_time: Duration::from_secs(10),
+            write_time_limit: Duration::from_secs(30),
+            shutdown_time_limit: Duration::from_secs(10),
         }
     }
 
@@ -87,7 +87,7 @@ impl Server {
 
     /// Stops gracefully: closes the port and idle connections at once, and
     /// lets requests under way finish, up to the
-    /// [time for it](ServerBuilder::with_shutdown_time). Returns how many
+    /// [time limit for it](ServerBuilder::shutdown_time_limit). Returns how many
     /// connections had to be cut then.
     ///
     /// Dropping the future before it is done cuts them at once.
@@ -102,7 +102,7 @@ impl Server {
 impl ServerBuilder {
     /// How many connections may be open at once. Further ones wait in the
     /// system's queue until another ends. 1024 by default, and at least 1.
-    pub fn with_max_connections(mut self, max: usize) -> Self {
+    pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = max.max(1);
         self
     }
@@ -111,38 +111,38 @@ impl ServerBuilder {
     /// whether it is idle or in the middle of sending one. Then it is closed,
     /// so that a silent client does not keep others out for longer. 30 seconds
     /// by default; keep it above the
-    /// [clients' idle time](crate::HttpTransportBuilder::with_idle_time).
-    pub fn with_head_time(mut self, limit: Duration) -> Self {
-        self.head_time = limit;
+    /// [clients' idle time limit](crate::HttpTransportBuilder::idle_time_limit).
+    pub fn head_time_limit(mut self, limit: Duration) -> Self {
+        self.head_time_limit = limit;
         self
     }
 
     /// The longest head of a request, in bytes; a longer one is answered with
     /// 431. 64 KiB by default, and at least 8 KiB. Keys to be read are part of
     /// it, percent-encoded.
-    pub fn with_max_head_len(mut self, max: usize) -> Self {
+    pub fn max_head_len(mut self, max: usize) -> Self {
         self.max_head_len = max.max(LEAST_HEAD_LEN);
         self
     }
 
     /// The most headers of a request; more are answered with 431. 100 by
     /// default.
-    pub fn with_max_headers(mut self, max: usize) -> Self {
+    pub fn max_headers(mut self, max: usize) -> Self {
         self.max_headers = Some(max);
         self
     }
 
     /// How long a client may read nothing of a response that waits for it.
     /// Then the connection is closed. 30 seconds by default.
-    pub fn with_write_time(mut self, limit: Duration) -> Self {
-        self.write_time = limit;
+    pub fn write_time_limit(mut self, limit: Duration) -> Self {
+        self.write_time_limit = limit;
         self
     }
 
     /// How long a [shutdown](Server::shutdown) waits for requests under way.
     /// 10 seconds by default.
-    pub fn with_shutdown_time(mut self, limit: Duration) -> Self {
-        self.shutdown_time = limit;
+    pub fn shutdown_time_limit(mut self, limit: Duration) -> Self {
+        self.shutdown_time_limit = limit;
         self
     }
 
@@ -182,7 +182,7 @@ impl ServerBuilder {
                 _ = stopped.changed() => break,
                 Some(_) = connections.join_next() => {}
                 stream = accept(&listener), if connections.len() < self.max_connections => {
-                    let socket = Socket::new(stream, self.write_time);
+                    let socket = Socket::new(stream, self.write_time_limit);
                     let service = service.clone();
                     connections.spawn(converse(http.clone(), socket, service, stopped.clone()));
                 }
@@ -190,7 +190,7 @@ impl ServerBuilder {
         }
         drop(listener);
         let finished = async { while connections.join_next().await.is_some() {} };
-        let _ = timeout(self.shutdown_time, finished).await;
+        let _ = timeout(self.shutdown_time_limit, finished).await;
         let cut = connections.len();
         connections.shutdown().await;
         cut
@@ -199,7 +199,7 @@ impl ServerBuilder {
     fn http(&self) -> http1::Builder {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(self.head_time)
+            .header_read_timeout(self.head_time_limit)
             .max_header_size(self.max_head_len);
         if let Some(max) = self.max_headers {
             http.max_headers(max);

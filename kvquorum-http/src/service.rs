@@ -44,8 +44,8 @@ use crate::{plain, wire};
 pub struct ReplicaService<S> {
     replica: Arc<Replica<S>>,
     max_body_len: usize,
-    body_time: Duration,
-    store_time: Duration,
+    body_time_limit: Duration,
+    store_time_limit: Duration,
 }
 
 impl<S: Store> ReplicaService<S> {
@@ -54,8 +54,8 @@ impl<S: Store> ReplicaService<S> {
         let replica = replica.into();
         Self {
             max_body_len: longest_body(replica.limits()),
-            body_time: Duration::from_secs(10),
-            store_time: Duration::from_secs(30),
+            body_time_limit: Duration::from_secs(10),
+            store_time_limit: Duration::from_secs(30),
             replica,
         }
     }
@@ -73,8 +73,8 @@ impl<S: Store> ReplicaService<S> {
     /// How long a body may take to arrive; a slower one is answered with 408.
     /// 10 seconds by default.
     #[must_use]
-    pub fn with_body_time(mut self, limit: Duration) -> Self {
-        self.body_time = limit;
+    pub fn with_body_time_limit(mut self, limit: Duration) -> Self {
+        self.body_time_limit = limit;
         self
     }
 
@@ -83,8 +83,8 @@ impl<S: Store> ReplicaService<S> {
     /// from holding connections forever; the coordinator's time limit is
     /// shorter.
     #[must_use]
-    pub fn with_store_time(mut self, limit: Duration) -> Self {
-        self.store_time = limit;
+    pub fn with_store_time_limit(mut self, limit: Duration) -> Self {
+        self.store_time_limit = limit;
         self
     }
 
@@ -160,14 +160,19 @@ impl<S: Store> ReplicaService<S> {
     {
         let asks_first = request.headers().contains_key(EXPECT);
         let mut body = request.into_body();
-        match timeout(self.body_time, read_whole(&mut body, self.max_body_len)).await {
+        match timeout(
+            self.body_time_limit,
+            read_whole(&mut body, self.max_body_len),
+        )
+        .await
+        {
             Ok(Ok(whole)) => Ok(whole),
             Ok(Err(BodyError::TooLarge)) => {
                 // A client that is still sending would see its connection
                 // reset, not this answer, if the rest were not read. One that
                 // asks first sends nothing that would need to be.
                 if !asks_first {
-                    tokio::spawn(timeout(self.body_time, discard(body)));
+                    tokio::spawn(timeout(self.body_time_limit, discard(body)));
                 }
                 Err(Problem::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
@@ -182,7 +187,7 @@ impl<S: Store> ReplicaService<S> {
             ))),
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {:?}", self.body_time),
+                format!("the body did not arrive within {:?}", self.body_time_limit),
             )),
         }
     }
@@ -191,7 +196,7 @@ impl<S: Store> ReplicaService<S> {
         &self,
         request: kvquorum_core::Request,
     ) -> Result<kvquorum_core::Response, Problem> {
-        match timeout(self.store_time, self.replica.handle(request)).await {
+        match timeout(self.store_time_limit, self.replica.handle(request)).await {
             Ok(Ok(response)) => Ok(response),
             // Whoever reads the status knows that it is the store that failed.
             Ok(Err(error)) => Err(Problem::internal(match error.source() {
@@ -200,7 +205,7 @@ impl<S: Store> ReplicaService<S> {
             })),
             Err(_) => Err(Problem::internal(format!(
                 "the store did not answer within {:?}",
-                self.store_time
+                self.store_time_limit
             ))),
         }
     }
@@ -371,8 +376,8 @@ impl<S> std::fmt::Debug for ReplicaService<S> {
         f.debug_struct("ReplicaService")
             .field("replica", &self.replica)
             .field("max_body_len", &self.max_body_len)
-            .field("body_time", &self.body_time)
-            .field("store_time", &self.store_time)
+            .field("body_time_limit", &self.body_time_limit)
+            .field("store_time_limit", &self.store_time_limit)
             .finish()
     }
 }

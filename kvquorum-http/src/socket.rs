@@ -18,16 +18,16 @@ use tokio::time::{Sleep, sleep};
 /// take to read the response.
 pub(crate) struct Socket {
     inner: TokioIo<TcpStream>,
-    write_time: Duration,
+    write_time_limit: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream, write_time: Duration) -> Self {
+    pub(crate) fn new(stream: TcpStream, write_time_limit: Duration) -> Self {
         Self {
             inner: TokioIo::new(stream),
-            write_time,
+            write_time_limit,
             stalled: None,
         }
     }
@@ -41,7 +41,7 @@ impl Socket {
         if written.is_pending() {
             let stalled = self
                 .stalled
-                .get_or_insert_with(|| Box::pin(sleep(self.write_time)));
+                .get_or_insert_with(|| Box::pin(sleep(self.write_time_limit)));
             ready!(stalled.as_mut().poll(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

@@ -26,6 +26,9 @@ const REFUSED: &[u8] = b"\x02\x00";
 async fn the_name_is_the_address() {
     let replica = HttpTransport::new("http://127.0.0.1:3001").unwrap();
     assert_eq!(replica.name(), "127.0.0.1:3001");
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 3001));
+    let replica = HttpTransport::new(address).unwrap();
+    assert_eq!(replica.name(), "127.0.0.1:3001");
 }
 
 #[tokio::test]
@@ -59,8 +62,8 @@ async fn connecting_ends_at_its_limit() {
     while let Ok(Ok(stream)) = tokio::time::timeout(SHORT, TcpStream::connect(addr)).await {
         queued.push(stream);
     }
-    let replica = HttpTransport::builder(addr.to_string())
-        .with_connect_time(SHORT)
+    let replica = HttpTransport::builder(addr)
+        .connect_time_limit(SHORT)
         .build()
         .unwrap();
     let error = call(&replica, get("k")).await.unwrap_err();
@@ -130,8 +133,8 @@ async fn an_oversized_answer_is_no_answer_and_is_not_read() {
             }
         })
         .await;
-        let replica = HttpTransport::builder(stub.addr.to_string())
-            .with_max_response_len(1500)
+        let replica = HttpTransport::builder(stub.addr)
+            .max_response_len(1500)
             .build()
             .unwrap();
         let error = call(&replica, merge("k", 1, "v")).await.unwrap_err();
@@ -342,8 +345,8 @@ async fn a_connection_idle_for_too_long_is_not_used_again() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let replica = HttpTransport::builder(stub.addr.to_string())
-        .with_idle_time(std::time::Duration::ZERO)
+    let replica = HttpTransport::builder(stub.addr)
+        .idle_time_limit(std::time::Duration::ZERO)
         .build()
         .unwrap();
     for _ in 0..3 {
@@ -393,8 +396,8 @@ async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
         }
     })
     .await;
-    let replica = HttpTransport::builder(stub.addr.to_string())
-        .with_max_connections(1)
+    let replica = HttpTransport::builder(stub.addr)
+        .max_connections(1)
         .build()
         .unwrap();
     for _ in 0..3 {
@@ -411,8 +414,8 @@ async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
 async fn calls_beyond_the_bound_wait_their_turn() {
     let store = TestStore::gated();
     let server = serve_store(&store).await;
-    let replica = HttpTransport::builder(server.local_addr().to_string())
-        .with_max_connections(2)
+    let replica = HttpTransport::builder(server.local_addr())
+        .max_connections(2)
         .build()
         .unwrap();
     let calls: Vec<_> = (0..5)

@@ -89,7 +89,7 @@ async fn a_client_that_asks_first_is_told_before_it_sends() {
 #[tokio::test]
 async fn a_body_that_stops_half_way_changes_nothing() {
     let store = TestStore::new();
-    let service = service(&store).with_body_time(SHORT);
+    let service = service(&store).with_body_time_limit(SHORT);
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let whole = post("/write", WRITE);
     let chunked = format!(
@@ -128,7 +128,7 @@ async fn a_body_that_breaks_the_rules_changes_nothing() {
 #[tokio::test]
 async fn heads_that_never_end_and_idle_connections_are_closed_in_time() {
     let store = TestStore::new();
-    let server = start(Server::builder().with_head_time(SHORT), &store).await;
+    let server = start(Server::builder().head_time_limit(SHORT), &store).await;
     for silent in ["", "GET /re", "GET /read/k HTTP/1.1\r\nhost: x\r\n"] {
         let mut client = Raw::connect(server.local_addr()).await;
         client.send(silent).await;
@@ -142,9 +142,7 @@ async fn heads_that_never_end_and_idle_connections_are_closed_in_time() {
 #[tokio::test]
 async fn heads_are_bounded_in_length_and_in_number() {
     let store = TestStore::new();
-    let builder = Server::builder()
-        .with_max_head_len(10_000)
-        .with_max_headers(20);
+    let builder = Server::builder().max_head_len(10_000).max_headers(20);
     let server = start(builder, &store).await;
     let long = format!("GET /read/k HTTP/1.1\r\na: {}\r\n\r\n", "a".repeat(10_000));
     // Without an end, so that only the bound can answer it.
@@ -166,9 +164,7 @@ async fn heads_are_bounded_in_length_and_in_number() {
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_until_another_ends() {
     let store = TestStore::new();
-    let builder = Server::builder()
-        .with_max_connections(2)
-        .with_head_time(NEVER);
+    let builder = Server::builder().max_connections(2).head_time_limit(NEVER);
     let server = start(builder, &store).await;
     let mut first = Raw::connect(server.local_addr()).await;
     let mut second = Raw::connect(server.local_addr()).await;
@@ -186,9 +182,7 @@ async fn connections_beyond_the_bound_wait_until_another_ends() {
 #[tokio::test]
 async fn silent_clients_do_not_keep_others_out() {
     let store = TestStore::new();
-    let builder = Server::builder()
-        .with_max_connections(2)
-        .with_head_time(SHORT);
+    let builder = Server::builder().max_connections(2).head_time_limit(SHORT);
     let server = start(builder, &store).await;
     let _silent = Raw::connect(server.local_addr()).await;
     let mut half = Raw::connect(server.local_addr()).await;
@@ -201,9 +195,7 @@ async fn a_client_that_does_not_read_does_not_keep_others_out() {
     let store = TestStore::new();
     let large = format!("\"{}\"", "x".repeat(1024 * 1024 - 2));
     store.insert("large", Entry::new(version(1), large));
-    let builder = Server::builder()
-        .with_max_connections(1)
-        .with_write_time(SHORT);
+    let builder = Server::builder().max_connections(1).write_time_limit(SHORT);
     let server = start(builder, &store).await;
     let mut deaf = Raw::connect(server.local_addr()).await;
     // More than the sockets' buffers can hold.
@@ -214,7 +206,7 @@ async fn a_client_that_does_not_read_does_not_keep_others_out() {
 #[tokio::test]
 async fn a_store_that_hangs_is_answered_for() {
     let store = TestStore::gated();
-    let service = service(&store).with_store_time(SHORT);
+    let service = service(&store).with_store_time_limit(SHORT);
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     let answer = client.ask(post("/write", WRITE)).await;
@@ -238,7 +230,7 @@ async fn a_client_that_goes_away_does_not_hold_its_connection_open() {
 #[tokio::test]
 async fn a_shutdown_lets_requests_under_way_finish_and_takes_no_more() {
     let store = TestStore::gated();
-    let builder = Server::builder().with_shutdown_time(NEVER);
+    let builder = Server::builder().shutdown_time_limit(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;
@@ -274,7 +266,7 @@ async fn a_shutdown_lets_requests_under_way_finish_and_takes_no_more() {
 #[tokio::test]
 async fn a_shutdown_cuts_what_does_not_finish_in_time() {
     let store = TestStore::gated();
-    let builder = Server::builder().with_shutdown_time(SHORT);
+    let builder = Server::builder().shutdown_time_limit(SHORT);
     let server = start(builder, &store).await;
     let mut stuck = Raw::connect(server.local_addr()).await;
     stuck.send(post("/write", WRITE)).await;
@@ -287,7 +279,7 @@ async fn a_shutdown_cuts_what_does_not_finish_in_time() {
 #[tokio::test]
 async fn a_dropped_server_is_gone_at_once() {
     let store = TestStore::gated();
-    let builder = Server::builder().with_shutdown_time(NEVER);
+    let builder = Server::builder().shutdown_time_limit(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;

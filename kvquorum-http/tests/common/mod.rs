@@ -143,7 +143,7 @@ pub fn service(store: &TestStore) -> ReplicaService<TestStore> {
 }
 
 pub fn transport(to: SocketAddr) -> HttpTransport {
-    HttpTransport::new(to.to_string()).unwrap()
+    HttpTransport::new(to).unwrap()
 }
 
 pub async fn call(transport: &HttpTransport, request: Request) -> Result<Response, TransportError> {
