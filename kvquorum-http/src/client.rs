@@ -17,8 +17,18 @@ use crate::body::BodyError;
 use crate::connection::{Answer, Connection, Lost};
 use crate::error::{HttpError, RemoteStoreError};
 use crate::pool::Pool;
+use crate::resolve::Resolver;
+use crate::server::HEAD_TIME_LIMIT;
 use crate::service::error_message;
 use crate::wire::{self, Message};
+
+/// Below a coordinator's time limit by default, 2 seconds, by as much again.
+const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(1);
+
+/// Below the server's by default, so that the client is the first to close.
+const IDLE_TIME_LIMIT: Duration = Duration::from_secs(15);
+
+const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIME_LIMIT.as_secs());
 
 /// A link to one replica over HTTP/1.1, on kept-alive connections.
 ///
@@ -56,8 +66,8 @@ use crate::wire::{self, Message};
 /// use kvquorum_http::HttpTransport;
 ///
 /// let replica = HttpTransport::new("127.0.0.1:3001")?;
-/// let patient = HttpTransport::builder("http://replica-2.example:3001")
-///     .connect_time_limit(Duration::from_secs(10))
+/// let nearby = HttpTransport::builder("http://replica-2.example:3001")
+///     .connect_time_limit(Duration::from_millis(200))
 ///     .build()?;
 /// # Ok::<(), kvquorum_http::AddressError>(())
 /// ```
@@ -68,6 +78,7 @@ pub struct HttpTransport {
 
 struct Link {
     address: Address,
+    resolver: Resolver,
     uri: Uri,
     connect_time_limit: Duration,
     max_response_len: usize,
@@ -89,7 +100,11 @@ pub struct HttpTransportBuilder {
 
 impl HttpTransport {
     /// A transport to the replica at `host:port`, or `http://host:port`, with
-    /// the default settings. A name is resolved anew for each connection.
+    /// the default settings.
+    ///
+    /// A name is resolved anew for each connection, those apart that are made
+    /// while it is being resolved: they share the result. So no more than one
+    /// lookup is under way at a time, however many calls are dropped meanwhile.
     ///
     /// # Errors
     ///
@@ -102,8 +117,8 @@ impl HttpTransport {
     pub fn builder(address: impl ToString) -> HttpTransportBuilder {
         HttpTransportBuilder {
             address: address.to_string(),
-            connect_time_limit: Duration::from_secs(3),
-            idle_time_limit: Duration::from_secs(15),
+            connect_time_limit: CONNECT_TIME_LIMIT,
+            idle_time_limit: IDLE_TIME_LIMIT,
             max_connections: 256,
             max_response_len: 1024 * 1024 + 64 * 1024,
         }
@@ -111,8 +126,13 @@ impl HttpTransport {
 }
 
 impl HttpTransportBuilder {
-    /// How long connecting may take, resolving the name included. 3 seconds by
+    /// How long connecting may take, resolving the name included. 1 second by
     /// default.
+    ///
+    /// Keep it below the
+    /// [coordinator's time limit](kvquorum_core::Builder::time_limit). A call
+    /// that runs into that one first is dropped before it can tell that it was
+    /// not sent, and a write that reached nobody is reported as maybe applied.
     pub fn connect_time_limit(mut self, limit: Duration) -> Self {
         self.connect_time_limit = limit;
         self
@@ -150,9 +170,11 @@ impl HttpTransportBuilder {
     ///
     /// Where the address is not `host:port` or `http://host:port`.
     pub fn build(self) -> Result<HttpTransport, AddressError> {
+        let address = Address::parse(&self.address)?;
         Ok(HttpTransport {
             link: Arc::new(Link {
-                address: Address::parse(&self.address)?,
+                resolver: Resolver::new(&address.host, address.port),
+                address,
                 uri: Uri::from_static(wire::CALL_PATH),
                 connect_time_limit: self.connect_time_limit,
                 max_response_len: self.max_response_len,
@@ -210,8 +232,11 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Connection, HttpError> {
-        let to = (self.address.host.as_str(), self.address.port);
-        let socket = timeout(self.connect_time_limit, TcpStream::connect(to))
+        let connecting = async {
+            let addresses = self.resolver.addresses().await?;
+            TcpStream::connect(&*addresses).await
+        };
+        let socket = timeout(self.connect_time_limit, connecting)
             .await
             .map_err(|_| HttpError::ConnectTimedOut(self.connect_time_limit))?
             .map_err(HttpError::Connect)?;

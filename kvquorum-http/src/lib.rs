@@ -7,6 +7,7 @@ mod connection;
 mod error;
 mod plain;
 mod pool;
+mod resolve;
 mod server;
 mod service;
 mod socket;

@@ -20,6 +20,9 @@ use crate::socket::Socket;
 /// hyper does with no less.
 const LEAST_HEAD_LEN: usize = 8 * 1024;
 
+/// By default; clients close what is idle before that.
+pub(crate) const HEAD_TIME_LIMIT: Duration = Duration::from_secs(30);
+
 /// How long to wait after the system had no file descriptor or no memory for
 /// a new connection: it may have one again when another connection ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -72,7 +75,7 @@ impl Server {
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
             max_connections: 1024,
-            head_time_limit: Duration::from_secs(30),
+            head_time_limit: HEAD_TIME_LIMIT,
             max_head_len: 64 * 1024,
             max_headers: None,
             write_time_limit: Duration::from_secs(30),

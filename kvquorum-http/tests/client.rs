@@ -7,10 +7,13 @@
 mod common;
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::*;
-use kvquorum_core::{Entry, Merged, Refusal, Response, Transport, TransportError};
+use kvquorum_core::{
+    Coordinator, Entry, Merged, Refusal, Response, Transport, TransportError, WriteError,
+};
 use kvquorum_http::{HttpError, HttpTransport, RemoteStoreError, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -51,9 +54,9 @@ async fn a_name_that_does_not_resolve_is_not_sent() {
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
 }
 
-#[tokio::test]
-async fn connecting_ends_at_its_limit() {
-    // A listener whose queue is full leaves connections unanswered.
+/// An address at which connections are left unanswered, as those to a host
+/// that has no power: a listener whose queue is full.
+async fn unanswering() -> (SocketAddr, impl Sized) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -62,6 +65,23 @@ async fn connecting_ends_at_its_limit() {
     while let Ok(Ok(stream)) = tokio::time::timeout(SHORT, TcpStream::connect(addr)).await {
         queued.push(stream);
     }
+    (addr, (listener, queued))
+}
+
+#[tokio::test]
+async fn a_write_to_hosts_that_do_not_answer_is_not_applied_by_default() {
+    let (addr, _queue) = unanswering().await;
+    let links = [(); 3].map(|()| HttpTransport::new(addr).unwrap());
+    let map = Coordinator::<3, 2, 2, _>::new(links);
+    let error = in_time(map.put("k", "v")).await.unwrap_err();
+    // The write fails with the second of them; the third tells a little later.
+    let error = in_time(error.settled()).await;
+    assert!(matches!(error, WriteError::NotApplied(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn connecting_ends_at_its_limit() {
+    let (addr, _queue) = unanswering().await;
     let replica = HttpTransport::builder(addr)
         .connect_time_limit(SHORT)
         .build()
