@@ -1,7 +1,7 @@
 //! The client side: a transport that reaches its replica over HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,7 +42,10 @@ const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIME_LIMIT.as_secs());
 ///   [bound](HttpTransportBuilder::max_connections); a call beyond waits
 ///   for its turn, in order of arrival.
 /// - A call whose future is dropped closes its connection and gives back its
-///   turn. The request may still reach the replica.
+///   turn. The request may still reach the replica. Idle connections that have
+///   not been used since that call began are closed with it: a replica that
+///   went away without a word costs one call that gets no answer, not one for
+///   each connection.
 /// - There is at most one retry, and only where a connection from the pool
 ///   breaks before an answer begins: the replica has then most likely closed
 ///   it while it was idle, or was restarted. The retry goes over a new
@@ -53,7 +56,7 @@ const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIME_LIMIT.as_secs());
 ///
 /// | [`TransportError`] | when |
 /// |---|---|
-/// | `NotSent` | there was no connection, or it broke before a byte of the request was written; 408 |
+/// | `NotSent` | there was no connection, or it was closed before the request was begun; 408 |
 /// | `NoAnswer` | the connection broke later, or the response was too long or made no sense; other statuses |
 /// | `Rejected` | a status of the 400s: not a replica, another protocol version, a body longer than it reads |
 /// | `Store` | 500, with a [`RemoteStoreError`] inside |
@@ -199,15 +202,15 @@ impl Transport for HttpTransport {
 
 impl Link {
     async fn call(&self, request: &Request) -> Result<Response, TransportError> {
+        // First, so that a call that waits holds its request once.
+        let _turn = self.turns.acquire().await;
         let body = wire::encode_request(request)
             .map_err(|error| TransportError::NotSent(HttpError::Encode(error).into()))?;
-        let _turn = self.turns.acquire().await;
+        let unanswered = Unanswered::since_now(&self.pool);
         if let Some(pooled) = self.pool.take().await {
             match self.exchange(pooled, body.clone()).await {
                 Err(lost) if !lost.error.is_parse() => {
-                    // The others have been idle for longer. They are unlikely
-                    // to be any better, and each would cost a retry.
-                    self.pool.clear();
+                    drop(unanswered);
                     let retried = self.call_anew(body).await;
                     return if lost.maybe_sent {
                         after_lost_try(lost.error, retried)
@@ -215,9 +218,13 @@ impl Link {
                         retried
                     };
                 }
-                outcome => return self.judge(outcome),
+                outcome => {
+                    unanswered.is_over();
+                    return self.judge(outcome);
+                }
             }
         }
+        unanswered.is_over();
         self.call_anew(body).await
     }
 
@@ -305,6 +312,34 @@ impl Link {
             BodyError::Failed(error) => HttpError::Connection(error),
         })?;
         wire::decode(&body).map_err(HttpError::Decode)
+    }
+}
+
+/// A call on a pooled connection that has had no answer yet.
+///
+/// Dropped as such, because the connection broke or the caller's time ran out,
+/// it takes with it all connections that have not been used since it began.
+/// They are unlikely to be any better, as where the peer has lost its power,
+/// and each of them would cost another call.
+struct Unanswered<'a> {
+    pool: &'a Pool,
+    since: Instant,
+}
+
+impl<'a> Unanswered<'a> {
+    fn since_now(pool: &'a Pool) -> Self {
+        let since = Instant::now();
+        Self { pool, since }
+    }
+
+    fn is_over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.pool.forget(self.since);
     }
 }
 

@@ -35,8 +35,7 @@ impl Pool {
                 since,
             } = self.idle().pop()?;
             if since.elapsed() >= self.idle_time_limit {
-                // Those below it have been idle for longer.
-                self.clear();
+                self.forget(since);
             } else if poll_fn(|cx| Poll::Ready(connection.is_live(cx))).await {
                 return Some(connection);
             }
@@ -46,21 +45,21 @@ impl Pool {
     /// Keeps a connection whose call is done.
     pub(crate) fn put(&self, connection: Connection) {
         let since = Instant::now();
-        let mut idle = self.idle();
-        let is_old = |idle: &Idle| since.duration_since(idle.since) >= self.idle_time_limit;
-        // The oldest are at the bottom.
-        let old = idle.iter().take_while(|idle| is_old(idle)).count();
-        let old: Vec<Idle> = idle.drain(..old).collect();
-        idle.push(Idle { connection, since });
-        drop(idle);
-        // Closing sockets is not for others to wait for.
-        drop(old);
+        if let Some(old) = since.checked_sub(self.idle_time_limit) {
+            self.forget(old);
+        }
+        self.idle().push(Idle { connection, since });
     }
 
-    /// Closes all idle connections.
-    pub(crate) fn clear(&self) {
-        let closed = std::mem::take(&mut *self.idle());
-        drop(closed);
+    /// Closes the connections that have not been used since a moment.
+    pub(crate) fn forget(&self, until: Instant) {
+        let mut idle = self.idle();
+        // The oldest are at the bottom.
+        let count = idle.iter().take_while(|idle| idle.since <= until).count();
+        let forgotten: Vec<Idle> = idle.drain(..count).collect();
+        drop(idle);
+        // Closing sockets is not for others to wait for.
+        drop(forgotten);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {

@@ -375,6 +375,99 @@ async fn a_connection_idle_for_too_long_is_not_used_again() {
     assert_eq!(stub.requests.available_permits(), 3);
 }
 
+/// Plays one connection: an ack for each request for which there is a permit.
+async fn acks(mut stream: TcpStream, permits: &Semaphore) {
+    while let Ok(permit) = permits.acquire().await {
+        permit.forget();
+        if stream.write_all(&answer("200 OK", APPLIED)).await.is_err()
+            || !read_request(&mut stream).await
+        {
+            return;
+        }
+    }
+}
+
+/// A stub on whose first connections, one for each semaphore, requests are
+/// acked as there are permits, and on all later ones at once. The pool of the
+/// transport to it holds those first ones, the last one on top.
+async fn pooled(permits: Vec<Arc<Semaphore>>) -> (Stub, HttpTransport) {
+    let connections = permits.clone();
+    let stub = Stub::new(move |nth, stream| {
+        let later = || Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let permits = connections.get(nth).cloned().unwrap_or_else(later);
+        async move { acks(stream, &permits).await }
+    })
+    .await;
+    let replica = transport(stub.addr);
+    let mut calls = Vec::new();
+    for _ in &permits {
+        let replica = replica.clone();
+        calls.push(tokio::spawn(async move {
+            call(&replica, merge("k", 1, "v")).await.unwrap();
+        }));
+        in_time(stub.requests.acquire()).await.unwrap().forget();
+    }
+    for (permits, call) in permits.iter().zip(calls) {
+        permits.add_permits(1);
+        call.await.unwrap();
+    }
+    (stub, replica)
+}
+
+fn no_permits(count: usize) -> Vec<Arc<Semaphore>> {
+    (0..count).map(|_| Arc::new(Semaphore::new(0))).collect()
+}
+
+#[tokio::test]
+async fn a_silent_break_costs_one_call_and_not_one_for_each_connection() {
+    // Each answers once, and then never again.
+    let (_stub, replica) = pooled(no_permits(20)).await;
+    let unanswered = tokio::time::timeout(SHORT, replica.call(merge("k", 2, "v"))).await;
+    assert!(unanswered.is_err(), "this connection is broken");
+    call(&replica, merge("k", 2, "v")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_call_does_not_cost_connections_used_since_it_began() {
+    let permits = no_permits(2);
+    let (stub, replica) = pooled(permits.clone()).await;
+    // It takes the last connection, and the next call takes the one below.
+    let mut slow = Box::pin(replica.call(merge("k", 2, "v")));
+    let begun = tokio::time::timeout(SHORT, &mut slow).await;
+    assert!(begun.is_err(), "this connection has no permit");
+    permits[0].add_permits(1);
+    call(&replica, merge("k", 2, "v")).await.unwrap();
+    drop(slow);
+    permits[0].add_permits(1);
+    call(&replica, merge("k", 3, "v")).await.unwrap();
+    // No third connection was opened, whose first request would count here.
+    assert_eq!(stub.requests.available_permits(), 0);
+}
+
+#[tokio::test]
+async fn nor_does_a_connection_that_breaks() {
+    let permits = no_permits(2);
+    let (stub, replica) = pooled(permits.clone()).await;
+    let lost = {
+        let replica = replica.clone();
+        tokio::spawn(async move { call(&replica, merge("k", 2, "v")).await })
+    };
+    tokio::time::sleep(SHORT).await;
+    permits[0].add_permits(1);
+    call(&replica, merge("k", 2, "v")).await.unwrap();
+    // The stub closes it, and the retry opens a third.
+    permits[1].close();
+    lost.await.unwrap().unwrap();
+    permits[0].add_permits(1);
+    let (one, other) = tokio::join!(
+        call(&replica, merge("k", 3, "v")),
+        call(&replica, merge("k", 3, "v"))
+    );
+    one.unwrap();
+    other.unwrap();
+    assert_eq!(stub.requests.available_permits(), 1);
+}
+
 #[tokio::test]
 async fn connections_are_used_again() {
     let connections = Arc::new(Semaphore::new(0));
