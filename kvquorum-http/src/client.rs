@@ -205,7 +205,7 @@ impl Link {
         // First, so that a call that waits holds its request once.
         let _turn = self.turns.acquire().await;
         let body = wire::encode_request(request)
-            .map_err(|error| TransportError::NotSent(HttpError::Encode(error).into()))?;
+            .map_err(|error| TransportError::NotSent(HttpError::Encode(error.into()).into()))?;
         let unanswered = Unanswered::since_now(&self.pool);
         if let Some(pooled) = self.pool.take().await {
             match self.exchange(pooled, body.clone()).await {

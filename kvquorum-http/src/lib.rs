@@ -16,5 +16,7 @@ pub mod wire;
 pub use address::AddressError;
 pub use client::{HttpTransport, HttpTransportBuilder};
 pub use error::{HttpError, RemoteStoreError};
+/// In [`HttpError::Status`].
+pub use hyper::StatusCode;
 pub use server::{Server, ServerBuilder};
 pub use service::ReplicaService;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::body::{BodyError, discard, read_whole};
+use crate::error::with_causes;
 use crate::{plain, wire};
 
 /// A replica's two faces as one hyper service: `POST /write` and
@@ -39,8 +40,10 @@ use crate::{plain, wire};
 /// - Whatever is answered with a status of the 400s has changed nothing.
 /// - Where the client goes away while the store is at work, hyper drops the
 ///   answer's future, and the [`Store`]'s contract says what then holds: the
-///   entry is stored, or it is not, and nothing between.
-/// - Every error has a JSON body, `{"error": string}`.
+///   entry is stored, or it is not, and nothing between. A client that closes
+///   its half of the connection after its request counts as gone.
+/// - Every error has a JSON body, `{"error": string}`, with all that is known of
+///   the cause.
 pub struct ReplicaService<S> {
     replica: Arc<Replica<S>>,
     max_body_len: usize,
@@ -128,12 +131,16 @@ impl<S: Store> ReplicaService<S> {
     {
         let body = self.read_body(request).await?;
         let request =
-            wire::decode(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
+            wire::decode(&body).map_err(|error| Problem::bad_request(with_causes(&error)))?;
         // Decoding has copied what matters; the store may take its time.
         drop(body);
         let response = self.ask(request).await?;
-        let body = wire::encode_response(&response)
-            .map_err(|error| Problem::internal(format!("no answer could be encoded: {error}")))?;
+        let body = wire::encode_response(&response).map_err(|error| {
+            Problem::internal(format!(
+                "no answer could be encoded: {}",
+                with_causes(&error)
+            ))
+        })?;
         Ok(ok(body, "application/octet-stream"))
     }
 
@@ -183,7 +190,8 @@ impl<S: Store> ReplicaService<S> {
                 ))
             }
             Ok(Err(BodyError::Failed(error))) => Err(Problem::bad_request(format!(
-                "the body did not arrive whole: {error}"
+                "the body did not arrive whole: {}",
+                with_causes(&error)
             ))),
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
@@ -199,10 +207,11 @@ impl<S: Store> ReplicaService<S> {
         match timeout(self.store_time_limit, self.replica.handle(request)).await {
             Ok(Ok(response)) => Ok(response),
             // Whoever reads the status knows that it is the store that failed.
-            Ok(Err(error)) => Err(Problem::internal(match error.source() {
-                Some(cause) => cause.to_string(),
-                None => error.to_string(),
-            })),
+            Ok(Err(error)) => Err(Problem::internal(
+                error
+                    .source()
+                    .map_or_else(|| error.to_string(), |cause| with_causes(cause)),
+            )),
             Err(_) => Err(Problem::internal(format!(
                 "the store did not answer within {:?}",
                 self.store_time_limit

@@ -91,6 +91,51 @@ async fn connecting_ends_at_its_limit() {
     assert!(matches!(cause(&error), HttpError::ConnectTimedOut(_)));
 }
 
+/// What is printed for an error with all its causes.
+fn printed(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let levels: Vec<_> = causes.map(ToString::to_string).collect();
+    levels.join(": ")
+}
+
+#[tokio::test]
+async fn an_error_names_each_of_its_causes_once() {
+    let stub = Stub::answering(answer("200 OK", b"\x01")).await;
+    let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+    let decoding = printed(cause(&error));
+    assert!(
+        decoding.starts_with(
+            "the response cannot be decoded: \
+             not a message of the replica protocol, version 1: "
+        ),
+        "{decoding}"
+    );
+    assert_eq!(decoding.matches("replica protocol").count(), 1);
+
+    let nowhere = HttpTransport::new("replica.invalid:3001").unwrap();
+    let error = call(&nowhere, get("k")).await.unwrap_err();
+    let resolving = printed(cause(&error));
+    let (connecting, why) = resolving.split_once(": ").unwrap();
+    assert_eq!(connecting, "connecting failed");
+    assert_eq!(resolving.matches(why).count(), 1, "{resolving}");
+
+    // A cause that is not the source is told with its own causes.
+    let stub = closes_on_second_request(|mut stream: TcpStream| async move {
+        stream.write_all(&answer("200 OK", REFUSED)).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let replica = transport(stub.addr);
+    call(&replica, merge("k", 1, "v")).await.unwrap();
+    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    let refused = printed(cause(&error));
+    assert!(refused.starts_with("the connection failed ("), "{refused}");
+    assert!(
+        refused.ends_with("), and the replica refused the second try: the key is empty"),
+        "{refused}"
+    );
+}
+
 #[tokio::test]
 async fn a_peer_that_closes_without_an_answer_has_given_no_answer() {
     let stub = Stub::new(|_, _| async {}).await;
@@ -221,7 +266,7 @@ async fn a_failed_store_is_a_store_error_with_the_replicas_words() {
     };
     let remote = std::error::Error::source(&store_error).unwrap();
     let remote: &RemoteStoreError = remote.downcast_ref().unwrap();
-    assert!(remote.message.contains("the disk is on fire"), "{remote}");
+    assert_eq!(remote.message(), "the disk is on fire: no water");
 }
 
 #[tokio::test]
