@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::resolve::Resolver;
 use crate::server::HEAD_TIME_LIMIT;
 use crate::service::error_message;
+use crate::time::within_reason;
 use crate::wire::{self, Message};
 
 /// Below a coordinator's time limit by default, 2 seconds, by as much again.
@@ -137,7 +138,7 @@ impl HttpTransportBuilder {
     /// that runs into that one first is dropped before it can tell that it was
     /// not sent, and a write that reached nobody is reported as maybe applied.
     pub fn connect_time_limit(mut self, limit: Duration) -> Self {
-        self.connect_time_limit = limit;
+        self.connect_time_limit = within_reason(limit);
         self
     }
 
@@ -148,7 +149,7 @@ impl HttpTransportBuilder {
     ///
     /// Older connections are closed by the next call, whichever it uses.
     pub fn idle_time_limit(mut self, limit: Duration) -> Self {
-        self.idle_time_limit = limit;
+        self.idle_time_limit = within_reason(limit);
         self
     }
 

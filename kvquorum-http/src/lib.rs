@@ -11,6 +11,7 @@ mod resolve;
 mod server;
 mod service;
 mod socket;
+mod time;
 pub mod wire;
 
 pub use address::AddressError;

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use crate::body::{BodyError, discard, read_whole};
 use crate::error::with_causes;
+use crate::time::within_reason;
 use crate::{plain, wire};
 
 /// A replica's two faces as one hyper service: `POST /write` and
@@ -77,7 +78,7 @@ impl<S: Store> ReplicaService<S> {
     /// 10 seconds by default.
     #[must_use]
     pub fn with_body_time_limit(mut self, limit: Duration) -> Self {
-        self.body_time_limit = limit;
+        self.body_time_limit = within_reason(limit);
         self
     }
 
@@ -87,7 +88,7 @@ impl<S: Store> ReplicaService<S> {
     /// shorter.
     #[must_use]
     pub fn with_store_time_limit(mut self, limit: Duration) -> Self {
-        self.store_time_limit = limit;
+        self.store_time_limit = within_reason(limit);
         self
     }
 
@@ -101,28 +102,16 @@ impl<S: Store> ReplicaService<S> {
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
-        self.route(request)
-            .await
-            .unwrap_or_else(Problem::into_response)
-    }
-
-    async fn route<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
-    where
-        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
-    {
-        let path = request.uri().path();
-        if path == wire::CALL_PATH {
-            allow(&request, "POST")?;
-            self.call(request).await
-        } else if path == "/write" {
-            allow(&request, "POST")?;
-            self.write(request).await
-        } else if let Some(key) = path.strip_prefix("/read/") {
-            allow(&request, "GET")?;
-            self.read(key, request.uri().query()).await
-        } else {
-            Err(no_route(path))
-        }
+        let answer = match Route::of(&request) {
+            Ok(Route::Call) => self.call(request).await,
+            Ok(Route::Write) => self.write(request).await,
+            Ok(Route::Read) => self.read(request).await,
+            Err(problem) => {
+                self.ignore_body(request);
+                Err(problem)
+            }
+        };
+        answer.unwrap_or_else(Problem::into_response)
     }
 
     async fn call<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
@@ -155,9 +144,14 @@ impl<S: Store> ReplicaService<S> {
         plain::write_answer(response).map(json)
     }
 
-    async fn read(&self, key: &str, query: Option<&str>) -> Result<Response<Full<Bytes>>, Problem> {
-        let request = plain::parse_read(key, query)?;
-        let response = self.ask(request).await?;
+    async fn read<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    where
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
+    {
+        let key = request.uri().path().strip_prefix(READ).unwrap_or_default();
+        let read = plain::parse_read(key, request.uri().query());
+        self.ignore_body(request);
+        let response = self.ask(read?).await?;
         plain::read_answer(response).map(json)
     }
 
@@ -165,8 +159,9 @@ impl<S: Store> ReplicaService<S> {
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
-        let asks_first = request.headers().contains_key(EXPECT);
+        let asks_first = asks_first(&request);
         let mut body = request.into_body();
+        let is_announced = body.size_hint().lower() > self.max_body_len as u64;
         match timeout(
             self.body_time_limit,
             read_whole(&mut body, self.max_body_len),
@@ -175,11 +170,10 @@ impl<S: Store> ReplicaService<S> {
         {
             Ok(Ok(whole)) => Ok(whole),
             Ok(Err(BodyError::TooLarge)) => {
-                // A client that is still sending would see its connection
-                // reset, not this answer, if the rest were not read. One that
-                // asks first sends nothing that would need to be.
-                if !asks_first {
-                    tokio::spawn(timeout(self.body_time_limit, discard(body)));
+                // One that asks first was told to go on as soon as reading
+                // began, and it began where nothing was wrong at the outset.
+                if !(asks_first && is_announced) {
+                    self.let_run_out(body);
                 }
                 Err(Problem::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
@@ -197,6 +191,28 @@ impl<S: Store> ReplicaService<S> {
                 StatusCode::REQUEST_TIMEOUT,
                 format!("the body did not arrive within {:?}", self.body_time_limit),
             )),
+        }
+    }
+
+    /// Deals with the body of a request that is answered without it.
+    fn ignore_body<B>(&self, request: Request<B>)
+    where
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
+    {
+        // A client that asks first sends nothing before it is told to.
+        if !asks_first(&request) {
+            self.let_run_out(request.into_body());
+        }
+    }
+
+    /// Takes in the rest of a body. A client that is still sending would see
+    /// its connection reset, not its answer, if nobody read it.
+    fn let_run_out<B>(&self, body: B)
+    where
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
+    {
+        if !body.is_end_stream() {
+            tokio::spawn(timeout(self.body_time_limit, discard(body)));
         }
     }
 
@@ -228,6 +244,33 @@ fn longest_body(limits: &Limits) -> usize {
         .max_value_len
         .saturating_add(limits.max_key_len.saturating_mul(ESCAPED))
         .saturating_add(FRAMING)
+}
+
+fn asks_first<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key(EXPECT)
+}
+
+/// What the path of a read begins with.
+const READ: &str = "/read/";
+
+/// Where a request goes.
+enum Route {
+    Call,
+    Write,
+    Read,
+}
+
+impl Route {
+    fn of<B>(request: &Request<B>) -> Result<Self, Problem> {
+        let (route, method) = match request.uri().path() {
+            wire::CALL_PATH => (Self::Call, "POST"),
+            "/write" => (Self::Write, "POST"),
+            path if path.starts_with(READ) => (Self::Read, "GET"),
+            path => return Err(no_route(path)),
+        };
+        allow(request, method)?;
+        Ok(route)
+    }
 }
 
 fn allow<B>(request: &Request<B>, allowed: &'static str) -> Result<(), Problem> {
