@@ -23,7 +23,8 @@ use crate::service::error_message;
 use crate::time::within_reason;
 use crate::wire::{self, Message};
 
-/// Below a coordinator's time limit by default, 2 seconds, by as much again.
+/// Half of a coordinator's time limit by default, so that a call can tell that
+/// it was not sent before it is dropped.
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Below the server's by default, so that the client is the first to close.
@@ -106,9 +107,9 @@ impl HttpTransport {
     /// A transport to the replica at `host:port`, or `http://host:port`, with
     /// the default settings.
     ///
-    /// A name is resolved anew for each connection, those apart that are made
-    /// while it is being resolved: they share the result. So no more than one
-    /// lookup is under way at a time, however many calls are dropped meanwhile.
+    /// A name is resolved anew for each connection, except for one that is made
+    /// while the name is being resolved: the two share the result. So no more
+    /// than one lookup is under way at a time, even where calls are dropped.
     ///
     /// # Errors
     ///
@@ -220,12 +221,12 @@ impl Link {
                     };
                 }
                 outcome => {
-                    unanswered.is_over();
+                    unanswered.disarm();
                     return self.judge(outcome);
                 }
             }
         }
-        unanswered.is_over();
+        unanswered.disarm();
         self.call_anew(body).await
     }
 
@@ -333,7 +334,7 @@ impl<'a> Unanswered<'a> {
         Self { pool, since }
     }
 
-    fn is_over(self) {
+    fn disarm(self) {
         std::mem::forget(self);
     }
 }

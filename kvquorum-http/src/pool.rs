@@ -44,21 +44,20 @@ impl Pool {
 
     /// Keeps a connection whose call is done.
     pub(crate) fn put(&self, connection: Connection) {
-        let since = Instant::now();
-        if let Some(old) = since.checked_sub(self.idle_time_limit) {
-            self.forget(old);
-        }
-        self.idle().push(Idle { connection, since });
-    }
-
-    /// Closes the connections that have not been used since a moment.
-    pub(crate) fn forget(&self, until: Instant) {
         let mut idle = self.idle();
-        // The oldest are at the bottom.
-        let count = idle.iter().take_while(|idle| idle.since <= until).count();
-        let forgotten: Vec<Idle> = idle.drain(..count).collect();
+        // Now that it is locked, so that the list stays in order.
+        let since = Instant::now();
+        let old = since.checked_sub(self.idle_time_limit);
+        let old = old.map(|until| unused_since(until, &mut idle));
+        idle.push(Idle { connection, since });
         drop(idle);
         // Closing sockets is not for others to wait for.
+        drop(old);
+    }
+
+    /// Closes the connections that have not been used since then.
+    pub(crate) fn forget(&self, until: Instant) {
+        let forgotten = unused_since(until, &mut self.idle());
         drop(forgotten);
     }
 
@@ -66,4 +65,10 @@ impl Pool {
         // No panic can leave the list half changed.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes the oldest out, which are at the bottom.
+fn unused_since(until: Instant, idle: &mut Vec<Idle>) -> Vec<Idle> {
+    let count = idle.iter().take_while(|idle| idle.since <= until).count();
+    idle.drain(..count).collect()
 }

@@ -226,7 +226,7 @@ impl<S: Store> ReplicaService<S> {
             Ok(Err(error)) => Err(Problem::internal(
                 error
                     .source()
-                    .map_or_else(|| error.to_string(), |cause| with_causes(cause)),
+                    .map_or_else(|| error.to_string(), with_causes),
             )),
             Err(_) => Err(Problem::internal(format!(
                 "the store did not answer within {:?}",
