@@ -54,7 +54,7 @@ fn map(
 ) -> Result<Coordinator<3, 2, 2, Arc<dyn Transport>>, AddressError> {
     Ok(Coordinator::new([
         own,
-        Arc::new(HttpTransport::new(one.to_string())?),
-        Arc::new(HttpTransport::new(other.to_string())?),
+        Arc::new(HttpTransport::new(one)?),
+        Arc::new(HttpTransport::new(other)?),
     ]))
 }

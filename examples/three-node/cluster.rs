@@ -47,8 +47,7 @@ impl Cluster {
         let data = tempfile::Builder::new().prefix("three-node-").tempdir()?;
         let node = |number: u16| {
             let port = base_port.saturating_add(number).saturating_sub(1);
-            let link =
-                HttpTransport::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string());
+            let link = HttpTransport::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             Ok::<_, Box<dyn Error>>(Node {
                 number,
                 port,

@@ -69,11 +69,18 @@ pub(crate) fn whole_millis(duration: Duration) -> u64 {
 /// [`tick_past`](Self::tick_past) and [`confirm`](Self::confirm) let a clock
 /// that is itself behind catch up even so, once replicas have vouched for the
 /// later time.
+///
+/// A wall clock that steps far into the future takes the clock with it for good,
+/// as timestamps only rise: once it is set right, replicas refuse all that the
+/// clock stamps, until they have caught up. The way out is a new clock, and so a
+/// new coordinator.
 pub struct Clock {
     wall: Box<dyn WallClock>,
     max_drift_millis: u64,
     /// The bits of the greatest timestamp given out or observed.
     last: AtomicU64,
+    /// How many timestamps were lent.
+    lent: AtomicU64,
     /// The bits of a greatest timestamp from before a restart that was too far
     /// ahead to be observed, and of those lent past it since; 0 for none.
     floor: AtomicU64,
@@ -103,6 +110,7 @@ impl Clock {
             wall,
             max_drift_millis: whole_millis(max_drift),
             last: AtomicU64::new(0),
+            lent: AtomicU64::new(0),
             floor: AtomicU64::new(0),
         }
     }
@@ -124,16 +132,39 @@ impl Clock {
     /// A timestamp greater than `seen`, and than all that this clock gave out
     /// or observed before.
     ///
-    /// Where `seen` is too far ahead to be [observed](Self::observe), the next
+    /// Where `seen` is too far ahead to be [observed](Self::observe), a
     /// timestamp after `seen` is lent without moving the clock: should the
     /// replicas refuse it too, the clock still stands where it was.
-    /// [`confirm`](Self::confirm) it once they have admitted it.
+    /// [`confirm`](Self::confirm) it once they have admitted it. No timestamp
+    /// after the same `seen` is lent twice, and each is greater than the one
+    /// before.
     pub fn tick_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
         if self.observe(seen) {
             self.tick()
         } else {
-            seen.next().ok_or(ClockExhausted)
+            self.lend_past(seen)
         }
+    }
+
+    /// A timestamp past `seen`, and past all that were lent so before.
+    fn lend_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
+        let past_floor = |floor: u64| match floor {
+            0 => None,
+            floor => floor.max(seen.to_bits()).checked_add(1),
+        };
+        let lent = match self
+            .floor
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, past_floor)
+        {
+            Ok(floor) => past_floor(floor),
+            // Without a floor, one key's far future is none of another's.
+            Err(_) => {
+                let earlier = self.lent.fetch_add(1, Ordering::Relaxed);
+                let next = seen.to_bits().checked_add(1);
+                next.and_then(|next| next.checked_add(earlier))
+            }
+        };
+        lent.map(Timestamp::from_bits).ok_or(ClockExhausted)
     }
 
     /// Has all later [stamps](Self::stamp) come after a timestamp from before a
@@ -152,22 +183,13 @@ impl Clock {
     /// replicas have admitted, or [`forget_floor`](Self::forget_floor).
     pub(crate) fn stamp(&self) -> Result<Stamp, ClockExhausted> {
         let floor = Timestamp::from_bits(self.floor.load(Ordering::Relaxed));
-        if !self.observe(floor) {
-            // Each writes its own, so that no two entries share a version.
-            let lent = self
-                .floor
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |floor| {
-                    floor.checked_add(1)
-                });
-            if let Some(timestamp) = lent
-                .ok()
-                .and_then(|floor| Timestamp::from_bits(floor).next())
-            {
-                return Ok(Stamp {
-                    timestamp,
-                    past_floor: true,
-                });
-            }
+        if !self.observe(floor)
+            && let Ok(timestamp) = self.lend_past(floor)
+        {
+            return Ok(Stamp {
+                timestamp,
+                past_floor: true,
+            });
         }
         Ok(Stamp {
             timestamp: self.tick()?,

@@ -43,8 +43,8 @@ mod transport;
 pub use bytes::Bytes;
 pub use clock::{Clock, ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
 pub use coordinator::{
-    Builder, Coordinator, MAX_REPLICAS, ReadError, ReadReceipt, ReadReport, ReplicaReport,
-    ReplicaStats, WriteError, WriteReceipt, WriteReport,
+    Coordinator, CoordinatorBuilder, MAX_REPLICAS, ReadError, ReadReceipt, ReadReport,
+    ReplicaReport, ReplicaStats, WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 #[cfg(feature = "json")]

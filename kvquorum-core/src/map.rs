@@ -69,10 +69,10 @@ pub enum MapError<E> {
     #[error(transparent)]
     Quorum(#[from] E),
     /// The key or the value has no encoding. Nothing was sent.
-    #[error("not encoded, and nothing was sent: {0}")]
+    #[error("not encoded, and nothing was sent")]
     Encode(#[source] CodecError),
     /// What is stored is not the encoding of a value of this type.
-    #[error("what is stored under the key is no value of this map: {0}")]
+    #[error("what is stored under the key is no value of this map")]
     Decode(#[source] CodecError),
 }
 

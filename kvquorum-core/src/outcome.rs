@@ -51,7 +51,7 @@ impl<A> From<Result<A, ReplicaFailure>> for Outcome<A> {
     }
 }
 
-/// Why a replica took no part in an operation.
+/// Why a replica did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplicaFailure {
@@ -59,7 +59,7 @@ pub enum ReplicaFailure {
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The replica did not admit the request, and has changed nothing.
-    #[error("refused: {0}")]
+    #[error("the replica refused")]
     Refused(#[source] Refusal),
     /// The call took longer than the coordinator's time limit. What it carried
     /// may have been stored, or may yet be.

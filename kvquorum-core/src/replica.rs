@@ -35,6 +35,29 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Sets the longest key, in bytes.
+    #[must_use]
+    pub fn with_max_key_len(mut self, max: usize) -> Self {
+        self.max_key_len = max;
+        self
+    }
+
+    /// Sets the largest value, in bytes.
+    #[must_use]
+    pub fn with_max_value_len(mut self, max: usize) -> Self {
+        self.max_value_len = max;
+        self
+    }
+
+    /// Sets how far ahead of the replica's own clock an entry may be stamped.
+    #[must_use]
+    pub fn with_max_drift(mut self, max: Duration) -> Self {
+        self.max_drift = max;
+        self
+    }
+}
+
 /// The node side of the map: admits requests and merges them into its store.
 ///
 /// It is itself a [`Transport`], so that an application which hosts its own
@@ -49,7 +72,8 @@ pub struct Replica<S> {
 
 impl<S: Store> Replica<S> {
     /// A replica over a store, with the default [`Limits`] and the system's
-    /// clock, named `"local"`.
+    /// clock, named `"local"`. Where one process has several, give them
+    /// [names](Self::with_name) to be told apart by.
     pub fn new(store: S) -> Self {
         Self {
             store,

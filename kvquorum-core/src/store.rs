@@ -174,7 +174,7 @@ impl<S: Store> Store for Arc<S> {
 /// A store could not do what it was asked. The entry may have been stored or
 /// not; the store's own error is the [source](Error::source).
 #[derive(Debug, thiserror::Error)]
-#[error("the store failed: {0}")]
+#[error("the store failed")]
 pub struct StoreError(#[source] Box<dyn Error + Send + Sync>);
 
 impl StoreError {

@@ -84,8 +84,10 @@ impl<const N: usize> WriteTally<N> {
 /// Whether an entry with these outcomes may be seen by a read, now or later.
 pub(crate) fn may_be_seen<'a>(outcomes: impl IntoIterator<Item = &'a Outcome<Merged>>) -> bool {
     outcomes.into_iter().any(|outcome| match outcome {
-        Outcome::NotAsked | Outcome::Answered(Merged::Superseded { .. }) => false,
-        Outcome::Pending | Outcome::Answered(Merged::Applied) => true,
+        Outcome::NotAsked => false,
+        // An entry that is superseded now may have been seen before, where the
+        // transport had to send it twice.
+        Outcome::Pending | Outcome::Answered(_) => true,
         Outcome::Failed(failure) => failure.may_have_applied(),
     })
 }

@@ -172,6 +172,27 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
     }
 }
 
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    // As for `Arc`.
+    fn call<'life0, 'async_trait>(
+        &'life0 self,
+        request: Request,
+    ) -> std::pin::Pin<
+        Box<dyn Future<Output = Result<Response, TransportError>> + Send + 'async_trait>,
+    >
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        T::call(self, request)
+    }
+
+    fn name(&self) -> &str {
+        T::name(self)
+    }
+}
+
 /// A call brought back no response.
 ///
 /// The variants tell what matters to a writer: whether the replica can have
@@ -181,16 +202,16 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 pub enum TransportError {
     /// The request never reached the replica, and nothing was stored. It can
     /// be tried again.
-    #[error("the replica was not reached: {0}")]
+    #[error("the replica was not reached")]
     NotSent(#[source] Box<dyn Error + Send + Sync>),
     /// The request may have reached the replica, but no usable answer came
     /// back: it may be stored, now or later.
-    #[error("no answer came back: {0}")]
+    #[error("no answer came back")]
     NoAnswer(#[source] Box<dyn Error + Send + Sync>),
     /// The other side does not take such requests, and nothing was stored:
     /// another protocol version, say, or no replica at all. Trying again
     /// changes nothing.
-    #[error("the other side does not take such requests: {0}")]
+    #[error("the other side does not take such requests")]
     Rejected(#[source] Box<dyn Error + Send + Sync>),
     /// The replica's store failed. The entry may be stored or not.
     #[error(transparent)]

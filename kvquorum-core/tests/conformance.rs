@@ -389,11 +389,19 @@ async fn a_call_that_never_returns_is_caught() {
         complaint.contains("does a call wait forever?"),
         "{complaint}"
     );
-    let complaint = link_complaint(LinkFault::HangsTogether).await.unwrap();
-    assert!(
-        complaint.contains("Calls do not wait for each other"),
-        "{complaint}"
-    );
+    for fault in [LinkFault::HangsTogether, LinkFault::OneAtATime] {
+        let complaint = link_complaint(fault).await.unwrap();
+        assert!(
+            complaint.contains("Calls do not wait for each other"),
+            "{complaint}"
+        );
+    }
+}
+
+/// A sound link to another continent conforms.
+#[tokio::test(start_paused = true)]
+async fn a_slow_link_conforms() {
+    assert_eq!(link_complaint(LinkFault::FarAway).await, None);
 }
 
 /// A guard is kept as long as its check, and longer than the store.
@@ -469,12 +477,17 @@ enum LinkFault {
     StoresRefused,
     /// A call waits until no other is under way.
     HangsTogether,
+    /// One call at a time, behind a lock.
+    OneAtATime,
+    /// Nothing: the way there and back takes long, and that is all.
+    FarAway,
 }
 
 struct FaultyLink {
     replica: Replica<Faulty>,
     waiting: Mutex<Vec<Response>>,
     under_way: AtomicU64,
+    one: tokio::sync::Mutex<()>,
     fault: LinkFault,
 }
 
@@ -484,6 +497,7 @@ impl FaultyLink {
             replica: Replica::new(Faulty::new(Fault::None)),
             waiting: Mutex::default(),
             under_way: AtomicU64::new(0),
+            one: tokio::sync::Mutex::default(),
             fault,
         }
     }
@@ -508,6 +522,11 @@ impl Transport for FaultyLink {
         }
         let mut response = self.replica.call(request.clone()).await?;
         match (self.fault, &mut response) {
+            (LinkFault::OneAtATime, _) => {
+                let _only = self.one.lock().await;
+                yield_now().await;
+            }
+            (LinkFault::FarAway, _) => tokio::time::sleep(Duration::from_millis(120)).await,
             (LinkFault::SwapsAnswers, _) => {
                 self.waiting.lock().unwrap().push(response.clone());
                 for _ in 0..100 {

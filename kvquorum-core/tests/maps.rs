@@ -1,5 +1,5 @@
 //! Typed maps.
-
+#![cfg(feature = "json")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -207,12 +207,18 @@ async fn r_fail_early_typed_and_complete() {
 async fn reads_that_need_not_wait_ask_r_replicas_in_turn() {
     let links = links();
     let coordinator = coordinator::<2>(&links);
-    for _ in 0..3 {
+    for _ in 0..300 {
         let receipt = coordinator.get_with_receipt("k").await.unwrap();
         let not_asked = |outcome: &&Outcome<_>| matches!(outcome, Outcome::NotAsked);
         assert_eq!(receipt.replicas().iter().filter(not_asked).count(), 1);
     }
-    assert!(links.iter().all(|link| link.calls() == 2));
+    for link in &links {
+        assert!(
+            (190..=210).contains(&link.calls()),
+            "{} of 600",
+            link.calls()
+        );
+    }
 }
 
 /// R-REPAIR in the background. Bugs: a replica found behind is left so; it is
@@ -296,6 +302,9 @@ async fn r_repair_each_call_has_a_time_limit_of_its_own() {
     coordinator.get("k").await.unwrap();
     // The read of replica 2 is given up after 2 s, while the repair of replica
     // 1 lasts from 1 s to 2.8 s.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let stats = coordinator.stats();
+    assert_eq!((stats[1].in_background, stats[2].in_background), (1, 0));
     within_an_hour(coordinator.drain()).await;
     assert_eq!(start.elapsed(), Duration::from_millis(2800));
     assert_eq!(coordinator.stats()[1].repaired, 1);
@@ -352,8 +361,13 @@ async fn r_repair_blocking_fails_where_too_few_can_hold_it() {
     let start = Instant::now();
     let error = blocking(&links).get("k").await.unwrap_err();
     assert_eq!(start.elapsed(), Duration::ZERO);
+    let text = error.to_string();
+    assert!(
+        text.contains("1 replicas are known to hold and 2 were needed"),
+        "{text}"
+    );
     let ReadError::NotRepaired { entry: found, .. } = error else {
-        panic!("{error}");
+        panic!("{text}");
     };
     assert_eq!(found, Some(entry(5, "v")));
 
@@ -366,6 +380,65 @@ async fn r_repair_blocking_fails_where_too_few_can_hold_it() {
     let start = Instant::now();
     assert!(all.get("k").await.is_err());
     assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+/// R-FAIL where repair is blocking. Bug: what R replicas have not answered is
+/// brought to W before the read fails.
+#[tokio::test(start_paused = true)]
+async fn r_fail_does_not_wait_for_blocking_repair() {
+    let links = links();
+    plant(&links[0], "k", entry(5, "v")).await;
+    links[1].set(Line::Refused);
+    links[2].set(Line::Slow(SLOW));
+    let all = Three::<2, 3>::builder(links).repair_blocking().build();
+    let start = Instant::now();
+    assert!(matches!(all.get("k").await, Err(ReadError::Failed(_))));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+/// R-REPAIR. Bug: a repair that begins after the decision is not held to the
+/// bound on background work.
+#[tokio::test(start_paused = true)]
+async fn r_repair_is_bounded_after_the_decision_too() {
+    let links = links();
+    for link in &links {
+        link.set_gets(Line::Slow(SLOW));
+    }
+    links[2].set_gets(Line::Slow(2 * SLOW));
+    links[0].set_merges(Line::Hangs);
+    plant_in(&links, [None, Some(entry(5, "v")), Some(entry(5, "v"))]).await;
+    for (link, millis) in links.iter().zip([5, 5, 9]) {
+        plant(link, "late", entry(millis, "v")).await;
+    }
+    let coordinator = Three::<2, 2>::builder(links.clone())
+        .max_background(1)
+        .build();
+    // The repair of replica 0 takes its one place, and keeps it.
+    coordinator.get("k").await.unwrap();
+    assert_eq!(coordinator.stats()[0].in_background, 1);
+    // Replica 2 answers late, with what replicas 0 and 1 lack.
+    tokio::time::sleep(2 * SLOW).await;
+    coordinator.get("late").await.unwrap();
+    tokio::time::sleep(3 * SLOW).await;
+    assert_eq!(links[1].store().entry("late"), Some(entry(9, "v")));
+    assert_eq!(merges_sent(&links[0]).len(), 1);
+    assert_eq!(coordinator.stats()[0].not_repaired, 1);
+}
+
+/// C-MONOTONIC. Bug: the ack of a repair that tells of a greater entry is not
+/// observed.
+#[tokio::test(start_paused = true)]
+async fn c_monotonic_acks_of_repairs_are_observed() {
+    let links = links();
+    plant_in(&links, [Some(entry(5, "v")), None, None]).await;
+    // It arrives after the read, and just before the repair.
+    let ahead = entry(NOON + 10_000, "ahead");
+    *links[1].overlapping.lock().unwrap() = vec![ahead.clone()];
+    let coordinator = coordinator::<2>(&links);
+    coordinator.get("k").await.unwrap();
+    let receipt = coordinator.put("k", "v").await.unwrap();
+    assert_eq!(receipt.attempts(), 1);
+    assert!(receipt.version() > ahead.version);
 }
 
 /// R-REPAIR blocking. Bug: where W is more than R, only R replicas are asked.
@@ -389,6 +462,7 @@ async fn r_repair_blocking_reads_never_go_back() {
     let old = || Some(entry(1, "old"));
     plant_in(&links, [Some(entry(2, "new")), old(), old()]).await;
     let reader = blocking(&links);
+    links[1].set_merges(Line::Slow(SLOW));
     links[2].set(Line::Hangs);
     let first = reader.get("k").await.unwrap();
     assert_eq!(first.as_deref(), Some(&b"new"[..]));
@@ -405,7 +479,9 @@ async fn r_repair_is_bounded_background_work() {
     let links = links();
     plant_in(&links, [Some(entry(5, "v")), None, Some(entry(5, "v"))]).await;
     links[1].set_merges(Line::Hangs);
-    let coordinator = Three::<2, 3>::builder(links.clone()).background(3).build();
+    let coordinator = Three::<2, 3>::builder(links.clone())
+        .max_background(3)
+        .build();
     for _ in 0..10 {
         coordinator.get("k").await.unwrap();
     }
@@ -470,22 +546,23 @@ async fn c_monotonic_late_versions_are_observed() {
 }
 
 /// Replicas converge: after a loss of data, enough reads of every key bring
-/// every replica back to the same entries.
+/// every replica back to the same entries. Bug: reads in a fixed order come to
+/// the same replicas each time; so the number of keys is a multiple of theirs.
 #[tokio::test(start_paused = true)]
 async fn enough_reads_bring_a_lost_replica_back() {
     let links = links();
     let coordinator = coordinator::<2>(&links);
-    for index in 0..50 {
+    for index in 0..51 {
         coordinator.put(format!("k{index}"), "v").await.unwrap();
     }
     links[2].store().wipe();
-    for _ in 0..3 {
-        for index in 0..50 {
+    for _ in 0..10 {
+        for index in 0..51 {
             let value = coordinator.get(format!("k{index}")).await.unwrap();
             assert_eq!(value.as_deref(), Some(&b"v"[..]));
         }
     }
-    for index in 0..50 {
+    for index in 0..51 {
         let key = Key::from(format!("k{index}"));
         let lost = links[2].store().get(&key).await.unwrap();
         assert_eq!(lost, links[0].store().get(&key).await.unwrap());

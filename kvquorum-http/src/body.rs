@@ -29,12 +29,14 @@ pub(crate) async fn read_whole<B: Body + Unpin>(
     let Some(mut chunk) = next_chunk(body).await? else {
         return within(first, max);
     };
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+    // Taken at its word up to here: a word costs nothing.
+    const ROOM: usize = 16 * 1024 * 1024;
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(ROOM);
     let mut whole = BytesMut::with_capacity(
         first
             .len()
             .saturating_add(chunk.len())
-            .saturating_add(announced)
+            .saturating_add(announced.min(ROOM))
             .min(max),
     );
     whole.put(within(first, max)?);

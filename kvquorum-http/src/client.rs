@@ -1,7 +1,7 @@
 //! The client side: a transport that reaches its replica over HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,8 +17,20 @@ use crate::body::BodyError;
 use crate::connection::{Answer, Connection, Lost};
 use crate::error::{HttpError, RemoteStoreError};
 use crate::pool::Pool;
+use crate::resolve::Resolver;
+use crate::server::HEAD_TIME_LIMIT;
 use crate::service::error_message;
+use crate::time::within_reason;
 use crate::wire::{self, Message};
+
+/// Half of a coordinator's time limit by default, so that a call can tell that
+/// it was not sent before it is dropped.
+const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(1);
+
+/// Below the server's by default, so that the client is the first to close.
+const IDLE_TIME_LIMIT: Duration = Duration::from_secs(15);
+
+const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIME_LIMIT.as_secs());
 
 /// A link to one replica over HTTP/1.1, on kept-alive connections.
 ///
@@ -29,10 +41,13 @@ use crate::wire::{self, Message};
 /// # Promises
 ///
 /// - Each call under way has a connection of its own, up to the
-///   [bound](HttpTransportBuilder::with_max_connections); a call beyond waits
+///   [bound](HttpTransportBuilder::max_connections); a call beyond waits
 ///   for its turn, in order of arrival.
 /// - A call whose future is dropped closes its connection and gives back its
-///   turn. The request may still reach the replica.
+///   turn. The request may still reach the replica. Idle connections that have
+///   not been used since that call began are closed with it: a replica that
+///   went away without a word costs one call that gets no answer, not one for
+///   each connection.
 /// - There is at most one retry, and only where a connection from the pool
 ///   breaks before an answer begins: the replica has then most likely closed
 ///   it while it was idle, or was restarted. The retry goes over a new
@@ -43,7 +58,7 @@ use crate::wire::{self, Message};
 ///
 /// | [`TransportError`] | when |
 /// |---|---|
-/// | `NotSent` | there was no connection, or it broke before a byte of the request was written; 408 |
+/// | `NotSent` | there was no connection, or it was closed before the request was begun; 408 |
 /// | `NoAnswer` | the connection broke later, or the response was too long or made no sense; other statuses |
 /// | `Rejected` | a status of the 400s: not a replica, another protocol version, a body longer than it reads |
 /// | `Store` | 500, with a [`RemoteStoreError`] inside |
@@ -56,8 +71,8 @@ use crate::wire::{self, Message};
 /// use kvquorum_http::HttpTransport;
 ///
 /// let replica = HttpTransport::new("127.0.0.1:3001")?;
-/// let patient = HttpTransport::builder("http://replica-2.example:3001")
-///     .with_connect_time(Duration::from_secs(10))
+/// let nearby = HttpTransport::builder("http://replica-2.example:3001")
+///     .connect_time_limit(Duration::from_millis(200))
 ///     .build()?;
 /// # Ok::<(), kvquorum_http::AddressError>(())
 /// ```
@@ -68,8 +83,9 @@ pub struct HttpTransport {
 
 struct Link {
     address: Address,
+    resolver: Resolver,
     uri: Uri,
-    connect_time: Duration,
+    connect_time_limit: Duration,
     max_response_len: usize,
     pool: Pool,
     /// One for each call that may be under way. Never closed.
@@ -81,29 +97,33 @@ struct Link {
 #[must_use]
 pub struct HttpTransportBuilder {
     address: String,
-    connect_time: Duration,
-    idle_time: Duration,
+    connect_time_limit: Duration,
+    idle_time_limit: Duration,
     max_connections: usize,
     max_response_len: usize,
 }
 
 impl HttpTransport {
     /// A transport to the replica at `host:port`, or `http://host:port`, with
-    /// the default settings. A name is resolved anew for each connection.
+    /// the default settings.
+    ///
+    /// A name is resolved anew for each connection, except for one that is made
+    /// while the name is being resolved: the two share the result. So no more
+    /// than one lookup is under way at a time, even where calls are dropped.
     ///
     /// # Errors
     ///
     /// Where the address is not of that form. Nothing is connected yet.
-    pub fn new(address: impl Into<String>) -> Result<Self, AddressError> {
+    pub fn new(address: impl ToString) -> Result<Self, AddressError> {
         Self::builder(address).build()
     }
 
     /// The settings of a transport to the replica at this address.
-    pub fn builder(address: impl Into<String>) -> HttpTransportBuilder {
+    pub fn builder(address: impl ToString) -> HttpTransportBuilder {
         HttpTransportBuilder {
-            address: address.into(),
-            connect_time: Duration::from_secs(3),
-            idle_time: Duration::from_secs(15),
+            address: address.to_string(),
+            connect_time_limit: CONNECT_TIME_LIMIT,
+            idle_time_limit: IDLE_TIME_LIMIT,
             max_connections: 256,
             max_response_len: 1024 * 1024 + 64 * 1024,
         }
@@ -111,27 +131,32 @@ impl HttpTransport {
 }
 
 impl HttpTransportBuilder {
-    /// How long connecting may take, resolving the name included. 3 seconds by
+    /// How long connecting may take, resolving the name included. 1 second by
     /// default.
-    pub fn with_connect_time(mut self, limit: Duration) -> Self {
-        self.connect_time = limit;
+    ///
+    /// Keep it below the
+    /// [coordinator's time limit](kvquorum_core::Builder::time_limit). A call
+    /// that runs into that one first is dropped before it can tell that it was
+    /// not sent, and a write that reached nobody is reported as maybe applied.
+    pub fn connect_time_limit(mut self, limit: Duration) -> Self {
+        self.connect_time_limit = within_reason(limit);
         self
     }
 
     /// How long a connection may be idle and still be used again. 15 seconds
     /// by default; keep it below the
-    /// [server's](crate::ServerBuilder::with_head_time), so that a request
+    /// [server's](crate::ServerBuilder::head_time_limit), so that a request
     /// does not meet the server's close half-way.
     ///
     /// Older connections are closed by the next call, whichever it uses.
-    pub fn with_idle_time(mut self, limit: Duration) -> Self {
-        self.idle_time = limit;
+    pub fn idle_time_limit(mut self, limit: Duration) -> Self {
+        self.idle_time_limit = within_reason(limit);
         self
     }
 
     /// How many calls may be under way at once, each with its own connection.
     /// 256 by default, and at least 1.
-    pub fn with_max_connections(mut self, max: usize) -> Self {
+    pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = max;
         self
     }
@@ -139,7 +164,7 @@ impl HttpTransportBuilder {
     /// The longest body of a response that is taken, in bytes. 1 MiB and
     /// 64 KiB by default: enough for the largest value that a replica admits
     /// by default. Raise it together with the replicas' limit.
-    pub fn with_max_response_len(mut self, max: usize) -> Self {
+    pub fn max_response_len(mut self, max: usize) -> Self {
         self.max_response_len = max;
         self
     }
@@ -150,13 +175,15 @@ impl HttpTransportBuilder {
     ///
     /// Where the address is not `host:port` or `http://host:port`.
     pub fn build(self) -> Result<HttpTransport, AddressError> {
+        let address = Address::parse(&self.address)?;
         Ok(HttpTransport {
             link: Arc::new(Link {
-                address: Address::parse(&self.address)?,
+                resolver: Resolver::new(&address.host, address.port),
+                address,
                 uri: Uri::from_static(wire::CALL_PATH),
-                connect_time: self.connect_time,
+                connect_time_limit: self.connect_time_limit,
                 max_response_len: self.max_response_len,
-                pool: Pool::new(self.idle_time),
+                pool: Pool::new(self.idle_time_limit),
                 turns: Semaphore::new(self.max_connections.clamp(1, Semaphore::MAX_PERMITS)),
             }),
         })
@@ -177,15 +204,15 @@ impl Transport for HttpTransport {
 
 impl Link {
     async fn call(&self, request: &Request) -> Result<Response, TransportError> {
-        let body = wire::encode_request(request)
-            .map_err(|error| TransportError::NotSent(HttpError::Encode(error).into()))?;
+        // First, so that a call that waits holds its request once.
         let _turn = self.turns.acquire().await;
+        let body = wire::encode_request(request)
+            .map_err(|error| TransportError::NotSent(HttpError::Encode(error.into()).into()))?;
+        let unanswered = Unanswered::since_now(&self.pool);
         if let Some(pooled) = self.pool.take().await {
             match self.exchange(pooled, body.clone()).await {
                 Err(lost) if !lost.error.is_parse() => {
-                    // The others have been idle for longer. They are unlikely
-                    // to be any better, and each would cost a retry.
-                    self.pool.clear();
+                    drop(unanswered);
                     let retried = self.call_anew(body).await;
                     return if lost.maybe_sent {
                         after_lost_try(lost.error, retried)
@@ -193,9 +220,13 @@ impl Link {
                         retried
                     };
                 }
-                outcome => return self.judge(outcome),
+                outcome => {
+                    unanswered.disarm();
+                    return self.judge(outcome);
+                }
             }
         }
+        unanswered.disarm();
         self.call_anew(body).await
     }
 
@@ -210,10 +241,13 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Connection, HttpError> {
-        let to = (self.address.host.as_str(), self.address.port);
-        let socket = timeout(self.connect_time, TcpStream::connect(to))
+        let connecting = async {
+            let addresses = self.resolver.addresses().await?;
+            TcpStream::connect(&*addresses).await
+        };
+        let socket = timeout(self.connect_time_limit, connecting)
             .await
-            .map_err(|_| HttpError::ConnectTimedOut(self.connect_time))?
+            .map_err(|_| HttpError::ConnectTimedOut(self.connect_time_limit))?
             .map_err(HttpError::Connect)?;
         // A request is written in one piece; waiting for more to send with it
         // would only delay it.
@@ -280,6 +314,34 @@ impl Link {
             BodyError::Failed(error) => HttpError::Connection(error),
         })?;
         wire::decode(&body).map_err(HttpError::Decode)
+    }
+}
+
+/// A call on a pooled connection that has had no answer yet.
+///
+/// Dropped as such, because the connection broke or the caller's time ran out,
+/// it takes with it all connections that have not been used since it began.
+/// They are unlikely to be any better, as where the peer has lost its power,
+/// and each of them would cost another call.
+struct Unanswered<'a> {
+    pool: &'a Pool,
+    since: Instant,
+}
+
+impl<'a> Unanswered<'a> {
+    fn since_now(pool: &'a Pool) -> Self {
+        let since = Instant::now();
+        Self { pool, since }
+    }
+
+    fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.pool.forget(self.since);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong on the way to a replica and back.
 
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -13,21 +14,22 @@ use crate::wire::DecodeError;
 ///
 /// The [`TransportError`] says what a writer needs to know, and this what an
 /// operator does. It is found there as the
-/// [source](std::error::Error::source), by `downcast_ref::<HttpError>()`.
+/// [source](Error::source), by `downcast_ref::<HttpError>()`. Its own causes
+/// are its source in turn, and not part of its text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {
     /// No connection: the address did not resolve, or nobody listens there.
-    #[error("connecting failed: {0}")]
+    #[error("connecting failed")]
     Connect(#[source] io::Error),
     /// No connection within the time limit for connecting.
     #[error("connecting took longer than {0:?}")]
     ConnectTimedOut(Duration),
     /// The request could not be put into bytes.
-    #[error("the request cannot be encoded: {0}")]
-    Encode(#[source] postcard::Error),
+    #[error("the request cannot be encoded")]
+    Encode(#[source] Box<dyn Error + Send + Sync>),
     /// The connection broke, or the peer does not speak HTTP.
-    #[error("the connection failed: {0}")]
+    #[error("the connection failed")]
     Connection(#[source] hyper::Error),
     /// The response is longer than this transport takes.
     #[error("the response has more than {max} bytes")]
@@ -36,20 +38,23 @@ pub enum HttpError {
         max: usize,
     },
     /// The response's bytes are not a response of the replica protocol.
-    #[error("the response cannot be decoded: {0}")]
+    #[error("the response cannot be decoded")]
     Decode(#[source] DecodeError),
     /// The peer answered with a status other than 200 OK.
     #[error("the peer answered {status}: {message}")]
     Status {
         /// The status.
         status: StatusCode,
-        /// What the peer says, at most a few hundred bytes of it.
+        /// What the peer says, at most a few hundred characters of it.
         message: String,
     },
     /// A pooled connection broke after the request may have reached the
     /// replica, and the second try surely did not reach it, or was rejected.
     /// What became of the first is unknown.
-    #[error("the connection failed ({lost}), and so did a new one: {then}")]
+    #[error(
+        "the connection failed ({}), and so did the call over a new one",
+        with_causes(lost)
+    )]
     LostThenFailed {
         /// How the first try ended.
         lost: hyper::Error,
@@ -60,7 +65,10 @@ pub enum HttpError {
     /// A pooled connection broke after the request may have reached the
     /// replica, and the replica refused the second try. It may have admitted
     /// the first.
-    #[error("the connection failed ({lost}), and the replica refused the second try: {refusal}")]
+    #[error(
+        "the connection failed ({}), and the replica refused the second try",
+        with_causes(lost)
+    )]
     LostThenRefused {
         /// How the first try ended.
         lost: hyper::Error,
@@ -74,6 +82,24 @@ pub enum HttpError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the replica says: {message}")]
 pub struct RemoteStoreError {
-    /// The replica's own words, at most a few hundred bytes of them.
-    pub message: String,
+    pub(crate) message: String,
+}
+
+impl RemoteStoreError {
+    /// The replica's own words, at most a few hundred characters of them.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// An error and all its causes, for where only text can go.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -11,7 +11,7 @@ use crate::connection::Connection;
 /// when fewer are needed.
 pub(crate) struct Pool {
     idle: Mutex<Vec<Idle>>,
-    idle_time: Duration,
+    idle_time_limit: Duration,
 }
 
 struct Idle {
@@ -20,10 +20,10 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(idle_time: Duration) -> Self {
+    pub(crate) fn new(idle_time_limit: Duration) -> Self {
         Self {
             idle: Mutex::new(Vec::new()),
-            idle_time,
+            idle_time_limit,
         }
     }
 
@@ -34,9 +34,8 @@ impl Pool {
                 mut connection,
                 since,
             } = self.idle().pop()?;
-            if since.elapsed() >= self.idle_time {
-                // Those below it have been idle for longer.
-                self.clear();
+            if since.elapsed() >= self.idle_time_limit {
+                self.forget(since);
             } else if poll_fn(|cx| Poll::Ready(connection.is_live(cx))).await {
                 return Some(connection);
             }
@@ -45,26 +44,31 @@ impl Pool {
 
     /// Keeps a connection whose call is done.
     pub(crate) fn put(&self, connection: Connection) {
-        let since = Instant::now();
         let mut idle = self.idle();
-        let is_old = |idle: &Idle| since.duration_since(idle.since) >= self.idle_time;
-        // The oldest are at the bottom.
-        let old = idle.iter().take_while(|idle| is_old(idle)).count();
-        let old: Vec<Idle> = idle.drain(..old).collect();
+        // Now that it is locked, so that the list stays in order.
+        let since = Instant::now();
+        let old = since.checked_sub(self.idle_time_limit);
+        let old = old.map(|until| unused_since(until, &mut idle));
         idle.push(Idle { connection, since });
         drop(idle);
         // Closing sockets is not for others to wait for.
         drop(old);
     }
 
-    /// Closes all idle connections.
-    pub(crate) fn clear(&self) {
-        let closed = std::mem::take(&mut *self.idle());
-        drop(closed);
+    /// Closes the connections that have not been used since then.
+    pub(crate) fn forget(&self, until: Instant) {
+        let forgotten = unused_since(until, &mut self.idle());
+        drop(forgotten);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         // No panic can leave the list half changed.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes the oldest out, which are at the bottom.
+fn unused_since(until: Instant, idle: &mut Vec<Idle>) -> Vec<Idle> {
+    let count = idle.iter().take_while(|idle| idle.since <= until).count();
+    idle.drain(..count).collect()
 }

@@ -1,24 +1,41 @@
 //! A replica on a port of its own.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use kvquorum_core::Store;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::service::ReplicaService;
 use crate::socket::Socket;
+use crate::time::within_reason;
 
 /// hyper does with no less.
 const LEAST_HEAD_LEN: usize = 8 * 1024;
+
+/// What a request has is kept in a map that holds no more.
+const MOST_HEADERS: usize = 16 * 1024;
+
+/// How long a connection is idle before it may have to make room for another:
+/// longer than it takes a client that has just connected, or has just had an
+/// answer, to send its request.
+const IDLE_FOR_A_WHILE: Duration = Duration::from_millis(100);
+
+/// By default; clients close what is idle before that.
+pub(crate) const HEAD_TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long to wait after the system had no file descriptor or no memory for
 /// a new connection: it may have one again when another connection ends.
@@ -43,11 +60,11 @@ pub struct Server {
 #[must_use]
 pub struct ServerBuilder {
     max_connections: usize,
-    head_time: Duration,
+    head_time_limit: Duration,
     max_head_len: usize,
     max_headers: Option<usize>,
-    write_time: Duration,
-    shutdown_time: Duration,
+    write_time_limit: Duration,
+    shutdown_time_limit: Duration,
 }
 
 impl Server {
@@ -71,12 +88,12 @@ impl Server {
     /// The settings of a server.
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
-            max_connections: 1024,
-            head_time: Duration::from_secs(30),
+            max_connections: 512,
+            head_time_limit: HEAD_TIME_LIMIT,
             max_head_len: 64 * 1024,
             max_headers: None,
-            write_time: Duration::from_secs(30),
-            shutdown_time: Duration::from_secs(10),
+            write_time_limit: Duration::from_secs(30),
+            shutdown_time_limit: Duration::from_secs(10),
         }
     }
 
@@ -87,7 +104,7 @@ impl Server {
 
     /// Stops gracefully: closes the port and idle connections at once, and
     /// lets requests under way finish, up to the
-    /// [time for it](ServerBuilder::with_shutdown_time). Returns how many
+    /// [time limit for it](ServerBuilder::shutdown_time_limit). Returns how many
     /// connections had to be cut then.
     ///
     /// Dropping the future before it is done cuts them at once.
@@ -100,49 +117,58 @@ impl Server {
 }
 
 impl ServerBuilder {
-    /// How many connections may be open at once. Further ones wait in the
-    /// system's queue until another ends. 1024 by default, and at least 1.
-    pub fn with_max_connections(mut self, max: usize) -> Self {
+    /// How many connections are served at once. 512 by default, and at least
+    /// 1.
+    ///
+    /// A further one makes the connection that has been idle for longest close,
+    /// and where all have requests under way, the next of them to be answered.
+    /// Those beyond it wait in the system's queue.
+    ///
+    /// Each connection takes a file descriptor, of which a process may often
+    /// have no more than 1024 (`ulimit -n`), those of its store and of its own
+    /// connections included. With too few, connections wait longer, and nothing
+    /// else happens to them; a store may fare worse.
+    pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = max.max(1);
         self
     }
 
     /// How long a connection may go without the whole head of a next request,
-    /// whether it is idle or in the middle of sending one. Then it is closed,
-    /// so that a silent client does not keep others out for longer. 30 seconds
-    /// by default; keep it above the
-    /// [clients' idle time](crate::HttpTransportBuilder::with_idle_time).
-    pub fn with_head_time(mut self, limit: Duration) -> Self {
-        self.head_time = limit;
+    /// whether it is idle or in the middle of sending one. Then it is closed.
+    /// 30 seconds by default; keep it above the
+    /// [clients' idle time limit](crate::HttpTransportBuilder::idle_time_limit).
+    pub fn head_time_limit(mut self, limit: Duration) -> Self {
+        self.head_time_limit = within_reason(limit);
         self
     }
 
     /// The longest head of a request, in bytes; a longer one is answered with
     /// 431. 64 KiB by default, and at least 8 KiB. Keys to be read are part of
     /// it, percent-encoded.
-    pub fn with_max_head_len(mut self, max: usize) -> Self {
+    pub fn max_head_len(mut self, max: usize) -> Self {
         self.max_head_len = max.max(LEAST_HEAD_LEN);
         self
     }
 
     /// The most headers of a request; more are answered with 431. 100 by
-    /// default.
-    pub fn with_max_headers(mut self, max: usize) -> Self {
-        self.max_headers = Some(max);
+    /// default, and at most 16384.
+    pub fn max_headers(mut self, max: usize) -> Self {
+        self.max_headers = Some(max.min(MOST_HEADERS));
         self
     }
 
-    /// How long a client may read nothing of a response that waits for it.
-    /// Then the connection is closed. 30 seconds by default.
-    pub fn with_write_time(mut self, limit: Duration) -> Self {
-        self.write_time = limit;
+    /// How long a client may take to read a response, as far as that does not
+    /// fit into the system's buffers. Then the connection is closed. 30 seconds
+    /// by default.
+    pub fn write_time_limit(mut self, limit: Duration) -> Self {
+        self.write_time_limit = within_reason(limit);
         self
     }
 
     /// How long a [shutdown](Server::shutdown) waits for requests under way.
     /// 10 seconds by default.
-    pub fn with_shutdown_time(mut self, limit: Duration) -> Self {
-        self.shutdown_time = limit;
+    pub fn shutdown_time_limit(mut self, limit: Duration) -> Self {
+        self.shutdown_time_limit = within_reason(limit);
         self
     }
 
@@ -175,22 +201,42 @@ impl ServerBuilder {
         mut stopped: watch::Receiver<()>,
     ) -> usize {
         let http = self.http();
+        let leave = Arc::new(Leave::new());
         // They end with this set, and so with this task.
         let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
+        'serving: loop {
+            let stream = tokio::select! {
                 _ = stopped.changed() => break,
-                Some(_) = connections.join_next() => {}
-                stream = accept(&listener), if connections.len() < self.max_connections => {
-                    let socket = Socket::new(stream, self.write_time);
-                    let service = service.clone();
-                    connections.spawn(converse(http.clone(), socket, service, stopped.clone()));
+                Some(_) = connections.join_next() => continue,
+                stream = accept(&listener) => stream,
+            };
+            while connections.len() >= self.max_connections {
+                leave.ask_one();
+                tokio::select! {
+                    _ = stopped.changed() => break 'serving,
+                    Some(_) = connections.join_next() => leave.ask_no_more(),
+                    // Whoever it was takes long to leave: its answer may be
+                    // slow to be read.
+                    () = sleep(IDLE_FOR_A_WHILE) => {}
                 }
             }
+            let socket = Socket::new(stream, self.write_time_limit);
+            let visit = Visit {
+                leave: leave.clone(),
+                turns: AtomicUsize::new(0),
+            };
+            let stopped = stopped.clone();
+            connections.spawn(converse(
+                http.clone(),
+                socket,
+                service.clone(),
+                visit,
+                stopped,
+            ));
         }
         drop(listener);
         let finished = async { while connections.join_next().await.is_some() {} };
-        let _ = timeout(self.shutdown_time, finished).await;
+        let _ = timeout(self.shutdown_time_limit, finished).await;
         let cut = connections.len();
         connections.shutdown().await;
         cut
@@ -199,7 +245,7 @@ impl ServerBuilder {
     fn http(&self) -> http1::Builder {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(self.head_time)
+            .header_read_timeout(self.head_time_limit)
             .max_header_size(self.max_head_len);
         if let Some(max) = self.max_headers {
             http.max_headers(max);
@@ -227,16 +273,96 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
+/// Asks connections to make room for another, where there are too many.
+struct Leave {
+    /// A permit for each connection that is to leave. The semaphore hands them
+    /// out in the order in which they are waited for, so that the connection
+    /// that has been idle for longest is the first to go.
+    asked: Semaphore,
+}
+
+impl Leave {
+    fn new() -> Self {
+        Self {
+            asked: Semaphore::new(0),
+        }
+    }
+
+    /// The next to hear it leaves.
+    fn ask_one(&self) {
+        if self.asked.available_permits() == 0 {
+            self.asked.add_permits(1);
+        }
+    }
+
+    fn ask_no_more(&self) {
+        self.asked.forget_permits(usize::MAX);
+    }
+
+    /// Returns when the one who waits has to leave. Never closed.
+    async fn heard(&self) {
+        if let Ok(asked) = self.asked.acquire().await {
+            asked.forget();
+        }
+    }
+
+    /// Whether the one who asks has to leave, with nobody waiting to do so.
+    fn is_heard(&self) -> bool {
+        self.asked.try_acquire().map(|asked| asked.forget()).is_ok()
+    }
+}
+
+/// What one connection is at.
+struct Visit {
+    leave: Arc<Leave>,
+    /// Even while the connection is idle, odd while a request is under way.
+    turns: AtomicUsize,
+}
+
+impl Visit {
+    fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns once the connection has been idle for a while and has to make
+    /// room. It is to be polled whenever the connection has been.
+    async fn outstayed(&self) {
+        loop {
+            let turn = self.turns.load(Ordering::Relaxed);
+            let goes_on = || self.turns.load(Ordering::Relaxed) != turn;
+            sleep(IDLE_FOR_A_WHILE).await;
+            if goes_on() || turn % 2 == 1 {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = poll_fn(|_| if goes_on() { Poll::Ready(()) } else { Poll::Pending }) => {}
+                () = self.leave.heard() => return,
+            }
+        }
+    }
+}
+
 /// Answers requests on one connection until either side is done with it.
 async fn converse<S: Store>(
     http: http1::Builder,
     socket: Socket,
     service: ReplicaService<S>,
+    visit: Visit,
     mut stopped: watch::Receiver<()>,
 ) {
     let answer = service_fn(|request| {
-        let service = &service;
-        async move { Ok::<_, std::convert::Infallible>(service.handle(request).await) }
+        let (service, visit) = (&service, &visit);
+        async move {
+            visit.turn();
+            let mut response = service.handle(request).await;
+            visit.turn();
+            if visit.leave.is_heard() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let mut connection = pin!(http.serve_connection(socket, answer));
     // How a connection ends is the client's affair: whatever became of its
@@ -244,8 +370,10 @@ async fn converse<S: Store>(
     tokio::select! {
         biased;
         _ = connection.as_mut() => return,
-        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
+        _ = stopped.changed() => {}
+        () = visit.outstayed() => {}
     }
+    connection.as_mut().graceful_shutdown();
     let _ = connection.await;
 }
 

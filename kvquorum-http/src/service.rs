@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::body::{BodyError, discard, read_whole};
+use crate::error::with_causes;
+use crate::time::within_reason;
 use crate::{plain, wire};
 
 /// A replica's two faces as one hyper service: `POST /write` and
@@ -39,13 +41,15 @@ use crate::{plain, wire};
 /// - Whatever is answered with a status of the 400s has changed nothing.
 /// - Where the client goes away while the store is at work, hyper drops the
 ///   answer's future, and the [`Store`]'s contract says what then holds: the
-///   entry is stored, or it is not, and nothing between.
-/// - Every error has a JSON body, `{"error": string}`.
+///   entry is stored, or it is not, and nothing between. A client that closes
+///   its half of the connection after its request counts as gone.
+/// - Every error has a JSON body, `{"error": string}`, with all that is known of
+///   the cause.
 pub struct ReplicaService<S> {
     replica: Arc<Replica<S>>,
     max_body_len: usize,
-    body_time: Duration,
-    store_time: Duration,
+    body_time_limit: Duration,
+    store_time_limit: Duration,
 }
 
 impl<S: Store> ReplicaService<S> {
@@ -54,8 +58,8 @@ impl<S: Store> ReplicaService<S> {
         let replica = replica.into();
         Self {
             max_body_len: longest_body(replica.limits()),
-            body_time: Duration::from_secs(10),
-            store_time: Duration::from_secs(30),
+            body_time_limit: Duration::from_secs(10),
+            store_time_limit: Duration::from_secs(30),
             replica,
         }
     }
@@ -73,8 +77,8 @@ impl<S: Store> ReplicaService<S> {
     /// How long a body may take to arrive; a slower one is answered with 408.
     /// 10 seconds by default.
     #[must_use]
-    pub fn with_body_time(mut self, limit: Duration) -> Self {
-        self.body_time = limit;
+    pub fn with_body_time_limit(mut self, limit: Duration) -> Self {
+        self.body_time_limit = within_reason(limit);
         self
     }
 
@@ -83,8 +87,8 @@ impl<S: Store> ReplicaService<S> {
     /// from holding connections forever; the coordinator's time limit is
     /// shorter.
     #[must_use]
-    pub fn with_store_time(mut self, limit: Duration) -> Self {
-        self.store_time = limit;
+    pub fn with_store_time_limit(mut self, limit: Duration) -> Self {
+        self.store_time_limit = within_reason(limit);
         self
     }
 
@@ -98,28 +102,16 @@ impl<S: Store> ReplicaService<S> {
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
-        self.route(request)
-            .await
-            .unwrap_or_else(Problem::into_response)
-    }
-
-    async fn route<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
-    where
-        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
-    {
-        let path = request.uri().path();
-        if path == wire::CALL_PATH {
-            allow(&request, "POST")?;
-            self.call(request).await
-        } else if path == "/write" {
-            allow(&request, "POST")?;
-            self.write(request).await
-        } else if let Some(key) = path.strip_prefix("/read/") {
-            allow(&request, "GET")?;
-            self.read(key, request.uri().query()).await
-        } else {
-            Err(no_route(path))
-        }
+        let answer = match Route::of(&request) {
+            Ok(Route::Call) => self.call(request).await,
+            Ok(Route::Write) => self.write(request).await,
+            Ok(Route::Read) => self.read(request).await,
+            Err(problem) => {
+                self.ignore_body(request);
+                Err(problem)
+            }
+        };
+        answer.unwrap_or_else(Problem::into_response)
     }
 
     async fn call<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
@@ -128,12 +120,16 @@ impl<S: Store> ReplicaService<S> {
     {
         let body = self.read_body(request).await?;
         let request =
-            wire::decode(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
+            wire::decode(&body).map_err(|error| Problem::bad_request(with_causes(&error)))?;
         // Decoding has copied what matters; the store may take its time.
         drop(body);
         let response = self.ask(request).await?;
-        let body = wire::encode_response(&response)
-            .map_err(|error| Problem::internal(format!("no answer could be encoded: {error}")))?;
+        let body = wire::encode_response(&response).map_err(|error| {
+            Problem::internal(format!(
+                "no answer could be encoded: {}",
+                with_causes(&error)
+            ))
+        })?;
         Ok(ok(body, "application/octet-stream"))
     }
 
@@ -148,9 +144,14 @@ impl<S: Store> ReplicaService<S> {
         plain::write_answer(response).map(json)
     }
 
-    async fn read(&self, key: &str, query: Option<&str>) -> Result<Response<Full<Bytes>>, Problem> {
-        let request = plain::parse_read(key, query)?;
-        let response = self.ask(request).await?;
+    async fn read<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    where
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
+    {
+        let key = request.uri().path().strip_prefix(READ).unwrap_or_default();
+        let read = plain::parse_read(key, request.uri().query());
+        self.ignore_body(request);
+        let response = self.ask(read?).await?;
         plain::read_answer(response).map(json)
     }
 
@@ -158,16 +159,21 @@ impl<S: Store> ReplicaService<S> {
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
-        let asks_first = request.headers().contains_key(EXPECT);
+        let asks_first = asks_first(&request);
         let mut body = request.into_body();
-        match timeout(self.body_time, read_whole(&mut body, self.max_body_len)).await {
+        let is_announced = body.size_hint().lower() > self.max_body_len as u64;
+        match timeout(
+            self.body_time_limit,
+            read_whole(&mut body, self.max_body_len),
+        )
+        .await
+        {
             Ok(Ok(whole)) => Ok(whole),
             Ok(Err(BodyError::TooLarge)) => {
-                // A client that is still sending would see its connection
-                // reset, not this answer, if the rest were not read. One that
-                // asks first sends nothing that would need to be.
-                if !asks_first {
-                    tokio::spawn(timeout(self.body_time, discard(body)));
+                // One that asks first was told to go on as soon as reading
+                // began, and it began where nothing was wrong at the outset.
+                if !(asks_first && is_announced) {
+                    self.let_run_out(body);
                 }
                 Err(Problem::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
@@ -178,12 +184,35 @@ impl<S: Store> ReplicaService<S> {
                 ))
             }
             Ok(Err(BodyError::Failed(error))) => Err(Problem::bad_request(format!(
-                "the body did not arrive whole: {error}"
+                "the body did not arrive whole: {}",
+                with_causes(&error)
             ))),
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {:?}", self.body_time),
+                format!("the body did not arrive within {:?}", self.body_time_limit),
             )),
+        }
+    }
+
+    /// Deals with the body of a request that is answered without it.
+    fn ignore_body<B>(&self, request: Request<B>)
+    where
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
+    {
+        // A client that asks first sends nothing before it is told to.
+        if !asks_first(&request) {
+            self.let_run_out(request.into_body());
+        }
+    }
+
+    /// Takes in the rest of a body. A client that is still sending would see
+    /// its connection reset, not its answer, if nobody read it.
+    fn let_run_out<B>(&self, body: B)
+    where
+        B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
+    {
+        if !body.is_end_stream() {
+            tokio::spawn(timeout(self.body_time_limit, discard(body)));
         }
     }
 
@@ -191,16 +220,17 @@ impl<S: Store> ReplicaService<S> {
         &self,
         request: kvquorum_core::Request,
     ) -> Result<kvquorum_core::Response, Problem> {
-        match timeout(self.store_time, self.replica.handle(request)).await {
+        match timeout(self.store_time_limit, self.replica.handle(request)).await {
             Ok(Ok(response)) => Ok(response),
             // Whoever reads the status knows that it is the store that failed.
-            Ok(Err(error)) => Err(Problem::internal(match error.source() {
-                Some(cause) => cause.to_string(),
-                None => error.to_string(),
-            })),
+            Ok(Err(error)) => Err(Problem::internal(
+                error
+                    .source()
+                    .map_or_else(|| error.to_string(), with_causes),
+            )),
             Err(_) => Err(Problem::internal(format!(
                 "the store did not answer within {:?}",
-                self.store_time
+                self.store_time_limit
             ))),
         }
     }
@@ -214,6 +244,33 @@ fn longest_body(limits: &Limits) -> usize {
         .max_value_len
         .saturating_add(limits.max_key_len.saturating_mul(ESCAPED))
         .saturating_add(FRAMING)
+}
+
+fn asks_first<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key(EXPECT)
+}
+
+/// What the path of a read begins with.
+const READ: &str = "/read/";
+
+/// Where a request goes.
+enum Route {
+    Call,
+    Write,
+    Read,
+}
+
+impl Route {
+    fn of<B>(request: &Request<B>) -> Result<Self, Problem> {
+        let (route, method) = match request.uri().path() {
+            wire::CALL_PATH => (Self::Call, "POST"),
+            "/write" => (Self::Write, "POST"),
+            path if path.starts_with(READ) => (Self::Read, "GET"),
+            path => return Err(no_route(path)),
+        };
+        allow(request, method)?;
+        Ok(route)
+    }
 }
 
 fn allow<B>(request: &Request<B>, allowed: &'static str) -> Result<(), Problem> {
@@ -371,8 +428,8 @@ impl<S> std::fmt::Debug for ReplicaService<S> {
         f.debug_struct("ReplicaService")
             .field("replica", &self.replica)
             .field("max_body_len", &self.max_body_len)
-            .field("body_time", &self.body_time)
-            .field("store_time", &self.store_time)
+            .field("body_time_limit", &self.body_time_limit)
+            .field("store_time_limit", &self.store_time_limit)
             .finish()
     }
 }

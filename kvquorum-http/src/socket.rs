@@ -12,23 +12,24 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// A socket on which a write that makes no progress for some time is an error.
+/// A socket on which writing fails when a response takes too long to be read.
 ///
 /// hyper bounds how long it waits for a request, but not how long a client may
 /// take to read the response.
 pub(crate) struct Socket {
     inner: TokioIo<TcpStream>,
-    write_time: Duration,
-    /// Runs while a write waits.
-    stalled: Option<Pin<Box<Sleep>>>,
+    write_time_limit: Duration,
+    /// Runs from the first time that a response has to wait until all of it is
+    /// written: a client that reads a byte now and then gains nothing.
+    waits: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream, write_time: Duration) -> Self {
+    pub(crate) fn new(stream: TcpStream, write_time_limit: Duration) -> Self {
         Self {
             inner: TokioIo::new(stream),
-            write_time,
-            stalled: None,
+            write_time_limit,
+            waits: None,
         }
     }
 
@@ -39,13 +40,12 @@ impl Socket {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if written.is_pending() {
-            let stalled = self
-                .stalled
-                .get_or_insert_with(|| Box::pin(sleep(self.write_time)));
-            ready!(stalled.as_mut().poll(cx));
+            let waits = self
+                .waits
+                .get_or_insert_with(|| Box::pin(sleep(self.write_time_limit)));
+            ready!(waits.as_mut().poll(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        self.stalled = None;
         written
     }
 }
@@ -84,6 +84,8 @@ impl Write for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper asks for it once it has nothing left to write.
+        self.waits = None;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 

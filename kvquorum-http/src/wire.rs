@@ -29,10 +29,15 @@
 //! | version | timestamp: int, writer: int |
 //! | timestamp | one 64-bit number: milliseconds since the Unix epoch × 65536 + counter |
 //!
-//! Further kinds of request and response get further numbers. Whoever does not
-//! know a number says so: a replica answers 400 and has changed nothing.
+//! Further kinds of request, and of response to them, get further numbers. A
+//! replica that does not know a request answers 400 and has changed nothing. A
+//! coordinator that does not know a response can only say that it had no
+//! answer: what it asked for may have been done. So the requests above are
+//! answered in the ways above for as long as the path stays the same, and a new
+//! reason to refuse them comes with a new path.
 //!
-//! Any status other than 200 comes with a JSON body `{"error": string}`:
+//! Any status other than 200 comes with a JSON body `{"error": string}`, where
+//! the request could be read as HTTP:
 //!
 //! | status | meaning |
 //! |---|---|
@@ -43,12 +48,16 @@
 //! | 413 | the body is longer than the replica reads; nothing was stored |
 //! | 500 | the store failed; the entry may be stored or not |
 //!
+//! What is not HTTP is answered with 400, a head that is too long with 431, and
+//! both without a body: nothing was stored.
+//!
 //! A change that a replica of version 1 could misread will have the path
 //! `/v2/call`.
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -68,12 +77,12 @@ const FRAMING: usize = 64;
 const LARGE: usize = 16 * 1024;
 
 /// Why bytes are not a message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The bytes break off, or make no sense.
-    #[error("not a message of the replica protocol, version 1: {0}")]
-    Malformed(#[source] postcard::Error),
+    #[error("not a message of the replica protocol, version 1")]
+    Malformed(#[source] Box<dyn Error + Send + Sync>),
     /// A whole message, and then more.
     #[error("{0} bytes follow the message")]
     Trailing(usize),
@@ -160,7 +169,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError
     match postcard::take_from_bytes(bytes) {
         Ok((message, [])) => Ok(message),
         Ok((_, rest)) => Err(DecodeError::Trailing(rest.len())),
-        Err(error) => Err(DecodeError::Malformed(error)),
+        Err(error) => Err(DecodeError::Malformed(error.into())),
     }
 }
 
@@ -225,7 +234,7 @@ mod tests {
             ),
         ] {
             assert_eq!(sent(&request), bytes, "{request:?}");
-            assert_eq!(decode(bytes), Ok(request));
+            assert_eq!(decode::<Request>(bytes).unwrap(), request);
         }
     }
 
@@ -280,7 +289,7 @@ mod tests {
             ),
         ] {
             assert_eq!(encode_response(&response).unwrap(), bytes, "{response:?}");
-            assert_eq!(decode(bytes), Ok(response));
+            assert_eq!(decode::<Response>(bytes).unwrap(), response);
         }
     }
 
@@ -291,10 +300,8 @@ mod tests {
             let decoded = decode::<Request>(&whole[..cut]);
             assert!(matches!(decoded, Err(DecodeError::Malformed(_))), "{cut}");
         }
-        assert_eq!(
-            decode::<Request>(b"\x00\x02ab!!"),
-            Err(DecodeError::Trailing(2))
-        );
+        let trailing = decode::<Request>(b"\x00\x02ab!!");
+        assert!(matches!(trailing, Err(DecodeError::Trailing(2))));
         // A kind of request that is not known yet, and lengths beyond the end.
         for bytes in [
             &b"\x7f\x02ab"[..],

@@ -7,10 +7,13 @@
 mod common;
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::*;
-use kvquorum_core::{Entry, Merged, Refusal, Response, Transport, TransportError};
+use kvquorum_core::{
+    Coordinator, Entry, Merged, Refusal, Response, Transport, TransportError, WriteError,
+};
 use kvquorum_http::{HttpError, HttpTransport, RemoteStoreError, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +28,9 @@ const REFUSED: &[u8] = b"\x02\x00";
 #[tokio::test]
 async fn the_name_is_the_address() {
     let replica = HttpTransport::new("http://127.0.0.1:3001").unwrap();
+    assert_eq!(replica.name(), "127.0.0.1:3001");
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 3001));
+    let replica = HttpTransport::new(address).unwrap();
     assert_eq!(replica.name(), "127.0.0.1:3001");
 }
 
@@ -48,9 +54,9 @@ async fn a_name_that_does_not_resolve_is_not_sent() {
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
 }
 
-#[tokio::test]
-async fn connecting_ends_at_its_limit() {
-    // A listener whose queue is full leaves connections unanswered.
+/// An address at which connections are left unanswered, as those to a host
+/// that has no power: a listener whose queue is full.
+async fn unanswering() -> (SocketAddr, impl Sized) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -59,13 +65,75 @@ async fn connecting_ends_at_its_limit() {
     while let Ok(Ok(stream)) = tokio::time::timeout(SHORT, TcpStream::connect(addr)).await {
         queued.push(stream);
     }
-    let replica = HttpTransport::builder(addr.to_string())
-        .with_connect_time(SHORT)
+    (addr, (listener, queued))
+}
+
+#[tokio::test]
+async fn a_write_to_hosts_that_do_not_answer_is_not_applied_by_default() {
+    let (addr, _queue) = unanswering().await;
+    let links = [(); 3].map(|()| HttpTransport::new(addr).unwrap());
+    let map = Coordinator::<3, 2, 2, _>::new(links);
+    let error = in_time(map.put("k", "v")).await.unwrap_err();
+    // The write fails with the second of them; the third tells a little later.
+    let error = in_time(error.settled()).await;
+    assert!(matches!(error, WriteError::NotApplied(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn connecting_ends_at_its_limit() {
+    let (addr, _queue) = unanswering().await;
+    let replica = HttpTransport::builder(addr)
+        .connect_time_limit(SHORT)
         .build()
         .unwrap();
     let error = call(&replica, get("k")).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
     assert!(matches!(cause(&error), HttpError::ConnectTimedOut(_)));
+}
+
+/// What is printed for an error with all its causes.
+fn printed(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let levels: Vec<_> = causes.map(ToString::to_string).collect();
+    levels.join(": ")
+}
+
+#[tokio::test]
+async fn an_error_names_each_of_its_causes_once() {
+    let stub = Stub::answering(answer("200 OK", b"\x01")).await;
+    let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+    let decoding = printed(cause(&error));
+    assert!(
+        decoding.starts_with(
+            "the response cannot be decoded: \
+             not a message of the replica protocol, version 1: "
+        ),
+        "{decoding}"
+    );
+    assert_eq!(decoding.matches("replica protocol").count(), 1);
+
+    let nowhere = HttpTransport::new("replica.invalid:3001").unwrap();
+    let error = call(&nowhere, get("k")).await.unwrap_err();
+    let resolving = printed(cause(&error));
+    let (connecting, why) = resolving.split_once(": ").unwrap();
+    assert_eq!(connecting, "connecting failed");
+    assert_eq!(resolving.matches(why).count(), 1, "{resolving}");
+
+    // A cause that is not the source is told with its own causes.
+    let stub = closes_on_second_request(|mut stream: TcpStream| async move {
+        stream.write_all(&answer("200 OK", REFUSED)).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let replica = transport(stub.addr);
+    call(&replica, merge("k", 1, "v")).await.unwrap();
+    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    let refused = printed(cause(&error));
+    assert!(refused.starts_with("the connection failed ("), "{refused}");
+    assert!(
+        refused.ends_with("), and the replica refused the second try: the key is empty"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -130,8 +198,8 @@ async fn an_oversized_answer_is_no_answer_and_is_not_read() {
             }
         })
         .await;
-        let replica = HttpTransport::builder(stub.addr.to_string())
-            .with_max_response_len(1500)
+        let replica = HttpTransport::builder(stub.addr)
+            .max_response_len(1500)
             .build()
             .unwrap();
         let error = call(&replica, merge("k", 1, "v")).await.unwrap_err();
@@ -198,7 +266,7 @@ async fn a_failed_store_is_a_store_error_with_the_replicas_words() {
     };
     let remote = std::error::Error::source(&store_error).unwrap();
     let remote: &RemoteStoreError = remote.downcast_ref().unwrap();
-    assert!(remote.message.contains("the disk is on fire"), "{remote}");
+    assert_eq!(remote.message(), "the disk is on fire: no water");
 }
 
 #[tokio::test]
@@ -342,14 +410,107 @@ async fn a_connection_idle_for_too_long_is_not_used_again() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let replica = HttpTransport::builder(stub.addr.to_string())
-        .with_idle_time(std::time::Duration::ZERO)
+    let replica = HttpTransport::builder(stub.addr)
+        .idle_time_limit(std::time::Duration::ZERO)
         .build()
         .unwrap();
     for _ in 0..3 {
         call(&replica, merge("k", 1, "v")).await.unwrap();
     }
     assert_eq!(stub.requests.available_permits(), 3);
+}
+
+/// Plays one connection: an ack for each request for which there is a permit.
+async fn acks(mut stream: TcpStream, permits: &Semaphore) {
+    while let Ok(permit) = permits.acquire().await {
+        permit.forget();
+        if stream.write_all(&answer("200 OK", APPLIED)).await.is_err()
+            || !read_request(&mut stream).await
+        {
+            return;
+        }
+    }
+}
+
+/// A stub on whose first connections, one for each semaphore, requests are
+/// acked as there are permits, and on all later ones at once. The pool of the
+/// transport to it holds those first ones, the last one on top.
+async fn pooled(permits: Vec<Arc<Semaphore>>) -> (Stub, HttpTransport) {
+    let connections = permits.clone();
+    let stub = Stub::new(move |nth, stream| {
+        let later = || Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let permits = connections.get(nth).cloned().unwrap_or_else(later);
+        async move { acks(stream, &permits).await }
+    })
+    .await;
+    let replica = transport(stub.addr);
+    let mut calls = Vec::new();
+    for _ in &permits {
+        let replica = replica.clone();
+        calls.push(tokio::spawn(async move {
+            call(&replica, merge("k", 1, "v")).await.unwrap();
+        }));
+        in_time(stub.requests.acquire()).await.unwrap().forget();
+    }
+    for (permits, call) in permits.iter().zip(calls) {
+        permits.add_permits(1);
+        call.await.unwrap();
+    }
+    (stub, replica)
+}
+
+fn no_permits(count: usize) -> Vec<Arc<Semaphore>> {
+    (0..count).map(|_| Arc::new(Semaphore::new(0))).collect()
+}
+
+#[tokio::test]
+async fn a_silent_break_costs_one_call_and_not_one_for_each_connection() {
+    // Each answers once, and then never again.
+    let (_stub, replica) = pooled(no_permits(20)).await;
+    let unanswered = tokio::time::timeout(SHORT, replica.call(merge("k", 2, "v"))).await;
+    assert!(unanswered.is_err(), "this connection is broken");
+    call(&replica, merge("k", 2, "v")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_call_does_not_cost_connections_used_since_it_began() {
+    let permits = no_permits(2);
+    let (stub, replica) = pooled(permits.clone()).await;
+    // It takes the last connection, and the next call takes the one below.
+    let mut slow = Box::pin(replica.call(merge("k", 2, "v")));
+    let begun = tokio::time::timeout(SHORT, &mut slow).await;
+    assert!(begun.is_err(), "this connection has no permit");
+    permits[0].add_permits(1);
+    call(&replica, merge("k", 2, "v")).await.unwrap();
+    drop(slow);
+    permits[0].add_permits(1);
+    call(&replica, merge("k", 3, "v")).await.unwrap();
+    // No third connection was opened, whose first request would count here.
+    assert_eq!(stub.requests.available_permits(), 0);
+}
+
+#[tokio::test]
+async fn nor_does_a_connection_that_breaks() {
+    let permits = no_permits(2);
+    let (stub, replica) = pooled(permits.clone()).await;
+    let lost = {
+        let replica = replica.clone();
+        tokio::spawn(async move { call(&replica, merge("k", 2, "v")).await })
+    };
+    tokio::time::sleep(SHORT).await;
+    permits[0].add_permits(1);
+    call(&replica, merge("k", 2, "v")).await.unwrap();
+    // The stub closes it, and the retry opens a third.
+    permits[1].close();
+    lost.await.unwrap().unwrap();
+    permits[0].add_permits(1);
+    let (one, other) = tokio::join!(
+        call(&replica, merge("k", 3, "v")),
+        call(&replica, merge("k", 3, "v"))
+    );
+    one.unwrap();
+    other.unwrap();
+    assert_eq!(stub.requests.available_permits(), 1);
 }
 
 #[tokio::test]
@@ -393,8 +554,8 @@ async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
         }
     })
     .await;
-    let replica = HttpTransport::builder(stub.addr.to_string())
-        .with_max_connections(1)
+    let replica = HttpTransport::builder(stub.addr)
+        .max_connections(1)
         .build()
         .unwrap();
     for _ in 0..3 {
@@ -411,8 +572,8 @@ async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
 async fn calls_beyond_the_bound_wait_their_turn() {
     let store = TestStore::gated();
     let server = serve_store(&store).await;
-    let replica = HttpTransport::builder(server.local_addr().to_string())
-        .with_max_connections(2)
+    let replica = HttpTransport::builder(server.local_addr())
+        .max_connections(2)
         .build()
         .unwrap();
     let calls: Vec<_> = (0..5)

@@ -331,7 +331,7 @@ async fn a_failing_store_is_an_error_with_its_cause() {
     for request in [write("k", "1", 1), get_path("/read/k").into_bytes()] {
         let answer = client.ask(request).await;
         assert_eq!(answer.status, 500);
-        assert!(answer.error().contains("the disk is on fire"), "{answer:?}");
+        assert_eq!(answer.error(), "the disk is on fire: no water");
     }
 }
 
@@ -394,10 +394,8 @@ async fn wrong_methods_are_told_the_right_one() {
                 // An answer to HEAD has a length, but no body.
                 let head = client.head().await;
                 assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
-                assert!(
-                    head.contains("\r\nallow: GET\r\n") || allowed == "POST",
-                    "{head}"
-                );
+                let allow = format!("\r\nallow: {allowed}\r\n");
+                assert!(head.contains(&allow), "{head}");
                 continue;
             }
             let answer = client.answer().await.unwrap();

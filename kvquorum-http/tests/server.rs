@@ -13,7 +13,8 @@ use std::time::Duration;
 use common::*;
 use http_body_util::{BodyExt, Full};
 use kvquorum_core::{Bytes, Entry, Key, Merged, Replica, Store, StoreError};
-use kvquorum_http::{Server, ServerBuilder};
+use kvquorum_http::{HttpTransport, Server, ServerBuilder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const WRITE: &str = r#"{"key":"k","value":1,"timestamp":1}"#;
@@ -58,10 +59,19 @@ async fn an_oversized_body_is_refused_as_soon_as_it_is_known() {
 async fn a_client_that_sends_too_much_before_it_reads_still_gets_the_answer() {
     let (server, store) = serve().await;
     let body = vec![b'x'; 32 * 1024 * 1024];
-    for path in ["/write", "/v1/call"] {
+    let to = |method: &[u8], path| [method, &post(path, &body)[4..]].concat();
+    for (request, status) in [
+        (to(b"POST", "/write"), 413),
+        (to(b"POST", "/v1/call"), 413),
+        (to(b"POST", "/v2/call"), 404),
+        (to(b"PUT", "/write"), 405),
+        (to(b"POST", "/read/k"), 405),
+        (to(b"GET", "/read/k"), 200),
+        (to(b"GET", "/read/"), 400),
+    ] {
         let mut client = Raw::connect(server.local_addr()).await;
-        let answer = client.ask(post(path, &body)).await;
-        assert_eq!(answer.status, 413);
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status, status);
         // And the connection is of use to it.
         assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
     }
@@ -78,6 +88,9 @@ async fn a_client_that_asks_first_is_told_before_it_sends() {
     };
     let mut client = Raw::connect(server.local_addr()).await;
     assert_eq!(client.ask(head(2_000_000)).await.status, 413);
+    let elsewhere = head(2_000_000).replace("/write", "/v2/call");
+    let mut client = Raw::connect(server.local_addr()).await;
+    assert_eq!(client.ask(elsewhere).await.status, 404);
 
     let mut client = Raw::connect(server.local_addr()).await;
     client.send(head(WRITE.len())).await;
@@ -87,9 +100,29 @@ async fn a_client_that_asks_first_is_told_before_it_sends() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_told_to_send_and_sends_too_much_still_gets_the_answer() {
+    let (server, store) = serve().await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    client
+        .send(
+            "POST /write HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+             transfer-encoding: chunked\r\n\r\n",
+        )
+        .await;
+    assert!(client.head().await.starts_with("HTTP/1.1 100 "));
+    let chunk = ["10000\r\n", &"x".repeat(0x10000), "\r\n"].concat();
+    client
+        .send([&chunk.repeat(512), "0\r\n\r\n"].concat())
+        .await;
+    assert_eq!(client.answer().await.unwrap().status, 413);
+    assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+    assert_eq!(store.entries(), []);
+}
+
+#[tokio::test]
 async fn a_body_that_stops_half_way_changes_nothing() {
     let store = TestStore::new();
-    let service = service(&store).with_body_time(SHORT);
+    let service = service(&store).with_body_time_limit(SHORT);
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let whole = post("/write", WRITE);
     let chunked = format!(
@@ -128,7 +161,7 @@ async fn a_body_that_breaks_the_rules_changes_nothing() {
 #[tokio::test]
 async fn heads_that_never_end_and_idle_connections_are_closed_in_time() {
     let store = TestStore::new();
-    let server = start(Server::builder().with_head_time(SHORT), &store).await;
+    let server = start(Server::builder().head_time_limit(SHORT), &store).await;
     for silent in ["", "GET /re", "GET /read/k HTTP/1.1\r\nhost: x\r\n"] {
         let mut client = Raw::connect(server.local_addr()).await;
         client.send(silent).await;
@@ -142,9 +175,7 @@ async fn heads_that_never_end_and_idle_connections_are_closed_in_time() {
 #[tokio::test]
 async fn heads_are_bounded_in_length_and_in_number() {
     let store = TestStore::new();
-    let builder = Server::builder()
-        .with_max_head_len(10_000)
-        .with_max_headers(20);
+    let builder = Server::builder().max_head_len(10_000).max_headers(20);
     let server = start(builder, &store).await;
     let long = format!("GET /read/k HTTP/1.1\r\na: {}\r\n\r\n", "a".repeat(10_000));
     // Without an end, so that only the bound can answer it.
@@ -164,31 +195,90 @@ async fn heads_are_bounded_in_length_and_in_number() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_wait_until_another_ends() {
-    let store = TestStore::new();
-    let builder = Server::builder()
-        .with_max_connections(2)
-        .with_head_time(NEVER);
+async fn connections_beyond_the_bound_wait_until_another_is_answered() {
+    let store = TestStore::gated();
+    let builder = Server::builder().max_connections(2).head_time_limit(NEVER);
     let server = start(builder, &store).await;
-    let mut first = Raw::connect(server.local_addr()).await;
-    let mut second = Raw::connect(server.local_addr()).await;
-    for client in [&mut first, &mut second] {
-        assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let mut client = Raw::connect(server.local_addr()).await;
+        client.send(get_path("/read/k")).await;
+        store.called().await;
+        busy.push(client);
     }
     let mut third = Raw::connect(server.local_addr()).await;
     third.send(get_path("/read/k")).await;
-    let early = tokio::time::timeout(SHORT, third.answer()).await;
+    let early = tokio::time::timeout(2 * SHORT, store.called()).await;
     assert!(early.is_err(), "a third connection is served");
-    drop(first);
+    store.gate.add_permits(1);
     assert_eq!(third.answer().await.unwrap().status, 200);
+    // Whoever made room was told so together with its answer.
+    let mut told = 0;
+    for client in &mut busy {
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, 200);
+        if answer.header("connection") == Some("close") {
+            told += 1;
+            client.closed().await;
+        } else {
+            assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+        }
+    }
+    assert!(told > 0, "it was there already");
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_for_others_the_longest_idle_first() {
+    let store = TestStore::new();
+    let builder = Server::builder().max_connections(8).head_time_limit(NEVER);
+    let server = start(builder, &store).await;
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        let mut client = Raw::connect(server.local_addr()).await;
+        assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+        idle.push(client);
+        // So that it is plain which is idle for longer.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for _ in 0..3 {
+        let mut newcomer = Raw::connect(server.local_addr()).await;
+        assert_eq!(newcomer.ask(get_path("/read/k")).await.status, 200);
+        idle.remove(0).closed().await;
+        idle.push(newcomer);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for client in &mut idle {
+        assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn the_pool_of_one_client_does_not_lock_out_another() {
+    let store = TestStore::gated();
+    let builder = Server::builder().max_connections(8).head_time_limit(NEVER);
+    let server = start(builder, &store).await;
+    let pooled = transport(server.local_addr());
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let pooled = pooled.clone();
+            tokio::spawn(async move { call(&pooled, get("k")).await.unwrap() })
+        })
+        .collect();
+    for _ in 0..8 {
+        store.called().await;
+    }
+    store.gate.add_permits(8);
+    for call in calls {
+        call.await.unwrap();
+    }
+    answers(server.local_addr()).await;
+    call(&pooled, merge("k", 1, "v")).await.unwrap();
 }
 
 #[tokio::test]
 async fn silent_clients_do_not_keep_others_out() {
     let store = TestStore::new();
-    let builder = Server::builder()
-        .with_max_connections(2)
-        .with_head_time(SHORT);
+    let builder = Server::builder().max_connections(2).head_time_limit(SHORT);
     let server = start(builder, &store).await;
     let _silent = Raw::connect(server.local_addr()).await;
     let mut half = Raw::connect(server.local_addr()).await;
@@ -201,9 +291,7 @@ async fn a_client_that_does_not_read_does_not_keep_others_out() {
     let store = TestStore::new();
     let large = format!("\"{}\"", "x".repeat(1024 * 1024 - 2));
     store.insert("large", Entry::new(version(1), large));
-    let builder = Server::builder()
-        .with_max_connections(1)
-        .with_write_time(SHORT);
+    let builder = Server::builder().max_connections(1).write_time_limit(SHORT);
     let server = start(builder, &store).await;
     let mut deaf = Raw::connect(server.local_addr()).await;
     // More than the sockets' buffers can hold.
@@ -212,9 +300,94 @@ async fn a_client_that_does_not_read_does_not_keep_others_out() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_a_little_now_and_then_does_not_keep_others_out() {
+    let store = TestStore::new();
+    // At the pace below, a steady one, it would take longer than a test may.
+    let large = format!("\"{}\"", "x".repeat(128 * 1024 * 1024));
+    store.insert("large", Entry::new(version(1), large));
+    let builder = Server::builder()
+        .max_connections(1)
+        .write_time_limit(2 * SHORT);
+    let server = start(builder, &store).await;
+    let mut slow = Raw::connect(server.local_addr()).await;
+    slow.send(get_path("/read/large")).await;
+    let reads = async {
+        let mut little = vec![0; 128 * 1024];
+        while slow.stream.read(&mut little).await.unwrap_or(0) > 0 {
+            tokio::time::sleep(SHORT / 8).await;
+        }
+    };
+    tokio::select! {
+        () = reads => {}
+        () = answers(server.local_addr()) => {}
+    }
+}
+
+#[tokio::test]
+async fn limits_may_be_as_large_or_as_small_as_can_be() {
+    let store = TestStore::new();
+    for (longest, most) in [(Duration::MAX, usize::MAX), (Duration::ZERO, 0)] {
+        let service = service(&store)
+            .with_body_time_limit(longest)
+            .with_store_time_limit(longest)
+            .with_max_body_len(most);
+        let server = Server::builder()
+            .max_connections(most)
+            .head_time_limit(longest)
+            .max_head_len(most)
+            .max_headers(most)
+            .write_time_limit(longest)
+            .shutdown_time_limit(longest)
+            .bind("127.0.0.1:0", service)
+            .await
+            .unwrap();
+        let replica = HttpTransport::builder(server.local_addr())
+            .connect_time_limit(longest)
+            .idle_time_limit(longest)
+            .max_connections(most)
+            .max_response_len(most)
+            .build()
+            .unwrap();
+        let response = call(&replica, merge("k", 1, "v")).await;
+        assert_eq!(response.is_ok(), most > 0, "{response:?}");
+        let mut raw = Raw::connect(server.local_addr()).await;
+        // Announced, and not sent: nothing is set aside for it.
+        raw.send("POST /write HTTP/1.1\r\ncontent-length: 1000000000000000\r\n\r\n")
+            .await;
+        for _ in 0..3 {
+            // The server may have closed it by now.
+            let _ = raw.stream.write_all(b"xx").await;
+            tokio::time::sleep(SHORT / 10).await;
+        }
+        if most == 0 {
+            // There is no time for a head, and no header is allowed.
+            let answer = raw.answer().await;
+            assert!(answer.is_none_or(|answer| answer.status == 431));
+        }
+        drop(raw);
+        assert_eq!(in_time(server.shutdown()).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn as_many_headers_as_fit_into_the_head() {
+    let store = TestStore::new();
+    let builder = Server::builder()
+        .max_headers(usize::MAX)
+        .max_head_len(usize::MAX);
+    let server = start(builder, &store).await;
+    for (count, status) in [(16_000, 200), (100_000, 431)] {
+        let headers: String = (0..count).map(|nth| format!("h{nth}: x\r\n")).collect();
+        let mut client = Raw::connect(server.local_addr()).await;
+        let head = format!("GET /read/k HTTP/1.1\r\n{headers}\r\n");
+        assert_eq!(client.ask(head).await.status, status);
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_hangs_is_answered_for() {
     let store = TestStore::gated();
-    let service = service(&store).with_store_time(SHORT);
+    let service = service(&store).with_store_time_limit(SHORT);
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     let answer = client.ask(post("/write", WRITE)).await;
@@ -238,7 +411,7 @@ async fn a_client_that_goes_away_does_not_hold_its_connection_open() {
 #[tokio::test]
 async fn a_shutdown_lets_requests_under_way_finish_and_takes_no_more() {
     let store = TestStore::gated();
-    let builder = Server::builder().with_shutdown_time(NEVER);
+    let builder = Server::builder().shutdown_time_limit(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;
@@ -274,7 +447,7 @@ async fn a_shutdown_lets_requests_under_way_finish_and_takes_no_more() {
 #[tokio::test]
 async fn a_shutdown_cuts_what_does_not_finish_in_time() {
     let store = TestStore::gated();
-    let builder = Server::builder().with_shutdown_time(SHORT);
+    let builder = Server::builder().shutdown_time_limit(SHORT);
     let server = start(builder, &store).await;
     let mut stuck = Raw::connect(server.local_addr()).await;
     stuck.send(post("/write", WRITE)).await;
@@ -287,7 +460,7 @@ async fn a_shutdown_cuts_what_does_not_finish_in_time() {
 #[tokio::test]
 async fn a_dropped_server_is_gone_at_once() {
     let store = TestStore::gated();
-    let builder = Server::builder().with_shutdown_time(NEVER);
+    let builder = Server::builder().shutdown_time_limit(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod network;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod store;
 
 pub use network::{Data, Latency, Link, Network, Node, NodeError};

@@ -14,11 +14,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kvquorum_core::{Replica, Request, Response, Transport, TransportError};
+use kvquorum_core::{Replica, Request, Response, Store, Transport, TransportError};
 use rand_xoshiro::Xoshiro256PlusPlus as Random;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep;
 
 use crate::store::MemStore;
@@ -72,7 +72,7 @@ impl Network {
 
     /// A node that hosts this replica, and has its name. For a simulation, give
     /// it a clock that the simulation moves.
-    pub fn host(&self, replica: Replica<MemStore>) -> Node {
+    pub fn host<S: Store>(&self, replica: Replica<S>) -> Node<S> {
         Node(Arc::new(NodeState {
             network: self.clone(),
             replica,
@@ -123,21 +123,26 @@ pub enum Data {
 /// A node of a [`Network`]: it hosts one replica, and can crash.
 ///
 /// Cheap to clone; clones are the same node.
-#[derive(Clone)]
-pub struct Node(Arc<NodeState>);
+pub struct Node<S = MemStore>(Arc<NodeState<S>>);
 
-struct NodeState {
+impl<S> Clone for Node<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct NodeState<S> {
     network: Network,
-    replica: Replica<MemStore>,
+    replica: Replica<S>,
     /// Counts crashes and restarts: even while up, odd while down. A message
     /// arrives only in the life that it was sent to.
     lives: AtomicU64,
 }
 
-impl Node {
+impl<S: Store> Node<S> {
     /// A new link to this node, without faults. Make one for each coordinator:
     /// faults belong to the link, and a link's clones share them.
-    pub fn link(&self) -> Link {
+    pub fn link(&self) -> Link<S> {
         let random = self.0.network.next_stream();
         Link(Arc::new(LinkState {
             node: self.clone(),
@@ -146,7 +151,8 @@ impl Node {
                 faults: Faults::default(),
                 random,
             }),
-            hung: watch::Sender::new(false),
+            hangs: AtomicU64::new(0),
+            released: Notify::new(),
         }))
     }
 
@@ -156,12 +162,12 @@ impl Node {
     }
 
     /// The replica, as it is beneath all faults.
-    pub fn replica(&self) -> &Replica<MemStore> {
+    pub fn replica(&self) -> &Replica<S> {
         &self.0.replica
     }
 
     /// What the node's store holds, also while the node is down.
-    pub fn store(&self) -> &MemStore {
+    pub fn store(&self) -> &S {
         self.0.replica.store()
     }
 
@@ -178,17 +184,14 @@ impl Node {
     /// it cannot tell. On several threads, a merge that is in the store's
     /// hands at this moment may still come to its end.
     ///
-    /// On a node that is down, it does nothing but take the data away where
-    /// told.
-    pub fn crash(&self, data: Data) {
+    /// The store keeps its data, as a disk does; on a node that is down, this
+    /// does nothing.
+    pub fn stop(&self) {
         self.turn(true);
-        if data == Data::Lost {
-            self.store().clear();
-        }
     }
 
-    /// Starts the node again, with the data that the crash has left. On a node
-    /// that is up, it does nothing.
+    /// Starts the node again, with the data that its store has. On a node that
+    /// is up, it does nothing.
     pub fn restart(&self) {
         self.turn(false);
     }
@@ -238,7 +241,19 @@ fn is_up(lives: u64) -> bool {
     lives.is_multiple_of(2)
 }
 
-impl fmt::Debug for Node {
+impl Node {
+    /// [Stops](Self::stop) the node, and leaves its store the data that the
+    /// crash has left. On a node that is down, it does nothing but take the
+    /// data away where told.
+    pub fn crash(&self, data: Data) {
+        self.stop();
+        if data == Data::Lost {
+            self.store().clear();
+        }
+    }
+}
+
+impl<S: Store + fmt::Debug> fmt::Debug for Node<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
             .field("name", &self.name())
@@ -389,20 +404,30 @@ struct Inner {
 /// a message moves only when the call is polled.
 ///
 /// Cheap to clone; clones are the same link, with the same faults.
-#[derive(Clone)]
-pub struct Link(Arc<LinkState>);
+pub struct Link<S = MemStore>(Arc<LinkState<S>>);
 
-struct LinkState {
-    node: Node,
+impl<S> Clone for Link<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct LinkState<S> {
+    node: Node<S>,
     /// Whether any fault is set: all that a call over a sound link looks at.
     faulty: AtomicBool,
     inner: Mutex<Inner>,
-    hung: watch::Sender<bool>,
+    /// Counts how often the link began to hang and ceased to: odd while it
+    /// hangs.
+    hangs: AtomicU64,
+    /// Wakes those that are held up in the order in which they came: tokio's
+    /// `watch` wakes them in a random one.
+    released: Notify,
 }
 
-impl Link {
+impl<S: Store> Link<S> {
     /// The node that this link leads to.
-    pub fn node(&self) -> &Node {
+    pub fn node(&self) -> &Node<S> {
         &self.0.node
     }
 
@@ -440,7 +465,8 @@ impl Link {
     }
 
     /// Delivers requests twice with this probability, from 0 to 1; the second
-    /// time so long after the first. The caller gets the first answer.
+    /// time so long after the first. The caller gets the first answer; what was
+    /// refused is not delivered again.
     ///
     /// This is how an old entry comes back to a replica that has seen newer
     /// ones.
@@ -473,9 +499,11 @@ impl Link {
     /// still for a while: a request whose caller has left meanwhile arrives
     /// when the link is healed.
     pub fn hang(&self) {
-        let _inner = self.inner();
-        self.0.hung.send_replace(true);
-        self.0.faulty.store(true, Ordering::Release);
+        let inner = self.inner();
+        if !self.is_hung() {
+            self.0.hangs.fetch_add(1, Ordering::AcqRel);
+        }
+        self.look_at(&inner);
     }
 
     /// Undoes [`cut`](Self::cut) and [`hang`](Self::hang), and leaves latency,
@@ -485,7 +513,8 @@ impl Link {
         let mut inner = self.inner();
         inner.faults.request.cut = false;
         inner.faults.response.cut = false;
-        self.0.hung.send_replace(false);
+        self.release();
+        self.look_at(&inner);
     }
 
     /// Takes all faults away. What was held back goes on; what was lost stays
@@ -493,14 +522,21 @@ impl Link {
     pub fn heal(&self) {
         let mut inner = self.inner();
         inner.faults = Faults::default();
-        self.0.faulty.store(false, Ordering::Release);
-        self.0.hung.send_replace(false);
+        self.release();
+        self.look_at(&inner);
     }
 
     fn set(&self, change: impl FnOnce(&mut Faults)) {
         let mut inner = self.inner();
         change(&mut inner.faults);
-        self.0.faulty.store(true, Ordering::Release);
+        self.look_at(&inner);
+    }
+
+    /// Notes whether any fault is set: a link that was reconnected, or whose
+    /// loss was set to nothing, is as sound as a new one.
+    fn look_at(&self, inner: &Inner) {
+        let faulty = inner.faults != Faults::default() || self.is_hung();
+        self.0.faulty.store(faulty, Ordering::Release);
     }
 
     /// Faults and randomness are whole between any two statements, so that
@@ -509,11 +545,30 @@ impl Link {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a message through: at once, unless the link hangs.
+    fn is_hung(&self) -> bool {
+        !self.0.hangs.load(Ordering::Acquire).is_multiple_of(2)
+    }
+
+    /// Lets all that is held back go on. Callers hold the lock.
+    fn release(&self) {
+        if self.is_hung() {
+            self.0.hangs.fetch_add(1, Ordering::AcqRel);
+            self.0.released.notify_waiters();
+        }
+    }
+
+    /// Lets a message through: at once, unless the link hangs. What is held back
+    /// by one hang goes on when that one ends, whatever comes next.
     async fn released(&self) {
-        let mut hung = self.0.hung.subscribe();
-        // An error would mean that the sender is gone, and it is right here.
-        let _ = hung.wait_for(|hung| !hung).await;
+        let came = self.0.hangs.load(Ordering::Acquire);
+        while !came.is_multiple_of(2) {
+            // Before the look at the count, so that no wake is missed.
+            let released = self.0.released.notified();
+            if self.0.hangs.load(Ordering::Acquire) != came {
+                return;
+            }
+            released.await;
+        }
     }
 
     /// A call over a link with faults.
@@ -554,15 +609,22 @@ impl Link {
         self.released().await;
         wait(latency).await;
         let life = connected?;
-        if let Some(after) = again {
-            let (node, request) = (self.node().clone(), request.clone());
+        let Some(after) = again else {
+            return self.node().arrive(request, life).await;
+        };
+        let answer = self.node().arrive(request.clone(), life).await;
+        // To report a refusal is to promise that nothing is stored, later
+        // neither: a transport that may deliver twice would have to keep back
+        // either the refusal or the second delivery.
+        if !matches!(answer, Ok(Response::Refused(_))) {
+            let node = self.node().clone();
             self.node().0.network.stray(async move {
                 wait(after).await;
                 // Whoever asked has got the first answer.
                 drop(node.arrive(request, life).await);
             });
         }
-        self.node().arrive(request, life).await
+        answer
     }
 }
 
@@ -603,7 +665,7 @@ impl Drop for Sent<'_> {
 }
 
 #[async_trait]
-impl Transport for Link {
+impl<S: Store> Transport for Link<S> {
     async fn call(&self, request: Request) -> Answer {
         if self.0.faulty.load(Ordering::Acquire) {
             // In a box of its own, so that sound calls need not make room for
@@ -619,12 +681,12 @@ impl Transport for Link {
     }
 }
 
-impl fmt::Debug for Link {
+impl<S: Store> fmt::Debug for Link<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
             .field("node", &self.name())
             .field("faults", &self.inner().faults)
-            .field("hung", &*self.0.hung.borrow())
+            .field("hung", &self.is_hung())
             .finish()
     }
 }

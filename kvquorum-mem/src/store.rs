@@ -33,22 +33,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use kvquorum_core::{Entry, Key, Merged, Store, StoreError};
+use tokio::task::yield_now;
 
 /// Many more than threads that meet, and few enough that an empty store costs
 /// little.
 const SHARDS: usize = 64;
 
+/// How many keys a scan takes while it holds a lock.
+const KEYS_AT_ONCE: usize = 256;
+
 /// A [`Store`] in memory: fast, made for many threads, and gone with the
 /// process.
 ///
-/// Its calls never fail, and never wait for anything but a lock held for a few
-/// instructions. A read or a merge is done when it is called, before its future
-/// is polled; a merge over an existing key allocates nothing.
+/// Its calls never fail, and wait for nothing but a lock: held for a few
+/// instructions by a read or a merge, now and then for as long as a shard takes
+/// to grow, and by a scan for a few hundred keys at a time. A read or a merge is
+/// done when it is called, before its future is polled; a merge over an existing
+/// key allocates nothing.
 ///
 /// Keys and values are kept as the [`Bytes`](kvquorum_core::Bytes) they came
 /// in: one that is a slice of a larger buffer keeps that buffer alive.
 ///
-/// A scan takes each shard's lock in turn, not all at once. It holds each key
+/// A scan takes each shard's lock in turn, not all at once, and lets other tasks
+/// go on in between. It holds each key
 /// as it was at some time during the call, which is what the contract of
 /// [`Store::scan`] asks for; it is no snapshot of the whole store.
 ///
@@ -146,6 +153,33 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Takes the next keys of a shard into the page, as far as they belong there.
+/// Returns the last one, where there may be more.
+fn add_to_page(
+    page: &mut BTreeMap<Key, Entry>,
+    shard: &Mutex<Shard>,
+    from: Bound<&Key>,
+    limit: usize,
+) -> Option<Key> {
+    let shard = lock(shard);
+    let keys = shard.order.range::<Key, _>((from, Bound::Unbounded));
+    for (taken, key) in (1..).zip(keys) {
+        if page.len() >= limit {
+            if page.last_key_value().is_none_or(|(last, _)| key > last) {
+                return None;
+            }
+            page.pop_last();
+        }
+        if let Some(entry) = shard.entries.get(key) {
+            page.insert(key.clone(), entry.clone());
+        }
+        if taken == KEYS_AT_ONCE {
+            return Some(key.clone());
+        }
+    }
+    None
+}
+
 impl Store for MemStore {
     // Not `async fn`s: a future that would carry the entry, to be polled in
     // another crate, took nearly as long as the merge itself.
@@ -166,17 +200,11 @@ impl Store for MemStore {
         // sooner each further shard is done.
         let mut page: BTreeMap<Key, Entry> = BTreeMap::new();
         for shard in &self.shards {
-            let shard = lock(shard);
-            for key in shard.order.range::<Key, _>((from, Bound::Unbounded)) {
-                if page.len() >= limit {
-                    if page.last_key_value().is_none_or(|(last, _)| key > last) {
-                        break;
-                    }
-                    page.pop_last();
-                }
-                if let Some(entry) = shard.entries.get(key) {
-                    page.insert(key.clone(), entry.clone());
-                }
+            let mut from = from.cloned();
+            while let Some(last) = add_to_page(&mut page, shard, from.as_ref(), limit) {
+                from = Bound::Excluded(last);
+                // A long scan keeps neither other tasks nor merges waiting.
+                yield_now().await;
             }
         }
         Ok(page.into_iter().collect())
@@ -234,6 +262,33 @@ mod tests {
                 assert_eq!(found, expected, "from {start}, limit {limit}");
             }
         }
+    }
+
+    /// Catches keys that are lost, or come twice, where a scan lets go of a
+    /// shard half-way, and scans that hold up every other task.
+    #[tokio::test]
+    async fn a_scan_of_full_shards_lets_others_go_on() {
+        let store = Arc::new(MemStore::new());
+        let keys: Vec<Key> = (0..40_000).map(|n| Key::from(format!("{n:06}"))).collect();
+        for key in &keys {
+            store.merge(key, entry(1, "value")).await.unwrap();
+        }
+        let scanned = Arc::clone(&store);
+        let scan = tokio::spawn(async move { scanned.scan(Bound::Unbounded, usize::MAX).await });
+        let mut turns = 0;
+        while !scan.is_finished() {
+            turns += 1;
+            yield_now().await;
+        }
+        assert!(turns >= SHARDS, "{turns} turns");
+        let found: Vec<Key> = scan
+            .await
+            .unwrap()
+            .unwrap()
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        assert_eq!(found, keys);
     }
 
     /// Catches keys that all fall into one shard, or lie in none.

@@ -37,7 +37,7 @@ async fn a_replica_that_hangs_for_ever_costs_no_more_than_the_bound() {
     let links: [Link; 3] = ["a", "b", "c"].map(|name| network.node(name).link());
     links[2].hang();
     let coordinator: Coordinator<3, 2, 2, Link> =
-        Coordinator::builder(links).background(BOUND).build();
+        Coordinator::builder(links).max_background(BOUND).build();
 
     let given_up = Arc::new(AtomicU64::new(0));
     let most_tasks = Arc::new(AtomicU64::new(0));
@@ -70,7 +70,11 @@ async fn a_replica_that_hangs_for_ever_costs_no_more_than_the_bound() {
     assert!(stats[2].given_up > PUTS / 2, "{stats:?}");
     assert_eq!(stats[0].given_up + stats[1].given_up, 0, "{stats:?}");
     let most_tasks = most_tasks.load(Ordering::Relaxed);
-    assert!(most_tasks <= BOUND as u64 + WRITERS, "{most_tasks} tasks");
+    // A call gives back its place a moment before its task ends.
+    assert!(
+        most_tasks <= BOUND as u64 + 2 * WRITERS,
+        "{most_tasks} tasks"
+    );
     if let (Some(before), Some(after)) = (before, resident()) {
         let grown = after.saturating_sub(before);
         assert!(grown < 32 * 1024, "{grown} KiB more than before");

@@ -81,7 +81,7 @@ impl RedbStore {
     ///
     /// A coordinator in the same process is to stamp its entries after it,
     /// whatever has become of the machine's clock meanwhile: hand it to
-    /// [`not_before`](kvquorum_core::Builder::not_before).
+    /// [`not_before`](kvquorum_core::CoordinatorBuilder::not_before).
     pub fn max_timestamp(&self) -> Timestamp {
         self.engine.max_timestamp()
     }

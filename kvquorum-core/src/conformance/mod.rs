@@ -50,7 +50,8 @@
 //!
 //! A check that fails panics, and its message quotes the sentence of the
 //! contract that was broken. A check that has not ended after a minute fails
-//! as well.
+//! as well, as long as it waits: nothing can end one that blocks its thread, as
+//! on a lock that is never released, and then the test itself hangs.
 //!
 //! The suites run on tokio, on a runtime of either kind with its timers
 //! enabled; concurrent checks of stores use threads of their own beside the
@@ -170,9 +171,9 @@ async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Out
     outputs
 }
 
-/// Polls a future at most `polls` times, each time after it asked for it, then
-/// drops it. Tells whether it ended before that.
-async fn dropped_after(polls: usize, future: impl Future) -> bool {
+/// Polls a future at most `polls` times, each time after it asked for it, and
+/// not any more after that. Tells whether it ended.
+async fn polled(polls: usize, future: impl Future) -> bool {
     let mut future = pin!(future);
     let mut left = polls;
     std::future::poll_fn(|context| {

@@ -12,7 +12,7 @@ use tokio::sync::Barrier;
 use tokio::task::{spawn_blocking, yield_now};
 
 use super::{
-    Clause, Named, Shown, awkward_keys, check, dropped_after, joined, together, tombstone, value,
+    Clause, Named, Shown, awkward_keys, check, joined, polled, together, tombstone, value,
 };
 use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::store::{Merged, Store};
@@ -518,7 +518,7 @@ async fn dropped<S: Store>(store: S) {
         let old = value(1, 1, "old");
         let new = value(2, 1, "new");
         store.merge(&key, &old).await;
-        let ended = dropped_after(polls, store.merge(&key, &new)).await;
+        let ended = polled(polls, store.merge(&key, &new)).await;
         // The store may still be at it: look more than once.
         for _ in 0..4 {
             let found = store.get(&key).await;

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
-    Clause, Named, Shown, awkward_keys, check, dropped_after, joined, tombstone, value, version,
+    Clause, Named, PATIENCE, Shown, awkward_keys, check, joined, polled, together, tombstone,
+    value, version,
 };
 use crate::clock::{DEFAULT_MAX_DRIFT, whole_millis};
 use crate::entry::{Entry, Key, Timestamp};
@@ -63,6 +65,10 @@ pub(super) const UNCHECKED: &[&str] = &[
 /// [`Limits`] and the system's clock, and a guard that is kept until the check
 /// is over: see the [module](super).
 ///
+/// The link must carry two calls at once. One that takes a single call at a
+/// time, and needs it to be polled to its end, fails here: give a pool of
+/// connections more than one.
+///
 /// # Panics
 ///
 /// Where the transport breaks its contract, brings back an error, or does not
@@ -74,11 +80,18 @@ where
     T: Transport,
 {
     check("the replica has a name", &build, named).await;
-    check("entries arrive unchanged", &build, round_trip).await;
     check("verdicts arrive unchanged", &build, verdicts).await;
     check("refusals arrive typed", &build, refusals).await;
     check("concurrent calls get their own answers", &build, concurrent).await;
     check("a dropped call leaves the link usable", &build, dropped).await;
+    check(
+        "a call at rest does not hold up others",
+        &build,
+        independent,
+    )
+    .await;
+    // Last: its calls are concurrent, and by now each gets its own answer.
+    check("entries arrive unchanged", &build, round_trip).await;
 }
 
 /// A link whose errors are failures of the suite: nothing here may fail.
@@ -171,6 +184,10 @@ async fn named<T: Transport>(link: T) {
     NAMED.require(!link.name().is_empty(), "the name is empty");
 }
 
+/// What a call that waits for another takes. Less than the patience of a check,
+/// which would not know what the call waits for.
+const FOREVER: Duration = Duration::from_secs(PATIENCE.as_secs() / 2);
+
 /// A moment that the replica admits, whatever its clock reads.
 const PAST: u64 = 1 << 40;
 
@@ -192,18 +209,21 @@ async fn round_trip<T: Transport>(link: T) {
     link.expect(&UNCHANGED, &Key::from("absent"), None, when)
         .await;
     let merged: Vec<_> = keys.iter().zip(entries.iter().cycle()).collect();
-    for (key, entry) in &merged {
-        link.merge_as(&UNCHANGED, key, entry, Merged::Applied).await;
+    let when = "after it was merged";
+    // A few at a time, so that a slow link takes the patience of a check for
+    // some dozens of calls and not for some hundreds.
+    for few in merged.chunks(16) {
+        let merge = |(key, entry)| link.merge_as(&UNCHANGED, key, entry, Merged::Applied);
+        together(few.iter().copied().map(merge)).await;
     }
-    for (key, entry) in &merged {
-        let when = "after it was merged";
-        link.expect(&UNCHANGED, key, Some(entry), when).await;
+    for few in merged.chunks(16) {
+        let read = |(key, entry)| link.expect(&UNCHANGED, key, Some(entry), when);
+        together(few.iter().copied().map(read)).await;
     }
     let key = Key::from("the largest value");
     let entry = value(PAST, 1, largest);
     link.merge_as(&UNCHANGED, &key, &entry, Merged::Applied)
         .await;
-    let when = "after it was merged";
     link.expect(&UNCHANGED, &key, Some(&entry), when).await;
 }
 
@@ -326,14 +346,36 @@ async fn concurrent<T: Transport>(link: T) {
             joined(task).await;
         }
     };
-    if tokio::time::timeout(super::PATIENCE / 2, calls)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(FOREVER, calls).await.is_err() {
         NOT_WAITING.broken(format_args!(
-            "{CALLS} concurrent calls have not ended after {:?}",
-            super::PATIENCE / 2
+            "{CALLS} concurrent calls have not ended after {FOREVER:?}"
         ));
+    }
+}
+
+async fn independent<T: Transport>(link: T) {
+    let link = Subject::new(link);
+    let (key, other) = (Key::from("at rest"), Key::from("other"));
+    let stored = value(PAST, 1, "other");
+    // A link that opens with its first call is open from here on.
+    link.merge(&other, &stored).await;
+    for polls in 1..=4 {
+        let merge = Request::Merge {
+            key: key.clone(),
+            entry: value(PAST, 1, "at rest"),
+        };
+        for request in [merge, Request::Get { key: key.clone() }] {
+            let mut at_rest = link.0.call(request);
+            polled(polls, &mut at_rest).await;
+            let when = "while another call is at rest";
+            let read = link.expect(&ITS_OWN_ANSWER, &other, Some(&stored), when);
+            if tokio::time::timeout(FOREVER, read).await.is_err() {
+                NOT_WAITING.broken(format_args!(
+                    "a call has not ended after {FOREVER:?} beside one that was polled \
+                     {polls} times and then no more"
+                ));
+            }
+        }
     }
 }
 
@@ -352,13 +394,13 @@ async fn dropped<T: Transport>(link: T) {
             key: key.clone(),
             entry: new.clone(),
         };
-        dropped_after(polls, link.0.call(merge)).await;
+        polled(polls, link.0.call(merge)).await;
         // An answer left behind on the link would come to the next call.
         let when = "after a merge of another key was dropped";
         link.expect(&DROPPED, &other, Some(&stored), when).await;
 
         let get = Request::Get { key: key.clone() };
-        dropped_after(polls, link.0.call(get)).await;
+        polled(polls, link.0.call(get)).await;
         let when = "after a read of another key was dropped";
         link.expect(&DROPPED, &other, Some(&stored), when).await;
 

@@ -11,11 +11,13 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplicaStats {
-    /// Calls to this replica that go on in the background now. Never more than
-    /// the [bound](crate::Builder::background).
+    /// Calls to this replica that go on in the background now, after their
+    /// operations were decided. Never more than the
+    /// [bound](crate::CoordinatorBuilder::max_background).
     pub in_background: usize,
     /// Calls to this replica that were dropped unfinished: because the bound on
-    /// background work was reached, or because the runtime was shut down.
+    /// background work was reached, or because there was no runtime, or no
+    /// longer one, to carry them on.
     pub given_up: u64,
     /// Entries that this replica lacked, sent to it by a read and acked.
     pub repaired: u64,
@@ -57,6 +59,10 @@ impl<const N: usize> Background<N> {
 
     pub(super) fn spawn(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn_on(task, runtime);
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks.len()
     }
 
     /// Waits until there is no task.

@@ -13,9 +13,8 @@ mod read;
 mod report;
 mod write;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -56,7 +55,7 @@ pub const MAX_REPLICAS: usize = 64;
 /// starts after a `put` was acknowledged returns that put's entry or a greater
 /// one. That is not linearizability: two reads that race a write may see the
 /// new entry and then the old one, unless repair is
-/// [blocking](Builder::repair_blocking).
+/// [blocking](CoordinatorBuilder::repair_blocking).
 ///
 /// With `2 W > N` every two write quorums meet, and an acknowledged write is
 /// greater than every write that was acknowledged before it began, whatever
@@ -66,7 +65,8 @@ pub const MAX_REPLICAS: usize = 64;
 ///
 /// Cloning is cheap, and all clones share one clock and one bound on
 /// background work. A call that does not complete at once needs a Tokio
-/// runtime with time enabled around it; without one it panics.
+/// runtime with time enabled around it; without one it panics where it has to
+/// wait, and gives up what would go on in the background.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -87,14 +87,14 @@ struct Inner<T, const N: usize> {
     clock: Clock,
     settings: Settings,
     background: Background<N>,
-    /// Which replica the next read asks first.
-    turn: AtomicUsize,
+    /// How many reads there were.
+    reads: AtomicU64,
 }
 
 struct Settings {
     writer: WriterId,
     time_limit: Duration,
-    attempts: NonZeroU32,
+    max_attempts: u32,
     repair: Repair,
 }
 
@@ -107,11 +107,16 @@ enum Repair {
 }
 
 impl<T, const N: usize> Inner<T, N> {
-    /// All replicas, each time beginning with another, so that reads which
+    /// All replicas, not always beginning with the same, so that reads which
     /// need not ask all of them come to each.
     fn in_turn(&self) -> impl Iterator<Item = usize> + use<T, N> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(N);
-        let first = first.unwrap_or(0);
+        // 2⁶⁴ by the golden ratio. Multiples of it are spread evenly, and in
+        // step with no pattern of reads: plain turns would lead reads of N
+        // keys round and round to the same replica for each key.
+        const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+        let read = self.reads.fetch_add(1, Ordering::Relaxed);
+        let first = (read.wrapping_mul(GOLDEN) >> 32) as usize;
+        let first = first.checked_rem(N).unwrap_or(0);
         (first..N).chain(0..first)
     }
 }
@@ -152,18 +157,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     }
 
     /// A coordinator over N transports, with settings.
-    pub fn builder(transports: [T; N]) -> Builder<N, W, R, T> {
+    pub fn builder(transports: [T; N]) -> CoordinatorBuilder<N, W, R, T> {
         let () = Self::QUORUMS_MAKE_SENSE;
-        Builder {
+        CoordinatorBuilder {
             transports,
             wall: Box::new(SystemClock),
             max_drift: DEFAULT_MAX_DRIFT,
             not_before: Timestamp::MIN,
-            background: 256,
+            max_background: 256,
             settings: Settings {
                 writer: WriterId::random(),
                 time_limit: Duration::from_secs(2),
-                attempts: const { NonZeroU32::new(3).unwrap() },
+                max_attempts: 3,
                 repair: Repair::Background,
             },
         }
@@ -171,17 +176,21 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 
     /// Writes a value under a key, and returns when W replicas have acked.
     ///
+    /// Keys are copied from what is borrowed. Values are taken over, from a
+    /// `Vec<u8>`, a `String` or [`Bytes`], or are `'static`.
+    ///
     /// - **W-ALL.** The entry goes to all N replicas at once.
     /// - **W-QUORUM.** Only acks count.
     /// - **W-FINISH.** Stragglers are carried on in the background to their
-    ///   end or their time limit, within a [bound](Builder::background).
+    ///   end or their time limit, within a [bound](CoordinatorBuilder::max_background).
     /// - **W-CANCEL.** Dropping the returned future, once it was polled, does
     ///   not cut the fan-out short, within the same bound. It is not stamped
     ///   anew if it turns out superseded.
     /// - **W-SUPERSEDED.** A put that learns of a greater entry from an ack
     ///   moves its clock past it and stamps again, so that it is greater than
     ///   all that was acknowledged before it began. Where it is superseded even
-    ///   then, by a write that overlaps with it, it is acknowledged, and the
+    ///   then, it is by a write that overlaps with it, or that had failed and
+    ///   takes effect late; it is acknowledged, and the
     ///   [receipt](WriteReceipt::superseded_by) says so.
     ///
     /// # Errors
@@ -218,8 +227,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///   decision included, is sent the greatest entry with its original
     ///   version: in the background, unless set otherwise.
     ///
-    /// Replicas are asked one after the other, each read beginning with
-    /// another, as long as they answer at once; as soon as one does not, all
+    /// Replicas are asked one after the other, beginning now with one and now
+    /// with another, as long as they answer at once; as soon as one does not, all
     /// others are asked together with it.
     ///
     /// # Errors
@@ -256,11 +265,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         self.inner.background.stats()
     }
 
+    /// How many operations are going on in the background now: decided ones
+    /// with calls under way, and those whose callers left before they were
+    /// decided.
+    pub fn background_tasks(&self) -> usize {
+        self.inner.background.tasks()
+    }
+
     /// Waits until no background work is going on: stragglers, repairs, and
     /// operations whose callers left. For a process that is about to end, and
     /// would take them with it.
     ///
-    /// It takes no longer than a few [time limits](Builder::time_limit), unless
+    /// It takes no longer than a few [time limits](CoordinatorBuilder::time_limit), unless
     /// further operations are begun meanwhile.
     pub async fn drain(&self) {
         self.inner.background.drain().await;
@@ -294,16 +310,16 @@ impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug
 }
 
 /// The settings of a [`Coordinator`].
-pub struct Builder<const N: usize, const W: usize, const R: usize, T> {
+pub struct CoordinatorBuilder<const N: usize, const W: usize, const R: usize, T> {
     transports: [T; N],
     wall: Box<dyn WallClock>,
     max_drift: Duration,
     not_before: Timestamp,
-    background: usize,
+    max_background: usize,
     settings: Settings,
 }
 
-impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W, R, T> {
+impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBuilder<N, W, R, T> {
     /// How long a call to one replica may take before it is dropped and counts
     /// as failed. 2 seconds by default; more than a year is taken for a year.
     #[must_use]
@@ -320,10 +336,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W,
     /// before, as the query phase of a multi-writer register does (Lynch and
     /// Shvartsman, *Robust emulation of shared memory using dynamic
     /// quorum-acknowledged broadcasts*, 1997, section 3). With 1, a write that
-    /// is superseded fails.
+    /// is superseded fails. 0 is taken for 1.
     #[must_use]
-    pub fn attempts(mut self, attempts: NonZeroU32) -> Self {
-        self.settings.attempts = attempts;
+    pub fn max_attempts(mut self, max: u32) -> Self {
+        self.settings.max_attempts = max.max(1);
         self
     }
 
@@ -331,13 +347,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W,
     /// on after their operation was decided; and besides, how many operations
     /// may go on whose callers left before they were decided. 256 by default.
     ///
-    /// So there are never more than `(N + 1) × background` background tasks,
-    /// each with at most N calls. A call beyond the bound is dropped when its
+    /// So there are never more than `(N + 1) × max_background` background tasks,
+    /// each with at most N calls, and each call holds its key and value until
+    /// it ends. A call beyond the bound is dropped when its
     /// operation is decided: it may or may not reach its replica, and is
     /// counted as [given up](ReplicaStats::given_up).
     #[must_use]
-    pub fn background(mut self, background: usize) -> Self {
-        self.background = background;
+    pub fn max_background(mut self, max: usize) -> Self {
+        self.max_background = max;
         self
     }
 
@@ -350,8 +367,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W,
     }
 
     /// A read returns only once W replicas are known to hold what it returns,
-    /// so that reads never go back: a `get` that starts after another has
-    /// returned sees the same entry or a greater one. (The write-back of
+    /// so that such reads never go back: a `get` that starts after another
+    /// blocking one has returned sees the same entry or a greater one. (The write-back of
     /// Attiya, Bar-Noy and Dolev, *Sharing Memory Robustly in Message-Passing
     /// Systems*, 1995, section 3, done only where it is needed.)
     ///
@@ -404,7 +421,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W,
     /// replicas refuse the first entry that is stamped after it as too far
     /// ahead (rule C-DRIFT), and the write fail for it, then it was a mistake
     /// of a clock that was once wrong, and is forgotten. That write is stamped
-    /// again by the wall clock, within its [`attempts`](Self::attempts).
+    /// again by the wall clock, within its [`max_attempts`](Self::max_attempts).
     #[must_use]
     pub fn not_before(mut self, timestamp: Timestamp) -> Self {
         self.not_before = timestamp;
@@ -420,16 +437,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Builder<N, W,
                 transports: self.transports,
                 clock,
                 settings: self.settings,
-                background: Background::new(self.background),
-                turn: AtomicUsize::new(0),
+                background: Background::new(self.max_background),
+                reads: AtomicU64::new(0),
             }),
         }
     }
 }
 
-impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug for Builder<N, W, R, T> {
+impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug
+    for CoordinatorBuilder<N, W, R, T>
+{
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("CoordinatorBuilder")
             .field("n", &N)
             .field("w", &W)
             .field("r", &R)

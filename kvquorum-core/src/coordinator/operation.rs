@@ -34,26 +34,32 @@ where
         runtime: None,
     };
     let decided = poll_fn(|cx| {
-        let polled = match &mut driver.operation {
-            Some(operation) => operation.as_mut().poll_next(cx),
-            None => Poll::Ready(None),
+        // Out of the driver while it is polled: should a transport panic, the
+        // operation is not driven on.
+        let Some(mut operation) = driver.operation.take() else {
+            return Poll::Ready(None);
         };
-        if polled.is_pending() && driver.runtime.is_none() {
-            // The caller may drop this future outside of the runtime.
-            driver.runtime = Handle::try_current().ok();
+        match operation.as_mut().poll_next(cx) {
+            Poll::Ready(decided) => Poll::Ready(decided.map(|decided| (decided, operation))),
+            Poll::Pending => {
+                driver.operation = Some(operation);
+                if driver.runtime.is_none() {
+                    // The caller may drop this future outside of the runtime.
+                    driver.runtime = Handle::try_current().ok();
+                }
+                Poll::Pending
+            }
         }
-        polled
     })
     .await;
-    let Some(Decided {
-        decision,
-        unfinished,
-    }) = decided
-    else {
+    let Some((decided, operation)) = decided else {
         unreachable!("an operation yields its decision before it ends");
     };
-    if let Some(operation) = driver.operation.take()
-        && unfinished
+    let Decided {
+        decision,
+        unfinished,
+    } = decided;
+    if unfinished
         && let Some(runtime) = driver.runtime.take().or_else(|| Handle::try_current().ok())
     {
         background.spawn(&runtime, finish(operation));

@@ -11,6 +11,7 @@ use super::report::{ReadError, ReadReceipt, ReadReport};
 use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
+use crate::store::Merged;
 use crate::tally::{Added, ReadTally};
 use crate::transport::{Request, Response, Transport};
 
@@ -21,16 +22,20 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let Read {
             entry,
             answered,
-            held,
+            holders,
             outcomes,
         } = decide(&inner.background, asking).await;
-        if answered && held {
+        if answered && holders >= W {
             return Ok(ReadReceipt { entry, outcomes });
         }
-        let needed = if answered { W } else { R };
-        let report = Box::new(ReadReport::new(needed, self.names(), outcomes));
+        let report = Box::new(ReadReport::new(R, self.names(), outcomes));
         Err(if answered {
-            ReadError::NotRepaired { entry, report }
+            ReadError::NotRepaired {
+                entry,
+                holders,
+                needed: W,
+                report,
+            }
         } else {
             ReadError::Failed(report)
         })
@@ -41,8 +46,9 @@ struct Read<const N: usize> {
     entry: Option<Entry>,
     /// Whether R replicas answered.
     answered: bool,
-    /// Whether enough replicas hold the entry, where repair is blocking.
-    held: bool,
+    /// How many replicas are known to hold the entry. As many as are needed,
+    /// where none are.
+    holders: usize,
     outcomes: [Outcome<Option<Version>>; N],
 }
 
@@ -84,16 +90,16 @@ fn ask<T: Transport, const N: usize>(
                 asking.repair();
             }
         }
-        let mut held = true;
+        let mut holders = holders_needed;
         if repair == Repair::Blocking && answered && entry.is_some() {
             asking.hold(entry.as_ref(), holders_needed).await;
-            held = asking.tally.holders(entry.as_ref()) >= holders_needed;
+            holders = asking.tally.holders(entry.as_ref());
         }
 
         asking.go_to_background();
         let outcomes = asking.tally.report();
         let unfinished = asking.calls.are_under_way();
-        yield Decided { decision: Read { entry, answered, held, outcomes }, unfinished };
+        yield Decided { decision: Read { entry, answered, holders, outcomes }, unfinished };
 
         while asking.next().await {
             if repair != Repair::Off {
@@ -196,6 +202,9 @@ fn record<T, const N: usize>(
     replica: usize,
     result: Result<Response, ReplicaFailure>,
 ) {
+    if let Ok(Response::Merged(Merged::Superseded { by })) = &result {
+        inner.clock.observe(by.timestamp);
+    }
     match tally.add(replica, result) {
         Added::Answer => {}
         Added::Repaired => inner.background.count_repaired(replica),

@@ -1,5 +1,6 @@
 //! What an operation says of itself: receipts, errors and reports.
 
+use std::error::Error;
 use std::fmt;
 
 use tokio::sync::oneshot;
@@ -34,7 +35,6 @@ impl<A> Late<A> {
 pub struct WriteReceipt<const N: usize> {
     pub(super) version: Version,
     pub(super) attempts: u32,
-    pub(super) superseded_by: Option<Version>,
     pub(super) outcomes: [Outcome<Merged>; N],
     pub(super) late: Option<Late<Merged>>,
 }
@@ -51,10 +51,17 @@ impl<const N: usize> WriteReceipt<N> {
         self.attempts
     }
 
-    /// The version of a greater entry that an ack told of, if one did: another
-    /// write overlapped with this one and won, as if it had come just after.
+    /// The greatest version that an ack told of, if one told of a greater
+    /// entry: a write that was not acknowledged when this one began wins over
+    /// it, as if it had come just after. It overlapped with this one, or it had
+    /// failed and took effect late. A [late](Self::settled) ack can tell of one
+    /// too.
     pub fn superseded_by(&self) -> Option<Version> {
-        self.superseded_by
+        let told = self.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Answered(Merged::Superseded { by }) => Some(*by),
+            _ => None,
+        });
+        told.max()
     }
 
     /// Each replica's part in the last attempt, in the coordinator's order, as
@@ -69,7 +76,7 @@ impl<const N: usize> WriteReceipt<N> {
     }
 
     /// Waits until no replica is pending: every straggler has acked, failed or
-    /// run out of time.
+    /// run out of time. That takes no longer than the time limit of a call.
     pub async fn settled(mut self) -> Self {
         if let Some(late) = self.late.take() {
             late.settle(&mut self.outcomes).await;
@@ -184,6 +191,12 @@ impl WriteReport {
         self.attempts
     }
 
+    /// Whether the entry may be seen as an attempt before the last had stamped
+    /// it. What is said of replicas and acks is said of the last attempt.
+    pub fn earlier_attempt_may_be_seen(&self) -> bool {
+        self.earlier_may_be_seen
+    }
+
     /// Each replica's part in the last attempt, in the coordinator's order.
     pub fn replicas(&self) -> &[ReplicaReport<Merged>] {
         &self.replicas
@@ -220,6 +233,12 @@ impl fmt::Display for WriteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (acked, of, needed) = (self.acked(), self.replicas.len(), self.needed);
         write!(f, "{acked} of {of} replicas acked and {needed} were needed")?;
+        if self.attempts > 1 {
+            write!(f, " in attempt {}", self.attempts)?;
+        }
+        if self.earlier_may_be_seen {
+            f.write_str(", and an earlier attempt may be seen")?;
+        }
         write_replicas(f, &self.replicas, |f, merged| match merged {
             Merged::Applied => f.write_str("acked"),
             Merged::Superseded { by } => write!(f, "acked, superseded by {by}"),
@@ -246,8 +265,7 @@ impl ReadReport {
         }
     }
 
-    /// How many answers the read needed, R; or, where it was to be repaired
-    /// first, how many holders, W.
+    /// How many answers the read needed: R.
     pub fn needed(&self) -> usize {
         self.needed
     }
@@ -269,9 +287,17 @@ impl fmt::Display for ReadReport {
         let (answered, of, needed) = (self.answered(), self.replicas.len(), self.needed);
         write!(
             f,
-            "{answered} of {of} replicas answered and {needed} were needed"
-        )?;
-        write_replicas(f, &self.replicas, |f, held| match held {
+            "{answered} of {of} replicas answered and {needed} were needed{}",
+            ReplicaList(self)
+        )
+    }
+}
+
+struct ReplicaList<'a>(&'a ReadReport);
+
+impl fmt::Display for ReplicaList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_replicas(f, &self.0.replicas, |f, held| match held {
             Some(version) => write!(f, "holds {version}"),
             None => f.write_str("holds nothing"),
         })
@@ -290,10 +316,22 @@ fn write_replicas<A>(
             Outcome::NotAsked => f.write_str("not asked"),
             Outcome::Pending => f.write_str("still under way"),
             Outcome::Answered(answer) => write_answer(f, answer),
-            Outcome::Failed(failure) => write!(f, "{failure}"),
+            Outcome::Failed(failure) => write_with_causes(f, failure),
         }?;
     }
     f.write_str(")")
+}
+
+/// An error's own words leave out those of its cause. A report is where they
+/// come together.
+fn write_with_causes(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
+    write!(f, "{error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
 }
 
 /// A `put` or `delete` that was not acknowledged.
@@ -307,19 +345,26 @@ pub enum WriteError {
     /// Every replica refused the entry or was not reached. It will never be
     /// seen, and the write can safely be done again, or something else
     /// written instead.
+    ///
+    /// Where replicas refuse all writes because they are stamped
+    /// [too far ahead](crate::Refusal::TooFarAhead), this coordinator's
+    /// [clock](crate::Clock) was carried into the future.
     #[error("the write failed and was not applied: {0}")]
     NotApplied(Box<WriteReport>),
     /// Too few replicas acked, and the entry may be seen: now, later, by some
-    /// reads and not by others, or never. Doing the write again settles it, as
-    /// the new entry is greater.
+    /// reads and not by others, or never; even over what is acknowledged
+    /// meanwhile, where its timestamp is greater. Doing the write again through
+    /// the same coordinator settles it, as the new entry is greater.
     #[error("the write failed and may have been applied: {0}")]
     MaybeApplied(Box<WriteReport>),
     /// Enough replicas acked, but told of a greater entry, which may be older
-    /// than this write, and there were no [attempts](crate::Builder::attempts)
+    /// than this write, and there were no [attempts](crate::CoordinatorBuilder::max_attempts)
     /// left to go past it (rule W-SUPERSEDED). The entry may never be seen.
     /// Where any two sets of W replicas meet, it takes a bound of 1 to come to
-    /// this.
+    /// this; or a greater entry at the end of time, past which there are no
+    /// timestamps.
     #[error("the write was superseded by {by}: {report}")]
+    #[non_exhaustive]
     Superseded {
         /// The greater entry's version.
         by: Version,
@@ -328,7 +373,7 @@ pub enum WriteError {
     },
     /// The coordinator's clock has no timestamps left, after its wall clock
     /// showed the end of time. Nothing was sent.
-    #[error("the write was not stamped, and nothing was sent: {0}")]
+    #[error("the write was not stamped, and nothing was sent")]
     Clock(#[from] ClockExhausted),
 }
 
@@ -351,8 +396,10 @@ impl WriteError {
         }
     }
 
-    /// Waits until no replica is pending, and says what is known then. A write
-    /// fails as soon as its quorum is out of reach; where the other replicas
+    /// Waits until no replica is pending, and says what is known then. That
+    /// takes no longer than the time limit of a call.
+    ///
+    /// A write fails as soon as its quorum is out of reach; where the other replicas
     /// have yet to answer, their answers tell how many hold the entry, and can
     /// turn *maybe applied* into *not applied*.
     pub async fn settled(self) -> Self {
@@ -379,10 +426,19 @@ pub enum ReadError {
     Failed(Box<ReadReport>),
     /// R replicas answered, but where repair is blocking, fewer than W could
     /// be brought to hold what was found. A later read may not find it.
-    #[error("the read found an entry that too few replicas hold: {report}")]
+    #[error(
+        "the read found an entry that {holders} replicas are known to hold and {needed} \
+         were needed{}",
+        ReplicaList(report)
+    )]
+    #[non_exhaustive]
     NotRepaired {
         /// What was found.
         entry: Option<Entry>,
+        /// How many replicas are known to hold it.
+        holders: usize,
+        /// How many holders the read needed: W.
+        needed: usize,
         /// What is known of each replica.
         report: Box<ReadReport>,
     },

@@ -21,7 +21,7 @@ use crate::transport::{Refusal, Request, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// Whether any two sets of W replicas have one in common.
-    const WRITES_OVERLAP: bool = W > N / 2;
+    const WRITES_MEET: bool = W > N / 2;
 
     /// Writes an entry, and stamps it anew where that is needed.
     pub(super) async fn write(
@@ -55,7 +55,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                     if past_floor && outcomes.iter().any(is_too_far_ahead) {
                         inner.clock.forget_floor();
                         past_floor = false;
-                        if attempt < inner.settings.attempts.get()
+                        if attempt < inner.settings.max_attempts
                             && let Ok(now) = inner.clock.tick()
                         {
                             earlier_may_be_seen |= may_be_seen(&outcomes);
@@ -77,23 +77,26 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 }
             };
             // What was acknowledged before this write began is on W replicas.
-            // Where any two sets of W meet, the acks of the first attempt that
-            // was acked told of it, and every later attempt is stamped past it. So what
-            // supersedes a later one overlaps with this write, and may as well
-            // have come after it.
-            let overlapping = acked_before && Self::WRITES_OVERLAP;
-            let Some(by) = superseded_by.filter(|_| !overlapping) else {
-                inner.clock.confirm(timestamp);
+            // Where any two sets of W meet, the first acks told of it, and
+            // every later attempt is stamped past it. So what
+            // supersedes a later one was not acknowledged by then: it overlaps
+            // with this write, or it failed and has yet to take effect. Either
+            // may as well come after this write.
+            let may_come_after = acked_before && Self::WRITES_MEET;
+            let Some(by) = superseded_by.filter(|_| !may_come_after) else {
+                // A minority may be wrong about the time.
+                if Self::WRITES_MEET {
+                    inner.clock.confirm(timestamp);
+                }
                 return Ok(WriteReceipt {
                     version,
                     attempts: attempt,
-                    superseded_by,
                     outcomes,
                     late,
                 });
             };
             match inner.clock.tick_past(by.timestamp) {
-                Ok(later) if attempt < inner.settings.attempts.get() => {
+                Ok(later) if attempt < inner.settings.max_attempts => {
                     earlier_may_be_seen |= may_be_seen(&outcomes);
                     timestamp = later;
                     acked_before = true;

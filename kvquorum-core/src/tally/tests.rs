@@ -95,9 +95,7 @@ fn writes_are_decided_at_the_first_answer_that_decides_them() {
                 tally.add(*replica, part.result(*replica));
             }
             assert!(tally.verdict().is_some(), "all have answered");
-            let expected = answers
-                .iter()
-                .any(|(_, part)| matches!(part, Part::Applied | Part::Lost));
+            let expected = answers.iter().any(|(_, part)| *part != Part::Refused);
             assert_eq!(may_be_seen(&tally.into_outcomes()), expected, "{answers:?}");
         });
     }
@@ -244,6 +242,16 @@ fn holders_are_those_known_to_hold_it() {
     assert_eq!(tally.holders(new.as_ref()), 2);
     assert_eq!(tally.possible_holders(new.as_ref()), 3);
     assert_eq!(tally.next_repair(), None, "none is ahead of what it acked");
+
+    // One that could not be brought further still holds what it answered with.
+    let mut tally = asked_all(1);
+    tally.add(0, Held::Old.result());
+    tally.add(1, Held::New.result());
+    assert!(tally.next_repair().is_some());
+    tally.add(0, Part::Refused.result(0));
+    assert_eq!(tally.holders(Held::Old.entry().as_ref()), 2);
+    assert_eq!(tally.possible_holders(Held::Old.entry().as_ref()), 4);
+    assert_eq!(tally.possible_holders(new.as_ref()), 3);
     // Each still holds what it answered with.
     assert_eq!(tally.holders(Held::Old.entry().as_ref()), 2);
 }

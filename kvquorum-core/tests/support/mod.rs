@@ -7,6 +7,7 @@
 )]
 #![allow(
     clippy::expect_used,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "in a test a panic is how a broken promise shows"
 )]
@@ -101,6 +102,8 @@ pub enum Line {
     Hangs,
     /// The answer belongs to another kind of request.
     MixesUp,
+    /// Panics after this long.
+    Panics(Duration),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +117,8 @@ pub struct Link {
     gets: Mutex<Line>,
     merges: Mutex<Line>,
     pub seen: Mutex<Vec<Request>>,
+    /// Refuses merges once it has seen so many.
+    pub refuse_merges_after: Mutex<Option<usize>>,
     /// Entries of other writers, each of which arrives just before a merge.
     pub overlapping: Mutex<Vec<Entry>>,
     /// Calls that were dropped before they ended.
@@ -160,8 +165,10 @@ impl Drop for Unfinished<'_> {
 impl Transport for Link {
     async fn call(&self, request: Request) -> Result<Response, TransportError> {
         self.seen.lock().unwrap().push(request.clone());
+        let refuses = *self.refuse_merges_after.lock().unwrap();
         let line = match &request {
             Request::Get { .. } => *self.gets.lock().unwrap(),
+            _ if refuses.is_some_and(|after| self.calls() > after) => Line::Refused,
             _ => *self.merges.lock().unwrap(),
         };
         if let Request::Merge { key, .. } = &request {
@@ -185,6 +192,10 @@ impl Transport for Link {
                 Err(TransportError::NoAnswer(Box::new(TestSaysSo)))
             }
             Line::Hangs => std::future::pending().await,
+            Line::Panics(after) => {
+                tokio::time::sleep(after).await;
+                panic!("the test says so");
+            }
             Line::MixesUp => Ok(match request {
                 Request::Get { .. } => Response::Merged(Merged::Applied),
                 _ => Response::Entry(None),
@@ -210,6 +221,7 @@ pub fn links_at<const N: usize>(wall: &Wall) -> [Arc<Link>; N] {
             gets: Mutex::new(Line::Up),
             merges: Mutex::new(Line::Up),
             seen: Mutex::default(),
+            refuse_merges_after: Mutex::default(),
             overlapping: Mutex::default(),
             dropped: AtomicUsize::new(0),
         })

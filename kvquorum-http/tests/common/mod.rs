@@ -40,7 +40,11 @@ pub struct TestStore {
 
 #[derive(Debug, thiserror::Error)]
 #[error("the disk is on fire")]
-struct OnFire;
+struct OnFire(#[source] NoWater);
+
+#[derive(Debug, thiserror::Error)]
+#[error("no water")]
+struct NoWater;
 
 impl TestStore {
     pub fn new() -> Self {
@@ -80,7 +84,9 @@ impl TestStore {
     async fn enter(&self) -> Result<(), StoreError> {
         self.calls.add_permits(1);
         let permit = self.gate.acquire().await;
-        permit.map(drop).map_err(|_| StoreError::new(OnFire))
+        permit
+            .map(drop)
+            .map_err(|_| StoreError::new(OnFire(NoWater)))
     }
 }
 
@@ -143,7 +149,7 @@ pub fn service(store: &TestStore) -> ReplicaService<TestStore> {
 }
 
 pub fn transport(to: SocketAddr) -> HttpTransport {
-    HttpTransport::new(to.to_string()).unwrap()
+    HttpTransport::new(to).unwrap()
 }
 
 pub async fn call(transport: &HttpTransport, request: Request) -> Result<Response, TransportError> {

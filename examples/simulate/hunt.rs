@@ -1,0 +1,93 @@
+//! Seeds by the thousand, until one breaks a promise.
+
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::oracle::{Counts, Violation};
+use crate::scenario::{self, Plan, Run};
+
+/// What all seeds together came to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub seeds: u64,
+    pub counts: Counts,
+    pub simulated: Duration,
+}
+
+/// Runs one seed. A panic breaks a promise too.
+pub fn run(plan: Plan) -> Run {
+    let broken = |what| Run {
+        violation: Some(Violation {
+            promise: "no panic",
+            what,
+        }),
+        ..Run::default()
+    };
+    match catch_unwind(|| scenario::run(plan)) {
+        Ok(Ok(run)) => run,
+        Ok(Err(error)) => broken(error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.into()));
+            broken(text.unwrap_or_default())
+        }
+    }
+}
+
+/// Runs seeds until all are run or one breaks a promise, which is returned: the
+/// least of those that were found.
+pub fn hunt(
+    plan: Plan,
+    seeds: u64,
+    jobs: usize,
+    progress: impl Fn() + Sync,
+) -> (Tally, Option<u64>) {
+    let next = AtomicU64::new(0);
+    let found = AtomicU64::new(u64::MAX);
+    let total = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                let mut tally = Tally::default();
+                loop {
+                    let offset = next.fetch_add(1, Ordering::Relaxed);
+                    if offset >= seeds || found.load(Ordering::Relaxed) != u64::MAX {
+                        break;
+                    }
+                    let seed = plan.seed.wrapping_add(offset);
+                    let run = run(Plan { seed, ..plan });
+                    if run.violation.is_some() {
+                        found.fetch_min(offset, Ordering::Relaxed);
+                    }
+                    tally.seeds += 1;
+                    tally.counts.add(&run.counts);
+                    tally.simulated += run.simulated;
+                    progress();
+                }
+                let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                total.seeds += tally.seeds;
+                total.counts.add(&tally.counts);
+                total.simulated += tally.simulated;
+            });
+        }
+    });
+    let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let found = found.into_inner();
+    let seed = (found != u64::MAX).then(|| plan.seed.wrapping_add(found));
+    (total, seed)
+}
+
+/// The fewest operations of a seed that break a promise, and the run of them.
+/// An operation that never begins changes nothing of what came before it.
+pub fn shorten(plan: Plan) -> Option<(u64, Run)> {
+    (0..=Plan::MOST_OPERATIONS).find_map(|operations| {
+        let run = run(Plan {
+            operations: Some(operations),
+            keep_trace: true,
+            ..plan
+        });
+        run.violation.is_some().then_some((operations, run))
+    })
+}

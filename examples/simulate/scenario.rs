@@ -1,0 +1,567 @@
+//! One seed: a world, what its clients do, and what becomes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use kvquorum_core::{
+    Bytes, Coordinator, CoordinatorBuilder, Entry, Limits, Replica, Request, Timestamp, Transport,
+    Version, WallClock, WriterId,
+};
+use kvquorum_mem::Link;
+use kvquorum_mem::sim::{self, Clock, Cluster, Random, Storm, World};
+use tokio::time::{sleep, timeout};
+
+use crate::map::{Map, Read, Settling, Written};
+use crate::mutant::{Mutant, MutantClock};
+use crate::oracle::{Counts, Kind, Oracle, Quorums, Settings, Shared, Violation, key};
+use crate::planted::{self, Bug, Place, PlantedStore};
+use crate::spy::{Spy, Watched, on_behalf};
+use crate::trace::Trace;
+
+const MS: Duration = Duration::from_millis(1);
+const MAX_DRIFT: Duration = Duration::from_secs(60);
+
+/// What to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan {
+    pub seed: u64,
+    /// Only so many operations begin.
+    pub operations: Option<u64>,
+    pub keep_trace: bool,
+    pub bug: Option<Bug>,
+    /// The coordinator of `mutant`, even without a bug.
+    pub mutant: bool,
+}
+
+impl Plan {
+    /// No seed has more operations than this, those at its end included.
+    pub const MOST_OPERATIONS: u64 = 81;
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub struct Run {
+    pub violation: Option<Violation>,
+    pub hash: u64,
+    pub timeline: String,
+    pub counts: Counts,
+    pub simulated: Duration,
+}
+
+/// Runs one seed. Nothing but the plan decides what happens.
+pub fn run(plan: Plan) -> std::io::Result<Run> {
+    sim::run(plan.seed, |world| choose_quorums(world, plan))
+}
+
+type Links<const N: usize> = [Arc<dyn Transport>; N];
+type Building<const N: usize, const W: usize, const R: usize> =
+    CoordinatorBuilder<N, W, R, Arc<dyn Transport>>;
+
+fn told(n: usize, w: usize, r: usize) -> Quorums {
+    Quorums { n, w, r }
+}
+
+async fn choose_quorums(world: World, plan: Plan) -> Run {
+    macro_rules! play {
+        ($n:literal, $w:literal, $r:literal, blocking) => {
+            play::<$n, $w, $r>(
+                world,
+                plan,
+                told($n, $w, $r),
+                Some(CoordinatorBuilder::repair_blocking),
+            )
+            .await
+        };
+        ($n:literal, $w:literal, $r:literal) => {
+            play::<$n, $w, $r>(world, plan, told($n, $w, $r), None).await
+        };
+    }
+    let mut random = world.random();
+    match plan.bug {
+        Some(Bug::WriteQuorum) => play::<3, 1, 2>(world, plan, told(3, 2, 2), None).await,
+        Some(Bug::ReadQuorum) => play::<3, 2, 1>(world, plan, told(3, 2, 2), None).await,
+        _ => match random.below(16) {
+            0..=5 => play!(3, 2, 2, blocking),
+            6 => play!(3, 1, 3, blocking),
+            7 => play!(3, 3, 1, blocking),
+            8 => play!(3, 1, 1),
+            9 => play!(3, 2, 1),
+            10 => play!(3, 1, 2),
+            11 => play!(1, 1, 1, blocking),
+            12 => play!(5, 4, 2, blocking),
+            13 => play!(5, 2, 4, blocking),
+            _ => play!(5, 3, 3, blocking),
+        },
+    }
+}
+
+/// Which faults a world has, and what its clients are like: each seed has its
+/// own mix, so that rare combinations come up as well as the storm of all.
+struct Profile {
+    storm: Storm,
+    keys: usize,
+    coordinators: usize,
+    clients: usize,
+    operations: u64,
+    pause: Duration,
+    foreign: u32,
+    deletes: u32,
+    gets: u32,
+    leaving: u32,
+    settling: u32,
+    drift: Duration,
+}
+
+impl Profile {
+    fn draw(random: &mut Random, bug: Option<Bug>) -> Self {
+        let mut storm = Storm::default();
+        for weight in [
+            &mut storm.latency,
+            &mut storm.loss,
+            &mut storm.duplication,
+            &mut storm.cut,
+            &mut storm.isolation,
+            &mut storm.hang,
+            &mut storm.crash,
+            &mut storm.clock_step,
+            &mut storm.clock_rate,
+        ] {
+            if random.percent(35) {
+                *weight = 0;
+            }
+        }
+        let pick = |random: &mut Random, millis: &[u64]| {
+            random.pick(millis).map_or(MS, |millis| MS * *millis as u32)
+        };
+        storm.pause = Duration::ZERO..=pick(random, &[20, 100, 500, 2_000]);
+        storm.max_latency = pick(random, &[5, 50, 400, 3_000]);
+        // A store with a bug has no disk to lose.
+        if random.percent(60) || bug.is_some_and(Bug::is_store) {
+            storm.synced_survives = 0;
+            storm.nothing_survives = 0;
+        }
+        let of = |random: &mut Random, of: &[u32]| random.pick(of).copied().unwrap_or(0);
+        Self {
+            storm,
+            keys: 1 + random.below(4) as usize,
+            coordinators: 1 + random.below(3) as usize,
+            clients: 1 + random.below(5) as usize,
+            operations: 50 + random.below(31),
+            pause: pick(random, &[0, 5, 50, 500]),
+            foreign: of(random, &[0, 0, 5, 15]),
+            deletes: of(random, &[0, 10, 25]),
+            gets: of(random, &[20, 40, 60]),
+            leaving: of(random, &[0, 0, 10, 40]),
+            settling: of(random, &[0, 25]),
+            drift: pick(random, &[1_000, 60_000, 60_000, 100_000_000]),
+        }
+    }
+}
+
+fn draw_settings(random: &mut Random, profile: &Profile, plan: Plan, blocking: bool) -> Settings {
+    let limits = [50, 200, 2_000].map(|millis| MS * millis);
+    let mode = random.below(if blocking { 5 } else { 3 });
+    let background = random.pick(&[256, 256, 256, 0, 1, 4]).copied();
+    let repairs_always = plan.bug == Some(Bug::NoRepair);
+    Settings {
+        time_limit: random.pick(&limits).copied().unwrap_or(MS),
+        attempts: 1 + random.below(4) as u32,
+        // What is planted, or mutated, is to be told from what is given up.
+        background: match background {
+            Some(bound) if plan.bug.is_none() && !plan.mutant => bound,
+            _ => 256,
+        },
+        repairs: mode > 0 || repairs_always,
+        blocking: mode > 2,
+        max_drift: profile.drift,
+    }
+}
+
+/// All that the clients of a world share.
+struct Shop<const N: usize> {
+    plan: Plan,
+    oracle: Shared,
+    cluster: Cluster<N, Watched<Arc<PlantedStore>>>,
+    told: Quorums,
+    profile: Profile,
+    begun: AtomicU64,
+}
+
+/// A coordinator, with what a simulation knows about it.
+struct Client<const N: usize> {
+    number: usize,
+    settings: Settings,
+    map: Box<dyn Map>,
+    clock: Clock,
+    links: [Link<Watched<Arc<PlantedStore>>>; N],
+    spied: Links<N>,
+}
+
+impl<const N: usize> Shop<N> {
+    fn client<const W: usize, const R: usize>(
+        &self,
+        number: usize,
+        settings: Settings,
+        block: Option<fn(Building<N, W, R>) -> Building<N, W, R>>,
+    ) -> Client<N> {
+        let world = self.cluster.world();
+        let clock = world.clock();
+        let clock_index = world.clocks().len() - 1;
+        self.oracle
+            .lock()
+            .add_coordinator(settings, clock.clone(), clock_index);
+        let links = self.cluster.links();
+        let mut replica = 0;
+        let spied: Links<N> = links.clone().map(|inner| {
+            replica += 1;
+            Arc::new(Spy {
+                inner,
+                oracle: self.oracle.clone(),
+                coordinator: number,
+                replica: replica - 1,
+            }) as Arc<dyn Transport>
+        });
+        let mut replica = 0;
+        let planted = spied.clone().map(|inner| {
+            let place = Place {
+                oracle: self.oracle.clone(),
+                time_limit: settings.time_limit,
+                replica,
+                w: W,
+            };
+            replica += 1;
+            planted::link(self.plan.bug, inner, place)
+        });
+        let (wall, writer) = (clock.clone(), world.writer());
+        let real = Bug::settings(self.plan.bug, settings);
+        let build = move || {
+            let builder = Coordinator::<N, W, R, _>::builder(planted.clone())
+                .time_limit(real.time_limit)
+                .max_attempts(real.attempts)
+                .max_background(real.background)
+                .max_drift(real.max_drift)
+                .writer(writer)
+                .wall_clock(wall.clone());
+            match block {
+                _ if !real.repairs => builder.repair_off(),
+                Some(block) if real.blocking => block(builder),
+                _ => builder.repair_in_background(),
+            }
+            .build()
+        };
+        let map: Box<dyn Map> = if self.plan.mutant {
+            Box::new(Mutant {
+                bug: self.plan.bug,
+                links: Arc::from(spied.to_vec()),
+                quorums: self.told,
+                settings,
+                writer,
+                clock: MutantClock {
+                    bug: self.plan.bug,
+                    wall: clock.clone(),
+                    given: AtomicU64::new(0),
+                    observed: AtomicU64::new(0),
+                    lent: AtomicU64::new(0),
+                },
+            })
+        } else if self.plan.bug == Some(Bug::NewClock) {
+            Box::new(Renewed(build))
+        } else {
+            Box::new(build())
+        };
+        Client {
+            number,
+            settings,
+            map,
+            clock,
+            links,
+            spied,
+        }
+    }
+}
+
+/// A new coordinator for each operation, with a clock that knows nothing.
+struct Renewed<F>(F);
+
+#[async_trait::async_trait]
+impl<M: Map, F: Fn() -> M + Send + Sync> Map for Renewed<F> {
+    async fn write(&self, key: kvquorum_core::Key, value: Option<Bytes>) -> (Written, Settling) {
+        (self.0)().write(key, value).await
+    }
+
+    async fn read(&self, key: kvquorum_core::Key) -> Read {
+        (self.0)().read(key).await
+    }
+
+    fn stats(&self) -> Vec<kvquorum_core::ReplicaStats> {
+        (self.0)().stats()
+    }
+}
+
+async fn play<const N: usize, const W: usize, const R: usize>(
+    world: World,
+    mut plan: Plan,
+    told: Quorums,
+    block: Option<fn(Building<N, W, R>) -> Building<N, W, R>>,
+) -> Run {
+    plan.mutant |= plan.bug.is_some_and(Bug::is_mutant);
+    let mut random = world.random();
+    let profile = Profile::draw(&mut random, plan.bug);
+    let trace = Trace::new(plan.keep_trace);
+    let oracle = Shared::new(Oracle::new(
+        world.clone(),
+        told,
+        MAX_DRIFT,
+        profile.keys,
+        trace,
+    ));
+    let mut limits = Limits::default();
+    limits.max_drift = MAX_DRIFT;
+    let cluster = world.cluster_of::<N, _>(|replica, disk, clock| {
+        let store = PlantedStore::new(plan.bug, disk);
+        let looked_at = Arc::clone(&store);
+        let look = Box::new(move |key: &_| looked_at.entry(key));
+        oracle.lock().add_replica(look, clock.clone());
+        Replica::new(Watched {
+            store,
+            oracle: oracle.clone(),
+            replica,
+        })
+        .with_limits(Bug::limits(plan.bug, limits))
+        .with_wall_clock(clock)
+    });
+    let shop = Arc::new(Shop {
+        plan,
+        oracle,
+        cluster,
+        told,
+        profile,
+        begun: AtomicU64::new(0),
+    });
+    let (profile, cluster) = (&shop.profile, &shop.cluster);
+
+    let clients: Vec<_> = (0..profile.coordinators)
+        .map(|number| {
+            let settings = draw_settings(&mut random, profile, plan, block.is_some());
+            Arc::new(shop.client::<W, R>(number, settings, block))
+        })
+        .collect();
+
+    // The weather when the day begins.
+    let mut calm = profile.storm.clone();
+    (calm.crash, calm.hang, calm.cut, calm.isolation) = (0, 0, 0, 0);
+    for _ in 0..random.below(6 * N as u64) {
+        if let Some(event) = calm.strike(cluster, &mut random) {
+            shop.oracle.lock().event(event);
+        }
+    }
+
+    let raging = tokio::spawn({
+        let (shop, random) = (Arc::clone(&shop), random.fork());
+        async move {
+            let tell = |event| shop.oracle.lock().event(event);
+            shop.profile.storm.rage(&shop.cluster, random, tell).await;
+        }
+    });
+    let working: Vec<_> = (0..profile.clients)
+        .map(|number| {
+            let shop = Arc::clone(&shop);
+            let client = Arc::clone(&clients[number % clients.len()]);
+            let random = random.fork();
+            tokio::spawn(async move { shop.work(number, &client, random).await })
+        })
+        .collect();
+    for client in working {
+        if let Err(panic) = client.await {
+            std::panic::resume_unwind(panic.into_panic());
+        }
+    }
+    raging.abort();
+    shop.heal::<W, R>(&clients, block).await;
+
+    let mut oracle = shop.oracle.lock();
+    oracle.end();
+    Run {
+        violation: oracle.violation().cloned(),
+        hash: oracle.trace.hash(),
+        timeline: oracle.trace.timeline(profile.clients + 1, N),
+        counts: oracle.counts.clone(),
+        simulated: world.elapsed(),
+    }
+}
+
+impl<const N: usize> Shop<N> {
+    async fn work(&self, number: usize, client: &Client<N>, mut random: Random) {
+        let profile = &self.profile;
+        let most = self.plan.operations.unwrap_or(u64::MAX);
+        loop {
+            sleep(random.between(&(Duration::ZERO..=profile.pause))).await;
+            if self.oracle.lock().is_over() {
+                return;
+            }
+            let begun = self.begun.fetch_add(1, Ordering::Relaxed);
+            if begun >= profile.operations.min(most) {
+                return;
+            }
+            let kind = random.weigh(&[
+                (profile.foreign, Kind::Foreign),
+                (profile.deletes, Kind::Delete),
+                (profile.gets, Kind::Get),
+                (40, Kind::Put),
+            ]);
+            let key = random.below(profile.keys as u64) as usize;
+            let kind = kind.unwrap_or(Kind::Get);
+            let op = self.oracle.lock().begin(number, client.number, kind, key);
+            if kind == Kind::Foreign {
+                self.write_past(client, op, key, &mut random).await;
+            } else {
+                self.operate(client, op, kind, key, &mut random).await;
+            }
+        }
+    }
+
+    async fn operate(
+        &self,
+        client: &Client<N>,
+        op: usize,
+        kind: Kind,
+        index: usize,
+        random: &mut Random,
+    ) {
+        let leaves = random.percent(self.profile.leaving);
+        let limit = client.settings.time_limit;
+        let hours = Duration::from_secs(3600);
+        let patience = if leaves {
+            random.between(&(Duration::ZERO..=limit))
+        } else {
+            hours
+        };
+        let map = &client.map;
+        let left = |oracle: &Shared| {
+            let mut oracle = oracle.lock();
+            if leaves {
+                oracle.caller_left(op);
+            } else {
+                oracle.never_ended(op);
+            }
+        };
+        if kind == Kind::Get {
+            let reading = on_behalf(Some(op), map.read(key(index)));
+            match timeout(patience, reading).await {
+                Ok(read) => self.oracle.lock().read(op, &read),
+                Err(_) => left(&self.oracle),
+            }
+            return;
+        }
+        let value = (kind == Kind::Put).then(|| value(op));
+        let writing = on_behalf(Some(op), map.write(key(index), value));
+        match timeout(patience, writing).await {
+            Ok((written, settling)) => {
+                self.oracle.lock().wrote(op, &written);
+                if random.percent(self.profile.settling) {
+                    match timeout(hours, settling).await {
+                        Ok(written) => self.oracle.lock().settled(op, &written),
+                        Err(_) => self.oracle.lock().never_ended(op),
+                    }
+                }
+            }
+            Err(_) => left(&self.oracle),
+        }
+    }
+
+    /// A write that brings its own timestamp, as those of the plain HTTP face
+    /// do: coarse enough for two to meet, at the end of a millisecond, or at
+    /// the bound on drift.
+    async fn write_past(&self, client: &Client<N>, op: usize, index: usize, random: &mut Random) {
+        let now = client.clock.now_millis();
+        let millis = match random.below(6) {
+            0 | 1 => now / 1_000 * 1_000,
+            2 | 3 => now,
+            4 => now + 59_990 + random.below(20),
+            _ => now.saturating_sub(random.below(100)),
+        };
+        let counter = random.pick(&[0, 0, u16::MAX, 1]).copied().unwrap_or(0);
+        let timestamp = Timestamp::new(millis, counter).unwrap_or(Timestamp::MIN);
+        let version = Version {
+            timestamp,
+            writer: WriterId::ANONYMOUS,
+        };
+        let entry = Entry::new(version, value(op));
+        let limit = client.settings.time_limit;
+        let sending = client.spied.clone().map(|link| {
+            let (key, entry) = (key(index), entry.clone());
+            tokio::spawn(on_behalf(Some(op), async move {
+                // Nobody is promised anything.
+                drop(timeout(limit, link.call(Request::Merge { key, entry })).await);
+            }))
+        });
+        for sent in sending {
+            drop(sent.await);
+        }
+        self.oracle.lock().foreign_ended(op);
+    }
+
+    /// All faults end; and after a read of each key all replicas agree.
+    async fn heal<const W: usize, const R: usize>(
+        &self,
+        clients: &[Arc<Client<N>>],
+        block: Option<fn(Building<N, W, R>) -> Building<N, W, R>>,
+    ) {
+        self.cluster.calm();
+        // What was delivered twice may be ten seconds late, and in the hands of
+        // a link with three seconds of latency.
+        sleep(Duration::from_secs(20)).await;
+        for client in clients {
+            let stats = client.map.stats();
+            let stats: Vec<_> = stats
+                .iter()
+                .map(|stats| (stats.in_background, stats.given_up))
+                .collect();
+            self.oracle.lock().check_quiet(client.number, &stats);
+        }
+        if self.oracle.lock().is_over() {
+            return;
+        }
+        let settings = Settings {
+            time_limit: MS * 2_000,
+            attempts: 3,
+            background: 256,
+            repairs: true,
+            blocking: false,
+            max_drift: MAX_DRIFT,
+        };
+        let reader = self.client::<W, R>(clients.len(), settings, block);
+        {
+            // No entry is from the future any more.
+            let mut oracle = self.oracle.lock();
+            let latest = oracle.latest_millis();
+            for (index, clock) in self.cluster.world().clocks().iter().enumerate() {
+                clock.set(latest);
+                oracle.clock_stepped(index);
+            }
+        }
+        // Where no answer is there at once, a read asks all replicas together.
+        for link in &reader.links {
+            link.set_latency(MS..=MS * 3);
+        }
+        for index in (0..self.profile.keys).chain(0..self.profile.keys) {
+            let number = self.profile.clients;
+            let op = self
+                .oracle
+                .lock()
+                .begin(number, reader.number, Kind::Get, index);
+            let reading = on_behalf(Some(op), reader.map.read(key(index)));
+            match timeout(MS * 60_000, reading).await {
+                Ok(read) => self.oracle.lock().read(op, &read),
+                Err(_) => self.oracle.lock().never_ended(op),
+            }
+            sleep(MS * 20).await;
+        }
+        self.oracle.lock().check_converged();
+    }
+}
+
+fn value(op: usize) -> Bytes {
+    Bytes::copy_from_slice(&(op as u64).to_be_bytes())
+}

@@ -1,0 +1,122 @@
+//! Where the oracle watches: at each end of each link.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::ops::Bound;
+use std::pin::{Pin, pin};
+
+use async_trait::async_trait;
+use kvquorum_core::{
+    Entry, Key, Merged, Request, Response, Store, StoreError, Transport, TransportError,
+};
+
+use crate::oracle::Shared;
+
+thread_local! {
+    static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The operation whose caller is being polled, if it is a caller.
+pub fn current() -> Option<usize> {
+    CURRENT.get()
+}
+
+/// Marks all that a future does, when it is polled, as done for an operation:
+/// so that the entry a put sends is told from one that repairs.
+pub async fn on_behalf<F: Future>(op: Option<usize>, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let before = CURRENT.replace(op);
+        let polled = future.as_mut().poll(cx);
+        CURRENT.set(before);
+        polled
+    })
+    .await
+}
+
+/// Watches the client's end of a link.
+pub struct Spy<T> {
+    pub inner: T,
+    pub oracle: Shared,
+    pub coordinator: usize,
+    pub replica: usize,
+}
+
+struct Watch<'a> {
+    oracle: &'a Shared,
+    call: Option<usize>,
+}
+
+impl Watch<'_> {
+    fn answered(mut self, response: Option<&Response>) {
+        if let Some(call) = self.call.take() {
+            self.oracle.lock().call_answered(call, response);
+        }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call {
+            self.oracle.lock().call_dropped(call);
+        }
+    }
+}
+
+type Calling<'a> = Pin<Box<dyn Future<Output = Result<Response, TransportError>> + Send + 'a>>;
+
+#[async_trait]
+impl<T: Transport> Transport for Spy<T> {
+    // Not an `async fn`: the call begins here, even if it is never polled.
+    fn call<'life0, 'async_trait>(&'life0 self, request: Request) -> Calling<'async_trait>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        let oracle = &self.oracle;
+        let call = oracle
+            .lock()
+            .call_started(self.coordinator, self.replica, &request, current());
+        let watch = Watch {
+            oracle,
+            call: Some(call),
+        };
+        let calling = self.inner.call(request);
+        Box::pin(async move {
+            let result = calling.await;
+            watch.answered(result.as_ref().ok());
+            result
+        })
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+}
+
+/// Watches what a store answers.
+pub struct Watched<S> {
+    pub store: S,
+    pub oracle: Shared,
+    pub replica: usize,
+}
+
+impl<S: Store> Store for Watched<S> {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let entry = self.store.get(key).await?;
+        let mut oracle = self.oracle.lock();
+        oracle.store_got(self.replica, key, entry.as_ref());
+        Ok(entry)
+    }
+
+    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+        let merged = self.store.merge(key, entry.clone()).await?;
+        let mut oracle = self.oracle.lock();
+        oracle.store_merged(self.replica, key, &entry, merged);
+        Ok(merged)
+    }
+
+    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+        self.store.scan(from, limit).await
+    }
+}
