@@ -379,11 +379,10 @@ async fn w_fail_settles_when_the_stragglers_have_answered() {
     let held = links[1].store().entry("k").unwrap();
     assert_eq!(held.version, settled.report().unwrap().version());
 
-    // Too large, and refused by one replica after the other.
-    let links = links();
+    // From the future, and refused by one replica after the other.
+    let links = links_at(&Wall::at(NOON - 3_600_000));
     links[2].set(Line::Slow(SLOW));
-    let large = vec![0; 2 * 1024 * 1024];
-    let error = coordinator::<2>(&links).put("k", large).await.unwrap_err();
+    let error = coordinator::<2>(&links).put("k", "v").await.unwrap_err();
     assert!(matches!(error, WriteError::MaybeApplied(_)));
     let settled = error.settled().await;
     assert!(matches!(settled, WriteError::NotApplied(_)), "{settled}");
