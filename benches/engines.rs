@@ -11,7 +11,6 @@
     reason = "a benchmark's numbers are its own"
 )]
 
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
@@ -25,12 +24,44 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 type Pair = (Vec<u8>, Vec<u8>);
 type Error = Box<dyn std::error::Error>;
 
+/// An engine, and how to open it.
+struct Candidate {
+    name: &'static str,
+    open: fn(&Path) -> Result<Box<dyn Engine>, Error>,
+}
+
+const APPEND: Candidate = Candidate {
+    name: "append",
+    open: |directory| {
+        let mut options = OpenOptions::new();
+        let log = options.create(true).append(true);
+        Ok(Box::new(Append(log.open(directory.join("log"))?)))
+    },
+};
+
+const FJALL: Candidate = Candidate {
+    name: "fjall",
+    open: |directory| {
+        let database = fjall::Database::builder(directory)
+            .cache_size(64 << 20)
+            .open()?;
+        let entries = database.keyspace("entries", fjall::KeyspaceCreateOptions::default)?;
+        Ok(Box::new(Fjall { database, entries }))
+    },
+};
+
+const REDB: Candidate = Candidate {
+    name: "redb",
+    open: |directory| {
+        let database = Database::builder()
+            .set_cache_size(64 << 20)
+            .create(directory.join("entries.redb"))?;
+        Ok(Box::new(Redb(database)))
+    },
+};
+
 /// What a store asks of an engine.
-trait Engine: Sized {
-    const NAME: &'static str;
-
-    fn open(directory: &Path) -> Result<Self, Error>;
-
+trait Engine {
     /// Keeps the greater of what is there and each of these, flushed.
     fn merge(&self, pairs: &[Pair]) -> Result<(), Error>;
 
@@ -44,14 +75,6 @@ trait Engine: Sized {
 struct Append(File);
 
 impl Engine for Append {
-    const NAME: &'static str = "append";
-
-    fn open(directory: &Path) -> Result<Self, Error> {
-        let mut options = OpenOptions::new();
-        let log = options.create(true).append(true);
-        Ok(Self(log.open(directory.join("log"))?))
-    }
-
     fn merge(&self, pairs: &[Pair]) -> Result<(), Error> {
         let bytes: Vec<u8> = pairs
             .iter()
@@ -76,16 +99,6 @@ struct Fjall {
 }
 
 impl Engine for Fjall {
-    const NAME: &'static str = "fjall";
-
-    fn open(directory: &Path) -> Result<Self, Error> {
-        let database = fjall::Database::builder(directory)
-            .cache_size(64 << 20)
-            .open()?;
-        let entries = database.keyspace("entries", fjall::KeyspaceCreateOptions::default)?;
-        Ok(Self { database, entries })
-    }
-
     fn merge(&self, pairs: &[Pair]) -> Result<(), Error> {
         let mut batch = self
             .database
@@ -116,22 +129,11 @@ impl Engine for Fjall {
     }
 }
 
-/// With the check of all pages that kvquorum-redb makes on opening, or without.
-struct Redb<const CHECKED: bool>(Database);
+struct Redb(Database);
 
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("entries");
 
-impl<const CHECKED: bool> Engine for Redb<CHECKED> {
-    const NAME: &'static str = if CHECKED { "redb, checked" } else { "redb" };
-
-    fn open(directory: &Path) -> Result<Self, Error> {
-        let database = Database::builder()
-            .set_cache_size(64 << 20)
-            .set_check_integrity_on_open(CHECKED)
-            .create(directory.join("entries.redb"))?;
-        Ok(Self(database))
-    }
-
+impl Engine for Redb {
     fn merge(&self, pairs: &[Pair]) -> Result<(), Error> {
         let transaction = self.0.begin_write()?;
         {
@@ -212,15 +214,20 @@ impl Work {
     }
 
     /// Merges a second, in batches.
-    fn rate(&mut self, engine: &impl Engine, batch: u64) -> f64 {
+    fn rate(&mut self, engine: &dyn Engine, batch: u64) -> f64 {
         let start = Instant::now();
         let mut merged = 0;
-        while start.elapsed() < Duration::from_secs(3) {
+        while start.elapsed() < Duration::from_millis(700) {
             engine.merge(&self.pairs(batch, self.keys)).unwrap();
             merged += batch;
         }
         merged as f64 / start.elapsed().as_secs_f64()
     }
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
 }
 
 fn size(path: &Path) -> u64 {
@@ -235,80 +242,97 @@ fn size(path: &Path) -> u64 {
     }
 }
 
-/// The cells of one column, named.
-type Column = Vec<(String, String)>;
+/// An engine with its work under way.
+struct Running {
+    engine: Box<dyn Engine>,
+    path: PathBuf,
+    work: Work,
+}
 
-fn measure<E: Engine>(directory: &Path) -> Column {
-    let mut column = Column::new();
-    for (len, keys) in [(100, 200_000), (4_096, 20_000)] {
-        let mut cell = |what: &str, number: String| {
-            column.push((format!("{len} B: {what}"), number));
-        };
-        let path = directory.join(format!("{}-{len}", E::NAME));
-        fs::create_dir(&path).unwrap();
-        let mut work = Work {
-            keys,
-            len,
-            round: 1,
-            numbers: Numbers(42),
-        };
-        let engine = E::open(&path).unwrap();
-        for chunk in (0..keys).collect::<Vec<_>>().chunks(1_000) {
-            let pair = |number: &u64| (key(*number), value(1, len, &mut work.numbers));
-            engine
-                .merge(&chunk.iter().map(pair).collect::<Vec<_>>())
-                .unwrap();
-        }
-        cell(
-            "merges/s, one to a flush",
-            format!("{:.0}", work.rate(&engine, 1)),
-        );
-        cell(
-            "merges/s, 64 to a flush",
-            format!("{:.0}", work.rate(&engine, 64)),
-        );
-        if engine.get(&key(0)).unwrap().is_some() {
-            let start = Instant::now();
-            for _ in 0..100_000 {
-                assert!(
-                    engine
-                        .get(&key(work.numbers.below(keys)))
-                        .unwrap()
-                        .is_some()
-                );
-            }
-            let read = start.elapsed().as_secs_f64() * 1e6 / 1e5;
-            cell("µs for a read", format!("{read:.1}"));
-            let start = Instant::now();
-            assert_eq!(engine.walk().unwrap() as u64, keys);
-            let walked = keys as f64 / start.elapsed().as_secs_f64();
-            cell("entries/s in a walk", format!("{walked:.0}"));
-        }
-        let before = size(&path);
-        let overwrites = if len == 100 { 1_000_000 } else { 100_000 };
-        for _ in 0..overwrites / 250 {
-            engine.merge(&work.pairs(250, 10_000)).unwrap();
-        }
-        let (before, after) = (before as f64 / 1e6, size(&path) as f64 / 1e6);
-        cell("MB on disk", format!("{before:.0}"));
-        cell(
-            &format!("MB after {overwrites} overwrites"),
-            format!("{after:.0}"),
-        );
-        drop(engine);
-        cell(
-            "ms to open after a kill",
-            format!("{:.0}", kill_and_open::<E>(&path, &work)),
-        );
-        fs::remove_dir_all(path).unwrap();
+fn fill(candidate: &Candidate, directory: &Path, len: usize, keys: u64) -> Running {
+    let path = directory.join(format!("{}-{len}", candidate.name));
+    fs::create_dir(&path).unwrap();
+    let numbers = Numbers(42);
+    let mut work = Work {
+        keys,
+        len,
+        round: 1,
+        numbers,
+    };
+    let engine = (candidate.open)(&path).unwrap();
+    for chunk in (0..keys).collect::<Vec<_>>().chunks(1_000) {
+        let pair = |number: &u64| (key(*number), value(1, len, &mut work.numbers));
+        let pairs: Vec<_> = chunk.iter().map(pair).collect();
+        engine.merge(&pairs).unwrap();
     }
-    column
+    Running { engine, path, work }
+}
+
+fn measure(candidates: &[Candidate], directory: &Path, len: usize, keys: u64) {
+    let row = |what: &str, numbers: Vec<String>| {
+        println!("| {len} B: {what} | {} |", numbers.join(" | "));
+    };
+    let fill = |candidate| fill(candidate, directory, len, keys);
+    let mut running: Vec<Running> = candidates.iter().map(fill).collect();
+    for batch in [1, 64] {
+        // By turns: a disk's speed changes by the minute.
+        let mut rates = vec![Vec::new(); running.len()];
+        for _ in 0..7 {
+            for (running, rates) in running.iter_mut().zip(&mut rates) {
+                rates.push(running.work.rate(&*running.engine, batch));
+            }
+        }
+        let cell = |rates| format!("{:.0}", median(rates));
+        let what = format!("merges/s, {batch} to a flush");
+        row(&what, rates.into_iter().map(cell).collect());
+    }
+    row("µs for a read", running.iter_mut().map(read).collect());
+    row("entries/s in a walk", running.iter().map(walk).collect());
+    let megabytes = |running: &Running| format!("{:.0}", size(&running.path) as f64 / 1e6);
+    row("MB on disk", running.iter().map(megabytes).collect());
+    let overwrites = if len == 100 { 1_000_000 } else { 100_000 };
+    for running in &mut running {
+        for _ in 0..overwrites / 250 {
+            let pairs = running.work.pairs(250, 10_000);
+            running.engine.merge(&pairs).unwrap();
+        }
+    }
+    let what = format!("MB after {overwrites} overwrites");
+    row(&what, running.iter().map(megabytes).collect());
+    let killed = running.into_iter().zip(candidates);
+    let killed = killed.map(|(running, candidate)| kill_and_open(running, candidate));
+    row("ms to open after a kill", killed.collect());
+}
+
+const NONE: &str = "–";
+
+fn read(running: &mut Running) -> String {
+    let Running { engine, work, .. } = running;
+    if engine.get(&key(0)).unwrap().is_none() {
+        return NONE.to_owned();
+    }
+    let start = Instant::now();
+    for _ in 0..100_000 {
+        let key = key(work.numbers.below(work.keys));
+        assert!(engine.get(&key).unwrap().is_some());
+    }
+    format!("{:.1}", start.elapsed().as_secs_f64() * 1e6 / 1e5)
+}
+
+fn walk(running: &Running) -> String {
+    let start = Instant::now();
+    match running.engine.walk().unwrap() {
+        0 => NONE.to_owned(),
+        walked => format!("{:.0}", walked as f64 / start.elapsed().as_secs_f64()),
+    }
 }
 
 /// Has another process write, kills it, and measures how long opening takes.
-fn kill_and_open<E: Engine>(path: &Path, work: &Work) -> f64 {
+fn kill_and_open(running: Running, candidate: &Candidate) -> String {
+    let Running { engine, path, work } = running;
+    drop(engine);
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([E::NAME, path.to_str().unwrap()])
+        .args([candidate.name, path.to_str().unwrap()])
         .args([work.len as u64, work.keys, work.round].map(|number| number.to_string()))
         .spawn()
         .unwrap();
@@ -316,39 +340,41 @@ fn kill_and_open<E: Engine>(path: &Path, work: &Work) -> f64 {
     child.kill().unwrap();
     child.wait().unwrap();
     let start = Instant::now();
-    E::open(path).unwrap();
-    start.elapsed().as_secs_f64() * 1e3
+    (candidate.open)(&path).unwrap();
+    let opened = start.elapsed().as_secs_f64() * 1e3;
+    fs::remove_dir_all(path).unwrap();
+    format!("{opened:.0}")
 }
 
-fn write_until_killed<E: Engine>(path: &Path, mut work: Work) {
-    let engine = E::open(path).unwrap();
+fn write_until_killed(candidate: &Candidate, path: &Path, mut work: Work) {
+    let engine = (candidate.open)(path).unwrap();
     loop {
         engine.merge(&work.pairs(64, work.keys)).unwrap();
     }
 }
 
 /// One flipped bit in what a process that was killed has left.
-fn damage<E: Engine>(directory: &Path) -> Column {
+fn damage(candidate: &Candidate, directory: &Path) {
     const KEYS: u64 = 2_000;
-    const CASES: u64 = 300;
-    let path = directory.join(E::NAME);
+    const CASES: u64 = 200;
+    let path = directory.join(candidate.name);
     let copy = directory.join("copy");
     fs::create_dir(&path).unwrap();
     let mut numbers = Numbers(42);
-    let engine = E::open(&path).unwrap();
-    let written: Vec<Pair> = (0..KEYS)
-        .map(|number| (key(number), value(1, 100, &mut numbers)))
-        .collect();
+    let engine = (candidate.open)(&path).unwrap();
+    let pair = |number| (key(number), value(1, 100, &mut numbers));
+    let written: Vec<Pair> = (0..KEYS).map(pair).collect();
     for pairs in written.chunks(10) {
         engine.merge(pairs).unwrap();
     }
-    let (mut refused, mut intact, mut lost, mut changed, mut panicked) = (0, 0, 0, 0, 0);
+    let (mut refused, mut intact, mut panicked, mut changed) = (0, 0, 0, 0);
+    let mut lost = Vec::new();
     for _ in 0..CASES {
         let _ = fs::remove_dir_all(&copy);
         copy_all(&path, &copy);
         flip_a_bit(&copy, &mut numbers);
         let found = catch_unwind(AssertUnwindSafe(|| {
-            let engine = E::open(&copy).ok()?;
+            let engine = (candidate.open)(&copy).ok()?;
             let found = written.iter().map(|(key, _)| engine.get(key));
             found.collect::<Result<Vec<_>, _>>().ok()
         }));
@@ -356,29 +382,30 @@ fn damage<E: Engine>(directory: &Path) -> Column {
             Err(_) => panicked += 1,
             Ok(None) => refused += 1,
             Ok(Some(found)) => {
-                let pairs = || found.iter().zip(&written);
-                if pairs()
-                    .any(|(found, (_, value))| found.as_ref().is_some_and(|found| found != value))
-                {
+                let is_changed = |(found, (_, value)): (&Option<Vec<u8>>, &Pair)| {
+                    found.as_ref().is_some_and(|found| found != value)
+                };
+                let gone = found.iter().filter(|found| found.is_none()).count();
+                if found.iter().zip(&written).any(is_changed) {
                     changed += 1;
-                } else if found.iter().any(Option::is_none) {
-                    lost += 1;
+                } else if gone > 0 {
+                    lost.push(gone as f64);
                 } else {
                     intact += 1;
                 }
             }
         }
     }
-    fs::remove_dir_all(copy).unwrap();
-    let cell =
-        |what: &str, cases: u64| (format!("{CASES} flipped bits: {what}"), cases.to_string());
-    vec![
-        cell("refused with an error", refused),
-        cell("all as written", intact),
-        cell("flushed entries gone, no error", lost),
-        cell("a changed value served", changed),
-        cell("a panic", panicked),
-    ]
+    let gone = if lost.is_empty() {
+        0.0
+    } else {
+        median(lost.clone())
+    };
+    println!(
+        "| {} | {refused} | {intact} | {}, of {gone:.0} | {changed} | {panicked} |",
+        candidate.name,
+        lost.len(),
+    );
 }
 
 fn copy_all(from: &Path, to: &Path) {
@@ -410,26 +437,9 @@ fn flip_a_bit(directory: &Path, numbers: &mut Numbers) {
     fs::write(largest, bytes).unwrap();
 }
 
-fn print(names: &[&str], columns: &[Column]) {
-    let mut table = format!(
-        "| | {} |\n|---|{}\n",
-        names.join(" | "),
-        "---:|".repeat(names.len())
-    );
-    let longest = columns.iter().max_by_key(|column| column.len()).unwrap();
-    for (what, _) in longest {
-        let cell = |column: &Column| {
-            let found = column.iter().find(|(name, _)| name == what);
-            found.map_or("–".to_owned(), |(_, number)| number.clone())
-        };
-        let cells: Vec<_> = columns.iter().map(cell).collect();
-        writeln!(table, "| {what} | {} |", cells.join(" | ")).unwrap();
-    }
-    println!("{table}");
-}
-
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let candidates = [APPEND, FJALL, REDB];
     if let [name, path, numbers @ ..] = arguments.as_slice() {
         let number = |at: usize| numbers[at].parse::<u64>().unwrap();
         let work = Work {
@@ -438,39 +448,20 @@ fn main() {
             round: number(2),
             numbers: Numbers(7),
         };
-        let path = Path::new(path);
-        match name.as_str() {
-            Fjall::NAME => write_until_killed::<Fjall>(path, work),
-            Redb::<false>::NAME => write_until_killed::<Redb<false>>(path, work),
-            Redb::<true>::NAME => write_until_killed::<Redb<true>>(path, work),
-            _ => write_until_killed::<Append>(path, work),
-        }
+        let mut candidates = candidates.iter();
+        let candidate = candidates.find(|candidate| candidate.name == name).unwrap();
+        write_until_killed(candidate, Path::new(path), work);
     }
     let directory = tempfile::tempdir_in(".").unwrap();
     let path = directory.path();
-    let columns = [
-        measure::<Append>(path),
-        measure::<Fjall>(path),
-        measure::<Redb<false>>(path),
-        measure::<Redb<true>>(path),
-    ];
-    print(
-        &[
-            Append::NAME,
-            Fjall::NAME,
-            Redb::<false>::NAME,
-            Redb::<true>::NAME,
-        ],
-        &columns,
-    );
+    let [a, b, c] = candidates.each_ref().map(|candidate| candidate.name);
+    println!("| | {a} | {b} | {c} |\n|---|---:|---:|---:|");
+    measure(&candidates, path, 100, 200_000);
+    measure(&candidates, path, 4_096, 20_000);
+    // The engines' own panics are counted.
     set_hook(Box::new(|_| {}));
-    let columns = [
-        damage::<Fjall>(path),
-        damage::<Redb<false>>(path),
-        damage::<Redb<true>>(path),
-    ];
-    print(
-        &[Fjall::NAME, Redb::<false>::NAME, Redb::<true>::NAME],
-        &columns,
-    );
+    println!("\n| 200 flipped bits | refused | all as written | entries gone | changed | panics |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    damage(&FJALL, path);
+    damage(&REDB, path);
 }

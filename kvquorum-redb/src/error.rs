@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use kvquorum_core::{Key, StoreError};
 
-/// A store could not be opened. Nothing in the directory was changed, unless
-/// it held no store yet.
+/// A store could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -66,12 +65,22 @@ pub enum RedbStoreError {
     /// again.
     #[error("writes are refused since one failed: {0}")]
     WritesRefused(#[source] Arc<redb::Error>),
-    /// What is stored under a key does not match its checksum, and is not
-    /// served.
+    /// What is stored under a key does not match its checksum. It is not
+    /// served, and nothing is merged into it: what a new entry would have to be
+    /// greater than is not known.
     #[error("the entry under {key:?} is damaged")]
     Damaged {
         /// The key.
         key: Key,
+    },
+    /// The key and the value together are longer than the engine takes. Nothing
+    /// was stored.
+    #[error("an entry of {len} bytes is longer than the {max} that the store takes")]
+    TooLarge {
+        /// Their length.
+        len: usize,
+        /// The greatest length.
+        max: usize,
     },
     /// The engine could not read.
     #[error("the read failed: {0}")]

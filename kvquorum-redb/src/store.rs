@@ -16,6 +16,9 @@ use crate::engine::{Engine, weight};
 use crate::error::{OpenError, RedbStoreError};
 use crate::writer::{Request, Writer};
 
+/// Well within what the engine takes, which is 3 GiB.
+const MAX_LEN: usize = 1 << 30;
+
 /// A durable [`Store`]: what it acked is there when it is opened again.
 pub struct RedbStore {
     engine: Arc<Engine>,
@@ -126,7 +129,12 @@ impl RedbStore {
 
     /// Waits for room among the pending merges.
     async fn room(&self, key: &Key, entry: &Entry) -> Result<OwnedSemaphorePermit, RedbStoreError> {
-        let wanted = u32::try_from(weight(key, Some(entry))).unwrap_or(u32::MAX);
+        let len = weight(key, Some(entry));
+        if len > MAX_LEN {
+            // The engine would fail, and all merges of the commit with it.
+            return Err(RedbStoreError::TooLarge { len, max: MAX_LEN });
+        }
+        let wanted = u32::try_from(len).unwrap_or(u32::MAX);
         // One that is larger than all the room goes alone.
         let wanted = wanted.min(self.pending);
         let room = Arc::clone(&self.room).acquire_many_owned(wanted).await;

@@ -14,9 +14,9 @@ use std::fs;
 use std::path::Path;
 
 use kvquorum_core::{Entry, Key, Store};
-use kvquorum_redb::{OpenError, RedbStore};
+use kvquorum_redb::{OpenError, RedbStore, RedbStoreError};
 use redb::{Database, TableDefinition};
-use support::{all, entry, version};
+use support::{all, cause, entry, version};
 
 /// Bugs: entries, tombstones or the greatest timestamp do not outlive the
 /// store; the greatest timestamp is that of the last merge.
@@ -147,4 +147,21 @@ async fn a_half_made_store_is_made_anew() {
     let store = RedbStore::open(directory.path()).await.unwrap();
     assert!(all(&store).await.unwrap().is_empty());
     assert!(!directory.path().join("entries.redb.new").exists());
+}
+
+/// Bug: one entry that the engine does not take fails the commit, and with it
+/// the store.
+#[tokio::test]
+async fn an_entry_that_is_too_large_is_refused_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(directory.path()).await.unwrap();
+    let key = Key::from("k");
+    let error = store
+        .merge(&key, entry(2, vec![0; 1 << 30]))
+        .await
+        .unwrap_err();
+    let RedbStoreError::TooLarge { .. } = cause(&error) else {
+        panic!("{error}");
+    };
+    store.merge(&key, entry(1, "v")).await.unwrap();
 }
