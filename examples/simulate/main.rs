@@ -154,12 +154,14 @@ fn tell_of(plan: Plan) {
     if let Some(violation) = run.violation {
         println!("\nVIOLATION {}: {}", violation.promise, violation.what);
     }
-    let bug = plan
-        .bug
-        .map_or(String::new(), |bug| format!(" --bug {}", bug.id()));
+    let planted = match plan.bug {
+        Some(bug) => format!(" --bug {}", bug.id()),
+        None if plan.mutant => " --mutant".into(),
+        None => String::new(),
+    };
     println!(
         "Seed {seed}, {operations} operations. To replay it:\n  \
-         cargo run --release --example simulate -- --seed {seed} --operations {operations}{bug} --trace"
+         cargo run --release --example simulate -- --seed {seed} --operations {operations}{planted} --trace"
     );
 }
 
