@@ -367,6 +367,7 @@ impl Oracle {
         if self.violation.is_none() && !self.over {
             let what = what();
             self.log(Who::World, &[99], || format!("VIOLATION {promise}: {what}"));
+            self.trace.end();
             self.violation = Some(Violation { promise, what });
         }
     }

@@ -16,6 +16,7 @@ pub enum Who {
 pub struct Trace {
     hash: u64,
     lines: Option<Vec<(u64, Who, String)>>,
+    ended: bool,
 }
 
 impl Trace {
@@ -24,10 +25,14 @@ impl Trace {
             // FNV-1a: its numbers are the same on every machine and version.
             hash: 0xcbf2_9ce4_8422_2325,
             lines: keep_lines.then(Vec::new),
+            ended: false,
         }
     }
 
     pub fn event(&mut self, micros: u64, who: Who, what: &[u64], line: impl FnOnce() -> String) {
+        if self.ended {
+            return;
+        }
         let (kind, index) = match who {
             Who::World => (0, 0),
             Who::Client(index) => (1, index as u64),
@@ -41,6 +46,11 @@ impl Trace {
         if let Some(lines) = &mut self.lines {
             lines.push((micros, who, line()));
         }
+    }
+
+    /// Nothing that comes now is of interest.
+    pub fn end(&mut self) {
+        self.ended = true;
     }
 
     pub fn hash(&self) -> u64 {

@@ -49,11 +49,10 @@ impl Oracle {
         stamp: Stamp,
     ) -> usize {
         let op = &mut self.ops[op_index];
-        if let Some(last) = op.stamps.last_mut()
-            && last.stamp == stamp
-        {
-            last.sent |= 1 << replica;
-            return op.stamps.len() - 1;
+        let known = op.stamps.iter().position(|known| known.stamp == stamp);
+        if let Some(attempt) = known {
+            op.stamps[attempt].sent |= 1 << replica;
+            return attempt;
         }
         let attempt = op.stamps.len();
         let (kind, client, last) = (op.kind, op.client, op.stamps.last().map(|last| last.stamp));
