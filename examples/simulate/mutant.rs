@@ -299,7 +299,7 @@ impl Map for Mutant {
             }
         }
         let parts = reading.parts();
-        if self.settings.repairs {
+        if self.settings.repairs && !self.is(Bug::LateNotRepaired) {
             // A copy of what a repair needs to know, to go on without the caller.
             let mutant = Self {
                 bug: self.bug,

@@ -77,6 +77,7 @@ bugs! {
     WriteQuorum: "W is off by one",
     ReadQuorum: "R is off by one",
     NoBackground: "stragglers are given up when the operation is decided",
+    NoBound: "background work has no bound",
     NoRepair: "replicas found behind are not repaired",
     ObservesNothing: "a clock ignores what it observes",
     NewClock: "a clock forgets what it gave out",
@@ -94,6 +95,7 @@ bugs! {
     DropCancels: "a dropped future cancels the calls",
     StragglersCancelled: "stragglers are cancelled",
     BlockingReturnsEarly: "a read that repairs first returns early",
+    LateNotRepaired: "replicas that answer after the decision are not repaired",
     WaitsForAll: "a write waits for all replicas",
     FailsAtFirst: "a write fails at the first error",
     NoTimeLimit: "a call has no time limit",
@@ -130,6 +132,7 @@ impl Bug {
     pub fn settings(bug: Option<Self>, mut settings: Settings) -> Settings {
         match bug {
             Some(Self::NoBackground) => settings.background = 0,
+            Some(Self::NoBound) => settings.background = usize::MAX,
             Some(Self::NoRepair) => {
                 settings.repairs = false;
                 settings.blocking = false;

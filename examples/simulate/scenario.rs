@@ -182,6 +182,7 @@ fn draw_settings(random: &mut Random, profile: &Profile, plan: Plan, blocking: b
         // What is planted, or mutated, is to be told from what is given up.
         background: match background {
             Some(bound) if plan.bug.is_none() && !plan.mutant => bound,
+            _ if plan.bug == Some(Bug::NoBound) => 1,
             _ => 256,
         },
         repairs: mode > 0 || repairs_always,
