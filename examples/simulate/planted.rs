@@ -233,7 +233,7 @@ impl Buggy {
 }
 
 fn one_in_five(entry: &Entry) -> bool {
-    entry.version.timestamp.to_bits() % 5 == 0
+    entry.version.timestamp.to_bits().is_multiple_of(5)
 }
 
 impl Store for PlantedStore {
