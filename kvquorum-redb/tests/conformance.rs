@@ -1,5 +1,7 @@
 //! The store holds to core's contract, whatever part of it lies in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use kvquorum_core::conformance;
 use kvquorum_redb::{Builder, RedbStore};
 use tempfile::TempDir;

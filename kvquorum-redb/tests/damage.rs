@@ -120,7 +120,10 @@ async fn a_damaged_file_is_refused_or_serves_what_was_written() {
                     assert!(last || !closed || !verify, "case {case}: an older entry");
                 }
                 Err(error) => match cause(&error) {
-                    RedbStoreError::Damaged { key: named } => assert_eq!(named, key),
+                    RedbStoreError::Damaged { key: named } => {
+                        assert_eq!(named, key);
+                        assert!(!verify, "case {case}: not seen when it was opened");
+                    }
                     RedbStoreError::ReadFailed(_) => {}
                     other => panic!("case {case}: {other}"),
                 },
