@@ -135,7 +135,7 @@ impl HttpTransportBuilder {
     /// default.
     ///
     /// Keep it below the
-    /// [coordinator's time limit](kvquorum_core::Builder::time_limit). A call
+    /// [coordinator's time limit](kvquorum_core::CoordinatorBuilder::time_limit). A call
     /// that runs into that one first is dropped before it can tell that it was
     /// not sent, and a write that reached nobody is reported as maybe applied.
     pub fn connect_time_limit(mut self, limit: Duration) -> Self {
