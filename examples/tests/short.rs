@@ -39,7 +39,7 @@ fn own_transport() {
     assert_eq!(
         says("own-transport"),
         "a: acked\nb: acked\n\
-         c: the replica was not reached: the replica's task has ended\n\
+         c: the replica was not reached\n\
          two of three are enough to read: hello\n"
     );
 }
