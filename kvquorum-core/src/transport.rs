@@ -151,47 +151,32 @@ pub trait Transport: Send + Sync + 'static {
     fn name(&self) -> &str;
 }
 
-#[async_trait]
-impl<T: Transport + ?Sized> Transport for Arc<T> {
-    // The inner future as it is: a second box would cost every call.
-    fn call<'life0, 'async_trait>(
-        &'life0 self,
-        request: Request,
-    ) -> std::pin::Pin<
-        Box<dyn Future<Output = Result<Response, TransportError>> + Send + 'async_trait>,
-    >
-    where
-        'life0: 'async_trait,
-        Self: 'async_trait,
-    {
-        T::call(self, request)
-    }
+macro_rules! transport_behind {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        impl<T: Transport + ?Sized> Transport for $pointer<T> {
+            // The inner future as it is: a second box would cost every call.
+            fn call<'life0, 'async_trait>(
+                &'life0 self,
+                request: Request,
+            ) -> std::pin::Pin<
+                Box<dyn Future<Output = Result<Response, TransportError>> + Send + 'async_trait>,
+            >
+            where
+                'life0: 'async_trait,
+                Self: 'async_trait,
+            {
+                T::call(self, request)
+            }
 
-    fn name(&self) -> &str {
-        T::name(self)
-    }
+            fn name(&self) -> &str {
+                T::name(self)
+            }
+        }
+    )*};
 }
 
-#[async_trait]
-impl<T: Transport + ?Sized> Transport for Box<T> {
-    // As for `Arc`.
-    fn call<'life0, 'async_trait>(
-        &'life0 self,
-        request: Request,
-    ) -> std::pin::Pin<
-        Box<dyn Future<Output = Result<Response, TransportError>> + Send + 'async_trait>,
-    >
-    where
-        'life0: 'async_trait,
-        Self: 'async_trait,
-    {
-        T::call(self, request)
-    }
-
-    fn name(&self) -> &str {
-        T::name(self)
-    }
-}
+transport_behind!(Arc, Box);
 
 /// A call brought back no response.
 ///
