@@ -48,10 +48,23 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             };
             let sending = send_to_all(Arc::clone(inner), W, key.clone(), entry);
             let (verdict, outcomes, late) = decide(&inner.background, sending).await;
+            let report = move |outcomes, late| {
+                Box::new(WriteReport::new(
+                    version,
+                    W,
+                    attempt,
+                    earlier_may_be_seen,
+                    self.names(),
+                    outcomes,
+                    late,
+                ))
+            };
             let superseded_by = match verdict {
                 WriteVerdict::Acked => None,
                 WriteVerdict::Superseded { by } => Some(by),
                 WriteVerdict::Failed => {
+                    // The clock was held to a timestamp that only a wrong clock
+                    // can have given out.
                     if past_floor && outcomes.iter().any(is_too_far_ahead) {
                         inner.clock.forget_floor();
                         past_floor = false;
@@ -64,24 +77,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                             continue;
                         }
                     }
-                    let names = self.names();
-                    return Err(WriteError::failed(Box::new(WriteReport::new(
-                        version,
-                        W,
-                        attempt,
-                        earlier_may_be_seen,
-                        names,
-                        outcomes,
-                        late,
-                    ))));
+                    return Err(WriteError::failed(report(outcomes, late)));
                 }
             };
             // What was acknowledged before this write began is on W replicas.
-            // Where any two sets of W meet, the first acks told of it, and
-            // every later attempt is stamped past it. So what
-            // supersedes a later one was not acknowledged by then: it overlaps
-            // with this write, or it failed and has yet to take effect. Either
-            // may as well come after this write.
+            // Where any two sets of W meet, the first acks told of it, and every
+            // later attempt is stamped past it. So what supersedes a later one
+            // was not acknowledged by then: it overlaps with this write, or it
+            // failed and has yet to take effect. Either may as well come after
+            // this write.
             let may_come_after = acked_before && Self::WRITES_MEET;
             let Some(by) = superseded_by.filter(|_| !may_come_after) else {
                 // A minority may be wrong about the time.
@@ -103,16 +107,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                     attempt = attempt.saturating_add(1);
                 }
                 _ => {
-                    let names = self.names();
-                    let report = Box::new(WriteReport::new(
-                        version,
-                        W,
-                        attempt,
-                        earlier_may_be_seen,
-                        names,
-                        outcomes,
-                        late,
-                    ));
+                    let report = report(outcomes, late);
                     return Err(WriteError::Superseded { by, report });
                 }
             }
