@@ -69,11 +69,13 @@ fn it_tells_its_story_and_leaves_nothing_behind() {
         "node 3  \"tea\"",
         " 8. A read repairs it",
         "\"juice\"",
-        " 9. Two clocks ten seconds apart",
+        " 9. Node 3 loses its data, and a read brings it back",
+        "nothing",
+        "10. Two clocks ten seconds apart",
         "It took 2 attempts, and get(\"lunch\") returns \"rice\"",
-        "10. A delete",
+        "11. A delete",
         "a tombstone",
-        "All 10 steps did what they said",
+        "All 11 steps did what they said",
     ] {
         let at = rest.find(expected);
         let at = at.unwrap_or_else(|| panic!("no {expected:?}, in its place, in\n{story}"));

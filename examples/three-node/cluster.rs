@@ -2,6 +2,7 @@
 
 use std::env;
 use std::error::Error;
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -115,6 +116,11 @@ impl Node {
             Some(mut process) => process.child.kill().await,
             None => Ok(()),
         }
+    }
+
+    /// Removes what the node has on disk, while it does not run.
+    pub(crate) fn lose_data(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.data)
     }
 
     pub(crate) fn address(&self) -> &str {

@@ -1,4 +1,4 @@
-//! The experiment: ten steps, each of which checks what it says.
+//! The experiment: steps, each of which checks what it says.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -79,6 +79,7 @@ async fn tell(cluster: &mut Cluster, story: &mut Story) -> Told {
     read_from_two(cluster, story, &two, juice).await?;
     restart(cluster, story, tea, juice).await?;
     repair(cluster, story, &two, juice).await?;
+    lose_data(cluster, story, &two, juice).await?;
     disagree(cluster, story, &two).await?;
     delete(cluster, story, &two).await
 }
@@ -270,13 +271,7 @@ async fn repair(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>, juice
     story.heading("A read repairs it")?;
     let got = map.get_with_receipt(KEY).await?;
     let read = got.replicas().each_ref().map(words::of_read);
-    let began = Instant::now();
-    while !map.stats().iter().any(|replica| replica.repaired > 0) {
-        if began.elapsed() > REPAIR_LIMIT {
-            return Err(format!("nothing was repaired within {REPAIR_LIMIT:?}").into());
-        }
-        sleep(Duration::from_millis(1)).await;
-    }
+    repaired(map, 1).await?;
     story.say(
         "get(\"drink\") with R=2 returns \"juice\", whichever two answer first. In the \
          background it sends the entry, under its version, to whoever is behind:",
@@ -284,8 +279,59 @@ async fn repair(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>, juice
     let held = cluster.held(KEY).await;
     let [values, versions] = holding(&held);
     story.table([("get", read), values, versions])?;
-    let repaired = map.stats().map(|replica| replica.repaired);
-    check("repairs", repaired, [0, 0, 1])?;
+    check(
+        "value read",
+        got.into_value().as_deref(),
+        Some(&b"juice"[..]),
+    )?;
+    let version = check_held(&held, ["\"juice\""; 3])?;
+    check("version held", version, Some(juice))
+}
+
+/// Waits until replica 3, and no other, has been repaired so many times.
+async fn repaired(map: &Map<2, 2>, times: u64) -> Told {
+    let began = Instant::now();
+    loop {
+        let [a, b, c] = map.stats().map(|replica| replica.repaired);
+        if c >= times {
+            return check("repairs", [a, b, c], [0, 0, times]);
+        }
+        if began.elapsed() > REPAIR_LIMIT {
+            return Err(format!("nothing was repaired within {REPAIR_LIMIT:?}").into());
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn lose_data(
+    cluster: &mut Cluster,
+    story: &mut Story,
+    map: &Map<2, 2>,
+    juice: Version,
+) -> Told {
+    story.heading("Node 3 loses its data, and a read brings it back")?;
+    let [_, _, node] = &mut cluster.nodes;
+    node.kill().await?;
+    node.lose_data()?;
+    node.start().await?;
+    let empty = cluster.held(KEY).await;
+    let got = map.get_with_receipt(KEY).await?;
+    let read = got.replicas().each_ref().map(words::of_read);
+    repaired(map, 2).await?;
+    story.say(
+        "Killed once more, and its disk gone with it, it comes back empty. A get finds it \
+         so, and sends it what it lacks:",
+    )?;
+    let held = cluster.held(KEY).await;
+    let [values, versions] = holding(&held);
+    let before = empty.each_ref().map(Held::value);
+    story.table([
+        ("held before", before.clone()),
+        ("get", read),
+        values,
+        versions,
+    ])?;
+    check("held before", before, ["\"juice\"", "\"juice\"", "nothing"])?;
     check(
         "value read",
         got.into_value().as_deref(),
