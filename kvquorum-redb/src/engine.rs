@@ -3,15 +3,16 @@
 //! What is here is shared by readers and the writer. All of it may block,
 //! [`Engine::cached`] aside.
 
+use std::hash::BuildHasher;
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use kvquorum_core::{Entry, Key, Timestamp};
-use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult};
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError, TableError};
 
 use crate::builder::Builder;
@@ -23,11 +24,18 @@ use crate::format::{ENTRIES, FORMAT, META, META_FORMAT, META_MAX_TIMESTAMP, Stor
 /// entry, their reference counts, and its place in the cache.
 pub(crate) const OVERHEAD: usize = 256;
 
+/// Many more than threads that meet.
+const STRIPES: usize = 64;
+
 pub(crate) struct Engine {
     pub(crate) database: Database,
     /// What the last commit left under a key, absence included. Never anything
     /// that is not committed: a crash could take back what a read returned.
     cache: Cache<Key, Option<Entry>, Weight, foldhash::fast::RandomState>,
+    /// For keys of the same hash, how many entries were shown so far. A read
+    /// keeps what it found at hand only if none was shown meanwhile.
+    shown: [Mutex<u64>; STRIPES],
+    hasher: foldhash::fast::RandomState,
     max_timestamp: AtomicU64,
     pub(crate) merges: AtomicU64,
     pub(crate) commits: AtomicU64,
@@ -80,6 +88,8 @@ impl Engine {
         Ok(Self {
             database,
             cache,
+            shown: std::array::from_fn(|_| Mutex::new(0)),
+            hasher: foldhash::fast::RandomState::default(),
             max_timestamp: AtomicU64::new(max_timestamp),
             merges: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -100,18 +110,23 @@ impl Engine {
 
     /// What is under a key; keeps it at hand.
     pub(crate) fn read(&self, key: &Key) -> Result<Option<Entry>, RedbStoreError> {
-        // The place is taken before the engine is read. A commit in between
-        // puts its own entry there, and then what was read, which is older, is
-        // not put there any more.
-        match self.cache.get_value_or_guard(key, None) {
-            GuardResult::Value(entry) => Ok(entry),
-            GuardResult::Guard(place) => {
-                let entry = self.read_engine(key)?;
-                let _ = place.insert(entry.clone());
-                Ok(entry)
-            }
-            GuardResult::Timeout => self.read_engine(key),
+        let shown_before = *self.shown(key);
+        let entry = self.read_engine(key)?;
+        let shown = self.shown(key);
+        // What was shown meanwhile is newer than what was read, even where it
+        // is no longer at hand.
+        if *shown == shown_before {
+            // A copy, as `show` makes one.
+            self.cache.insert(Key::from(key.as_bytes()), entry.clone());
         }
+        Ok(entry)
+    }
+
+    fn shown(&self, key: &Key) -> MutexGuard<'_, u64> {
+        let hash = self.hasher.hash_one(key.as_bytes());
+        let [first, ..] = &self.shown;
+        let stripe = self.shown.get(hash as usize % STRIPES).unwrap_or(first);
+        stripe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_engine(&self, key: &Key) -> Result<Option<Entry>, RedbStoreError> {
@@ -176,6 +191,8 @@ impl Engine {
             version: entry.version,
             value: entry.value.map(|value| Bytes::copy_from_slice(&value)),
         };
+        let mut shown = self.shown(key);
+        *shown = shown.wrapping_add(1);
         self.cache.insert(Key::from(key.as_bytes()), Some(entry));
     }
 
