@@ -27,14 +27,23 @@ pub(crate) const OVERHEAD: usize = 256;
 /// Many more than threads that meet.
 const STRIPES: usize = 64;
 
+/// The commits that concern the keys of one stripe.
+#[derive(Default)]
+struct Commits {
+    /// How many entries are announced and not settled yet.
+    under_way: u64,
+    /// How many times an entry was announced or settled.
+    changes: u64,
+}
+
 pub(crate) struct Engine {
     pub(crate) database: Database,
     /// What the last commit left under a key, absence included. Never anything
     /// that is not committed: a crash could take back what a read returned.
     cache: Cache<Key, Option<Entry>, Weight, foldhash::fast::RandomState>,
-    /// For keys of the same hash, how many entries were shown so far. A read
-    /// keeps what it found at hand only if none was shown meanwhile.
-    shown: [Mutex<u64>; STRIPES],
+    /// The commits of keys, by their hash: a read keeps what it found at hand
+    /// only if none came near it.
+    commits_of: [Mutex<Commits>; STRIPES],
     hasher: foldhash::fast::RandomState,
     max_timestamp: AtomicU64,
     pub(crate) merges: AtomicU64,
@@ -88,7 +97,7 @@ impl Engine {
         Ok(Self {
             database,
             cache,
-            shown: std::array::from_fn(|_| Mutex::new(0)),
+            commits_of: std::array::from_fn(|_| Mutex::default()),
             hasher: foldhash::fast::RandomState::default(),
             max_timestamp: AtomicU64::new(max_timestamp),
             merges: AtomicU64::new(0),
@@ -110,23 +119,28 @@ impl Engine {
 
     /// What is under a key; keeps it at hand.
     pub(crate) fn read(&self, key: &Key) -> Result<Option<Entry>, RedbStoreError> {
-        let shown_before = *self.shown(key);
+        let changes = self.commits_of(key).changes;
         let entry = self.read_engine(key)?;
-        let shown = self.shown(key);
-        // What was shown meanwhile is newer than what was read, even where it
-        // is no longer at hand.
-        if *shown == shown_before {
-            // A copy, as `show` makes one.
+        let commits = self.commits_of(key);
+        // What has come to hand meanwhile is what others see. It is never older
+        // than what was acked.
+        if let Some(at_hand) = self.cache.get(key) {
+            return Ok(at_hand);
+        }
+        // Another entry may have been at hand, or be about to come: readers
+        // that have seen that one would go back.
+        if commits.under_way == 0 && commits.changes == changes {
             self.cache.insert(Key::from(key.as_bytes()), entry.clone());
         }
         Ok(entry)
     }
 
-    fn shown(&self, key: &Key) -> MutexGuard<'_, u64> {
+    fn commits_of(&self, key: &Key) -> MutexGuard<'_, Commits> {
         let hash = self.hasher.hash_one(key.as_bytes());
-        let [first, ..] = &self.shown;
-        let stripe = self.shown.get(hash as usize % STRIPES).unwrap_or(first);
-        stripe.lock().unwrap_or_else(PoisonError::into_inner)
+        let [first, ..] = &self.commits_of;
+        let stripe = self.commits_of.get(hash as usize % STRIPES);
+        let stripe = stripe.unwrap_or(first).lock();
+        stripe.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_engine(&self, key: &Key) -> Result<Option<Entry>, RedbStoreError> {
@@ -181,8 +195,21 @@ impl Engine {
         guarded(reading, read_error)
     }
 
-    /// Shows readers what a commit has stored.
-    pub(crate) fn show(&self, key: &Key, entry: Entry) {
+    /// Says that an entry is about to be committed. [`settle`](Self::settle) has
+    /// to follow.
+    pub(crate) fn announce(&self, key: &Key) {
+        let mut commits = self.commits_of(key);
+        commits.under_way = commits.under_way.saturating_add(1);
+        commits.changes = commits.changes.wrapping_add(1);
+    }
+
+    /// Shows readers what a commit has left under a key; nothing, where the
+    /// commit failed or left something later there.
+    pub(crate) fn settle(&self, key: &Key, entry: Option<Entry>) {
+        let mut commits = self.commits_of(key);
+        commits.under_way = commits.under_way.saturating_sub(1);
+        commits.changes = commits.changes.wrapping_add(1);
+        let Some(entry) = entry else { return };
         self.max_timestamp
             .fetch_max(entry.version.timestamp.to_bits(), Ordering::Relaxed);
         // Copies: a key or value that is a slice of a larger buffer would keep
@@ -191,8 +218,6 @@ impl Engine {
             version: entry.version,
             value: entry.value.map(|value| Bytes::copy_from_slice(&value)),
         };
-        let mut shown = self.shown(key);
-        *shown = shown.wrapping_add(1);
         self.cache.insert(Key::from(key.as_bytes()), Some(entry));
     }
 

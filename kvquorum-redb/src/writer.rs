@@ -6,6 +6,7 @@
 //! way and for its own, never for a third; and the more merges come at once,
 //! the more of them share a flush.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -110,21 +111,22 @@ impl Writer {
         if let Err(failure) = &committed {
             self.failed = Some(Arc::clone(failure));
         }
+        // Shown before any is answered, and of each key the last only: whoever
+        // has read that one in the engine would go back otherwise.
+        let mut shown = HashSet::new();
+        for taken in taken.iter().rev().filter(|taken| taken.written) {
+            let Request { key, entry, .. } = &taken.request;
+            let is_last = shown.insert(key);
+            let entry = (committed.is_ok() && is_last).then(|| entry.clone());
+            self.engine.settle(key, entry);
+        }
         for taken in taken {
-            let Request {
-                key, entry, answer, ..
-            } = taken.request;
             let merged = match &committed {
-                Ok(()) => {
-                    if taken.written {
-                        self.engine.show(&key, entry);
-                    }
-                    taken.merged
-                }
+                Ok(()) => taken.merged,
                 Err(failure) => Err(RedbStoreError::WriteFailed(Arc::clone(failure))),
             };
             self.engine.merges.fetch_add(1, Ordering::Relaxed);
-            let _ = answer.send(merged);
+            let _ = taken.request.answer.send(merged);
         }
     }
 
@@ -157,6 +159,7 @@ impl Writer {
                 (last.merged, last.written) = merge(&mut entries, key, entry, &mut self.encoded)?;
                 if last.written {
                     written = true;
+                    self.engine.announce(key);
                     max_timestamp = max_timestamp.max(entry.version.timestamp);
                 }
                 match requests.try_recv() {
