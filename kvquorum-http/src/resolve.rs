@@ -109,13 +109,18 @@ mod tests {
                 asked.lock().unwrap().recv().unwrap()
             })
         };
+        let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..100 {
-            let mut cx = Context::from_waker(Waker::noop());
             assert!(pin!(look_up()).poll(&mut cx).is_pending());
         }
+        // Both wait before there is an answer: one that came later would ask
+        // anew.
+        let (mut one, mut other) = (pin!(look_up()), pin!(look_up()));
+        assert!(one.as_mut().poll(&mut cx).is_pending());
+        assert!(other.as_mut().poll(&mut cx).is_pending());
         let here: SocketAddr = "127.0.0.1:80".parse().unwrap();
         answer.send(Ok(vec![here])).unwrap();
-        let (one, other) = tokio::join!(look_up(), look_up());
+        let (one, other) = tokio::join!(one, other);
         assert_eq!((one.unwrap(), other.unwrap()), (vec![here], vec![here]));
         assert_eq!(begun.load(Ordering::SeqCst), 1);
 
