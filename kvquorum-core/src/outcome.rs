@@ -88,6 +88,7 @@ impl ReplicaFailure {
 }
 
 /// A response as an answer or a failure: a refusal is a failure.
+#[inline]
 pub(crate) fn admitted(
     result: Result<Response, TransportError>,
 ) -> Result<Response, ReplicaFailure> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::clock::{DEFAULT_MAX_DRIFT, SystemClock, WallClock, whole_millis};
+use crate::clock::{CoarseClock, DEFAULT_MAX_DRIFT, WallClock, whole_millis};
 use crate::entry::{Entry, Key, Timestamp};
 use crate::store::{Store, StoreError};
 use crate::transport::{Refusal, Request, Response, Transport, TransportError};
@@ -78,7 +78,7 @@ impl<S: Store> Replica<S> {
         Self {
             store,
             limits: Limits::default(),
-            wall: Arc::new(SystemClock),
+            wall: Arc::new(CoarseClock),
             name: "local".to_owned(),
         }
     }
@@ -130,6 +130,24 @@ impl<S: Store> Replica<S> {
                 self.store.merge(&key, entry).await.map(Response::Merged)
             }
         }
+    }
+
+    /// Answers a request that need not wait, or returns `None` and has done
+    /// nothing: see [`Transport::call_now`].
+    ///
+    /// # Errors
+    ///
+    /// As [`handle`](Self::handle).
+    pub fn handle_now(&self, request: &Request) -> Option<Result<Response, StoreError>> {
+        if let Err(refusal) = self.admit(request) {
+            return Some(Ok(Response::Refused(refusal)));
+        }
+        Some(match request {
+            Request::Get { key } => self.store.get_now(key)?.map(Response::Entry),
+            Request::Merge { key, entry } => {
+                self.store.merge_now(key, entry)?.map(Response::Merged)
+            }
+        })
     }
 
     fn admit(&self, request: &Request) -> Result<(), Refusal> {
@@ -185,6 +203,11 @@ impl<S: Store> Replica<S> {
 impl<S: Store> Transport for Replica<S> {
     async fn call(&self, request: Request) -> Result<Response, TransportError> {
         self.handle(request).await.map_err(TransportError::Store)
+    }
+
+    fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
+        let result = self.handle_now(request)?;
+        Some(result.map_err(TransportError::Store))
     }
 
     fn name(&self) -> &str {

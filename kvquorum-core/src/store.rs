@@ -131,6 +131,34 @@ pub trait Store: Send + Sync + 'static {
         entry: Entry,
     ) -> impl Future<Output = Result<Merged, StoreError>> + Send;
 
+    /// The result of a [`get`](Self::get) that need not wait, or `None`: without
+    /// a future. Stores in memory, or with entries at hand, save their callers
+    /// time by it; no store needs it.
+    ///
+    /// # Contract
+    ///
+    /// - A result is what `get` would have brought back.
+    /// - It returns at once: it waits for no I/O, and for no lock that is held
+    ///   for long.
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        let _ = key;
+        None
+    }
+
+    /// The result of a [`merge`](Self::merge) that need not wait, or `None`:
+    /// without a future. As [`get_now`](Self::get_now), no store needs it.
+    ///
+    /// # Contract
+    ///
+    /// - `None` means that nothing was merged.
+    /// - A result is what `merge` would have brought back, and promises the
+    ///   same.
+    /// - It returns at once, as `get_now` does.
+    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        let _ = (key, entry);
+        None
+    }
+
     /// Up to `limit` entries in ascending order of the keys' bytes, tombstones
     /// included, starting at `from`.
     ///
@@ -160,6 +188,14 @@ impl<S: Store> Store for Arc<S> {
 
     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
         S::merge(self, key, entry).await
+    }
+
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        S::get_now(self, key)
+    }
+
+    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        S::merge_now(self, key, entry)
     }
 
     async fn scan(

@@ -4,6 +4,8 @@
 //! whether the operation is decided and how. It sends nothing and waits for
 //! nothing: that is the coordinator's part.
 
+use std::cmp::Ordering;
+
 use crate::entry::{Entry, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::store::Merged;
@@ -44,19 +46,28 @@ impl<const N: usize> WriteTally<N> {
 
     /// Takes in a replica's answer. Each replica answers once.
     pub(crate) fn add(&mut self, replica: usize, result: Result<Response, ReplicaFailure>) {
-        let outcome = match result {
-            Ok(Response::Merged(merged)) => {
-                self.acked = self.acked.saturating_add(1);
-                if let Merged::Superseded { by } = merged {
-                    self.superseded_by = self.superseded_by.max(Some(by));
-                }
-                Outcome::Answered(merged)
-            }
+        match result {
+            Ok(Response::Merged(merged)) => self.add_ack(replica, merged),
             other => {
                 self.failed = self.failed.saturating_add(1);
-                Outcome::Failed(other.err().unwrap_or(ReplicaFailure::Mismatched))
+                let failure = other.err().unwrap_or(ReplicaFailure::Mismatched);
+                self.note(replica, Outcome::Failed(failure));
             }
-        };
+        }
+    }
+
+    /// Takes in a replica's ack.
+    #[inline]
+    pub(crate) fn add_ack(&mut self, replica: usize, merged: Merged) {
+        self.acked = self.acked.saturating_add(1);
+        if let Merged::Superseded { by } = merged {
+            self.superseded_by = self.superseded_by.max(Some(by));
+        }
+        self.note(replica, Outcome::Answered(merged));
+    }
+
+    #[inline]
+    fn note(&mut self, replica: usize, outcome: Outcome<Merged>) {
         if let Some(slot) = self.outcomes.get_mut(replica) {
             *slot = outcome;
         }
@@ -74,6 +85,21 @@ impl<const N: usize> WriteTally<N> {
         } else {
             None
         }
+    }
+
+    /// How many acks the write needs.
+    pub(crate) fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// Whether a replica has yet to answer.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.acked.saturating_add(self.failed) < N
+    }
+
+    /// The replicas that have yet to answer.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = usize> {
+        positions(&self.outcomes, Outcome::is_pending)
     }
 
     pub(crate) fn into_outcomes(self) -> [Outcome<Merged>; N] {
@@ -99,20 +125,35 @@ enum Knowledge {
     Asked,
     /// It answered, or acked a repair: it holds this or a greater entry.
     Holds(Option<Entry>),
-    /// It is being sent `repair`, greater than the `held` it answered with.
-    Repairing {
-        held: Option<Entry>,
-        repair: Entry,
-    },
+    /// It is being sent an entry greater than the one that it answered with.
+    Repairing(Box<Repairing>),
     /// It answered a repair with the version of a still greater entry.
     Ahead(Version),
     /// It did not answer; or did not take a repair, and so holds what it
     /// answered with or a greater entry.
-    Failed {
-        /// Until it is reported.
-        failure: Option<ReplicaFailure>,
-        held: Option<Entry>,
-    },
+    Failed(Box<Failed>),
+}
+
+// What is rare lies in a box, so that a tally is small, and quick to make and
+// to move.
+
+#[derive(Debug)]
+struct Repairing {
+    held: Option<Entry>,
+    repair: Entry,
+}
+
+#[derive(Debug)]
+struct Failed {
+    /// Until it is reported.
+    failure: Option<ReplicaFailure>,
+    held: Option<Entry>,
+}
+
+impl Knowledge {
+    fn is_behind(&self, greatest: Option<&Entry>) -> bool {
+        matches!(self, Self::Holds(held) if held.as_ref() < greatest)
+    }
 }
 
 /// Gathers what replicas hold under one key.
@@ -122,8 +163,12 @@ pub(crate) struct ReadTally<const N: usize> {
     replicas: [Knowledge; N],
     answered: usize,
     failed: usize,
-    /// The greatest entry seen; a tombstone included.
-    greatest: Option<Entry>,
+    /// The replica that answered with the greatest entry seen, a tombstone
+    /// included; any, where none was. It is never behind, and so keeps holding
+    /// that entry until another is the greatest.
+    greatest: usize,
+    /// Whether any two answers were not the same.
+    differing: bool,
 }
 
 /// What adding to a [`ReadTally`] came to, beyond the tally itself.
@@ -141,7 +186,8 @@ impl<const N: usize> ReadTally<N> {
             replicas: [const { Knowledge::NotAsked }; N],
             answered: 0,
             failed: 0,
-            greatest: None,
+            greatest: 0,
+            differing: false,
         }
     }
 
@@ -150,6 +196,12 @@ impl<const N: usize> ReadTally<N> {
         if let Some(knowledge) = self.replicas.get_mut(replica) {
             *knowledge = Knowledge::Asked;
         }
+    }
+
+    /// Whether a replica was asked.
+    pub(crate) fn is_asked(&self, replica: usize) -> bool {
+        let knowledge = self.replicas.get(replica);
+        !matches!(knowledge, Some(Knowledge::NotAsked))
     }
 
     /// Takes in a replica's answer, to the read or to its repair.
@@ -161,39 +213,50 @@ impl<const N: usize> ReadTally<N> {
         let Some(knowledge) = self.replicas.get_mut(replica) else {
             return Added::Answer;
         };
-        let before = std::mem::replace(knowledge, Knowledge::Asked);
-        let (after, added) = match (before, result) {
-            (Knowledge::Repairing { repair, .. }, Ok(Response::Merged(merged))) => {
+        let (after, added) = match (std::mem::replace(knowledge, Knowledge::Asked), result) {
+            (Knowledge::Asked, Ok(Response::Entry(entry))) => {
+                self.add_answer(replica, entry);
+                return Added::Answer;
+            }
+            (Knowledge::Repairing(repairing), Ok(Response::Merged(merged))) => {
                 let after = match merged {
-                    Merged::Applied => Knowledge::Holds(Some(repair)),
+                    Merged::Applied => Knowledge::Holds(Some(repairing.repair)),
                     Merged::Superseded { by } => Knowledge::Ahead(by),
                 };
                 (after, Added::Repaired)
             }
-            (Knowledge::Asked, Ok(Response::Entry(entry))) => {
-                // "No such key" is an answer like any other.
-                self.answered = self.answered.saturating_add(1);
-                if entry > self.greatest {
-                    self.greatest.clone_from(&entry);
-                }
-                (Knowledge::Holds(entry), Added::Answer)
-            }
             (before, result) => {
                 let failure = Some(result.err().unwrap_or(ReplicaFailure::Mismatched));
-                match before {
-                    Knowledge::Repairing { held, .. } => {
-                        (Knowledge::Failed { failure, held }, Added::NotRepaired)
-                    }
+                let (held, added) = match before {
+                    Knowledge::Repairing(repairing) => (repairing.held, Added::NotRepaired),
                     _ => {
                         self.failed = self.failed.saturating_add(1);
-                        let held = None;
-                        (Knowledge::Failed { failure, held }, Added::Answer)
+                        (None, Added::Answer)
                     }
-                }
+                };
+                (Knowledge::Failed(Box::new(Failed { failure, held })), added)
             }
         };
         *knowledge = after;
         added
+    }
+
+    /// Takes in a replica's answer to the read. "No such key" is one like any
+    /// other.
+    #[inline]
+    pub(crate) fn add_answer(&mut self, replica: usize, entry: Option<Entry>) {
+        match entry.as_ref().cmp(&self.greatest()) {
+            Ordering::Less => self.differing = true,
+            Ordering::Equal => {}
+            Ordering::Greater => {
+                self.differing |= self.answered > 0;
+                self.greatest = replica;
+            }
+        }
+        self.answered = self.answered.saturating_add(1);
+        if let Some(knowledge) = self.replicas.get_mut(replica) {
+            *knowledge = Knowledge::Holds(entry);
+        }
     }
 
     /// Whether there are enough answers, or can no longer be.
@@ -208,7 +271,10 @@ impl<const N: usize> ReadTally<N> {
 
     /// The greatest entry seen so far.
     pub(crate) fn greatest(&self) -> Option<&Entry> {
-        self.greatest.as_ref()
+        match self.replicas.get(self.greatest) {
+            Some(Knowledge::Holds(held)) => held.as_ref(),
+            _ => None,
+        }
     }
 
     /// The replicas that were not asked yet.
@@ -216,27 +282,41 @@ impl<const N: usize> ReadTally<N> {
         self.replicas_that(|knowledge| matches!(knowledge, Knowledge::NotAsked))
     }
 
+    /// The greatest entry seen.
+    pub(crate) fn into_greatest(mut self) -> Option<Entry> {
+        match self.replicas.get_mut(self.greatest) {
+            Some(Knowledge::Holds(held)) => held.take(),
+            _ => None,
+        }
+    }
+
+    /// Whether a replica is known to be behind the greatest entry.
+    pub(crate) fn is_repair_due(&self) -> bool {
+        let greatest = self.greatest();
+        let mut replicas = self.replicas.iter();
+        self.differing && replicas.any(|knowledge| knowledge.is_behind(greatest))
+    }
+
     fn replicas_that(&self, is: impl Fn(&Knowledge) -> bool) -> impl Iterator<Item = usize> {
-        self.replicas
-            .iter()
-            .enumerate()
-            .filter_map(move |(replica, knowledge)| is(knowledge).then_some(replica))
+        positions(&self.replicas, is)
     }
 
     /// A replica that is known to be behind the greatest entry, if there is
     /// one, and the entry to send it: with its original version, so that a
     /// repair never wins over a later write.
     pub(crate) fn next_repair(&mut self) -> Option<(usize, Entry)> {
-        let greatest = self.greatest.as_ref()?;
-        let (replica, knowledge) = self.replicas.iter_mut().enumerate().find(
-            |(_, knowledge)| matches!(knowledge, Knowledge::Holds(held) if held.as_ref() < Some(greatest)),
-        )?;
-        let repair = greatest.clone();
+        if !self.differing {
+            return None;
+        }
+        let repair = self.greatest()?.clone();
+        let mut replicas = self.replicas.iter_mut().enumerate();
+        let is_behind = |knowledge: &Knowledge| knowledge.is_behind(Some(&repair));
+        let (replica, knowledge) = replicas.find(|(_, knowledge)| is_behind(knowledge))?;
         if let Knowledge::Holds(held) = knowledge {
-            *knowledge = Knowledge::Repairing {
+            *knowledge = Knowledge::Repairing(Box::new(Repairing {
                 held: held.take(),
                 repair: repair.clone(),
-            };
+            }));
         }
         Some((replica, repair))
     }
@@ -244,14 +324,11 @@ impl<const N: usize> ReadTally<N> {
     /// How many replicas are known to hold this entry or a greater one.
     pub(crate) fn holders(&self, entry: Option<&Entry>) -> usize {
         self.replicas_that(|knowledge| match knowledge {
-            Knowledge::Holds(held)
-            | Knowledge::Repairing { held, .. }
-            | Knowledge::Failed {
-                held: held @ Some(_),
-                ..
-            } => held.as_ref() >= entry,
+            Knowledge::Holds(held) => held.as_ref() >= entry,
+            Knowledge::Repairing(repairing) => repairing.held.as_ref() >= entry,
+            Knowledge::Failed(failed) => failed.holds(entry),
             Knowledge::Ahead(_) => true,
-            Knowledge::NotAsked | Knowledge::Asked | Knowledge::Failed { held: None, .. } => false,
+            Knowledge::NotAsked | Knowledge::Asked => false,
         })
         .count()
     }
@@ -259,7 +336,7 @@ impl<const N: usize> ReadTally<N> {
     /// How many replicas hold this entry or may yet turn out to.
     pub(crate) fn possible_holders(&self, entry: Option<&Entry>) -> usize {
         self.replicas_that(|knowledge| match knowledge {
-            Knowledge::Failed { held, .. } => held.is_some() && held.as_ref() >= entry,
+            Knowledge::Failed(failed) => failed.holds(entry),
             _ => true,
         })
         .count()
@@ -268,19 +345,34 @@ impl<const N: usize> ReadTally<N> {
     /// What each replica answered, as far as it is known: the version that it
     /// holds. Failures are moved out, so this is asked once.
     pub(crate) fn report(&mut self) -> [Outcome<Option<Version>>; N] {
-        let version = |held: &Option<Entry>| held.as_ref().map(|entry| entry.version);
+        let answered = |held: &Option<Entry>| {
+            let version = held.as_ref().map(|entry| entry.version);
+            Outcome::Answered(version)
+        };
         self.replicas.each_mut().map(|knowledge| match knowledge {
             Knowledge::NotAsked => Outcome::NotAsked,
             Knowledge::Asked => Outcome::Pending,
-            Knowledge::Holds(held) | Knowledge::Repairing { held, .. } => {
-                Outcome::Answered(version(held))
-            }
+            Knowledge::Holds(held) => answered(held),
+            Knowledge::Repairing(repairing) => answered(&repairing.held),
             Knowledge::Ahead(by) => Outcome::Answered(Some(*by)),
-            Knowledge::Failed { failure, .. } => {
-                failure.take().map_or(Outcome::NotAsked, Outcome::Failed)
+            Knowledge::Failed(failed) => {
+                let failure = failed.failure.take();
+                failure.map_or(Outcome::NotAsked, Outcome::Failed)
             }
         })
     }
+}
+
+impl Failed {
+    fn holds(&self, entry: Option<&Entry>) -> bool {
+        self.held.is_some() && self.held.as_ref() >= entry
+    }
+}
+
+/// Where in a list of replicas something is true.
+fn positions<K>(replicas: &[K], is: impl Fn(&K) -> bool) -> impl Iterator<Item = usize> {
+    let replicas = replicas.iter().enumerate();
+    replicas.filter_map(move |(replica, knowledge)| is(knowledge).then_some(replica))
 }
 
 #[cfg(test)]

@@ -34,6 +34,15 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The key that it is about.
+    pub(crate) fn key(&self) -> &Key {
+        match self {
+            Self::Get { key } | Self::Merge { key, .. } => key,
+        }
+    }
+}
+
 /// What a replica answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -147,6 +156,25 @@ pub trait Transport: Send + Sync + 'static {
     /// own, and must hold nothing for a call that was dropped.
     async fn call(&self, request: Request) -> Result<Response, TransportError>;
 
+    /// The result of a [`call`](Self::call) that need not wait, or `None`:
+    /// without a future, and so without an allocation. A coordinator asks for
+    /// this first, and calls where there is none.
+    ///
+    /// Nothing here is required. A transport to another machine has no use for
+    /// it; a wrapper that leaves it out is asked by [`call`](Self::call) alone.
+    ///
+    /// # Contract
+    ///
+    /// - `None` means that the replica has not seen the request, and never will
+    ///   from this.
+    /// - A result is what `call` would have brought back.
+    /// - It returns at once: it waits for no I/O, and for no lock that is held
+    ///   for long.
+    fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
+        let _ = request;
+        None
+    }
+
     /// What reports and errors call this replica: an address, for one.
     fn name(&self) -> &str;
 }
@@ -167,6 +195,10 @@ macro_rules! transport_behind {
                 Self: 'async_trait,
             {
                 T::call(self, request)
+            }
+
+            fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
+                T::call_now(self, request)
             }
 
             fn name(&self) -> &str {

@@ -81,6 +81,12 @@ enum Fault {
     ScanByPosition,
     /// A call never comes back.
     Hangs,
+    /// A read at once finds nothing.
+    NowFindsNothing,
+    /// A merge at once is made, and nothing is said of it.
+    NowMergesSilently,
+    /// A merge at once is acked and forgotten.
+    NowForgets,
 }
 
 struct Faulty {
@@ -240,6 +246,21 @@ impl Store for Faulty {
         }
     }
 
+    fn get_now(&self, _: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        (self.fault == Fault::NowFindsNothing).then_some(Ok(None))
+    }
+
+    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        match self.fault {
+            Fault::NowMergesSilently => {
+                self.map().insert(key.clone(), entry.clone());
+                None
+            }
+            Fault::NowForgets => Some(Ok(self.merged(self.map().get(key), entry))),
+            _ => None,
+        }
+    }
+
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
         let from = match (self.fault, from) {
             (Fault::ScanIncludesExcluded, Bound::Excluded(key)) => Bound::Included(key),
@@ -328,6 +349,12 @@ const COMPLETE: &str = "A key merged before the call began is among them";
 const STORE_FAULTS: &[(Fault, &[&str])] = &[
     (Fault::LastArrivalWins, &[VERDICT, GREATEST]),
     (Fault::TieByArrival, &[VERDICT, GREATEST]),
+    (Fault::NowFindsNothing, &[NOW_RESULT, GREATEST]),
+    (
+        Fault::NowMergesSilently,
+        &[NOW_NOTHING, SEES, VERDICT, GREATEST],
+    ),
+    (Fault::NowForgets, &[NOW_RESULT, SEES, GREATEST]),
     (Fault::EqualIsSuperseded, &[VERDICT]),
     (Fault::SignedTimestamps, &[VERDICT, GREATEST]),
     (Fault::TombstoneRemoves, &[GREATEST]),
@@ -481,6 +508,10 @@ enum LinkFault {
     OneAtATime,
     /// Nothing: the way there and back takes long, and that is all.
     FarAway,
+    /// A call at once is made, and nothing is said of it.
+    NowSilently,
+    /// A read at once finds nothing.
+    NowFindsNothing,
 }
 
 struct FaultyLink {
@@ -580,6 +611,20 @@ impl Transport for FaultyLink {
         Ok(response)
     }
 
+    fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
+        match (self.fault, request) {
+            (LinkFault::NowSilently, Request::Merge { key, entry }) => {
+                self.replica
+                    .store()
+                    .map()
+                    .insert(key.clone(), entry.clone());
+                None
+            }
+            (LinkFault::NowFindsNothing, Request::Get { .. }) => Some(Ok(Response::Entry(None))),
+            _ => None,
+        }
+    }
+
     fn name(&self) -> &str {
         match self.fault {
             LinkFault::NoName => "",
@@ -599,6 +644,9 @@ const OWN: &str = "the replica's answer to exactly this request";
 /// An answer of another kind shows it too.
 const ANSWERED_BY: &str = "was answered by";
 const UNCHANGED: &str = "arrive unchanged, bit for bit";
+/// Of a call, or of a merge.
+const NOW_NOTHING: &str = "`None` means that";
+const NOW_RESULT: &str = "would have brought back";
 const REFUSAL: &str = "A refusal is a response, not an error";
 
 const LINK_FAULTS: &[(LinkFault, &[&str])] = &[
@@ -611,6 +659,11 @@ const LINK_FAULTS: &[(LinkFault, &[&str])] = &[
         LinkFault::LeavesAnswers,
         &["Dropping the future is safe at any time", ANSWERED_BY],
     ),
+    (
+        LinkFault::NowSilently,
+        &[NOW_NOTHING, REFUSAL, OWN, UNCHANGED],
+    ),
+    (LinkFault::NowFindsNothing, &[NOW_RESULT, OWN, UNCHANGED]),
     (LinkFault::DropsTombstone, &[UNCHANGED]),
     (LinkFault::EmptyIsTombstone, &[UNCHANGED]),
     (LinkFault::CutsValues, &[UNCHANGED]),

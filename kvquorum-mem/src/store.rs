@@ -195,6 +195,14 @@ impl Store for MemStore {
         ready(Ok(self.keep_greater(key, entry)))
     }
 
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        Some(Ok(self.read(key)))
+    }
+
+    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        Some(Ok(self.keep_greater(key, entry.clone())))
+    }
+
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
         // The least keys seen so far, `limit` at most. The fuller it is, the
         // sooner each further shard is done.

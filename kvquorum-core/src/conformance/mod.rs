@@ -83,6 +83,7 @@ use std::fmt::{self, Display};
 use std::future::Future;
 use std::panic::resume_unwind;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -228,6 +229,18 @@ fn awkward_keys() -> Vec<Key> {
         Key::from(all_bytes),
     ]);
     keys
+}
+
+/// Takes turns between two ways to ask.
+#[derive(Default)]
+struct Turns(AtomicU64);
+
+impl Turns {
+    /// What is there at once, every other time.
+    fn take<T>(&self, at_once: impl FnOnce() -> Option<T>) -> Option<T> {
+        let turn = self.0.fetch_add(1, Ordering::Relaxed);
+        if turn % 2 == 1 { at_once() } else { None }
+    }
 }
 
 /// A value shown up to this many bytes.

@@ -12,7 +12,7 @@ use tokio::sync::Barrier;
 use tokio::task::{spawn_blocking, yield_now};
 
 use super::{
-    Clause, Named, Shown, awkward_keys, check, joined, polled, together, tombstone, value,
+    Clause, Named, Shown, Turns, awkward_keys, check, joined, polled, together, tombstone, value,
 };
 use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::store::{Merged, Store};
@@ -40,6 +40,18 @@ const DROPPED: Clause = Clause {
     of: "Store::merge",
     says: "The same holds where the future is dropped half-way.",
 };
+const NOW_READS: Clause = Clause {
+    of: "Store::get_now",
+    says: "A result is what `get` would have brought back.",
+};
+const NOW_NOTHING: Clause = Clause {
+    of: "Store::merge_now",
+    says: "`None` means that nothing was merged.",
+};
+const NOW_MERGES: Clause = Clause {
+    of: "Store::merge_now",
+    says: "A result is what `merge` would have brought back, and promises the same.",
+};
 const ORDER: Clause = Clause {
     of: "Store::scan",
     says: "Up to `limit` entries in ascending order of the keys' bytes, tombstones \
@@ -65,6 +77,9 @@ pub(super) const CLAUSES: &[&Clause] = &[
     &ATOMIC,
     &VERDICT,
     &DROPPED,
+    &NOW_READS,
+    &NOW_NOTHING,
+    &NOW_MERGES,
     &ORDER,
     &END,
     &ONCE,
@@ -76,6 +91,8 @@ pub(super) const UNCHECKED: &[&str] = &[
     "When `merge` returns `Ok`, the entry is as safe as this store ever makes it: a durable \
      store has flushed it. This holds for `Superseded` too: the greater entry is safe.",
     "On `Err` the key holds either what it held before, or this entry, and nothing between.",
+    "It returns at once: it waits for no I/O, and for no lock that is held for long.",
+    "It returns at once, as `get_now` does.",
 ];
 
 /// Checks a [`Store`] against its contract.
@@ -98,41 +115,62 @@ where
     check("concurrent merges keep the maximum", &build, concurrent).await;
     check("merges on other keys do not disturb", &build, own_keys).await;
     check("a dropped merge leaves old or new", &build, dropped).await;
+    check("results at once are true", &build, at_once).await;
     check("scans keep the order of bytes", &build, ordered).await;
     check("scans keep bounds and limits", &build, bounded).await;
     check("scans go on during merges", &build, scan_while_merging).await;
 }
 
 /// A store whose errors are failures of the suite: nothing here may fail.
-struct Subject<S>(Arc<S>);
+///
+/// Where the store has results at once, every other call takes them: the two
+/// ways to ask have to agree in every check.
+struct Subject<S> {
+    store: Arc<S>,
+    turns: Arc<Turns>,
+}
 
 impl<S> Clone for Subject<S> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self {
+            store: Arc::clone(&self.store),
+            turns: Arc::clone(&self.turns),
+        }
     }
 }
 
 impl<S: Store> Subject<S> {
     fn new(store: S) -> Self {
-        Self(Arc::new(store))
+        Self {
+            store: Arc::new(store),
+            turns: Arc::default(),
+        }
     }
 
     async fn get(&self, key: &Key) -> Option<Entry> {
-        match self.0.get(key).await {
+        let result = match self.turns.take(|| self.store.get_now(key)) {
+            Some(result) => result,
+            None => self.store.get(key).await,
+        };
+        match result {
             Ok(entry) => entry,
             Err(error) => panic!("`Store::get` of {} failed: {error}", Named(key)),
         }
     }
 
     async fn merge(&self, key: &Key, entry: &Entry) -> Merged {
-        match self.0.merge(key, entry.clone()).await {
+        let result = match self.turns.take(|| self.store.merge_now(key, entry)) {
+            Some(result) => result,
+            None => self.store.merge(key, entry.clone()).await,
+        };
+        match result {
             Ok(merged) => merged,
             Err(error) => panic!("`Store::merge` of {} failed: {error}", Named(key)),
         }
     }
 
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Vec<(Key, Entry)> {
-        match self.0.scan(from, limit).await {
+        match self.store.scan(from, limit).await {
             Ok(entries) => entries,
             Err(error) => panic!("`Store::scan` from {from:?} failed: {error}"),
         }
@@ -541,6 +579,55 @@ async fn dropped<S: Store>(store: S) {
             store.expect(&DROPPED, &key, Some(&newer), when).await;
             yield_now().await;
         }
+    }
+}
+
+async fn at_once<S: Store>(store: S) {
+    let (key, entries) = (Key::from("key"), [1, 3, 2].map(|at| value(at, 1, "value")));
+    let mut held: Option<Entry> = None;
+    let failed = |error| -> ! { panic!("`Store` failed: {error}") };
+    let require_held = async |held: Option<&Entry>, when: &str| {
+        let found = store.get(&key).await.unwrap_or_else(|error| failed(error));
+        NOW_NOTHING.require(
+            found.as_ref() == held,
+            format_args!("{when}, the key reads as {}", Shown(found.as_ref())),
+        );
+        if let Some(found) = store.get_now(&key) {
+            let found = found.unwrap_or_else(|error| failed(error));
+            NOW_READS.require(
+                found.as_ref() == held,
+                format_args!("{when}, the key reads as {} at once", Shown(found.as_ref())),
+            );
+        }
+    };
+    require_held(None, "in a fresh store").await;
+    for entry in entries {
+        match store.merge_now(&key, &entry) {
+            None => {
+                require_held(held.as_ref(), "after `None`").await;
+                let merged = store.merge(&key, entry.clone()).await;
+                require_verdict(
+                    held.as_ref(),
+                    &entry,
+                    merged.unwrap_or_else(|error| failed(error)),
+                );
+            }
+            Some(merged) => {
+                let merged = merged.unwrap_or_else(|error| failed(error));
+                let expected = Merged::verdict(held.as_ref(), &entry);
+                NOW_MERGES.require(
+                    merged == expected,
+                    format_args!("{merged:?} at once; expected {expected:?}"),
+                );
+            }
+        }
+        held = held.max(Some(entry));
+        let found = store.get(&key).await.unwrap_or_else(|error| failed(error));
+        NOW_MERGES.require(
+            found == held,
+            format_args!("after a merge, the key reads as {}", Shown(found.as_ref())),
+        );
+        require_held(held.as_ref(), "after a merge").await;
     }
 }
 

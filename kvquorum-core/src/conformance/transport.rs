@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Clause, Named, PATIENCE, Shown, awkward_keys, check, joined, polled, together, tombstone,
-    value, version,
+    Clause, Named, PATIENCE, Shown, Turns, awkward_keys, check, joined, polled, together,
+    tombstone, value, version,
 };
 use crate::clock::{DEFAULT_MAX_DRIFT, whole_millis};
 use crate::entry::{Entry, Key, Timestamp};
 use crate::replica::Limits;
 use crate::store::Merged;
-use crate::transport::{Refusal, Request, Response, Transport};
+use crate::transport::{Refusal, Request, Response, Transport, TransportError};
 
 const ITS_OWN_ANSWER: Clause = Clause {
     of: "Transport::call",
@@ -37,6 +37,14 @@ const DROPPED: Clause = Clause {
     says: "Dropping the future is safe at any time. Whether the request still reaches \
            the replica is then unknown.",
 };
+const NOW_NOTHING: Clause = Clause {
+    of: "Transport::call_now",
+    says: "`None` means that the replica has not seen the request, and never will from this.",
+};
+const NOW_ANSWERS: Clause = Clause {
+    of: "Transport::call_now",
+    says: "A result is what `call` would have brought back.",
+};
 const NAMED: Clause = Clause {
     of: "Transport::name",
     says: "What reports and errors call this replica: an address, for one.",
@@ -49,6 +57,8 @@ pub(super) const CLAUSES: &[&Clause] = &[
     &REFUSAL,
     &NOT_WAITING,
     &DROPPED,
+    &NOW_NOTHING,
+    &NOW_ANSWERS,
     &NAMED,
 ];
 
@@ -56,6 +66,7 @@ pub(super) const CLAUSES: &[&Clause] = &[
 pub(super) const UNCHECKED: &[&str] = &[
     "The error tells whether the replica can have acted: `NotSent` and `Rejected` only \
      where it surely has not, in no try.",
+    "It returns at once: it waits for no I/O, and for no lock that is held for long.",
 ];
 
 /// Checks a [`Transport`] against its contract.
@@ -84,6 +95,7 @@ where
     check("refusals arrive typed", &build, refusals).await;
     check("concurrent calls get their own answers", &build, concurrent).await;
     check("a dropped call leaves the link usable", &build, dropped).await;
+    check("results at once are true", &build, at_once).await;
     check(
         "a call at rest does not hold up others",
         &build,
@@ -95,21 +107,40 @@ where
 }
 
 /// A link whose errors are failures of the suite: nothing here may fail.
-struct Subject<T>(Arc<T>);
+///
+/// Where the link has results at once, every other call takes them: the two
+/// ways to ask have to agree in every check.
+struct Subject<T> {
+    link: Arc<T>,
+    turns: Arc<Turns>,
+}
 
 impl<T> Clone for Subject<T> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self {
+            link: Arc::clone(&self.link),
+            turns: Arc::clone(&self.turns),
+        }
     }
 }
 
 impl<T: Transport> Subject<T> {
     fn new(link: T) -> Self {
-        Self(Arc::new(link))
+        Self {
+            link: Arc::new(link),
+            turns: Arc::default(),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Response, TransportError> {
+        match self.turns.take(|| self.link.call_now(&request)) {
+            Some(result) => result,
+            None => self.link.call(request).await,
+        }
     }
 
     async fn get(&self, key: &Key) -> Option<Entry> {
-        match self.0.call(Request::Get { key: key.clone() }).await {
+        match self.ask(Request::Get { key: key.clone() }).await {
             Ok(Response::Entry(entry)) => entry,
             Ok(other) => ITS_OWN_ANSWER.broken(format_args!(
                 "reading {} was answered by {other:?}",
@@ -124,7 +155,7 @@ impl<T: Transport> Subject<T> {
             key: key.clone(),
             entry: entry.clone(),
         };
-        match self.0.call(request).await {
+        match self.ask(request).await {
             Ok(Response::Merged(merged)) => merged,
             Ok(other) => ITS_OWN_ANSWER.broken(format_args!(
                 "merging {} under {} was answered by {other:?}",
@@ -167,7 +198,7 @@ impl<T: Transport> Subject<T> {
             Request::Get { key } => format!("reading {}", Named(key)),
             Request::Merge { key, entry } => format!("merging {entry:?} under {}", Named(key)),
         };
-        match self.0.call(request).await {
+        match self.ask(request).await {
             Ok(Response::Refused(refusal)) => UNCHANGED.require(
                 expected(&refusal),
                 format_args!("{what} was refused for another reason: {refusal:?}"),
@@ -365,7 +396,7 @@ async fn independent<T: Transport>(link: T) {
             entry: value(PAST, 1, "at rest"),
         };
         for request in [merge, Request::Get { key: key.clone() }] {
-            let mut at_rest = link.0.call(request);
+            let mut at_rest = link.link.call(request);
             polled(polls, &mut at_rest).await;
             let when = "while another call is at rest";
             let read = link.expect(&ITS_OWN_ANSWER, &other, Some(&stored), when);
@@ -394,13 +425,13 @@ async fn dropped<T: Transport>(link: T) {
             key: key.clone(),
             entry: new.clone(),
         };
-        polled(polls, link.0.call(merge)).await;
+        polled(polls, link.link.call(merge)).await;
         // An answer left behind on the link would come to the next call.
         let when = "after a merge of another key was dropped";
         link.expect(&DROPPED, &other, Some(&stored), when).await;
 
         let get = Request::Get { key: key.clone() };
-        polled(polls, link.0.call(get)).await;
+        polled(polls, link.link.call(get)).await;
         let when = "after a read of another key was dropped";
         link.expect(&DROPPED, &other, Some(&stored), when).await;
 
@@ -416,4 +447,53 @@ async fn dropped<T: Transport>(link: T) {
             ),
         );
     }
+}
+
+async fn at_once<T: Transport>(link: T) {
+    let key = Key::from("key");
+    let read = Request::Get { key: key.clone() };
+    let mut held: Option<Entry> = None;
+    for (at, expected) in [(1, None), (3, None), (2, Some(3))] {
+        let entry = value(PAST + at, 1, "value");
+        let merge = Request::Merge {
+            key: key.clone(),
+            entry: entry.clone(),
+        };
+        let expected = expected.map_or(Merged::Applied, |at| Merged::Superseded {
+            by: value(PAST + at, 1, "value").version,
+        });
+        match link.call_now(&merge) {
+            None => {
+                require_held(&NOW_NOTHING, link.call(read.clone()).await, held.as_ref());
+                require_merged(link.call(merge).await, expected);
+            }
+            Some(result) => require_merged(result, expected),
+        }
+        held = held.max(Some(entry));
+        require_held(&NOW_ANSWERS, link.call(read.clone()).await, held.as_ref());
+        if let Some(result) = link.call_now(&read) {
+            require_held(&NOW_ANSWERS, result, held.as_ref());
+        }
+    }
+}
+
+fn require_held(
+    clause: &Clause,
+    result: Result<Response, TransportError>,
+    expected: Option<&Entry>,
+) {
+    clause.require(
+        matches!(&result, Ok(Response::Entry(held)) if held.as_ref() == expected),
+        format_args!(
+            "a read brought back {result:?}; expected {}",
+            Shown(expected)
+        ),
+    );
+}
+
+fn require_merged(result: Result<Response, TransportError>, expected: Merged) {
+    NOW_ANSWERS.require(
+        matches!(&result, Ok(Response::Merged(merged)) if *merged == expected),
+        format_args!("a merge brought back {result:?}; expected {expected:?}"),
+    );
 }

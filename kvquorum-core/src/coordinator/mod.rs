@@ -109,12 +109,15 @@ enum Repair {
 impl<T, const N: usize> Inner<T, N> {
     /// All replicas, not always beginning with the same, so that reads which
     /// need not ask all of them come to each.
-    fn in_turn(&self) -> impl Iterator<Item = usize> + use<T, N> {
+    fn in_turn(&self) -> impl Iterator<Item = usize> + Clone + use<T, N> {
         // 2⁶⁴ by the golden ratio. Multiples of it are spread evenly, and in
         // step with no pattern of reads: plain turns would lead reads of N
         // keys round and round to the same replica for each key.
         const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-        let read = self.reads.fetch_add(1, Ordering::Relaxed);
+        // Not one atomic step: of two reads that race, both may take the same
+        // turn, and neither waits for the other.
+        let read = self.reads.load(Ordering::Relaxed);
+        self.reads.store(read.wrapping_add(1), Ordering::Relaxed);
         let first = (read.wrapping_mul(GOLDEN) >> 32) as usize;
         let first = first.checked_rem(N).unwrap_or(0);
         (first..N).chain(0..first)

@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tokio::runtime::Handle;
@@ -24,57 +24,21 @@ pub(super) struct Decided<D> {
 /// its last call has. If it is unfinished when decided, or undecided when this
 /// future is dropped, a background task drives it on: rules W-FINISH and
 /// W-CANCEL.
-pub(super) async fn decide<D, S, const N: usize>(background: &Background<N>, operation: S) -> D
+pub(super) fn decide<D, S, const N: usize>(
+    background: &Background<N>,
+    operation: S,
+) -> Deciding<'_, S, N>
 where
     S: Stream<Item = Decided<D>> + Send + 'static,
 {
-    let mut driver = Driver {
+    Deciding {
         background,
         operation: Some(Box::pin(operation)),
         runtime: None,
-    };
-    let decided = poll_fn(|cx| {
-        // Out of the driver while it is polled: should a transport panic, the
-        // operation is not driven on.
-        let Some(mut operation) = driver.operation.take() else {
-            return Poll::Ready(None);
-        };
-        match operation.as_mut().poll_next(cx) {
-            Poll::Ready(decided) => Poll::Ready(decided.map(|decided| (decided, operation))),
-            Poll::Pending => {
-                driver.operation = Some(operation);
-                if driver.runtime.is_none() {
-                    // The caller may drop this future outside of the runtime.
-                    driver.runtime = Handle::try_current().ok();
-                }
-                Poll::Pending
-            }
-        }
-    })
-    .await;
-    let Some((decided, operation)) = decided else {
-        unreachable!("an operation yields its decision before it ends");
-    };
-    let Decided {
-        decision,
-        unfinished,
-    } = decided;
-    if unfinished
-        && let Some(runtime) = driver.runtime.take().or_else(|| Handle::try_current().ok())
-    {
-        background.spawn(&runtime, finish(operation));
     }
-    decision
 }
 
-async fn finish<S: Stream>(mut operation: Pin<Box<S>>) {
-    while poll_fn(|cx| operation.as_mut().poll_next(cx))
-        .await
-        .is_some()
-    {}
-}
-
-struct Driver<'a, S, const N: usize>
+pub(super) struct Deciding<'a, S, const N: usize>
 where
     S: Stream + Send + 'static,
 {
@@ -85,7 +49,43 @@ where
     runtime: Option<Handle>,
 }
 
-impl<S, const N: usize> Drop for Driver<'_, S, N>
+impl<D, S, const N: usize> Future for Deciding<'_, S, N>
+where
+    S: Stream<Item = Decided<D>> + Send + 'static,
+{
+    type Output = D;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<D> {
+        // Out of its place while it is polled: should a transport panic, the
+        // operation is not driven on.
+        let Some(mut operation) = self.operation.take() else {
+            unreachable!("an operation is decided once");
+        };
+        let Poll::Ready(decided) = operation.as_mut().poll_next(cx) else {
+            self.operation = Some(operation);
+            if self.runtime.is_none() {
+                // The caller may drop this future outside of the runtime.
+                self.runtime = Handle::try_current().ok();
+            }
+            return Poll::Pending;
+        };
+        let Some(Decided {
+            decision,
+            unfinished,
+        }) = decided
+        else {
+            unreachable!("an operation yields its decision before it ends");
+        };
+        if unfinished
+            && let Some(runtime) = self.runtime.take().or_else(|| Handle::try_current().ok())
+        {
+            self.background.spawn(&runtime, finish(operation));
+        }
+        Poll::Ready(decision)
+    }
+}
+
+impl<S, const N: usize> Drop for Deciding<'_, S, N>
 where
     S: Stream + Send + 'static,
 {
@@ -101,4 +101,11 @@ where
             self.background.spawn(&runtime, adopted);
         }
     }
+}
+
+async fn finish<S: Stream>(mut operation: Pin<Box<S>>) {
+    while poll_fn(|cx| operation.as_mut().poll_next(cx))
+        .await
+        .is_some()
+    {}
 }

@@ -10,21 +10,22 @@ use super::operation::{Decided, decide};
 use super::report::{ReadError, ReadReceipt, ReadReport};
 use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
-use crate::outcome::{Outcome, ReplicaFailure};
+use crate::outcome::{Outcome, ReplicaFailure, admitted};
 use crate::store::Merged;
 use crate::tally::{Added, ReadTally};
 use crate::transport::{Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     pub(super) async fn read(&self, key: Key) -> Result<ReadReceipt<N>, ReadError> {
-        let inner = &self.inner;
-        let asking = ask(Arc::clone(inner), R, W, key);
         let Read {
             entry,
             answered,
             holders,
             outcomes,
-        } = decide(&inner.background, asking).await;
+        } = match self.ask_at_once(key) {
+            Ok(read) => read,
+            Err(asking) => asking.await,
+        };
         if answered && holders >= W {
             return Ok(ReadReceipt { entry, outcomes });
         }
@@ -40,6 +41,54 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             ReadError::Failed(report)
         })
     }
+
+    /// Asks replicas as long as they answer at once: the read, if that settles
+    /// it, or else the rest of the way there.
+    fn ask_at_once(&self, key: Key) -> Result<Read<N>, impl Future<Output = Read<N>>> {
+        let inner = &self.inner;
+        let request = Request::Get { key };
+        let order = inner.in_turn();
+        let mut tally = ReadTally::new(R);
+        for replica in order.clone() {
+            if tally.is_decided() {
+                break;
+            }
+            let transport = inner.transports.get(replica);
+            match transport.and_then(|transport| transport.call_now(&request)) {
+                Some(Ok(Response::Entry(entry))) => tally.add_answer(replica, entry),
+                Some(result) => {
+                    tally.asked(replica);
+                    tally.add(replica, admitted(result));
+                }
+                None => break,
+            }
+        }
+        if !is_settled(&tally, inner.settings.repair, W) {
+            let asking = ask(Arc::clone(inner), tally, order, W, request);
+            return Err(decide(&inner.background, asking));
+        }
+        inner.observe_greatest(&tally);
+        Ok(Read {
+            answered: tally.is_answered(),
+            holders: W,
+            outcomes: tally.report(),
+            entry: tally.into_greatest(),
+        })
+    }
+}
+
+/// Whether a read is decided, and leaves nothing to be done.
+fn is_settled<const N: usize>(tally: &ReadTally<N>, repair: Repair, holders_needed: usize) -> bool {
+    let greatest = tally.greatest();
+    tally.is_decided()
+        && match repair {
+            Repair::Off => true,
+            Repair::Background => !tally.is_repair_due(),
+            Repair::Blocking => {
+                let is_held = greatest.is_none() || tally.holders(greatest) >= holders_needed;
+                is_held && !tally.is_repair_due()
+            }
+        }
 }
 
 struct Read<const N: usize> {
@@ -52,26 +101,30 @@ struct Read<const N: usize> {
     outcomes: [Outcome<Option<Version>>; N],
 }
 
-/// Asks replicas until `needed` have answered, repairs those that are behind,
-/// and goes on until every replica that was asked has answered, and those that
-/// answered late are repaired too.
+/// Asks the replicas that were not asked yet until the read is decided, repairs
+/// those that are behind, and goes on until every replica that was asked has
+/// answered, and those that answered late are repaired too.
 fn ask<T: Transport, const N: usize>(
     inner: Arc<Inner<T, N>>,
-    needed: usize,
+    tally: ReadTally<N>,
+    order: impl Iterator<Item = usize> + Send,
     holders_needed: usize,
-    key: Key,
+    request: Request,
 ) -> impl Stream<Item = Decided<Read<N>>> + Send {
     stream! {
         let repair = inner.settings.repair;
         let calls = Calls::new(&inner.transports, &inner.background, inner.settings.time_limit);
-        let mut asking = Asking { calls, tally: ReadTally::new(needed), inner: &inner, key };
+        let mut asking = Asking { calls, tally, inner: &inner, request };
 
         // One after the other as long as they answer at once, and all together
         // as soon as one does not: a read that need not wait asks no more
         // replicas than it needs.
-        for replica in inner.in_turn() {
+        for replica in order {
             if asking.tally.is_decided() {
                 break;
+            }
+            if asking.tally.is_asked(replica) {
+                continue;
             }
             asking.ask(replica);
             while !asking.tally.is_decided() && asking.next_ready().await {}
@@ -79,9 +132,7 @@ fn ask<T: Transport, const N: usize>(
         while !asking.tally.is_decided() && asking.next().await {}
         let answered = asking.tally.is_answered();
         let entry = asking.tally.greatest().cloned();
-        if let Some(entry) = &entry {
-            inner.clock.observe(entry.version.timestamp);
-        }
+        inner.observe_greatest(&asking.tally);
 
         if repair != Repair::Off {
             // What can be repaired at once is not left to a background task.
@@ -106,9 +157,7 @@ fn ask<T: Transport, const N: usize>(
                 asking.repair();
             }
         }
-        if let Some(latest) = asking.tally.greatest() {
-            inner.clock.observe(latest.version.timestamp);
-        }
+        inner.observe_greatest(&asking.tally);
     }
 }
 
@@ -117,14 +166,13 @@ struct Asking<'a, T, const N: usize> {
     inner: &'a Inner<T, N>,
     calls: Calls<'a, T, N>,
     tally: ReadTally<N>,
-    key: Key,
+    request: Request,
 }
 
 impl<T: Transport, const N: usize> Asking<'_, T, N> {
     fn ask(&mut self, replica: usize) {
         self.tally.asked(replica);
-        let key = self.key.clone();
-        if let Err(failure) = self.calls.start(replica, Request::Get { key }) {
+        if let Err(failure) = self.calls.start(replica, self.request.clone()) {
             self.add(replica, Err(failure));
         }
     }
@@ -132,7 +180,7 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
     /// Sends the greatest entry to those that are known to be behind.
     fn repair(&mut self) {
         while let Some((replica, entry)) = self.tally.next_repair() {
-            let key = self.key.clone();
+            let key = self.request.key().clone();
             if let Err(failure) = self.calls.start(replica, Request::Merge { key, entry }) {
                 self.add(replica, Err(failure));
             }
@@ -209,5 +257,14 @@ fn record<T, const N: usize>(
         Added::Answer => {}
         Added::Repaired => inner.background.count_repaired(replica),
         Added::NotRepaired => inner.background.count_not_repaired(replica),
+    }
+}
+
+impl<T, const N: usize> Inner<T, N> {
+    /// C-MONOTONIC: later timestamps are greater than all that answers told of.
+    fn observe_greatest(&self, tally: &ReadTally<N>) {
+        if let Some(greatest) = tally.greatest() {
+            self.clock.observe(greatest.version.timestamp);
+        }
     }
 }

@@ -14,10 +14,10 @@ use super::report::{Late, WriteError, WriteReceipt, WriteReport};
 use super::{Coordinator, Inner};
 use crate::clock::Stamp;
 use crate::entry::{Entry, Key, Version};
-use crate::outcome::{Outcome, ReplicaFailure};
+use crate::outcome::{Outcome, ReplicaFailure, admitted};
 use crate::store::Merged;
 use crate::tally::{WriteTally, WriteVerdict, may_be_seen};
-use crate::transport::{Refusal, Request, Transport};
+use crate::transport::{Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// Whether any two sets of W replicas have one in common.
@@ -30,24 +30,30 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         value: Option<Bytes>,
     ) -> Result<WriteReceipt<N>, WriteError> {
         let inner = &self.inner;
+        let writer = inner.settings.writer;
         let Stamp {
             mut timestamp,
             mut past_floor,
         } = inner.clock.stamp()?;
+        let mut request = Request::Merge {
+            key,
+            entry: Entry {
+                version: Version { timestamp, writer },
+                value,
+            },
+        };
         let mut earlier_may_be_seen = false;
         let mut acked_before = false;
         let mut attempt = 1;
         loop {
-            let version = Version {
-                timestamp,
-                writer: inner.settings.writer,
+            let version = Version { timestamp, writer };
+            if let Request::Merge { entry, .. } = &mut request {
+                entry.version = version;
+            }
+            let (verdict, outcomes, late) = match send_to_all(inner, W, &request) {
+                Ok(sent) => sent,
+                Err(sending) => sending.await,
             };
-            let entry = Entry {
-                version,
-                value: value.clone(),
-            };
-            let sending = send_to_all(Arc::clone(inner), W, key.clone(), entry);
-            let (verdict, outcomes, late) = decide(&inner.background, sending).await;
             let report = move |outcomes, late| {
                 Box::new(WriteReport::new(
                     version,
@@ -124,22 +130,49 @@ fn is_too_far_ahead(outcome: &Outcome<Merged>) -> bool {
 
 type Sent<const N: usize> = (WriteVerdict, [Outcome<Merged>; N], Option<Late<Merged>>);
 
-/// One attempt: sends an entry to all replicas, is decided at `needed` acks,
-/// and goes on until every replica has answered or run out of time.
+/// One attempt: sends an entry to all replicas, to be decided at `needed` acks.
+/// It is over if they all answer at once; or else there is the rest of the way.
 fn send_to_all<T: Transport, const N: usize>(
-    inner: Arc<Inner<T, N>>,
+    inner: &Arc<Inner<T, N>>,
     needed: usize,
-    key: Key,
-    entry: Entry,
+    request: &Request,
+) -> Result<Sent<N>, impl Future<Output = Sent<N>>> {
+    let mut tally = WriteTally::new(needed);
+    for (replica, transport) in inner.transports.iter().enumerate() {
+        match transport.call_now(request) {
+            Some(Ok(Response::Merged(merged))) => tally.add_ack(replica, merged),
+            Some(result) => tally.add(replica, admitted(result)),
+            None => {}
+        }
+    }
+    match tally.verdict() {
+        Some(verdict) if !tally.is_pending() => {
+            let outcomes = tally.into_outcomes();
+            inner.observe(&outcomes);
+            Ok((verdict, outcomes, None))
+        }
+        _ => {
+            let sending = send_to_rest(Arc::clone(inner), tally, request.clone());
+            Err(decide(&inner.background, sending))
+        }
+    }
+}
+
+/// Sends an entry to the replicas that have not answered at once, and goes on
+/// until every replica has answered or run out of time.
+fn send_to_rest<T: Transport, const N: usize>(
+    inner: Arc<Inner<T, N>>,
+    mut tally: WriteTally<N>,
+    request: Request,
 ) -> impl Stream<Item = Decided<Sent<N>>> + Send {
     stream! {
+        let needed = tally.needed();
         let mut calls = Calls::new(&inner.transports, &inner.background, inner.settings.time_limit);
-        for replica in 0..N {
-            let request = Request::Merge { key: key.clone(), entry: entry.clone() };
+        for replica in tally.pending() {
             // Only background work can lack room.
-            let _ = calls.start(replica, request);
+            let _ = calls.start(replica, request.clone());
         }
-        let mut tally = WriteTally::new(needed);
+        drop(request);
         // Each call is polled before anything is decided: the entry goes to
         // all replicas, however fast the first of them are.
         while let Some((replica, result)) = calls.next_ready().await {
