@@ -61,6 +61,15 @@ impl MapStore {
     pub fn wipe(&self) {
         self.0.lock().unwrap().clear();
     }
+
+    fn keep(&self, key: &Key, entry: Entry) -> Merged {
+        let mut map = self.0.lock().unwrap();
+        let merged = Merged::verdict(map.get(key), &entry);
+        if merged == Merged::Applied {
+            map.insert(key.clone(), entry);
+        }
+        merged
+    }
 }
 
 impl Store for MapStore {
@@ -69,12 +78,15 @@ impl Store for MapStore {
     }
 
     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        let mut map = self.0.lock().unwrap();
-        let merged = Merged::verdict(map.get(key), &entry);
-        if merged == Merged::Applied {
-            map.insert(key.clone(), entry);
-        }
-        Ok(merged)
+        Ok(self.keep(key, entry))
+    }
+
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        Some(Ok(self.0.lock().unwrap().get(key).cloned()))
+    }
+
+    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        Some(Ok(self.keep(key, entry.clone())))
     }
 
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
@@ -114,6 +126,8 @@ pub struct TestSaysSo;
 pub struct Link {
     pub replica: Replica<MapStore>,
     name: String,
+    /// Whether it has results at once, where its line lets it.
+    at_once: bool,
     gets: Mutex<Line>,
     merges: Mutex<Line>,
     pub seen: Mutex<Vec<Request>>,
@@ -161,22 +175,45 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-#[async_trait]
-impl Transport for Link {
-    async fn call(&self, request: Request) -> Result<Response, TransportError> {
-        self.seen.lock().unwrap().push(request.clone());
+impl Link {
+    /// What is to be done with this request.
+    fn line(&self, request: &Request) -> Line {
         let refuses = *self.refuse_merges_after.lock().unwrap();
-        let line = match &request {
+        match request {
             Request::Get { .. } => *self.gets.lock().unwrap(),
-            _ if refuses.is_some_and(|after| self.calls() > after) => Line::Refused,
+            _ if refuses.is_some_and(|after| self.calls() >= after) => Line::Refused,
             _ => *self.merges.lock().unwrap(),
-        };
-        if let Request::Merge { key, .. } = &request {
+        }
+    }
+
+    fn take_in(&self, request: &Request) {
+        self.seen.lock().unwrap().push(request.clone());
+        if let Request::Merge { key, .. } = request {
             let overlapping = self.overlapping.lock().unwrap().pop();
             if let Some(entry) = overlapping {
-                self.store().merge(key, entry).await.unwrap();
+                self.store().keep(key, entry);
             }
         }
+    }
+}
+
+#[async_trait]
+impl Transport for Link {
+    fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
+        let line = self.line(request);
+        if !self.at_once || !matches!(line, Line::Up | Line::Refused) {
+            return None;
+        }
+        self.take_in(request);
+        Some(match line {
+            Line::Refused => Err(TransportError::NotSent(Box::new(TestSaysSo))),
+            _ => self.replica.call_now(request).unwrap(),
+        })
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, TransportError> {
+        let line = self.line(&request);
+        self.take_in(&request);
         let unfinished = Unfinished(&self.dropped);
         let result = match line {
             Line::Up => self.replica.call(request).await,
@@ -210,10 +247,21 @@ impl Transport for Link {
     }
 }
 
-/// Links to N fresh replicas, whose clock is `wall`.
+/// Links to N fresh replicas, whose clock is `wall`. Every other one has results
+/// at once, so that a coordinator goes both ways.
 pub fn links_at<const N: usize>(wall: &Wall) -> [Arc<Link>; N] {
+    links_where(wall, |index| index % 2 == 0)
+}
+
+/// Links to N fresh replicas that all have results at once.
+pub fn links_at_once<const N: usize>() -> [Arc<Link>; N] {
+    links_where(&Wall::at(NOON), |_| true)
+}
+
+fn links_where<const N: usize>(wall: &Wall, at_once: impl Fn(usize) -> bool) -> [Arc<Link>; N] {
     std::array::from_fn(|index| {
         Arc::new(Link {
+            at_once: at_once(index),
             replica: Replica::new(MapStore::default())
                 .with_wall_clock(wall.clone())
                 .with_limits(Limits::default()),
