@@ -73,13 +73,9 @@ impl<T: Transport> Transport for Spy<T> {
         'life0: 'async_trait,
         Self: 'async_trait,
     {
-        let oracle = &self.oracle;
-        let call = oracle
-            .lock()
-            .call_started(self.coordinator, self.replica, &request, current());
         let watch = Watch {
-            oracle,
-            call: Some(call),
+            oracle: &self.oracle,
+            call: Some(self.started(&request)),
         };
         let calling = self.inner.call(request);
         Box::pin(async move {
@@ -89,8 +85,26 @@ impl<T: Transport> Transport for Spy<T> {
         })
     }
 
+    fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
+        let call = self.started(request);
+        let result = self.inner.call_now(request);
+        let mut oracle = self.oracle.lock();
+        match &result {
+            Some(result) => oracle.call_answered(call, result.as_ref().ok()),
+            None => oracle.call_not_made(call),
+        }
+        result
+    }
+
     fn name(&self) -> &str {
         self.inner.name()
+    }
+}
+
+impl<T> Spy<T> {
+    fn started(&self, request: &Request) -> usize {
+        let mut oracle = self.oracle.lock();
+        oracle.call_started(self.coordinator, self.replica, request, current())
     }
 }
 
@@ -114,6 +128,24 @@ impl<S: Store> Store for Watched<S> {
         let mut oracle = self.oracle.lock();
         oracle.store_merged(self.replica, key, &entry, merged);
         Ok(merged)
+    }
+
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        let result = self.store.get_now(key)?;
+        if let Ok(entry) = &result {
+            let mut oracle = self.oracle.lock();
+            oracle.store_got(self.replica, key, entry.as_ref());
+        }
+        Some(result)
+    }
+
+    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        let result = self.store.merge_now(key, entry)?;
+        if let Ok(merged) = &result {
+            let mut oracle = self.oracle.lock();
+            oracle.store_merged(self.replica, key, entry, *merged);
+        }
+        Some(result)
     }
 
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {

@@ -676,6 +676,16 @@ impl<S: Store> Transport for Link<S> {
         self.node().arrive(request, life).await
     }
 
+    fn call_now(&self, request: &Request) -> Option<Answer> {
+        if self.0.faulty.load(Ordering::Acquire) {
+            return None;
+        }
+        match self.node().connect() {
+            Ok(_) => self.node().0.replica.call_now(request),
+            Err(down) => Some(Err(down)),
+        }
+    }
+
     fn name(&self) -> &str {
         self.node().name()
     }

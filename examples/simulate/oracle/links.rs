@@ -184,6 +184,12 @@ impl Oracle {
         op.decide(n, w, r, now);
     }
 
+    /// A call that had no result at once, and is still to be made.
+    pub fn call_not_made(&mut self, call: usize) {
+        self.call_ended(call);
+        self.counts.calls -= 1;
+    }
+
     /// A call that was dropped before it came to its end.
     pub fn call_dropped(&mut self, call: usize) {
         let Some((call, now)) = self.call_ended(call) else {

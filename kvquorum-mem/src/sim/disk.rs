@@ -81,6 +81,16 @@ impl Disk {
             .collect()
     }
 
+    fn keep_greater(&self, key: &Key, entry: Entry) -> Merged {
+        let mut data = self.data();
+        let merged = Merged::verdict(data.entries.get(key), &entry);
+        if merged == Merged::Applied {
+            let replaced = data.entries.insert(key.clone(), entry);
+            data.unsynced.push((key.clone(), replaced));
+        }
+        merged
+    }
+
     /// The data are whole between any two statements.
     fn data(&self) -> MutexGuard<'_, Data> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -93,13 +103,15 @@ impl Store for Disk {
     }
 
     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        let mut data = self.data();
-        let merged = Merged::verdict(data.entries.get(key), &entry);
-        if merged == Merged::Applied {
-            let replaced = data.entries.insert(key.clone(), entry);
-            data.unsynced.push((key.clone(), replaced));
-        }
-        Ok(merged)
+        Ok(self.keep_greater(key, entry))
+    }
+
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        Some(Ok(self.entry(key)))
+    }
+
+    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        Some(Ok(self.keep_greater(key, entry.clone())))
     }
 
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
