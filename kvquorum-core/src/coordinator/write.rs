@@ -30,23 +30,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         value: Option<Bytes>,
     ) -> Result<WriteReceipt<N>, WriteError> {
         let inner = &self.inner;
-        let writer = inner.settings.writer;
         let Stamp {
-            mut timestamp,
+            timestamp,
             mut past_floor,
         } = inner.clock.stamp()?;
-        let mut request = Request::Merge {
-            key,
-            entry: Entry {
-                version: Version { timestamp, writer },
-                value,
-            },
-        };
+        let writer = inner.settings.writer;
+        let mut version = Version { timestamp, writer };
+        let entry = Entry { version, value };
+        let mut request = Request::Merge { key, entry };
         let mut earlier_may_be_seen = false;
         let mut acked_before = false;
         let mut attempt = 1;
         loop {
-            let version = Version { timestamp, writer };
             if let Request::Merge { entry, .. } = &mut request {
                 entry.version = version;
             }
@@ -78,7 +73,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                             && let Ok(now) = inner.clock.tick()
                         {
                             earlier_may_be_seen |= may_be_seen(&outcomes);
-                            timestamp = now;
+                            version.timestamp = now;
                             attempt = attempt.saturating_add(1);
                             continue;
                         }
@@ -96,7 +91,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let Some(by) = superseded_by.filter(|_| !may_come_after) else {
                 // A minority may be wrong about the time.
                 if Self::WRITES_MEET {
-                    inner.clock.confirm(timestamp);
+                    inner.clock.confirm(version.timestamp);
                 }
                 return Ok(WriteReceipt {
                     version,
@@ -108,7 +103,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             match inner.clock.tick_past(by.timestamp) {
                 Ok(later) if attempt < inner.settings.max_attempts => {
                     earlier_may_be_seen |= may_be_seen(&outcomes);
-                    timestamp = later;
+                    version.timestamp = later;
                     acked_before = true;
                     attempt = attempt.saturating_add(1);
                 }
