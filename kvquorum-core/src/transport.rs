@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Entry, Key, Timestamp};
+use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::store::{Merged, StoreError};
 
 /// What a coordinator asks of a replica.
@@ -39,6 +39,13 @@ impl Request {
     pub(crate) fn key(&self) -> &Key {
         match self {
             Self::Get { key } | Self::Merge { key, .. } => key,
+        }
+    }
+
+    /// Gives the entry to be merged another version.
+    pub(crate) fn restamp(&mut self, version: Version) {
+        if let Self::Merge { entry, .. } = self {
+            entry.version = version;
         }
     }
 }

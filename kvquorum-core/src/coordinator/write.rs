@@ -42,9 +42,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let mut acked_before = false;
         let mut attempt = 1;
         loop {
-            if let Request::Merge { entry, .. } = &mut request {
-                entry.version = version;
-            }
             let (verdict, outcomes, late) = match send_to_all(inner, W, &request) {
                 Ok(sent) => sent,
                 Err(sending) => sending.await,
@@ -74,6 +71,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                         {
                             earlier_may_be_seen |= may_be_seen(&outcomes);
                             version.timestamp = now;
+                            request.restamp(version);
                             attempt = attempt.saturating_add(1);
                             continue;
                         }
@@ -104,6 +102,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 Ok(later) if attempt < inner.settings.max_attempts => {
                     earlier_may_be_seen |= may_be_seen(&outcomes);
                     version.timestamp = later;
+                    request.restamp(version);
                     acked_before = true;
                     attempt = attempt.saturating_add(1);
                 }
