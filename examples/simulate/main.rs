@@ -181,8 +181,13 @@ fn report(tally: &Tally, took: Duration) {
         counts.callers_left,
     );
     println!(
-        "{} calls: {} without an answer, {} refused; {} repairs, {} entries stamped again",
-        counts.calls, counts.without_answer, counts.refused, counts.repairs, counts.restamped,
+        "{} calls: {} answered at once, {} without an answer, {} refused; {} repairs, {} entries stamped again",
+        counts.calls,
+        counts.at_once,
+        counts.without_answer,
+        counts.refused,
+        counts.repairs,
+        counts.restamped,
     );
     let mut faults: Vec<_> = counts.faults.iter().collect();
     faults.sort();

@@ -118,6 +118,7 @@ pub struct Counts {
     pub superseded: u64,
     pub callers_left: u64,
     pub calls: u64,
+    pub at_once: u64,
     pub without_answer: u64,
     pub refused: u64,
     pub repairs: u64,
@@ -134,6 +135,7 @@ impl Counts {
         self.superseded += other.superseded;
         self.callers_left += other.callers_left;
         self.calls += other.calls;
+        self.at_once += other.at_once;
         self.without_answer += other.without_answer;
         self.refused += other.refused;
         self.repairs += other.repairs;

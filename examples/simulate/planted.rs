@@ -279,6 +279,20 @@ impl Store for PlantedStore {
         }
     }
 
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        match self {
+            Self::Sound(disk) => disk.get_now(key),
+            Self::Buggy(_) => None,
+        }
+    }
+
+    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        match self {
+            Self::Sound(disk) => disk.merge_now(key, entry),
+            Self::Buggy(_) => None,
+        }
+    }
+
     async fn scan(&self, _: Bound<&Key>, _: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
         Ok(Vec::new())
     }

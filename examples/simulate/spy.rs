@@ -90,7 +90,7 @@ impl<T: Transport> Transport for Spy<T> {
         let result = self.inner.call_now(request);
         let mut oracle = self.oracle.lock();
         match &result {
-            Some(result) => oracle.call_answered(call, result.as_ref().ok()),
+            Some(result) => oracle.call_answered_at_once(call, result.as_ref().ok()),
             None => oracle.call_not_made(call),
         }
         result

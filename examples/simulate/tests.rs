@@ -21,6 +21,11 @@ fn all_is_kept(plan: Plan, seeds: u64) {
         );
     }
     assert!(tally.counts.operations >= 50 * seeds);
+    if !plan.mutant {
+        // Coordinators go both ways: over links without a fault, and the others.
+        let share = tally.counts.at_once * 100 / tally.counts.calls;
+        assert!((20..80).contains(&share), "{share} % answered at once");
+    }
 }
 
 #[test]

@@ -28,6 +28,12 @@ pub const DEFAULT_MAX_DRIFT: Duration = Duration::from_secs(60);
 pub trait WallClock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now_millis(&self) -> u64;
+
+    /// A reading of lately: that of now, or of some milliseconds before where
+    /// that is quicker to have.
+    fn lately_millis(&self) -> u64 {
+        self.now_millis()
+    }
 }
 
 impl<F: Fn() -> u64 + Send + Sync + 'static> WallClock for F {
@@ -46,27 +52,14 @@ impl WallClock for SystemClock {
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, whole_millis)
     }
-}
 
-/// The operating system's wall clock as of its last tick, a few milliseconds
-/// ago: near enough to hold an entry against, and read in a tenth of the
-/// time.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CoarseClock;
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-impl WallClock for CoarseClock {
-    fn now_millis(&self) -> u64 {
+    /// As of the kernel's last tick, which is read in a tenth of the time.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn lately_millis(&self) -> u64 {
         use rustix::time::{ClockId, clock_gettime};
-        // Before 1970 it reads 0, as the other does.
         Duration::try_from(clock_gettime(ClockId::RealtimeCoarse)).map_or(0, whole_millis)
     }
 }
-
-/// Elsewhere there is but the one.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use SystemClock as CoarseClock;
 
 /// A duration in milliseconds, as far as a `u64` goes.
 pub(crate) fn whole_millis(duration: Duration) -> u64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::clock::{CoarseClock, DEFAULT_MAX_DRIFT, WallClock, whole_millis};
+use crate::clock::{DEFAULT_MAX_DRIFT, SystemClock, WallClock, whole_millis};
 use crate::entry::{Entry, Key, Timestamp};
 use crate::store::{Store, StoreError};
 use crate::transport::{Refusal, Request, Response, Transport, TransportError};
@@ -78,7 +78,7 @@ impl<S: Store> Replica<S> {
         Self {
             store,
             limits: Limits::default(),
-            wall: Arc::new(CoarseClock),
+            wall: Arc::new(SystemClock),
             name: "local".to_owned(),
         }
     }
@@ -186,16 +186,21 @@ impl<S: Store> Replica<S> {
     }
 
     fn admit_timestamp(&self, timestamp: Timestamp) -> Result<(), Refusal> {
-        let now_millis = self.wall.now_millis();
         let max_drift_millis = whole_millis(self.limits.max_drift);
-        if timestamp.millis() > now_millis.saturating_add(max_drift_millis) {
-            return Err(Refusal::TooFarAhead {
-                timestamp,
-                now_millis,
-                max_drift_millis,
-            });
+        let is_admitted_at = |now: u64| timestamp.millis() <= now.saturating_add(max_drift_millis);
+        // What was admitted a moment ago is admitted now.
+        if is_admitted_at(self.wall.lately_millis()) {
+            return Ok(());
         }
-        Ok(())
+        let now_millis = self.wall.now_millis();
+        if is_admitted_at(now_millis) {
+            return Ok(());
+        }
+        Err(Refusal::TooFarAhead {
+            timestamp,
+            now_millis,
+            max_drift_millis,
+        })
     }
 }
 

@@ -131,9 +131,9 @@ pub trait Store: Send + Sync + 'static {
         entry: Entry,
     ) -> impl Future<Output = Result<Merged, StoreError>> + Send;
 
-    /// The result of a [`get`](Self::get) that need not wait, or `None`: without
-    /// a future. Stores in memory, or with entries at hand, save their callers
-    /// time by it; no store needs it.
+    /// What [`get`](Self::get) would bring back, where that needs no waiting;
+    /// else `None`. Stores in memory, or with entries at hand, save their
+    /// callers time by it; no store needs it.
     ///
     /// # Contract
     ///
@@ -145,8 +145,8 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// The result of a [`merge`](Self::merge) that need not wait, or `None`:
-    /// without a future. As [`get_now`](Self::get_now), no store needs it.
+    /// What [`merge`](Self::merge) would bring back, where that needs no
+    /// waiting; else `None`. As [`get_now`](Self::get_now), no store needs it.
     ///
     /// # Contract
     ///

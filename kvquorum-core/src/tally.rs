@@ -87,11 +87,6 @@ impl<const N: usize> WriteTally<N> {
         }
     }
 
-    /// How many acks the write needs.
-    pub(crate) fn needed(&self) -> usize {
-        self.needed
-    }
-
     /// Whether a replica has yet to answer.
     pub(crate) fn is_pending(&self) -> bool {
         self.acked.saturating_add(self.failed) < N
@@ -277,17 +272,17 @@ impl<const N: usize> ReadTally<N> {
         }
     }
 
-    /// The replicas that were not asked yet.
-    pub(crate) fn not_asked(&self) -> impl Iterator<Item = usize> {
-        self.replicas_that(|knowledge| matches!(knowledge, Knowledge::NotAsked))
-    }
-
     /// The greatest entry seen.
     pub(crate) fn into_greatest(mut self) -> Option<Entry> {
         match self.replicas.get_mut(self.greatest) {
             Some(Knowledge::Holds(held)) => held.take(),
             _ => None,
         }
+    }
+
+    /// The replicas that were not asked yet.
+    pub(crate) fn not_asked(&self) -> impl Iterator<Item = usize> {
+        self.replicas_that(|knowledge| matches!(knowledge, Knowledge::NotAsked))
     }
 
     /// Whether a replica is known to be behind the greatest entry.
@@ -369,10 +364,10 @@ impl Failed {
     }
 }
 
-/// Where in a list of replicas something is true.
-fn positions<K>(replicas: &[K], is: impl Fn(&K) -> bool) -> impl Iterator<Item = usize> {
+/// The replicas of which something is true.
+fn positions<A>(replicas: &[A], is: impl Fn(&A) -> bool) -> impl Iterator<Item = usize> {
     let replicas = replicas.iter().enumerate();
-    replicas.filter_map(move |(replica, knowledge)| is(knowledge).then_some(replica))
+    replicas.filter_map(move |(replica, of_it)| is(of_it).then_some(replica))
 }
 
 #[cfg(test)]

@@ -163,12 +163,14 @@ pub trait Transport: Send + Sync + 'static {
     /// own, and must hold nothing for a call that was dropped.
     async fn call(&self, request: Request) -> Result<Response, TransportError>;
 
-    /// The result of a [`call`](Self::call) that need not wait, or `None`:
-    /// without a future, and so without an allocation. A coordinator asks for
-    /// this first, and calls where there is none.
+    /// What [`call`](Self::call) would bring back, where that needs no waiting;
+    /// else `None`. It saves a future, and so an allocation. A coordinator may ask for
+    /// this first, and then call where there is none.
     ///
     /// Nothing here is required. A transport to another machine has no use for
     /// it; a wrapper that leaves it out is asked by [`call`](Self::call) alone.
+    /// One that hands it on does here too what it is there for, and counts
+    /// results: after `None` the same request may come by `call`.
     ///
     /// # Contract
     ///

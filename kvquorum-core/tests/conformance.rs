@@ -87,6 +87,8 @@ enum Fault {
     NowMergesSilently,
     /// A merge at once is acked and forgotten.
     NowForgets,
+    /// What is merged at once wins a tie.
+    NowTieByArrival,
 }
 
 struct Faulty {
@@ -257,6 +259,15 @@ impl Store for Faulty {
                 None
             }
             Fault::NowForgets => Some(Ok(self.merged(self.map().get(key), entry))),
+            Fault::NowTieByArrival => {
+                let mut map = self.map();
+                let stored = map.get(key).filter(|stored| stored.version > entry.version);
+                let merged = Merged::verdict(stored, entry);
+                if merged == Merged::Applied {
+                    map.insert(key.clone(), entry.clone());
+                }
+                Some(Ok(merged))
+            }
             _ => None,
         }
     }
@@ -354,6 +365,7 @@ const STORE_FAULTS: &[(Fault, &[&str])] = &[
         Fault::NowMergesSilently,
         &[NOW_NOTHING, SEES, VERDICT, GREATEST],
     ),
+    (Fault::NowTieByArrival, &[VERDICT, GREATEST]),
     (Fault::NowForgets, &[NOW_RESULT, SEES, GREATEST]),
     (Fault::EqualIsSuperseded, &[VERDICT]),
     (Fault::SignedTimestamps, &[VERDICT, GREATEST]),
@@ -512,6 +524,8 @@ enum LinkFault {
     NowSilently,
     /// A read at once finds nothing.
     NowFindsNothing,
+    /// A call at once goes past the door.
+    NowAdmitsAll,
 }
 
 struct FaultyLink {
@@ -621,6 +635,14 @@ impl Transport for FaultyLink {
                 None
             }
             (LinkFault::NowFindsNothing, Request::Get { .. }) => Some(Ok(Response::Entry(None))),
+            (LinkFault::NowAdmitsAll, Request::Merge { key, entry }) => {
+                let store = self.replica.store();
+                let merged = store.merged(store.map().get(key), entry);
+                if merged == Merged::Applied {
+                    store.map().insert(key.clone(), entry.clone());
+                }
+                Some(Ok(Response::Merged(merged)))
+            }
             _ => None,
         }
     }
@@ -663,6 +685,7 @@ const LINK_FAULTS: &[(LinkFault, &[&str])] = &[
         LinkFault::NowSilently,
         &[NOW_NOTHING, REFUSAL, OWN, UNCHANGED],
     ),
+    (LinkFault::NowAdmitsAll, &[REFUSAL]),
     (LinkFault::NowFindsNothing, &[NOW_RESULT, OWN, UNCHANGED]),
     (LinkFault::DropsTombstone, &[UNCHANGED]),
     (LinkFault::EmptyIsTombstone, &[UNCHANGED]),

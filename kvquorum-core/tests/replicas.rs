@@ -10,10 +10,11 @@
 mod support;
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use kvquorum_core::{
     Coordinator, Entry, Key, Limits, Merged, Outcome, Refusal, Replica, ReplicaFailure, Request,
-    Response, Store, StoreError, Transport, TransportError, WriteError,
+    Response, Store, StoreError, SystemClock, Transport, TransportError, WallClock, WriteError,
 };
 use support::{MapStore, NOON, Wall, entry};
 
@@ -125,4 +126,46 @@ async fn a_failed_store_stays_a_typed_cause() {
 fn a_replica_is_a_transport_with_a_name() {
     assert_eq!(replica().name(), "local");
     assert_eq!(Transport::name(&replica().with_name("here")), "here");
+}
+
+/// C-DRIFT. Bugs: an entry is held against a reading that is behind; the refusal
+/// names that one.
+#[tokio::test]
+async fn c_drift_counts_from_the_clock_as_it_is_now() {
+    struct Lags;
+    impl WallClock for Lags {
+        fn now_millis(&self) -> u64 {
+            NOON
+        }
+        fn lately_millis(&self) -> u64 {
+            NOON - 4
+        }
+    }
+    let limits = Limits::default().with_max_drift(Duration::from_millis(1));
+    let replica = Replica::new(MapStore::default())
+        .with_wall_clock(Lags)
+        .with_limits(limits);
+    for (ahead, admitted) in [(0, true), (1, true), (2, false)] {
+        let response = merge(&replica, "k", entry(NOON + ahead, "v")).await;
+        let refused = matches!(
+            response,
+            Response::Refused(Refusal::TooFarAhead {
+                now_millis: NOON,
+                ..
+            })
+        );
+        assert_eq!(refused, !admitted, "{ahead}: {response:?}");
+    }
+}
+
+/// Bug: the quick reading is of another clock, or in another unit.
+#[test]
+fn the_systems_clock_lately_is_that_of_now() {
+    let before = SystemClock.now_millis();
+    let lately = SystemClock.lately_millis();
+    let after = SystemClock.now_millis();
+    assert!(
+        lately <= after && lately + 1_000 >= before,
+        "{before} {lately} {after}"
+    );
 }

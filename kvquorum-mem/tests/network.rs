@@ -77,6 +77,40 @@ async fn never_answered(link: &Link, timestamp: u64) -> bool {
     !send(link, timestamp, LONG).await
 }
 
+/// Catches a result at once that is past a fault, or that comes of a request
+/// which is then sent once more; and a sound link that has none.
+#[tokio::test(start_paused = true)]
+async fn only_a_sound_link_has_results_at_once() {
+    let faults: [fn(&Link); 6] = [
+        |link| link.set_latency(MS),
+        |link| link.lose_requests(0.1),
+        |link| link.lose_responses(0.1),
+        |link| link.duplicate(0.1, MS),
+        Link::cut,
+        Link::hang,
+    ];
+    for set in faults {
+        let (node, link) = pair();
+        set(&link);
+        assert!(link.call_now(&merge(1)).is_none());
+        assert_eq!(stored(&node).await, None);
+
+        link.heal();
+        let result = link.call_now(&merge(1));
+        assert!(result.as_ref().is_some_and(is_applied), "{result:?}");
+        assert_eq!(stored(&node).await, Some(1));
+
+        node.stop();
+        let result = link.call_now(&merge(2));
+        let Some(Err(TransportError::NotSent(_))) = result else {
+            panic!("{result:?}");
+        };
+        set(&link);
+        assert!(link.call_now(&merge(2)).is_none());
+        assert_eq!(stored(&node).await, Some(1));
+    }
+}
+
 /// Catches a timer, a task or a wait on the way of a call without faults.
 #[test]
 fn a_sound_call_completes_at_its_first_poll_and_needs_no_runtime() {

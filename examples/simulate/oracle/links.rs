@@ -184,10 +184,23 @@ impl Oracle {
         op.decide(n, w, r, now);
     }
 
+    /// A call that had its result at once.
+    pub fn call_answered_at_once(&mut self, call: usize, response: Option<&Response>) {
+        self.counts.at_once += 1;
+        self.call_answered(call, response);
+    }
+
     /// A call that had no result at once, and is still to be made.
     pub fn call_not_made(&mut self, call: usize) {
-        self.call_ended(call);
+        let Some((call, _)) = self.call_ended(call) else {
+            return;
+        };
         self.counts.calls -= 1;
+        if let Some(op) = call.op.map(|op| &mut self.ops[op])
+            && op.kind != Kind::Get
+        {
+            op.stamps[call.attempt].sent &= !(1 << call.replica);
+        }
     }
 
     /// A call that was dropped before it came to its end.

@@ -15,7 +15,7 @@ use super::{
     Clause, Named, Shown, Turns, awkward_keys, check, joined, polled, together, tombstone, value,
 };
 use crate::entry::{Entry, Key, Timestamp, Version};
-use crate::store::{Merged, Store};
+use crate::store::{Merged, Store, StoreError};
 
 const GREATEST: Clause = Clause {
     of: "Store::get",
@@ -123,7 +123,7 @@ where
 
 /// A store whose errors are failures of the suite: nothing here may fail.
 ///
-/// Where the store has results at once, every other call takes them: the two
+/// Where the store has results at once, half of the calls take them: the two
 /// ways to ask have to agree in every check.
 struct Subject<S> {
     store: Arc<S>,
@@ -556,7 +556,7 @@ async fn dropped<S: Store>(store: S) {
         let old = value(1, 1, "old");
         let new = value(2, 1, "new");
         store.merge(&key, &old).await;
-        let ended = polled(polls, store.merge(&key, &new)).await;
+        let ended = polled(polls, store.store.merge(&key, new.clone())).await;
         // The store may still be at it: look more than once.
         for _ in 0..4 {
             let found = store.get(&key).await;
@@ -583,52 +583,59 @@ async fn dropped<S: Store>(store: S) {
 }
 
 async fn at_once<S: Store>(store: S) {
-    let (key, entries) = (Key::from("key"), [1, 3, 2].map(|at| value(at, 1, "value")));
-    let mut held: Option<Entry> = None;
-    let failed = |error| -> ! { panic!("`Store` failed: {error}") };
-    let require_held = async |held: Option<&Entry>, when: &str| {
-        let found = store.get(&key).await.unwrap_or_else(|error| failed(error));
-        NOW_NOTHING.require(
-            found.as_ref() == held,
-            format_args!("{when}, the key reads as {}", Shown(found.as_ref())),
-        );
-        if let Some(found) = store.get_now(&key) {
-            let found = found.unwrap_or_else(|error| failed(error));
-            NOW_READS.require(
-                found.as_ref() == held,
-                format_args!("{when}, the key reads as {} at once", Shown(found.as_ref())),
-            );
-        }
+    let store = AtOnce {
+        store,
+        key: Key::from("key"),
     };
-    require_held(None, "in a fresh store").await;
-    for entry in entries {
-        match store.merge_now(&key, &entry) {
-            None => {
-                require_held(held.as_ref(), "after `None`").await;
-                let merged = store.merge(&key, entry.clone()).await;
-                require_verdict(
-                    held.as_ref(),
-                    &entry,
-                    merged.unwrap_or_else(|error| failed(error)),
-                );
-            }
+    let mut held: Option<Entry> = None;
+    store.require(&NOW_READS, None).await;
+    for at in [1, 3, 2, 3] {
+        let entry = value(at, 1, "value");
+        match store.store.merge_now(&store.key, &entry) {
             Some(merged) => {
-                let merged = merged.unwrap_or_else(|error| failed(error));
-                let expected = Merged::verdict(held.as_ref(), &entry);
+                let (merged, expected) = (sound(merged), Merged::verdict(held.as_ref(), &entry));
                 NOW_MERGES.require(
                     merged == expected,
                     format_args!("{merged:?} at once; expected {expected:?}"),
                 );
             }
+            None => {
+                store.require(&NOW_NOTHING, held.as_ref()).await;
+                let merged = sound(store.store.merge(&store.key, entry.clone()).await);
+                require_verdict(held.as_ref(), &entry, merged);
+            }
         }
         held = held.max(Some(entry));
-        let found = store.get(&key).await.unwrap_or_else(|error| failed(error));
-        NOW_MERGES.require(
-            found == held,
-            format_args!("after a merge, the key reads as {}", Shown(found.as_ref())),
-        );
-        require_held(held.as_ref(), "after a merge").await;
+        store.require(&NOW_MERGES, held.as_ref()).await;
     }
+}
+
+/// A store that is asked in one of the two ways, as a check wants it.
+struct AtOnce<S> {
+    store: S,
+    key: Key,
+}
+
+impl<S: Store> AtOnce<S> {
+    /// Requires that the key holds this, whichever way it is read.
+    async fn require(&self, clause: &Clause, held: Option<&Entry>) {
+        let found = sound(self.store.get(&self.key).await);
+        clause.require(
+            found.as_ref() == held,
+            format_args!("the key reads as {}", Shown(found.as_ref())),
+        );
+        if let Some(found) = self.store.get_now(&self.key).map(sound) {
+            NOW_READS.require(
+                found.as_ref() == held,
+                format_args!("the key reads as {} at once", Shown(found.as_ref())),
+            );
+        }
+    }
+}
+
+/// A result that is no error: nothing here may fail.
+fn sound<T>(result: Result<T, StoreError>) -> T {
+    result.unwrap_or_else(|error| panic!("the store failed: {error}"))
 }
 
 fn require_equal(expected: &BTreeMap<Key, Entry>, found: &[(Key, Entry)], what: &str) {

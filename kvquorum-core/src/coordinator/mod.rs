@@ -87,7 +87,7 @@ struct Inner<T, const N: usize> {
     clock: Clock,
     settings: Settings,
     background: Background<N>,
-    /// How many reads there were.
+    /// How many reads there were, about.
     reads: AtomicU64,
 }
 

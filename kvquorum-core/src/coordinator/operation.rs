@@ -10,6 +10,14 @@ use tokio::runtime::Handle;
 
 use super::background::Background;
 
+/// What comes of an operation before it has to wait.
+pub(super) enum Start<D, F> {
+    /// It is over.
+    Settled(D),
+    /// The rest of the way.
+    Unsettled(F),
+}
+
 /// What an operation yields when it is decided.
 pub(super) struct Decided<D> {
     pub(super) decision: D,

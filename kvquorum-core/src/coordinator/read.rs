@@ -6,7 +6,7 @@ use async_stream::stream;
 use futures_core::Stream;
 
 use super::calls::Calls;
-use super::operation::{Decided, decide};
+use super::operation::{Decided, Start, decide};
 use super::report::{ReadError, ReadReceipt, ReadReport};
 use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
@@ -23,8 +23,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             holders,
             outcomes,
         } = match self.ask_at_once(key) {
-            Ok(read) => read,
-            Err(asking) => asking.await,
+            Start::Settled(read) => read,
+            Start::Unsettled(asking) => asking.await,
         };
         if answered && holders >= W {
             return Ok(ReadReceipt { entry, outcomes });
@@ -42,9 +42,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         })
     }
 
-    /// Asks replicas as long as they answer at once: the read, if that settles
-    /// it, or else the rest of the way there.
-    fn ask_at_once(&self, key: Key) -> Result<Read<N>, impl Future<Output = Read<N>>> {
+    /// Asks replicas as long as they answer at once.
+    fn ask_at_once(&self, key: Key) -> Start<Read<N>, impl Future<Output = Read<N>>> {
         let inner = &self.inner;
         let request = Request::Get { key };
         let order = inner.in_turn();
@@ -55,6 +54,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             }
             let transport = inner.transports.get(replica);
             match transport.and_then(|transport| transport.call_now(&request)) {
+                // What is usual goes straight in: it is half of a read's time.
                 Some(Ok(Response::Entry(entry))) => tally.add_answer(replica, entry),
                 Some(result) => {
                     tally.asked(replica);
@@ -65,10 +65,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         }
         if !is_settled(&tally, inner.settings.repair, W) {
             let asking = ask(Arc::clone(inner), tally, order, W, request);
-            return Err(decide(&inner.background, asking));
+            return Start::Unsettled(decide(&inner.background, asking));
         }
         inner.observe_greatest(&tally);
-        Ok(Read {
+        Start::Settled(Read {
             answered: tally.is_answered(),
             holders: W,
             outcomes: tally.report(),

@@ -62,7 +62,7 @@ impl MapStore {
         self.0.lock().unwrap().clear();
     }
 
-    fn keep(&self, key: &Key, entry: Entry) -> Merged {
+    fn keep_greater(&self, key: &Key, entry: Entry) -> Merged {
         let mut map = self.0.lock().unwrap();
         let merged = Merged::verdict(map.get(key), &entry);
         if merged == Merged::Applied {
@@ -78,7 +78,7 @@ impl Store for MapStore {
     }
 
     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        Ok(self.keep(key, entry))
+        Ok(self.keep_greater(key, entry))
     }
 
     fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
@@ -86,7 +86,7 @@ impl Store for MapStore {
     }
 
     fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
-        Some(Ok(self.keep(key, entry.clone())))
+        Some(Ok(self.keep_greater(key, entry.clone())))
     }
 
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
@@ -191,7 +191,7 @@ impl Link {
         if let Request::Merge { key, .. } = request {
             let overlapping = self.overlapping.lock().unwrap().pop();
             if let Some(entry) = overlapping {
-                self.store().keep(key, entry);
+                self.store().keep_greater(key, entry);
             }
         }
     }
