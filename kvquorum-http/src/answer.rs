@@ -22,6 +22,9 @@ use crate::wire::Outcome;
 /// so much, and one answer frame.
 const CHUNK: usize = 64 * 1024;
 
+/// Room for a few answers without values.
+const SMALL_ANSWERS: usize = 128;
+
 /// The body of a [`ReplicaService`](crate::ReplicaService)'s answer.
 #[derive(Debug)]
 pub struct AnswerBody(Inner);
@@ -77,8 +80,8 @@ pub(crate) struct BatchAnswer<S> {
     store_time_limit: Duration,
     /// Those that have not begun.
     requests: Requests,
-    /// Those that were not answered at once.
-    under_way: FuturesUnordered<UnderWay>,
+    /// Those that were not answered at once, if any.
+    under_way: Option<FuturesUnordered<UnderWay>>,
     /// What has been made.
     made: Frames,
 }
@@ -95,8 +98,8 @@ impl<S: Store> BatchAnswer<S> {
             replica,
             store_time_limit,
             requests,
-            under_way: FuturesUnordered::new(),
-            made: Frames::default(),
+            under_way: None,
+            made: Vec::with_capacity(SMALL_ANSWERS).into(),
         }
     }
 
@@ -118,10 +121,10 @@ impl<S: Store> BatchAnswer<S> {
     /// Makes what can be made now.
     fn make(&mut self, cx: &mut Context<'_>) {
         self.begin_requests(cx);
-        while self.made.len() < CHUNK {
-            let Poll::Ready(Some((which, outcome))) = self.under_way.poll_next_unpin(cx) else {
-                return;
-            };
+        while self.made.len() < CHUNK
+            && let Some(under_way) = &mut self.under_way
+            && let Poll::Ready(Some((which, outcome))) = under_way.poll_next_unpin(cx)
+        {
             self.push(which, &outcome);
         }
     }
@@ -152,13 +155,15 @@ impl<S: Store> BatchAnswer<S> {
                 }
                 Poll::Pending => {
                     let limit = self.store_time_limit;
-                    self.under_way.push(Box::pin(async move {
-                        let outcome = match timeout(limit, asked).await {
-                            Ok(answer) => outcome(answer),
-                            Err(_) => Outcome::StoreFailed(too_slow(limit)),
-                        };
-                        (which, outcome)
-                    }));
+                    self.under_way
+                        .get_or_insert_default()
+                        .push(Box::pin(async move {
+                            let outcome = match timeout(limit, asked).await {
+                                Ok(answer) => outcome(answer),
+                                Err(_) => Outcome::StoreFailed(too_slow(limit)),
+                            };
+                            (which, outcome)
+                        }));
                 }
             }
         }
@@ -171,7 +176,10 @@ impl<S: Store> BatchAnswer<S> {
     }
 
     fn is_made(&self) -> bool {
-        self.under_way.is_empty() && self.requests.is_empty()
+        self.under_way
+            .as_ref()
+            .is_none_or(FuturesUnordered::is_empty)
+            && self.requests.is_empty()
     }
 }
 

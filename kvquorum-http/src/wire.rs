@@ -123,6 +123,16 @@ pub(crate) fn longest_frame(request: &Request) -> usize {
     payload.saturating_add(FRAMING)
 }
 
+/// What a request takes at most, framed and without a large value.
+pub(crate) fn longest_beside_value(request: &Request) -> usize {
+    match request {
+        Request::Merge { key, entry } if large_value(entry).is_some() => {
+            key.len().saturating_add(FRAMING)
+        }
+        _ => longest_frame(request),
+    }
+}
+
 /// Appends a request. Its value, where that is large, is left out and
 /// returned: it belongs after the rest, from where it lies.
 pub(crate) fn encode_request(
@@ -136,10 +146,8 @@ pub(crate) fn encode_request(
             key: key.clone(),
             entry: Entry::new(entry.version, Bytes::new()),
         };
-        to.reserve(key.len().saturating_add(FRAMING));
         return encode_apart(&without_value, value, to);
     }
-    to.reserve(longest_frame(request));
     postcard::to_io(request, to)?;
     Ok(None)
 }
