@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -63,17 +63,22 @@ impl Connection {
     }
 
     /// Sends a request, and returns when the answer begins.
-    pub(crate) async fn send(mut self, request: Request<Frames>) -> Result<Incomplete, Lost> {
+    pub(crate) fn send(
+        mut self,
+        request: Request<Frames>,
+    ) -> impl Future<Output = Result<Incomplete, Lost>> {
         let sent = self.sender.try_send_request(request);
-        match self.machine.alongside(sent).await {
-            Ok(response) => Ok(Incomplete {
-                connection: self,
-                response,
-            }),
-            Err(lost) => Err(Lost {
-                maybe_sent: lost.message().is_none(),
-                error: lost.into_error(),
-            }),
+        async move {
+            match self.machine.alongside(pin!(sent)).await {
+                Ok(response) => Ok(Incomplete {
+                    connection: self,
+                    response,
+                }),
+                Err(lost) => Err(Lost {
+                    maybe_sent: lost.message().is_none(),
+                    error: lost.into_error(),
+                }),
+            }
         }
     }
 }
@@ -85,13 +90,18 @@ impl Incomplete {
 
     /// The next bytes of its body; `None` at the end.
     pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        let chunk = next_chunk(self.response.body_mut());
+        let chunk = pin!(next_chunk(self.response.body_mut()));
         self.connection.machine.alongside(chunk).await
+    }
+
+    /// Whether its body has been read to the end, as far as is known.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.response.body().is_end_stream()
     }
 
     /// The rest of its body, if that has at most `max` bytes.
     pub(crate) async fn rest(&mut self, max: usize) -> Result<Bytes, BodyError<hyper::Error>> {
-        let rest = read_whole(self.response.body_mut(), max);
+        let rest = pin!(read_whole(self.response.body_mut(), max));
         self.connection.machine.alongside(rest).await
     }
 
@@ -104,8 +114,7 @@ impl Incomplete {
 
 impl Machine {
     /// Runs until the future that depends on it is done.
-    async fn alongside<T>(&mut self, exchange: impl Future<Output = T>) -> T {
-        let mut exchange = pin!(exchange);
+    async fn alongside<F: Future>(&mut self, mut exchange: Pin<&mut F>) -> F::Output {
         poll_fn(|cx| {
             // A second time, because what the machine has done may be all that
             // the exchange waits for, and may make it ask for more.

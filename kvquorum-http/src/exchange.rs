@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use kvquorum_core::TransportError;
+use tokio::time::timeout;
 
 use crate::connection::{Connection, Incomplete};
 use crate::error::HttpError;
 use crate::failure::{Called, Failure, after_lost_try, judge};
 use crate::frames::{Answer, Answers};
 use crate::service::error_message;
-use crate::time::in_time;
 use crate::wire;
 
 /// What the end of an answer may take after all that was waited for: then a
@@ -119,14 +119,18 @@ impl Exchange {
 
     /// The connection, for another exchange, where this one comes to its end
     /// as it should. To be called when no more is expected.
-    pub(crate) async fn end(self) -> Option<Connection> {
-        let mut incomplete = self.incomplete?;
+    pub(crate) async fn end(&mut self) -> Option<Connection> {
+        let mut incomplete = self.incomplete.take()?;
         if !self.answers.is_between_frames() {
             return None;
         }
-        match in_time(END_TIME_LIMIT, incomplete.next_chunk()).await {
-            Ok(Ok(None)) => Some(incomplete.into_connection()),
-            _ => None,
+        if !incomplete.is_complete() {
+            // In a box: it is rare.
+            let more = Box::pin(incomplete.next_chunk());
+            if !matches!(timeout(END_TIME_LIMIT, more).await, Ok(Ok(None))) {
+                return None;
+            }
         }
+        Some(incomplete.into_connection())
     }
 }

@@ -129,7 +129,7 @@ impl BatchUnderWay {
                 Err(failure) => self.waiters.fail(&failure),
             }
         }
-        self.link.end(self.exchange).await;
+        self.link.end(&mut self.exchange).await;
     }
 
     /// Sends each call again, on its own.

@@ -16,7 +16,7 @@ use crate::error::HttpError;
 use crate::exchange::Exchange;
 use crate::failure::{Called, Failure};
 use crate::frames::Frames;
-use crate::gather::Gathering;
+use crate::gather::{Gathering, Lead};
 use crate::gatherer::Gatherer;
 use crate::pool::Pool;
 use crate::resolve::Resolver;
@@ -38,18 +38,19 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) async fn call(self: &Arc<Self>, request: &Request) -> Called {
+        // In boxes, so that the future of a call that gathers is a small one.
         if !self.gathering.takes(request) {
-            return self.call_alone(request, ()).await;
+            return Box::pin(self.call_alone(request, None)).await;
         }
         match self.gathering.lead() {
-            Some(lead) => self.call_alone(request, lead).await,
+            Some(lead) => Box::pin(self.call_alone(request, Some(lead))).await,
             None => self.call_together(request).await,
         }
     }
 
     /// A call in an exchange of its own. `lead` is let go when the answer
     /// begins.
-    async fn call_alone<L>(&self, request: &Request, lead: L) -> Called {
+    async fn call_alone(&self, request: &Request, lead: Option<Lead<'_>>) -> Called {
         // First, so that a call that waits holds its request once.
         let _turn = self.turns.acquire().await;
         let frame = Frames::of_request(request).map_err(not_encoded)?;
@@ -62,7 +63,7 @@ impl Link {
             Ok(None) => Err(Failure::Unanswered.into()),
             Err(failure) => Err(failure.into()),
         };
-        self.end(exchange).await;
+        self.end(&mut exchange).await;
         called
     }
 
@@ -76,11 +77,13 @@ impl Link {
     }
 
     /// Sends requests, and returns when the answer begins.
+    ///
+    /// What is rare is in boxes, so that the future of a call stays small.
     pub(crate) async fn begin(&self, message: impl Fn() -> Frames) -> Result<Exchange, Failure> {
         let unanswered = Unanswered::since_now(&self.pool);
         let Some(pooled) = self.pool.take().await else {
             unanswered.disarm();
-            return self.begin_anew(message(), None).await;
+            return Box::pin(self.begin_anew(message(), None)).await;
         };
         match self.send(pooled, message()).await {
             Ok(incomplete) => {
@@ -94,7 +97,7 @@ impl Link {
             Err(lost) => {
                 drop(unanswered);
                 let maybe_sent = lost.maybe_sent.then(|| Arc::new(lost.error));
-                self.begin_anew(message(), maybe_sent).await
+                Box::pin(self.begin_anew(message(), maybe_sent)).await
             }
         }
     }
@@ -137,7 +140,11 @@ impl Link {
             })
     }
 
-    async fn send(&self, connection: Connection, message: Frames) -> Result<Incomplete, Lost> {
+    fn send(
+        &self,
+        connection: Connection,
+        message: Frames,
+    ) -> impl Future<Output = Result<Incomplete, Lost>> {
         let mut request = hyper::Request::new(message);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -147,11 +154,11 @@ impl Link {
             CONTENT_TYPE,
             HeaderValue::from_static("application/octet-stream"),
         );
-        connection.send(request).await
+        connection.send(request)
     }
 
     /// Keeps the connection of an exchange of which no more is expected.
-    pub(crate) async fn end(&self, exchange: Exchange) {
+    pub(crate) async fn end(&self, exchange: &mut Exchange) {
         if let Some(connection) = exchange.end().await {
             self.pool.put(connection);
         }
