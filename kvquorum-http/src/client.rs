@@ -70,8 +70,9 @@ const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIME_LIMIT.as_secs());
 /// | `Rejected` | the replica did not understand the request; a status of the 400s: not a replica, another protocol version, a body longer than it reads |
 /// | `Store` | the replica's store failed, with a [`RemoteStoreError`](crate::RemoteStoreError) inside |
 ///
-/// The cause is an [`HttpError`](crate::HttpError). Where a first try may have reached the
-/// replica, no outcome of the retry is reported as though nothing was stored.
+/// The cause is an [`HttpError`](crate::HttpError). Where a first try may have
+/// reached the replica, no outcome of the retry is reported as though nothing
+/// was stored.
 ///
 /// ```
 /// use std::time::Duration;

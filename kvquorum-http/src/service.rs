@@ -46,8 +46,8 @@ use crate::{plain, wire};
 ///   answer's future, and the [`Store`]'s contract says what then holds: the
 ///   entry is stored, or it is not, and nothing between. A client that closes
 ///   its half of the connection after its request counts as gone.
-/// - Every error has a JSON body, `{"error": string}`, with all that is known of
-///   the cause.
+/// - Every status but 200 has a JSON body, `{"error": string}`, with all that is
+///   known of the cause.
 pub struct ReplicaService<S> {
     replica: Arc<Replica<S>>,
     max_body_len: usize,
@@ -72,7 +72,8 @@ impl<S: Store> ReplicaService<S> {
     /// The longest body that is read, in bytes; a longer one is answered with
     /// 413. By default it follows from the replica's limits: the largest value
     /// it admits, its longest key with every byte written as `\u0000`, and
-    /// 4 KiB for the rest.
+    /// 4 KiB for the rest; and it is at least 1 MiB, for
+    /// [batches](crate::HttpTransportBuilder::max_batch_bytes).
     #[must_use]
     pub fn with_max_body_len(mut self, max: usize) -> Self {
         self.max_body_len = max;
@@ -96,9 +97,9 @@ impl<S: Store> ReplicaService<S> {
     }
 
     /// How long the store may take for each request; a slower one is answered
-    /// for, with 500 on the plain face, and its future dropped. 30 seconds by default. It keeps a store that hangs
-    /// from holding connections forever; the coordinator's time limit is
-    /// shorter.
+    /// for, with 500 on the plain face, and its future dropped. 30 seconds by
+    /// default. It keeps a store that hangs from holding connections forever;
+    /// the coordinator's time limit is shorter.
     #[must_use]
     pub fn with_store_time_limit(mut self, limit: Duration) -> Self {
         self.store_time_limit = within_reason(limit);
@@ -239,14 +240,17 @@ impl<S: Store> ReplicaService<S> {
     }
 }
 
-/// What a body needs at most to carry what the replica admits, on either face.
+/// What a body needs at most to carry what the replica admits, on either face,
+/// or a batch.
 fn longest_body(limits: &Limits) -> usize {
     const ESCAPED: usize = r"\u0000".len();
     const FRAMING: usize = 4 * 1024;
+    const BATCH: usize = 1024 * 1024;
     limits
         .max_value_len
         .saturating_add(limits.max_key_len.saturating_mul(ESCAPED))
         .saturating_add(FRAMING)
+        .max(BATCH)
 }
 
 fn asks_first<B>(request: &Request<B>) -> bool {
