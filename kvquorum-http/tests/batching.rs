@@ -767,6 +767,56 @@ async fn large_values_share_an_exchange_both_ways() {
     }
 }
 
+/// Many calls with little room, of which some are dropped at whatever they are
+/// at: no turn, no room and no answer gets lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_come_and_go_leave_nothing_behind() {
+    let (server, _store) = serve().await;
+    let replica = HttpTransport::builder(server.local_addr())
+        .gather_time_limit(NEVER)
+        .max_batch(4)
+        .max_gathered_bytes(2_000)
+        .max_connections(2)
+        .build()
+        .unwrap();
+    let tasks: Vec<_> = (0..16)
+        .map(|task| {
+            let replica = replica.clone();
+            tokio::spawn(async move {
+                for nth in 1..=100 {
+                    let value = format!("{task} {nth}");
+                    let key = task.to_string();
+                    call(&replica, merge(&key, nth, &value)).await.unwrap();
+                    let mut dropped = replica.call(get("other"));
+                    for _ in 0..nth % 5 {
+                        if polled(&mut dropped).await.is_some() {
+                            break;
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                    drop(dropped);
+                    let read = call(&replica, get(&key)).await.unwrap();
+                    let entry = Entry::new(version(nth), value);
+                    assert_eq!(read, Response::Entry(Some(entry)));
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    // All the room and all turns are there.
+    let calls: Vec<_> = (0..50)
+        .map(|_| {
+            let replica = replica.clone();
+            tokio::spawn(async move { call(&replica, get("other")).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
 #[test]
 fn a_runtime_that_ends_takes_nothing_with_it_but_its_own_calls() {
     let runtime = || {
