@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use kvquorum_core::TransportError;
 use tokio::time::timeout;
@@ -106,7 +107,7 @@ impl Exchange {
         }
     }
 
-    fn called(&self, message: Option<bytes::Bytes>) -> Called {
+    fn called(&self, message: Option<Bytes>) -> Called {
         match message {
             Some(message) => judge(wire::decode(&message)),
             None => {

@@ -28,8 +28,11 @@ pub(crate) struct Gathering {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
+    /// Of one exchange.
     pub(crate) max_batch: usize,
+    /// Of one exchange.
     pub(crate) max_batch_bytes: usize,
+    /// Of all that wait.
     pub(crate) max_gathered_bytes: usize,
 }
 
@@ -37,7 +40,8 @@ pub(crate) struct Limits {
 struct State {
     /// The call that leads: it is under way alone, and others gather.
     leader: Option<u64>,
-    /// Whether there is someone to send what has gathered. Then nobody leads.
+    /// Whether there is someone to send what has gathered. While there is, no
+    /// other call leads.
     has_gatherer: bool,
     /// Wakes it when the leader is done.
     gatherer: Option<Waker>,
@@ -145,7 +149,9 @@ impl Gathering {
             Poll::Pending
         });
         if in_time(limit, done).await.is_err() {
-            self.state().leader = None;
+            let mut state = self.state();
+            state.leader = None;
+            state.gatherer = None;
         }
     }
 
