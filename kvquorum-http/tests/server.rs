@@ -494,21 +494,24 @@ async fn a_client_that_goes_away_in_the_middle_does_not_hold_its_connection_open
 #[tokio::test]
 async fn a_connection_with_a_streamed_answer_does_not_make_room() {
     let store = TestStore::gated();
-    let builder = Server::builder().max_connections(1).head_time_limit(NEVER);
+    let builder = Server::builder().max_connections(2).head_time_limit(NEVER);
     let server = start(builder, &store).await;
-    let mut client = streamed(server.local_addr(), &store).await;
-    let mut newcomer = Raw::connect(server.local_addr()).await;
-    newcomer.send(get_path("/read/k")).await;
-    // Longer than a connection has to be idle to make room.
-    let early = tokio::time::timeout(2 * SHORT, newcomer.answer()).await;
-    assert!(early.is_err(), "the newcomer is served beside it");
+    let addr = server.local_addr();
+    // So long ago that it would be the first to go if it were idle.
+    let mut busy = streamed(addr, &store).await;
+    tokio::time::sleep(SHORT).await;
+    let mut idle = Raw::connect(addr).await;
+    assert_eq!(idle.ask(get_path("/none")).await.status, 404);
+    let mut newcomer = Raw::connect(addr).await;
+    assert_eq!(newcomer.ask(get_path("/none")).await.status, 404);
+    idle.closed().await;
     store.gate.add_permits(1);
     let mut body = Vec::new();
-    while let Some(chunk) = client.chunk().await {
+    while let Some(chunk) = busy.chunk().await {
         body.extend(chunk);
     }
     assert_eq!(outcomes(&body).len(), 2);
-    assert_eq!(newcomer.answer().await.unwrap().status, 200);
+    assert_eq!(busy.ask(get_path("/none")).await.status, 404);
 }
 
 #[tokio::test]
