@@ -23,10 +23,10 @@ pub(crate) async fn read_whole<B: Body + Unpin>(
     if body.size_hint().lower() > max as u64 {
         return Err(BodyError::TooLarge);
     }
-    let Some(first) = next_chunk(body).await? else {
+    let Some(first) = next_chunk(body).await.map_err(BodyError::Failed)? else {
         return Ok(Bytes::new());
     };
-    let Some(mut chunk) = next_chunk(body).await? else {
+    let Some(mut chunk) = next_chunk(body).await.map_err(BodyError::Failed)? else {
         return within(first, max);
     };
     // Taken at its word up to here: a word costs nothing.
@@ -42,7 +42,7 @@ pub(crate) async fn read_whole<B: Body + Unpin>(
     whole.put(within(first, max)?);
     loop {
         whole.put(within(chunk, max.saturating_sub(whole.len()))?);
-        match next_chunk(body).await? {
+        match next_chunk(body).await.map_err(BodyError::Failed)? {
             Some(next) => chunk = next,
             None => return Ok(whole.freeze()),
         }
@@ -63,7 +63,7 @@ fn within<E>(chunk: Bytes, room: usize) -> Result<Bytes, BodyError<E>> {
 }
 
 /// The next bytes that are not trailers; `None` at the end.
-async fn next_chunk<B: Body + Unpin>(body: &mut B) -> Result<Option<Bytes>, BodyError<B::Error>> {
+pub(crate) async fn next_chunk<B: Body + Unpin>(body: &mut B) -> Result<Option<Bytes>, B::Error> {
     // Known without asking, where a length was announced: one wait less.
     while !body.is_end_stream() {
         match Pin::new(&mut *body).frame().await {
@@ -72,7 +72,7 @@ async fn next_chunk<B: Body + Unpin>(body: &mut B) -> Result<Option<Bytes>, Body
                     return Ok(Some(data.copy_to_bytes(data.remaining())));
                 }
             }
-            Some(Err(error)) => return Err(BodyError::Failed(error)),
+            Some(Err(error)) => return Err(error),
             None => return Ok(None),
         }
     }

@@ -1,27 +1,21 @@
 //! The client side: a transport that reaches its replica over HTTP.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, StatusCode, Uri};
-use kvquorum_core::{Request, Response, StoreError, Transport, TransportError};
-use tokio::net::TcpStream;
+use hyper::Uri;
+use kvquorum_core::{Request, Response, Transport, TransportError};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use crate::address::{Address, AddressError};
-use crate::body::BodyError;
-use crate::connection::{Answer, Connection, Lost};
-use crate::error::{HttpError, RemoteStoreError};
+use crate::gather::{self, Gathering};
+use crate::link::Link;
 use crate::pool::Pool;
 use crate::resolve::Resolver;
 use crate::server::HEAD_TIME_LIMIT;
-use crate::service::error_message;
 use crate::time::within_reason;
-use crate::wire::{self, Message};
+use crate::wire;
 
 /// Half of a coordinator's time limit by default, so that a call can tell that
 /// it was not sent before it is dropped.
@@ -40,18 +34,31 @@ const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIME_LIMIT.as_secs());
 ///
 /// # Promises
 ///
-/// - Each call under way has a connection of its own, up to the
-///   [bound](HttpTransportBuilder::max_connections); a call beyond waits
-///   for its turn, in order of arrival.
-/// - A call whose future is dropped closes its connection and gives back its
-///   turn. The request may still reach the replica. Idle connections that have
-///   not been used since that call began are closed with it: a replica that
-///   went away without a word costs one call that gets no answer, not one for
-///   each connection.
+/// - A call that finds no other under way is sent at once, in an HTTP exchange
+///   of its own. While an exchange is under way, calls gather, and go out
+///   together in the next: when the answer begins, which a slow store does not
+///   hold up, and at the latest after a
+///   [time limit](HttpTransportBuilder::gather_time_limit). Each has its own
+///   answer, as soon as that is there, and its own failure.
+/// - What gathers is bounded in [number](HttpTransportBuilder::max_batch) and
+///   bytes for [one exchange](HttpTransportBuilder::max_batch_bytes), and in
+///   bytes for [all that wait](HttpTransportBuilder::max_gathered_bytes). A
+///   replica that takes no such batch (413) is sent its calls one by one.
+/// - Each exchange under way has a connection of its own, up to the
+///   [bound](HttpTransportBuilder::max_connections); calls beyond wait for
+///   their turn, in order of arrival.
+/// - A call whose future is dropped before it was sent is not sent. After that
+///   the request may still reach the replica, and when nobody waits for any
+///   answer of an exchange, its connection is closed and its turn given back.
+///   Where no answer had begun, idle connections that have not been used since
+///   it was sent are closed with it: a replica that went away without a word
+///   costs the calls of one exchange, not those of one for each connection.
 /// - There is at most one retry, and only where a connection from the pool
 ///   breaks before an answer begins: the replica has then most likely closed
 ///   it while it was idle, or was restarted. The retry goes over a new
-///   connection. A request may so reach the replica twice, which does no harm.
+///   connection, with all calls of the exchange. A request may so reach the
+///   replica twice, which does no harm.
+/// - Calls that have their answer keep it, whatever becomes of the exchange.
 /// - There is no time limit on the answer: that is the coordinator's part.
 ///
 /// # Errors
@@ -59,12 +66,13 @@ const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIME_LIMIT.as_secs());
 /// | [`TransportError`] | when |
 /// |---|---|
 /// | `NotSent` | there was no connection, or it was closed before the request was begun; 408 |
-/// | `NoAnswer` | the connection broke later, or the response was too long or made no sense; other statuses |
-/// | `Rejected` | a status of the 400s: not a replica, another protocol version, a body longer than it reads |
-/// | `Store` | 500, with a [`RemoteStoreError`] inside |
+/// | `NoAnswer` | the connection broke later, or the answer was too long or made no sense; other statuses |
+/// | `Rejected` | the replica did not understand the request; a status of the 400s: not a replica, another protocol version, a body longer than it reads |
+/// | `Store` | the replica's store failed, with a [`RemoteStoreError`](crate::RemoteStoreError) inside |
 ///
-/// The cause is an [`HttpError`]. Where a first try may have reached the
-/// replica, no outcome of the retry is reported as though nothing was stored.
+/// The cause is an [`HttpError`](crate::HttpError). Where a first try may have
+/// reached the replica, no outcome of the retry is reported as though nothing
+/// was stored.
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,17 +89,6 @@ pub struct HttpTransport {
     link: Arc<Link>,
 }
 
-struct Link {
-    address: Address,
-    resolver: Resolver,
-    uri: Uri,
-    connect_time_limit: Duration,
-    max_response_len: usize,
-    pool: Pool,
-    /// One for each call that may be under way. Never closed.
-    turns: Semaphore,
-}
-
 /// Settings of an [`HttpTransport`].
 #[derive(Clone, Debug)]
 #[must_use]
@@ -99,6 +96,8 @@ pub struct HttpTransportBuilder {
     address: String,
     connect_time_limit: Duration,
     idle_time_limit: Duration,
+    gather_time_limit: Duration,
+    gathering: gather::Limits,
     max_connections: usize,
     max_response_len: usize,
 }
@@ -124,6 +123,12 @@ impl HttpTransport {
             address: address.to_string(),
             connect_time_limit: CONNECT_TIME_LIMIT,
             idle_time_limit: IDLE_TIME_LIMIT,
+            gather_time_limit: Duration::from_millis(10),
+            gathering: gather::Limits {
+                max_batch: 256,
+                max_batch_bytes: 256 * 1024,
+                max_gathered_bytes: 16 * 1024 * 1024,
+            },
             max_connections: 256,
             max_response_len: 1024 * 1024 + 64 * 1024,
         }
@@ -154,16 +159,55 @@ impl HttpTransportBuilder {
         self
     }
 
-    /// How many calls may be under way at once, each with its own connection.
-    /// 256 by default, and at least 1.
+    /// How many calls may share an exchange. 256 by default, and at most as many
+    /// as the [server takes](crate::ReplicaService::with_max_batch). With 1,
+    /// calls do not gather: each has an exchange of its own, and a connection.
+    pub fn max_batch(mut self, max: usize) -> Self {
+        self.gathering.max_batch = max;
+        self
+    }
+
+    /// How many bytes the requests may have that share an exchange. 256 KiB by
+    /// default; keep it below what the
+    /// [server reads](crate::ReplicaService::with_max_body_len). A longer
+    /// request does not gather: it has an exchange of its own.
+    pub fn max_batch_bytes(mut self, max: usize) -> Self {
+        self.gathering.max_batch_bytes = max;
+        self
+    }
+
+    /// How many bytes the calls may take that have gathered and wait to be sent:
+    /// each its request's, and 256 more for what goes with it, which bounds
+    /// their number. 16 MiB by default, at most 4 GiB, and always enough for
+    /// one call. A call beyond waits for its turn, in order of arrival, and
+    /// holds nothing.
+    pub fn max_gathered_bytes(mut self, max: usize) -> Self {
+        self.gathering.max_gathered_bytes = max;
+        self
+    }
+
+    /// How long calls gather at most while the answer to an exchange has not
+    /// begun: then they go out over another connection. 10 milliseconds by
+    /// default.
+    ///
+    /// It is met where the replica is far away, or has gone away without a
+    /// word, or where whoever made the call under way does not poll it.
+    pub fn gather_time_limit(mut self, limit: Duration) -> Self {
+        self.gather_time_limit = within_reason(limit);
+        self
+    }
+
+    /// How many exchanges may be under way at once, each with its own
+    /// connection. 256 by default, and at least 1.
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = max;
         self
     }
 
-    /// The longest body of a response that is taken, in bytes. 1 MiB and
-    /// 64 KiB by default: enough for the largest value that a replica admits
-    /// by default. Raise it together with the replicas' limit.
+    /// The longest answer to a call that is taken, in bytes. 1 MiB and 64 KiB by
+    /// default: enough for the largest value that a replica admits by default.
+    /// Raise it together with the replicas' limit. Of an exchange's answers,
+    /// one is held at a time.
     pub fn max_response_len(mut self, max: usize) -> Self {
         self.max_response_len = max;
         self
@@ -176,15 +220,18 @@ impl HttpTransportBuilder {
     /// Where the address is not `host:port` or `http://host:port`.
     pub fn build(self) -> Result<HttpTransport, AddressError> {
         let address = Address::parse(&self.address)?;
+        let turns = self.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         Ok(HttpTransport {
             link: Arc::new(Link {
                 resolver: Resolver::new(&address.host, address.port),
                 address,
                 uri: Uri::from_static(wire::CALL_PATH),
                 connect_time_limit: self.connect_time_limit,
+                gather_time_limit: self.gather_time_limit,
                 max_response_len: self.max_response_len,
                 pool: Pool::new(self.idle_time_limit),
-                turns: Semaphore::new(self.max_connections.clamp(1, Semaphore::MAX_PERMITS)),
+                gathering: Gathering::new(self.gathering),
+                turns: Arc::new(Semaphore::new(turns)),
             }),
         })
     }
@@ -199,169 +246,6 @@ impl Transport for HttpTransport {
     /// The address, `host:port`.
     fn name(&self) -> &str {
         &self.link.address.text
-    }
-}
-
-impl Link {
-    async fn call(&self, request: &Request) -> Result<Response, TransportError> {
-        // First, so that a call that waits holds its request once.
-        let _turn = self.turns.acquire().await;
-        let body = wire::encode_request(request)
-            .map_err(|error| TransportError::NotSent(HttpError::Encode(error.into()).into()))?;
-        let unanswered = Unanswered::since_now(&self.pool);
-        if let Some(pooled) = self.pool.take().await {
-            match self.exchange(pooled, body.clone()).await {
-                Err(lost) if !lost.error.is_parse() => {
-                    drop(unanswered);
-                    let retried = self.call_anew(body).await;
-                    return if lost.maybe_sent {
-                        after_lost_try(lost.error, retried)
-                    } else {
-                        retried
-                    };
-                }
-                outcome => {
-                    unanswered.disarm();
-                    return self.judge(outcome);
-                }
-            }
-        }
-        unanswered.disarm();
-        self.call_anew(body).await
-    }
-
-    /// The call over a new connection.
-    async fn call_anew(&self, body: Message) -> Result<Response, TransportError> {
-        let connection = self
-            .connect()
-            .await
-            .map_err(|error| TransportError::NotSent(error.into()))?;
-        let outcome = self.exchange(connection, body).await;
-        self.judge(outcome)
-    }
-
-    async fn connect(&self) -> Result<Connection, HttpError> {
-        let connecting = async {
-            let addresses = self.resolver.addresses().await?;
-            TcpStream::connect(&*addresses).await
-        };
-        let socket = timeout(self.connect_time_limit, connecting)
-            .await
-            .map_err(|_| HttpError::ConnectTimedOut(self.connect_time_limit))?
-            .map_err(HttpError::Connect)?;
-        // A request is written in one piece; waiting for more to send with it
-        // would only delay it.
-        socket.set_nodelay(true).map_err(HttpError::Connect)?;
-        Connection::open(socket)
-            .await
-            .map_err(HttpError::Connection)
-    }
-
-    async fn exchange(&self, mut connection: Connection, body: Message) -> Result<Answer, Lost> {
-        let mut request = hyper::Request::new(body);
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        let headers = request.headers_mut();
-        headers.insert(HOST, self.address.header.clone());
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        );
-        let answer = connection.call(request, self.max_response_len).await?;
-        if answer.body.is_ok() {
-            self.pool.put(connection);
-        }
-        Ok(answer)
-    }
-
-    /// What an exchange means to a writer.
-    fn judge(&self, outcome: Result<Answer, Lost>) -> Result<Response, TransportError> {
-        let Answer { status, body } = match outcome {
-            Ok(answer) => answer,
-            Err(Lost { error, maybe_sent }) => {
-                let error = HttpError::Connection(error).into();
-                return Err(if maybe_sent {
-                    TransportError::NoAnswer(error)
-                } else {
-                    TransportError::NotSent(error)
-                });
-            }
-        };
-        if status == StatusCode::OK {
-            return self
-                .decode(body)
-                .map_err(|error| TransportError::NoAnswer(error.into()));
-        }
-        // The status alone says what happened, should its explanation be lost.
-        let message = error_message(&body.unwrap_or_default());
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            let error = StoreError::new(RemoteStoreError { message });
-            return Err(TransportError::Store(error));
-        }
-        let error = HttpError::Status { status, message }.into();
-        Err(match status {
-            StatusCode::REQUEST_TIMEOUT => TransportError::NotSent(error),
-            status if status.is_client_error() => TransportError::Rejected(error),
-            _ => TransportError::NoAnswer(error),
-        })
-    }
-
-    fn decode(&self, body: Result<Bytes, BodyError<hyper::Error>>) -> Result<Response, HttpError> {
-        let body = body.map_err(|error| match error {
-            BodyError::TooLarge => HttpError::ResponseTooLarge {
-                max: self.max_response_len,
-            },
-            BodyError::Failed(error) => HttpError::Connection(error),
-        })?;
-        wire::decode(&body).map_err(HttpError::Decode)
-    }
-}
-
-/// A call on a pooled connection that has had no answer yet.
-///
-/// Dropped as such, because the connection broke or the caller's time ran out,
-/// it takes with it all connections that have not been used since it began.
-/// They are unlikely to be any better, as where the peer has lost its power,
-/// and each of them would cost another call.
-struct Unanswered<'a> {
-    pool: &'a Pool,
-    since: Instant,
-}
-
-impl<'a> Unanswered<'a> {
-    fn since_now(pool: &'a Pool) -> Self {
-        let since = Instant::now();
-        Self { pool, since }
-    }
-
-    fn disarm(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        self.pool.forget(self.since);
-    }
-}
-
-/// The outcome of a call whose first try may have reached the replica: nothing
-/// may be reported as though it surely had not.
-fn after_lost_try(
-    lost: hyper::Error,
-    retried: Result<Response, TransportError>,
-) -> Result<Response, TransportError> {
-    match retried {
-        Ok(Response::Refused(refusal)) => Err(TransportError::NoAnswer(
-            HttpError::LostThenRefused { lost, refusal }.into(),
-        )),
-        Err(then) if !then.may_have_applied() => {
-            let then = Box::new(then);
-            Err(TransportError::NoAnswer(
-                HttpError::LostThenFailed { lost, then }.into(),
-            ))
-        }
-        outcome => outcome,
     }
 }
 

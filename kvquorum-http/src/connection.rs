@@ -1,32 +1,36 @@
-//! One connection to a replica, for one call at a time.
+//! One connection to a replica, for one exchange at a time.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::body::{BodyError, read_whole};
-use crate::wire::Message;
+use crate::body::{BodyError, next_chunk, read_whole};
+use crate::frames::Frames;
 
 /// A connection, and hyper's machine that moves its bytes.
 ///
-/// The machine runs inside the call that uses it, not in a task of its own: a
-/// call then costs no hand-over between tasks, and dropping it closes the
-/// connection. An idle connection is not run at all, so that it does not
+/// The machine runs inside the future that uses it, not in a task of its own:
+/// an exchange then costs no hand-over between tasks, and dropping it closes
+/// the connection. An idle connection is not run at all, so that it does not
 /// notice the peer's close before it [is asked](Self::is_live).
 pub(crate) struct Connection {
-    sender: http1::SendRequest<Message>,
-    /// `None` once it has come to its end.
-    machine: Option<Pin<Box<Machine>>>,
+    sender: http1::SendRequest<Frames>,
+    machine: Machine,
 }
 
-type Machine = http1::Connection<TokioIo<TcpStream>, Message>;
+struct Machine {
+    /// `None` once it has come to its end.
+    running: Option<Pin<Box<Http>>>,
+}
+
+type Http = http1::Connection<TokioIo<TcpStream>, Frames>;
 
 /// A connection that ended before an answer began.
 pub(crate) struct Lost {
@@ -35,77 +39,103 @@ pub(crate) struct Lost {
     pub(crate) maybe_sent: bool,
 }
 
-/// What the peer answered.
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) body: Result<Bytes, BodyError<hyper::Error>>,
+/// An answer that has begun, and the connection over which it comes.
+pub(crate) struct Incomplete {
+    connection: Connection,
+    response: Response<Incoming>,
 }
 
 impl Connection {
     pub(crate) async fn open(socket: TcpStream) -> Result<Self, hyper::Error> {
         let (sender, machine) = http1::handshake(TokioIo::new(socket)).await?;
+        let running = Some(Box::pin(machine));
         Ok(Self {
             sender,
-            machine: Some(Box::pin(machine)),
+            machine: Machine { running },
         })
     }
 
     /// Whether the connection can take a request, as far as can be known
     /// without trying.
     pub(crate) fn is_live(&mut self, cx: &mut Context<'_>) -> bool {
-        run(&mut self.machine, cx);
+        self.machine.run(cx);
         self.sender.is_ready()
     }
 
-    /// Sends a request and reads the whole answer, of whose body `max` bytes
-    /// are taken.
-    pub(crate) async fn call(
-        &mut self,
-        request: Request<Message>,
-        max: usize,
-    ) -> Result<Answer, Lost> {
+    /// Sends a request, and returns when the answer begins.
+    pub(crate) fn send(
+        mut self,
+        request: Request<Frames>,
+    ) -> impl Future<Output = Result<Incomplete, Lost>> {
         let sent = self.sender.try_send_request(request);
-        let exchange = async {
-            let response: Response<Incoming> = sent.await.map_err(|lost| Lost {
-                maybe_sent: lost.message().is_none(),
-                error: lost.into_error(),
-            })?;
-            let (head, mut body) = response.into_parts();
-            Ok(Answer {
-                status: head.status,
-                body: read_whole(&mut body, max).await,
-            })
-        };
-        alongside(&mut self.machine, exchange).await
+        async move {
+            match self.machine.alongside(pin!(sent)).await {
+                Ok(response) => Ok(Incomplete {
+                    connection: self,
+                    response,
+                }),
+                Err(lost) => Err(Lost {
+                    maybe_sent: lost.message().is_none(),
+                    error: lost.into_error(),
+                }),
+            }
+        }
     }
 }
 
-/// Runs the machine until the exchange that depends on it is done.
-async fn alongside<T>(
-    machine: &mut Option<Pin<Box<Machine>>>,
-    exchange: impl Future<Output = T>,
-) -> T {
-    let mut exchange = pin!(exchange);
-    poll_fn(|cx| {
-        // Twice, because that is what a small answer takes once it is there:
-        // its head, and then, when the exchange asks for it, its body.
-        for _ in 0..2 {
-            if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
-                return Poll::Ready(output);
-            }
-            run(machine, cx);
-        }
-        exchange.as_mut().poll(cx)
-    })
-    .await
+impl Incomplete {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// The next bytes of its body; `None` at the end.
+    pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        let chunk = pin!(next_chunk(self.response.body_mut()));
+        self.connection.machine.alongside(chunk).await
+    }
+
+    /// Whether its body has been read to the end, as far as is known.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.response.body().is_end_stream()
+    }
+
+    /// The rest of its body, if that has at most `max` bytes.
+    pub(crate) async fn rest(&mut self, max: usize) -> Result<Bytes, BodyError<hyper::Error>> {
+        let rest = pin!(read_whole(self.response.body_mut(), max));
+        self.connection.machine.alongside(rest).await
+    }
+
+    /// The connection, for another exchange. The body must have been read to
+    /// its end.
+    pub(crate) fn into_connection(self) -> Connection {
+        self.connection
+    }
 }
 
-fn run(machine: &mut Option<Pin<Box<Machine>>>, cx: &mut Context<'_>) {
-    if let Some(running) = machine
-        && running.as_mut().poll(cx).is_ready()
-    {
-        // Its error, if any, reaches the exchange by way of hyper; dropping
-        // the machine makes sure that nobody waits for it any longer.
-        *machine = None;
+impl Machine {
+    /// Runs until the future that depends on it is done.
+    async fn alongside<F: Future>(&mut self, mut exchange: Pin<&mut F>) -> F::Output {
+        poll_fn(|cx| {
+            // A second time, because what the machine has done may be all that
+            // the exchange waits for, and may make it ask for more.
+            for _ in 0..2 {
+                if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
+                    return Poll::Ready(output);
+                }
+                self.run(cx);
+            }
+            exchange.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>) {
+        if let Some(running) = &mut self.running
+            && running.as_mut().poll(cx).is_ready()
+        {
+            // Its error, if any, reaches the exchange by way of hyper; dropping
+            // the machine makes sure that nobody waits for it any longer.
+            self.running = None;
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -15,13 +16,14 @@ use crate::wire::DecodeError;
 /// The [`TransportError`] says what a writer needs to know, and this what an
 /// operator does. It is found there as the
 /// [source](Error::source), by `downcast_ref::<HttpError>()`. Its own causes
-/// are its source in turn, and not part of its text.
+/// are its source in turn, and not part of its text. Calls that share an
+/// exchange share the cause of its failure.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {
     /// No connection: the address did not resolve, or nobody listens there.
     #[error("connecting failed")]
-    Connect(#[source] io::Error),
+    Connect(#[source] Arc<io::Error>),
     /// No connection within the time limit for connecting.
     #[error("connecting took longer than {0:?}")]
     ConnectTimedOut(Duration),
@@ -30,16 +32,26 @@ pub enum HttpError {
     Encode(#[source] Box<dyn Error + Send + Sync>),
     /// The connection broke, or the peer does not speak HTTP.
     #[error("the connection failed")]
-    Connection(#[source] hyper::Error),
-    /// The response is longer than this transport takes.
-    #[error("the response has more than {max} bytes")]
+    Connection(#[source] Arc<hyper::Error>),
+    /// The answer is longer than this transport takes.
+    #[error("the answer has more than {max} bytes")]
     ResponseTooLarge {
         /// The bound in bytes.
         max: usize,
     },
-    /// The response's bytes are not a response of the replica protocol.
-    #[error("the response cannot be decoded")]
+    /// The answer's bytes are not an answer of the replica protocol.
+    #[error("the answer cannot be decoded")]
     Decode(#[source] DecodeError),
+    /// The exchange came to its end without an answer to this call.
+    #[error("the exchange ended without an answer to this call")]
+    Unanswered,
+    /// The replica does not know such a request. Other calls of the same
+    /// exchange are not concerned.
+    #[error("the replica did not understand the request: {message}")]
+    NotUnderstood {
+        /// What the replica says, at most a few hundred characters of it.
+        message: String,
+    },
     /// The peer answered with a status other than 200 OK.
     #[error("the peer answered {status}: {message}")]
     Status {
@@ -57,7 +69,7 @@ pub enum HttpError {
     )]
     LostThenFailed {
         /// How the first try ended.
-        lost: hyper::Error,
+        lost: Arc<hyper::Error>,
         /// How the second try ended.
         #[source]
         then: Box<TransportError>,
@@ -71,7 +83,7 @@ pub enum HttpError {
     )]
     LostThenRefused {
         /// How the first try ended.
-        lost: hyper::Error,
+        lost: Arc<hyper::Error>,
         /// Why the second was refused.
         #[source]
         refusal: Refusal,
@@ -82,10 +94,14 @@ pub enum HttpError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the replica says: {message}")]
 pub struct RemoteStoreError {
-    pub(crate) message: String,
+    message: String,
 }
 
 impl RemoteStoreError {
+    pub(crate) fn new(message: String) -> Self {
+        Self { message }
+    }
+
     /// The replica's own words, at most a few hundred characters of them.
     pub fn message(&self) -> &str {
         &self.message

@@ -1,10 +1,17 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
+mod answer;
 mod body;
 mod client;
 mod connection;
 mod error;
+mod exchange;
+mod failure;
+mod frames;
+mod gather;
+mod gatherer;
+mod link;
 mod plain;
 mod pool;
 mod resolve;
@@ -15,6 +22,7 @@ mod time;
 pub mod wire;
 
 pub use address::AddressError;
+pub use answer::AnswerBody;
 pub use client::{HttpTransport, HttpTransportBuilder};
 pub use error::{HttpError, RemoteStoreError};
 /// In [`HttpError::Status`].

@@ -42,7 +42,7 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection whose call is done.
+    /// Keeps a connection whose exchange is done.
     pub(crate) fn put(&self, connection: Connection) {
         let mut idle = self.idle();
         // Now that it is locked, so that the list stays in order.

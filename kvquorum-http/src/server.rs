@@ -1,14 +1,17 @@
 //! A replica on a port of its own.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::answer::AnswerBody;
 use crate::service::ReplicaService;
 use crate::socket::Socket;
 use crate::time::within_reason;
@@ -221,10 +225,10 @@ impl ServerBuilder {
                 }
             }
             let socket = Socket::new(stream, self.write_time_limit);
-            let visit = Visit {
+            let visit = Arc::new(Visit {
                 leave: leave.clone(),
                 turns: AtomicUsize::new(0),
-            };
+            });
             let stopped = stopped.clone();
             connections.spawn(converse(
                 http.clone(),
@@ -320,10 +324,6 @@ struct Visit {
 }
 
 impl Visit {
-    fn turn(&self) {
-        self.turns.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Returns once the connection has been idle for a while and has to make
     /// room. It is to be polled whenever the connection has been.
     async fn outstayed(&self) {
@@ -343,25 +343,69 @@ impl Visit {
     }
 }
 
+/// A request under way, until its answer's last byte has been taken.
+struct Turn(Arc<Visit>);
+
+impl Turn {
+    fn begin(visit: &Arc<Visit>) -> Self {
+        visit.turns.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(visit))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.turns.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body, and its turn.
+struct AnswerUnderWay {
+    body: AnswerBody,
+    _turn: Turn,
+}
+
+impl Body for AnswerUnderWay {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Answers requests on one connection until either side is done with it.
 async fn converse<S: Store>(
     http: http1::Builder,
     socket: Socket,
     service: ReplicaService<S>,
-    visit: Visit,
+    visit: Arc<Visit>,
     mut stopped: watch::Receiver<()>,
 ) {
     let answer = service_fn(|request| {
         let (service, visit) = (&service, &visit);
         async move {
-            visit.turn();
-            let mut response = service.handle(request).await;
-            visit.turn();
+            let turn = Turn::begin(visit);
+            let mut response = service
+                .handle(request)
+                .await
+                .map(|body| AnswerUnderWay { body, _turn: turn });
             if visit.leave.is_heard() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
-            Ok::<_, std::convert::Infallible>(response)
+            Ok::<_, Infallible>(response)
         }
     });
     let mut connection = pin!(http.serve_connection(socket, answer));

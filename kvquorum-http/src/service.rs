@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::service::Service;
@@ -18,9 +17,11 @@ use kvquorum_core::{Limits, Replica, Store};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use crate::answer::{AnswerBody, BatchAnswer, store_failed, too_slow};
 use crate::body::{BodyError, discard, read_whole};
 use crate::error::with_causes;
-use crate::time::within_reason;
+use crate::frames::Requests;
+use crate::time::{in_time, within_reason};
 use crate::{plain, wire};
 
 /// A replica's two faces as one hyper service: `POST /write` and
@@ -36,6 +37,8 @@ use crate::{plain, wire};
 ///
 /// # Promises
 ///
+/// - The requests of a batch are all under way at once, each with a time limit
+///   and an answer of its own.
 /// - A request is read whole before the replica sees any of it: one that
 ///   breaks off half-way changes nothing.
 /// - Whatever is answered with a status of the 400s has changed nothing.
@@ -43,11 +46,12 @@ use crate::{plain, wire};
 ///   answer's future, and the [`Store`]'s contract says what then holds: the
 ///   entry is stored, or it is not, and nothing between. A client that closes
 ///   its half of the connection after its request counts as gone.
-/// - Every error has a JSON body, `{"error": string}`, with all that is known of
-///   the cause.
+/// - Every status but 200 has a JSON body, `{"error": string}`, with all that is
+///   known of the cause.
 pub struct ReplicaService<S> {
     replica: Arc<Replica<S>>,
     max_body_len: usize,
+    max_batch: usize,
     body_time_limit: Duration,
     store_time_limit: Duration,
 }
@@ -58,6 +62,7 @@ impl<S: Store> ReplicaService<S> {
         let replica = replica.into();
         Self {
             max_body_len: longest_body(replica.limits()),
+            max_batch: 1024,
             body_time_limit: Duration::from_secs(10),
             store_time_limit: Duration::from_secs(30),
             replica,
@@ -67,10 +72,19 @@ impl<S: Store> ReplicaService<S> {
     /// The longest body that is read, in bytes; a longer one is answered with
     /// 413. By default it follows from the replica's limits: the largest value
     /// it admits, its longest key with every byte written as `\u0000`, and
-    /// 4 KiB for the rest.
+    /// 4 KiB for the rest; and it is at least 1 MiB, for
+    /// [batches](crate::HttpTransportBuilder::max_batch_bytes).
     #[must_use]
     pub fn with_max_body_len(mut self, max: usize) -> Self {
         self.max_body_len = max;
+        self
+    }
+
+    /// How many requests of a coordinator are taken in one exchange; more are
+    /// answered with 413. 1024 by default, and at least 1.
+    #[must_use]
+    pub fn with_max_batch(mut self, max: usize) -> Self {
+        self.max_batch = max.max(1);
         self
     }
 
@@ -82,10 +96,10 @@ impl<S: Store> ReplicaService<S> {
         self
     }
 
-    /// How long the store may take; a slower one is answered for with 500, and
-    /// its future dropped. 30 seconds by default. It keeps a store that hangs
-    /// from holding connections forever; the coordinator's time limit is
-    /// shorter.
+    /// How long the store may take for each request; a slower one is answered
+    /// for, with 500 on the plain face, and its future dropped. 30 seconds by
+    /// default. It keeps a store that hangs from holding connections forever;
+    /// the coordinator's time limit is shorter.
     #[must_use]
     pub fn with_store_time_limit(mut self, limit: Duration) -> Self {
         self.store_time_limit = within_reason(limit);
@@ -98,7 +112,7 @@ impl<S: Store> ReplicaService<S> {
     }
 
     /// Answers a request.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<AnswerBody>
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
@@ -114,26 +128,28 @@ impl<S: Store> ReplicaService<S> {
         answer.unwrap_or_else(Problem::into_response)
     }
 
-    async fn call<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    async fn call<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
         let body = self.read_body(request).await?;
-        let request =
-            wire::decode(&body).map_err(|error| Problem::bad_request(with_causes(&error)))?;
-        // Decoding has copied what matters; the store may take its time.
-        drop(body);
-        let response = self.ask(request).await?;
-        let body = wire::encode_response(&response).map_err(|error| {
-            Problem::internal(format!(
-                "no answer could be encoded: {}",
-                with_causes(&error)
-            ))
-        })?;
-        Ok(ok(body, "application/octet-stream"))
+        let (requests, count) =
+            Requests::of(body).map_err(|error| Problem::bad_request(with_causes(&error)))?;
+        if count > self.max_batch {
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!(
+                    "{count} requests in a batch are more than the {} that are read",
+                    self.max_batch
+                ),
+            ));
+        }
+        let replica = Arc::clone(&self.replica);
+        let batch = BatchAnswer::new(replica, self.store_time_limit, requests);
+        Ok(ok(batch.begin().await, "application/octet-stream"))
     }
 
-    async fn write<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    async fn write<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
@@ -144,7 +160,7 @@ impl<S: Store> ReplicaService<S> {
         plain::write_answer(response).map(json)
     }
 
-    async fn read<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+    async fn read<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
@@ -162,12 +178,8 @@ impl<S: Store> ReplicaService<S> {
         let asks_first = asks_first(&request);
         let mut body = request.into_body();
         let is_announced = body.size_hint().lower() > self.max_body_len as u64;
-        match timeout(
-            self.body_time_limit,
-            read_whole(&mut body, self.max_body_len),
-        )
-        .await
-        {
+        let whole = read_whole(&mut body, self.max_body_len);
+        match in_time(self.body_time_limit, whole).await {
             Ok(Ok(whole)) => Ok(whole),
             Ok(Err(BodyError::TooLarge)) => {
                 // One that asks first was told to go on as soon as reading
@@ -220,30 +232,25 @@ impl<S: Store> ReplicaService<S> {
         &self,
         request: kvquorum_core::Request,
     ) -> Result<kvquorum_core::Response, Problem> {
-        match timeout(self.store_time_limit, self.replica.handle(request)).await {
+        match in_time(self.store_time_limit, self.replica.handle(request)).await {
             Ok(Ok(response)) => Ok(response),
-            // Whoever reads the status knows that it is the store that failed.
-            Ok(Err(error)) => Err(Problem::internal(
-                error
-                    .source()
-                    .map_or_else(|| error.to_string(), with_causes),
-            )),
-            Err(_) => Err(Problem::internal(format!(
-                "the store did not answer within {:?}",
-                self.store_time_limit
-            ))),
+            Ok(Err(error)) => Err(Problem::internal(store_failed(&error))),
+            Err(_) => Err(Problem::internal(too_slow(self.store_time_limit))),
         }
     }
 }
 
-/// What a body needs at most to carry what the replica admits, on either face.
+/// What a body needs at most to carry what the replica admits, on either face,
+/// or a batch.
 fn longest_body(limits: &Limits) -> usize {
     const ESCAPED: usize = r"\u0000".len();
     const FRAMING: usize = 4 * 1024;
+    const BATCH: usize = 1024 * 1024;
     limits
         .max_value_len
         .saturating_add(limits.max_key_len.saturating_mul(ESCAPED))
         .saturating_add(FRAMING)
+        .max(BATCH)
 }
 
 fn asks_first<B>(request: &Request<B>) -> bool {
@@ -339,7 +346,7 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
-    fn into_response(self) -> Response<Full<Bytes>> {
+    fn into_response(self) -> Response<AnswerBody> {
         let error = ErrorBody {
             error: self.message,
         };
@@ -363,23 +370,28 @@ impl Problem {
 /// What the body of an error says: the client's side of [`Problem`], for
 /// answers that may come from anyone.
 pub(crate) fn error_message(body: &[u8]) -> String {
-    const LONGEST: usize = 300;
     let message = serde_json::from_slice::<ErrorBody>(body).map_or_else(
         |_| String::from_utf8_lossy(body).trim().to_owned(),
         |body| body.error,
     );
-    match message.char_indices().nth(LONGEST) {
-        Some((end, _)) => message.get(..end).unwrap_or_default().to_owned(),
-        None => message,
+    cut_to_size(message)
+}
+
+/// At most a few hundred characters of what a peer says.
+pub(crate) fn cut_to_size(mut message: String) -> String {
+    const LONGEST: usize = 300;
+    if let Some((end, _)) = message.char_indices().nth(LONGEST) {
+        message.truncate(end);
     }
+    message
 }
 
-fn json(body: Vec<u8>) -> Response<Full<Bytes>> {
-    ok(body.into(), "application/json")
+fn json(body: Vec<u8>) -> Response<AnswerBody> {
+    ok(AnswerBody::whole(body), "application/json")
 }
 
-fn ok(body: Bytes, content_type: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+fn ok(body: AnswerBody, content_type: &'static str) -> Response<AnswerBody> {
+    let mut response = Response::new(body);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -391,7 +403,7 @@ where
     S: Store,
     B: Body<Data: Send, Error: Error + Send> + Send + Unpin + 'static,
 {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<AnswerBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -428,6 +440,7 @@ impl<S> std::fmt::Debug for ReplicaService<S> {
         f.debug_struct("ReplicaService")
             .field("replica", &self.replica)
             .field("max_body_len", &self.max_body_len)
+            .field("max_batch", &self.max_batch)
             .field("body_time_limit", &self.body_time_limit)
             .field("store_time_limit", &self.store_time_limit)
             .finish()

@@ -2,19 +2,35 @@
 //!
 //! # Version 1
 //!
-//! A call is a `POST` to [`CALL_PATH`], and its body is one
-//! [`Request`]. The answer's status is 200, and its body is one [`Response`].
-//! Both are in [postcard]'s format, version 1, which is stable, with nothing
-//! after them. Headers mean nothing here beyond what HTTP itself needs.
+//! An *exchange* is a `POST` to [`CALL_PATH`], and carries a batch of
+//! [`Request`]s: one, or as many as the replica takes. Its body is a *request
+//! frame* for each of them. The answer's status is 200, and its body is an
+//! *answer frame* for each of them, in the order in which the answers are
+//! ready. Each tells which request it answers, counted from 0. The answer
+//! begins as soon as the replica has begun with every request, so a slow one
+//! holds back no other. Nothing comes before, between or after the frames, and
+//! headers mean nothing beyond what HTTP itself needs.
 //!
-//! An *int* is an unsigned number in seven-bit groups, the least group first,
-//! with the high bit set on every byte but the last: 300 is `AC 02`. *Bytes*
-//! are an int, their length, and then so many bytes as they are.
+//! A *u32* is a number in four bytes, the least first: 300 is `2C 01 00 00`.
+//!
+//! | frame | bytes |
+//! |---|---|
+//! | request frame | length: u32, and so many bytes: a request |
+//! | answer frame | which request: u32, length: u32, and so many bytes: an outcome |
+//!
+//! Requests and outcomes are in [postcard]'s format, version 1, which is
+//! stable. An *int* is an unsigned number in seven-bit groups, the least group
+//! first, with the high bit set on every byte but the last: 300 is `AC 02`.
+//! *Bytes* are an int, their length, and then so many bytes as they are. *Text*
+//! is bytes in UTF-8.
 //!
 //! | message | bytes |
 //! |---|---|
 //! | request *get* | `00`, key: bytes |
 //! | request *merge* | `01`, key: bytes, entry |
+//! | outcome *answered* | `00`, response |
+//! | outcome *the store failed* | `01`, what it says: text. The entry may be stored or not |
+//! | outcome *not understood* | `02`, why: text. Nothing was stored |
 //! | response *entry* | `00`, then `00` for none, or `01` and an entry |
 //! | response *merged, applied* | `01 00` |
 //! | response *merged, superseded* | `01 01`, version |
@@ -30,23 +46,22 @@
 //! | timestamp | one 64-bit number: milliseconds since the Unix epoch × 65536 + counter |
 //!
 //! Further kinds of request, and of response to them, get further numbers. A
-//! replica that does not know a request answers 400 and has changed nothing. A
-//! coordinator that does not know a response can only say that it had no
-//! answer: what it asked for may have been done. So the requests above are
-//! answered in the ways above for as long as the path stays the same, and a new
-//! reason to refuse them comes with a new path.
+//! replica that does not know a request says that it was not understood, and
+//! answers the others of the batch. A coordinator that does not know a response
+//! can only say that it had no answer: what it asked for may have been done. So
+//! the requests above are answered in the ways above for as long as the path
+//! stays the same, and a new reason to refuse them comes with a new path.
 //!
-//! Any status other than 200 comes with a JSON body `{"error": string}`, where
-//! the request could be read as HTTP:
+//! Any status other than 200 is for all requests of the batch, and comes with a
+//! JSON body `{"error": string}`, where the exchange could be read as HTTP:
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 400 | the body is not a request that this replica knows; nothing was stored |
+//! | 400 | the body is not whole frames, or there is none; nothing was stored |
 //! | 404 | another version of the protocol; nothing was stored |
 //! | 405 | not a `POST`; nothing was stored |
 //! | 408 | the body did not arrive in time; nothing was stored |
-//! | 413 | the body is longer than the replica reads; nothing was stored |
-//! | 500 | the store failed; the entry may be stored or not |
+//! | 413 | more bytes, or more requests, than the replica reads; nothing was stored |
 //!
 //! What is not HTTP is answered with 400, a head that is too long with 431, and
 //! both without a body: nothing was stored.
@@ -56,27 +71,23 @@
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
-use std::convert::Infallible;
 use std::error::Error;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
 use kvquorum_core::{Entry, Request, Response};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Where calls of the version spoken here go.
 pub const CALL_PATH: &str = "/v1/call";
 
-/// What a message has at most beyond its key and its value.
+/// What a request has at most beyond its key and its value, its frame included.
 const FRAMING: usize = 64;
 
 /// The length from which a value is not copied beside its framing. Below, one
 /// piece is cheaper to send than two.
 const LARGE: usize = 16 * 1024;
 
-/// Why bytes are not a message.
+/// Why bytes are not what the replica protocol has there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -86,83 +97,90 @@ pub enum DecodeError {
     /// A whole message, and then more.
     #[error("{0} bytes follow the message")]
     Trailing(usize),
+    /// Not whole frames, or one that answers no request.
+    #[error("not the frames of the replica protocol, version 1")]
+    Unframed,
 }
 
-/// A request's bytes on their way out. A large value is sent from where it
-/// lies: copying it would cost more than all the rest of the call.
-#[derive(Clone, Debug)]
-pub(crate) struct Message {
-    head: Bytes,
-    value: Bytes,
+/// Why a message was not put into bytes.
+pub(crate) type EncodeError = Box<dyn Error + Send + Sync>;
+
+/// What became of one request.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    Answered(Response),
+    StoreFailed(String),
+    NotUnderstood(String),
 }
 
-impl Body for Message {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = match std::mem::take(&mut self.head) {
-            head if head.is_empty() => std::mem::take(&mut self.value),
-            head => head,
-        };
-        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.head.is_empty() && self.value.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let len = self.head.len().saturating_add(self.value.len());
-        SizeHint::with_exact(len as u64)
-    }
-}
-
-pub(crate) fn encode_request(request: &Request) -> Result<Message, postcard::Error> {
-    match request {
-        Request::Merge {
-            key,
-            entry:
-                Entry {
-                    version,
-                    value: Some(value),
-                },
-        } if value.len() >= LARGE => {
-            let without_value = Request::Merge {
-                key: key.clone(),
-                entry: Entry::new(*version, Bytes::new()),
-            };
-            let mut head = encode(&without_value, key.len())?;
-            // The value comes last, after its length: now the one byte 0.
-            head.pop();
-            Ok(Message {
-                head: postcard::to_extend(&value.len(), head)?.into(),
-                value: value.clone(),
-            })
-        }
-        Request::Merge { key, entry } => whole(request, key.len().saturating_add(value_len(entry))),
-        Request::Get { key } => whole(request, key.len()),
-        _ => whole(request, 0),
-    }
-}
-
-/// A message in one piece.
-fn whole(request: &Request, payload: usize) -> Result<Message, postcard::Error> {
-    Ok(Message {
-        head: encode(request, payload)?.into(),
-        value: Bytes::new(),
-    })
-}
-
-pub(crate) fn encode_response(response: &Response) -> Result<Bytes, postcard::Error> {
-    let payload = match response {
-        Response::Entry(Some(entry)) => value_len(entry),
+/// What a request takes at most, framed.
+pub(crate) fn longest_frame(request: &Request) -> usize {
+    let payload = match request {
+        Request::Get { key } => key.len(),
+        Request::Merge { key, entry } => key.len().saturating_add(value_len(entry)),
         _ => 0,
     };
-    encode(response, payload).map(Bytes::from)
+    payload.saturating_add(FRAMING)
+}
+
+/// What a request takes at most, framed and without a large value.
+pub(crate) fn longest_beside_value(request: &Request) -> usize {
+    match request {
+        Request::Merge { key, entry } if large_value(entry).is_some() => {
+            key.len().saturating_add(FRAMING)
+        }
+        _ => longest_frame(request),
+    }
+}
+
+/// Appends a request. Its value, where that is large, is left out and
+/// returned: it belongs after the rest, from where it lies.
+pub(crate) fn encode_request(
+    request: &Request,
+    to: &mut Vec<u8>,
+) -> Result<Option<Bytes>, EncodeError> {
+    if let Request::Merge { key, entry } = request
+        && let Some(value) = large_value(entry)
+    {
+        let without_value = Request::Merge {
+            key: key.clone(),
+            entry: Entry::new(entry.version, Bytes::new()),
+        };
+        return encode_apart(&without_value, value, to);
+    }
+    postcard::to_io(request, to)?;
+    Ok(None)
+}
+
+/// Appends an outcome, except for a large value, as [`encode_request`] does.
+pub(crate) fn encode_outcome(
+    outcome: &Outcome,
+    to: &mut Vec<u8>,
+) -> Result<Option<Bytes>, EncodeError> {
+    if let Outcome::Answered(Response::Entry(Some(entry))) = outcome {
+        if let Some(value) = large_value(entry) {
+            let without_value = Entry::new(entry.version, Bytes::new());
+            let without_value = Outcome::Answered(Response::Entry(Some(without_value)));
+            return encode_apart(&without_value, value, to);
+        }
+        to.reserve(value_len(entry).saturating_add(FRAMING));
+    }
+    postcard::to_io(outcome, to)?;
+    Ok(None)
+}
+
+/// Appends a message whose last part is an empty value, with the length of
+/// this one in its place.
+fn encode_apart(
+    without_value: &impl Serialize,
+    value: &Bytes,
+    to: &mut Vec<u8>,
+) -> Result<Option<Bytes>, EncodeError> {
+    postcard::to_io(without_value, &mut *to)?;
+    // The length of the empty one: the one byte 0.
+    to.pop();
+    postcard::to_io(&value.len(), to)?;
+    Ok(Some(value.clone()))
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
@@ -173,20 +191,17 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError
     }
 }
 
+fn large_value(entry: &Entry) -> Option<&Bytes> {
+    entry.value.as_ref().filter(|value| value.len() >= LARGE)
+}
+
 fn value_len(entry: &Entry) -> usize {
     entry.value.as_ref().map_or(0, |value| value.len())
 }
 
-/// `payload` is what the message holds in keys and values: with room for them
-/// from the start, a large value is copied once.
-fn encode<T: Serialize>(message: &T, payload: usize) -> Result<Vec<u8>, postcard::Error> {
-    let room = Vec::with_capacity(payload.saturating_add(FRAMING));
-    postcard::to_extend(message, room)
-}
-
 #[cfg(test)]
 mod tests {
-    use kvquorum_core::{Merged, Refusal, Timestamp, Version, WriterId};
+    use kvquorum_core::{Key, Merged, Refusal, Timestamp, Version, WriterId};
 
     use super::*;
 
@@ -196,20 +211,12 @@ mod tests {
         writer: WriterId::new(300),
     };
 
-    /// What goes over the wire, put together.
-    fn sent(request: &Request) -> Vec<u8> {
-        let mut message = encode_request(request).unwrap();
-        let announced = message.size_hint().exact().unwrap();
-        let mut sent = Vec::new();
-        while !message.is_end_stream() {
-            let mut cx = Context::from_waker(std::task::Waker::noop());
-            let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut message).poll_frame(&mut cx) else {
-                panic!("it ends before its end");
-            };
-            sent.extend(frame.into_data().unwrap());
-        }
-        assert_eq!(sent.len() as u64, announced);
-        sent
+    /// What a message that may be in two parts has as its bytes.
+    fn whole(encode: impl FnOnce(&mut Vec<u8>) -> Result<Option<Bytes>, EncodeError>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let value = encode(&mut bytes).unwrap();
+        bytes.extend(value.unwrap_or_default());
+        bytes
     }
 
     /// The tables above are a promise to other languages and later versions.
@@ -233,7 +240,11 @@ mod tests {
                 b"\x01\x02ab\x82\x80\x04\xAC\x02\x00",
             ),
         ] {
-            assert_eq!(sent(&request), bytes, "{request:?}");
+            assert_eq!(
+                whole(|to| encode_request(&request, to)),
+                bytes,
+                "{request:?}"
+            );
             assert_eq!(decode::<Request>(bytes).unwrap(), request);
         }
     }
@@ -242,13 +253,64 @@ mod tests {
     fn a_value_sent_from_where_it_lies_has_the_same_bytes() {
         for len in [LARGE - 1, LARGE, LARGE + 1, 1 << 20] {
             let value = Bytes::from(vec![b'x'; len]);
+            let is_apart = |encoded: Option<Bytes>| match encoded {
+                Some(apart) => apart.as_ptr() == value.as_ptr(),
+                None => false,
+            };
             let request = Request::Merge {
                 key: "ab".into(),
                 entry: Entry::new(VERSION, value.clone()),
             };
-            assert!(sent(&request) == postcard::to_stdvec(&request).unwrap());
-            let message = encode_request(&request).unwrap();
-            assert_eq!(message.value.as_ptr() == value.as_ptr(), len >= LARGE);
+            let bytes = whole(|to| encode_request(&request, to));
+            assert!(bytes == postcard::to_stdvec(&request).unwrap());
+            let encoded = encode_request(&request, &mut Vec::new());
+            assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+
+            let entry = Some(Entry::new(VERSION, value.clone()));
+            let outcome = Outcome::Answered(Response::Entry(entry));
+            let bytes = whole(|to| encode_outcome(&outcome, to));
+            assert!(bytes == postcard::to_stdvec(&outcome).unwrap());
+            let encoded = encode_outcome(&outcome, &mut Vec::new());
+            assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+        }
+    }
+
+    #[test]
+    fn no_request_takes_more_than_is_thought() {
+        let version = Version {
+            timestamp: Timestamp::MAX,
+            writer: WriterId::new(u64::MAX),
+        };
+        for len in [0, 127, 128, LARGE, 1 << 21] {
+            let payload = vec![b'x'; len];
+            let key = Key::from(payload.clone());
+            let entry = Entry::new(version, payload);
+            for request in [
+                Request::Merge {
+                    key: key.clone(),
+                    entry,
+                },
+                Request::Get { key },
+            ] {
+                let frame = crate::frames::Frames::of_request(&request).unwrap();
+                assert!(frame.len() <= longest_frame(&request));
+            }
+        }
+    }
+
+    #[test]
+    fn outcomes_have_the_bytes_that_the_docs_say() {
+        let text = || "no".to_owned();
+        for (outcome, bytes) in [
+            (
+                Outcome::Answered(Response::Merged(Merged::Applied)),
+                &b"\x00\x01\x00"[..],
+            ),
+            (Outcome::StoreFailed(text()), b"\x01\x02no"),
+            (Outcome::NotUnderstood(text()), b"\x02\x02no"),
+        ] {
+            assert_eq!(whole(|to| encode_outcome(&outcome, to)), bytes);
+            assert_eq!(decode::<Outcome>(bytes).unwrap(), outcome);
         }
     }
 
@@ -288,8 +350,10 @@ mod tests {
                 b"\x02\x03\x82\x80\x04\x00\xAC\x02",
             ),
         ] {
-            assert_eq!(encode_response(&response).unwrap(), bytes, "{response:?}");
             assert_eq!(decode::<Response>(bytes).unwrap(), response);
+            let outcome = Outcome::Answered(response);
+            let encoded = whole(|to| encode_outcome(&outcome, to));
+            assert_eq!(encoded, [b"\x00", bytes].concat(), "{outcome:?}");
         }
     }
 

@@ -19,11 +19,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// The bytes of an ack.
-const APPLIED: &[u8] = b"\x01\x00";
-
-/// The bytes of a refusal: the key is empty.
-const REFUSED: &[u8] = b"\x02\x00";
+/// The answer to a single request that is refused: the key is empty.
+fn refused() -> Vec<u8> {
+    answer("200 OK", outcome(0, b"\x00\x02\x00"))
+}
 
 #[tokio::test]
 async fn the_name_is_the_address() {
@@ -100,12 +99,12 @@ fn printed(error: &dyn std::error::Error) -> String {
 
 #[tokio::test]
 async fn an_error_names_each_of_its_causes_once() {
-    let stub = Stub::answering(answer("200 OK", b"\x01")).await;
+    let stub = Stub::answering(answer("200 OK", outcome(0, b"\x00\x01"))).await;
     let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
     let decoding = printed(cause(&error));
     assert!(
         decoding.starts_with(
-            "the response cannot be decoded: \
+            "the answer cannot be decoded: \
              not a message of the replica protocol, version 1: "
         ),
         "{decoding}"
@@ -121,7 +120,7 @@ async fn an_error_names_each_of_its_causes_once() {
 
     // A cause that is not the source is told with its own causes.
     let stub = closes_on_second_request(|mut stream: TcpStream| async move {
-        stream.write_all(&answer("200 OK", REFUSED)).await.unwrap();
+        stream.write_all(&refused()).await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
@@ -152,17 +151,25 @@ async fn a_peer_that_closes_without_an_answer_has_given_no_answer() {
 async fn an_answer_that_makes_no_sense_is_no_answer() {
     for (bytes, name) in [
         (b"SSH-2.0-OpenSSH_9.9\r\n".to_vec(), "not HTTP"),
-        (answer("200 OK", APPLIED)[..20].to_vec(), "half a head"),
+        (applied()[..20].to_vec(), "half a head"),
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\x01".to_vec(),
             "half a body",
         ),
         (answer("200 OK", b"<html>hello</html>"), "another body"),
         (answer("200 OK", b""), "no body"),
-        (answer("200 OK", b"\x01\x00!"), "more than a body"),
+        (
+            answer("200 OK", outcome(0, b"\x00\x01\x00!")),
+            "more than an outcome",
+        ),
+        (
+            answer("200 OK", outcome(1, APPLIED)),
+            "the answer to another",
+        ),
+        (answer("200 OK", &outcome(0, APPLIED)[..9]), "half a frame"),
         (answer("302 Found", b""), "a redirection"),
         (answer("503 Service Unavailable", b"later"), "unavailable"),
-        (answer("502 Bad Gateway", APPLIED), "a gateway"),
+        (answer("502 Bad Gateway", outcome(0, APPLIED)), "a gateway"),
     ] {
         let stub = Stub::answering(bytes).await;
         let error = call(&transport(stub.addr), merge("k", 1, "v"))
@@ -179,11 +186,16 @@ async fn an_answer_that_makes_no_sense_is_no_answer() {
 
 #[tokio::test]
 async fn an_oversized_answer_is_no_answer_and_is_not_read() {
-    let announced = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n".to_vec();
+    let frame = outcome(0, vec![0; 1501]);
+    let announced = [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n",
+        &frame[..8],
+    ]
+    .concat();
     let endless = [
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
         b"400\r\n".to_vec(),
-        vec![0; 0x400],
+        frame[..0x400].to_vec(),
         b"\r\n400\r\n".to_vec(),
         vec![0; 0x400],
     ]
@@ -289,7 +301,7 @@ where
         let play = play.clone();
         async move {
             if nth == 0 {
-                stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+                stream.write_all(&applied()).await.unwrap();
                 assert!(read_request(&mut stream).await);
             } else {
                 play(stream).await;
@@ -302,7 +314,7 @@ where
 #[tokio::test]
 async fn a_pooled_connection_that_breaks_is_replaced_once() {
     let stub = closes_on_second_request(|mut stream: TcpStream| async move {
-        stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+        stream.write_all(&applied()).await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
@@ -329,7 +341,7 @@ async fn what_may_have_been_sent_is_never_reported_as_not_sent() {
     for (bytes, name) in [
         (answer("404 Not Found", ""), "rejected"),
         (answer("408 Request Timeout", ""), "too late"),
-        (answer("200 OK", REFUSED), "refused"),
+        (refused(), "refused"),
         (b"nonsense\r\n\r\n".to_vec(), "nonsense"),
     ] {
         let stub = second_try(bytes).await;
@@ -356,7 +368,7 @@ async fn nor_where_nobody_listens_any_more() {
     let peer = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         assert!(read_request(&mut stream).await);
-        stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+        stream.write_all(&applied()).await.unwrap();
         assert!(read_request(&mut stream).await);
         drop(listener);
     });
@@ -406,7 +418,7 @@ async fn a_close_that_could_be_noticed_leaves_nothing_in_doubt() {
 async fn a_connection_idle_for_too_long_is_not_used_again() {
     let stub = Stub::new(|_, mut stream| async move {
         // A second request on this connection would get no answer.
-        stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+        stream.write_all(&applied()).await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
@@ -424,9 +436,7 @@ async fn a_connection_idle_for_too_long_is_not_used_again() {
 async fn acks(mut stream: TcpStream, permits: &Semaphore) {
     while let Ok(permit) = permits.acquire().await {
         permit.forget();
-        if stream.write_all(&answer("200 OK", APPLIED)).await.is_err()
-            || !read_request(&mut stream).await
-        {
+        if stream.write_all(&applied()).await.is_err() || !read_request(&mut stream).await {
             return;
         }
     }
@@ -443,7 +453,7 @@ async fn pooled(permits: Vec<Arc<Semaphore>>) -> (Stub, HttpTransport) {
         async move { acks(stream, &permits).await }
     })
     .await;
-    let replica = transport(stub.addr);
+    let replica = unbatched(stub.addr);
     let mut calls = Vec::new();
     for _ in &permits {
         let replica = replica.clone();
@@ -521,7 +531,7 @@ async fn connections_are_used_again() {
         opened.add_permits(1);
         async move {
             loop {
-                stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+                stream.write_all(&applied()).await.unwrap();
                 if !read_request(&mut stream).await {
                     return;
                 }
@@ -548,7 +558,7 @@ async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
                 let _ = stream.read_to_end(&mut Vec::new()).await;
                 closes.add_permits(1);
             } else {
-                stream.write_all(&answer("200 OK", APPLIED)).await.unwrap();
+                stream.write_all(&applied()).await.unwrap();
                 let _ = stream.read_to_end(&mut Vec::new()).await;
             }
         }
@@ -573,6 +583,7 @@ async fn calls_beyond_the_bound_wait_their_turn() {
     let store = TestStore::gated();
     let server = serve_store(&store).await;
     let replica = HttpTransport::builder(server.local_addr())
+        .max_batch(1)
         .max_connections(2)
         .build()
         .unwrap();
@@ -626,7 +637,7 @@ async fn concurrent_calls_each_get_their_own_response() {
 async fn a_request_arrives_whole_and_its_answer_may_come_in_pieces() {
     let stub = Stub::new(|_, mut stream| async move {
         stream.set_nodelay(true).unwrap();
-        for byte in answer("200 OK", APPLIED) {
+        for byte in applied() {
             stream.write_all(&[byte]).await.unwrap();
             tokio::task::yield_now().await;
         }

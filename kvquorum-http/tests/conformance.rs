@@ -25,3 +25,23 @@ async fn http_is_a_transport_on_several_threads() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn http_is_a_transport_where_calls_do_not_share_exchanges() {
+    kvquorum_core::conformance::transport(|| async {
+        let (server, _store) = serve().await;
+        (unbatched(server.local_addr()), server)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn http_is_a_transport_where_the_server_takes_no_batches() {
+    kvquorum_core::conformance::transport(|| async {
+        let service = service(&TestStore::new()).with_max_batch(1);
+        let server = kvquorum_http::Server::bind("127.0.0.1:0", service).await;
+        let server = server.unwrap();
+        (transport(server.local_addr()), server)
+    })
+    .await;
+}

@@ -351,8 +351,9 @@ async fn a_value_over_the_limit_is_too_large_before_and_after_reading_it() {
     assert_eq!(client.ask(write("k", "\"12345678\"", 1)).await.status, 200);
     let before = store.entries();
 
-    // Longer than anything the replica could admit, so not even read.
-    let long = format!("\"{}\"", "x".repeat(100_000));
+    // Longer than a batch, and than anything the replica could admit, so not
+    // even read.
+    let long = format!("\"{}\"", "x".repeat(1024 * 1024));
     let answer = client.ask(write("k", &long, 2)).await;
     assert_eq!(answer.status, 413);
     assert!(answer.error().contains("longer than"), "{answer:?}");

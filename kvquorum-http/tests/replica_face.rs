@@ -8,7 +8,7 @@ mod common;
 
 use common::*;
 use kvquorum_core::{Entry, Limits, Merged, Refusal, Replica, Response};
-use kvquorum_http::Server;
+use kvquorum_http::{ReplicaService, Server};
 
 /// A merge of `k`, stamped 1 ms by writer 7, with the value `v`.
 const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x01\x01v";
@@ -17,33 +17,121 @@ const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x01\x01v";
 async fn the_documented_bytes_are_understood() {
     let (server, store) = serve().await;
     let mut client = Raw::connect(server.local_addr()).await;
-    let answer = client.ask(post("/v1/call", MERGE)).await;
-    assert_eq!((answer.status, &*answer.body), (200, "\x01\x00"));
+    let answer = client.ask(post("/v1/call", requests([MERGE]))).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body.as_bytes(), outcome(0, APPLIED));
     assert_eq!(store.entries(), [("k".into(), Entry::new(version(1), "v"))]);
-    let answer = client.ask(post("/v1/call", b"\x00\x01x")).await;
-    assert_eq!((answer.status, &*answer.body), (200, "\x00\x00"));
+    let answer = client.ask(post("/v1/call", requests([b"\x00\x01x"]))).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body.as_bytes(), outcome(0, b"\x00\x00\x00"));
 }
 
 #[tokio::test]
-async fn undecodable_bodies_are_bad_requests_and_change_nothing() {
+async fn bodies_that_are_not_frames_are_bad_requests_and_change_nothing() {
+    let (server, store) = serve().await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    let whole = requests([MERGE, MERGE]);
+    for body in [b"", &whole[..whole.len() - 1], b"{}", MERGE] {
+        let answer = client.ask(post("/v1/call", body)).await;
+        assert_eq!(answer.status, 400, "{body:?}");
+        let error = answer.error();
+        assert!(error.starts_with("not the frames"), "{error}");
+        assert_eq!(store.entries(), []);
+    }
+}
+
+#[tokio::test]
+async fn undecodable_requests_are_not_understood_and_the_others_are_answered() {
     let (server, store) = serve().await;
     let mut client = Raw::connect(server.local_addr()).await;
     let trailing = [MERGE, b"!"].concat();
-    for body in [
+    let unknown = [
         b"",
         &MERGE[..MERGE.len() - 1],
         &trailing,
         b"\x7f\x01k",
         b"{}",
-    ] {
-        let answer = client.ask(post("/v1/call", body)).await;
-        assert_eq!(answer.status, 400, "{body:?}");
+    ];
+    let body = requests(unknown);
+    let answer = client.ask(post("/v1/call", body)).await;
+    assert_eq!(answer.status, 200);
+    let all = outcomes(answer.body.as_bytes());
+    assert_eq!(all.len(), unknown.len());
+    for (at, (which, outcome)) in all.iter().enumerate() {
+        assert_eq!((*which as usize, outcome[0]), (at, 2));
         // With what the decoder says of it, where it says more.
-        let error = answer.error();
+        let error = std::str::from_utf8(&outcome[2..]).unwrap();
         let whole = error.ends_with("follow the message") || error.contains("version 1: ");
         assert!(whole, "{error}");
-        assert_eq!(store.entries(), []);
     }
+    assert_eq!(store.entries(), []);
+
+    let body = requests([b"\x00\x01x", b"\x7f\x01k", MERGE]);
+    let answer = client.ask(post("/v1/call", body)).await;
+    let all = outcomes(answer.body.as_bytes());
+    assert_eq!(all[0], (0, b"\x00\x00\x00".to_vec()));
+    assert_eq!((all[1].0, all[1].1[0]), (1, 2));
+    assert_eq!(all[2], (2, APPLIED.to_vec()));
+    assert_eq!(store.entries().len(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_is_bounded_in_number() {
+    let store = TestStore::new();
+    let service = service(&store).with_max_batch(3);
+    let server = Server::bind("127.0.0.1:0", service).await.unwrap();
+    let mut client = Raw::connect(server.local_addr()).await;
+    let answer = client.ask(post("/v1/call", requests([MERGE; 4]))).await;
+    assert_eq!(answer.status, 413);
+    assert!(answer.error().starts_with("4 requests"), "{answer:?}");
+    assert_eq!(store.entries(), []);
+    let answer = client.ask(post("/v1/call", requests([MERGE; 3]))).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(outcomes(answer.body.as_bytes()).len(), 3);
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_a_slow_one_and_each_has_its_time() {
+    let service = ReplicaService::new(Replica::new(Picky::new())).with_store_time_limit(SHORT);
+    let server = Server::bind("127.0.0.1:0", service).await.unwrap();
+    let mut client = Raw::connect(server.local_addr()).await;
+    let batch = [&b"\x00\x05hangs"[..], b"\x00\x01a", b"\x00\x01b"];
+    let answer = client.ask(post("/v1/call", requests(batch))).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.is_chunked, "{answer:?}");
+    let early = client.chunk().await.unwrap();
+    let none = b"\x00\x00\x00".to_vec();
+    assert_eq!(outcomes(&early), [(1, none.clone()), (2, none)]);
+    let late = outcomes(&client.chunk().await.unwrap());
+    let said = String::from_utf8_lossy(&late[0].1[2..]);
+    assert_eq!((late.len(), late[0].0, late[0].1[0]), (1, 0, 1));
+    assert!(said.contains("did not answer within"), "{said}");
+    assert!(client.chunk().await.is_none());
+    // The connection is of use for more.
+    let answer = client.ask(post("/v1/call", requests([b"\x00\x01a"]))).await;
+    assert!(!answer.is_chunked);
+}
+
+#[tokio::test]
+async fn an_answer_is_made_no_faster_than_it_is_read() {
+    let (server, store) = serve().await;
+    let value = "x".repeat(1024 * 1024);
+    store.insert("k", Entry::new(version(1), value));
+    let mut client = Raw::connect(server.local_addr()).await;
+    let answer = client
+        .ask(post("/v1/call", requests([b"\x00\x01k"; 64])))
+        .await;
+    assert!(answer.is_chunked);
+    tokio::time::sleep(SHORT).await;
+    // More than the sockets' buffers can hold has not been asked for.
+    let asked = store.calls.available_permits();
+    assert!((1..32).contains(&asked), "{asked}");
+    let mut body = Vec::new();
+    while let Some(chunk) = client.chunk().await {
+        body.extend(chunk);
+    }
+    let numbers = outcomes(&body).into_iter().map(|(which, _)| which);
+    assert!(numbers.eq(0..64));
 }
 
 #[tokio::test]

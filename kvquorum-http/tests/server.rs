@@ -257,7 +257,7 @@ async fn the_pool_of_one_client_does_not_lock_out_another() {
     let store = TestStore::gated();
     let builder = Server::builder().max_connections(8).head_time_limit(NEVER);
     let server = start(builder, &store).await;
-    let pooled = transport(server.local_addr());
+    let pooled = unbatched(server.local_addr());
     let calls: Vec<_> = (0..8)
         .map(|_| {
             let pooled = pooled.clone();
@@ -330,7 +330,8 @@ async fn limits_may_be_as_large_or_as_small_as_can_be() {
         let service = service(&store)
             .with_body_time_limit(longest)
             .with_store_time_limit(longest)
-            .with_max_body_len(most);
+            .with_max_body_len(most)
+            .with_max_batch(most);
         let server = Server::builder()
             .max_connections(most)
             .head_time_limit(longest)
@@ -344,6 +345,10 @@ async fn limits_may_be_as_large_or_as_small_as_can_be() {
         let replica = HttpTransport::builder(server.local_addr())
             .connect_time_limit(longest)
             .idle_time_limit(longest)
+            .gather_time_limit(longest)
+            .max_batch(most)
+            .max_batch_bytes(most)
+            .max_gathered_bytes(most)
             .max_connections(most)
             .max_response_len(most)
             .build()
@@ -442,6 +447,71 @@ async fn a_shutdown_lets_requests_under_way_finish_and_takes_no_more() {
     }
     assert_eq!(in_time(shutdown).await.unwrap(), 0);
     assert_eq!(store.entries().len(), 2);
+}
+
+/// A client to which an answer is being streamed.
+async fn streamed(to: SocketAddr, store: &TestStore) -> Raw {
+    let mut client = Raw::connect(to).await;
+    let answer = client
+        .ask(post("/v1/call", requests([b"\x00\x01k"; 2])))
+        .await;
+    assert!(answer.is_chunked);
+    store.called().await;
+    store.called().await;
+    client
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_streamed_answers_finish() {
+    let store = TestStore::gated();
+    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let server = start(builder, &store).await;
+    let addr = server.local_addr();
+    let mut client = streamed(addr, &store).await;
+    let shutdown = tokio::spawn(server.shutdown());
+    until(async || TcpStream::connect(addr).await.is_err()).await;
+    assert!(!shutdown.is_finished());
+    store.gate.add_permits(1);
+    let mut body = Vec::new();
+    while let Some(chunk) = client.chunk().await {
+        body.extend(chunk);
+    }
+    assert_eq!(outcomes(&body).len(), 2);
+    client.closed().await;
+    assert_eq!(in_time(shutdown).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_in_the_middle_does_not_hold_its_connection_open() {
+    let store = TestStore::gated();
+    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let server = start(builder, &store).await;
+    let client = streamed(server.local_addr(), &store).await;
+    drop(client);
+    assert_eq!(in_time(server.shutdown()).await, 0);
+}
+
+#[tokio::test]
+async fn a_connection_with_a_streamed_answer_does_not_make_room() {
+    let store = TestStore::gated();
+    let builder = Server::builder().max_connections(2).head_time_limit(NEVER);
+    let server = start(builder, &store).await;
+    let addr = server.local_addr();
+    // So long ago that it would be the first to go if it were idle.
+    let mut busy = streamed(addr, &store).await;
+    tokio::time::sleep(SHORT).await;
+    let mut idle = Raw::connect(addr).await;
+    assert_eq!(idle.ask(get_path("/none")).await.status, 404);
+    let mut newcomer = Raw::connect(addr).await;
+    assert_eq!(newcomer.ask(get_path("/none")).await.status, 404);
+    idle.closed().await;
+    store.gate.add_permits(1);
+    let mut body = Vec::new();
+    while let Some(chunk) = busy.chunk().await {
+        body.extend(chunk);
+    }
+    assert_eq!(outcomes(&body).len(), 2);
+    assert_eq!(busy.ask(get_path("/none")).await.status, 404);
 }
 
 #[tokio::test]

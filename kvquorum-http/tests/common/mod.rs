@@ -114,6 +114,39 @@ impl Store for TestStore {
     }
 }
 
+/// A store that hangs, or fails, where a key says so.
+pub struct Picky(TestStore);
+
+impl Picky {
+    pub fn new() -> Self {
+        Self(TestStore::new())
+    }
+
+    async fn look_at(&self, key: &Key) -> Result<(), StoreError> {
+        match key.as_ref() {
+            b"hangs" => std::future::pending().await,
+            b"fails" => Err(StoreError::new(std::io::Error::other("no disk"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Store for Picky {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.look_at(key).await?;
+        self.0.get(key).await
+    }
+
+    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+        self.look_at(key).await?;
+        self.0.merge(key, entry).await
+    }
+
+    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+        self.0.scan(from, limit).await
+    }
+}
+
 pub fn version(millis: u64) -> Version {
     Version {
         timestamp: Timestamp::new(millis, 0).unwrap(),
@@ -150,6 +183,11 @@ pub fn service(store: &TestStore) -> ReplicaService<TestStore> {
 
 pub fn transport(to: SocketAddr) -> HttpTransport {
     HttpTransport::new(to).unwrap()
+}
+
+/// A transport whose calls do not share exchanges.
+pub fn unbatched(to: SocketAddr) -> HttpTransport {
+    HttpTransport::builder(to).max_batch(1).build().unwrap()
 }
 
 pub async fn call(transport: &HttpTransport, request: Request) -> Result<Response, TransportError> {
@@ -191,6 +229,8 @@ pub struct Answer {
     pub status: u16,
     head: String,
     pub body: String,
+    /// Whether the body comes in chunks, and is still to be read.
+    pub is_chunked: bool,
 }
 
 impl Raw {
@@ -212,6 +252,7 @@ impl Raw {
     }
 
     /// The next answer; `None` where the server closes instead.
+    /// Of an answer in chunks, this is the head.
     pub async fn answer(&mut self) -> Option<Answer> {
         let head_len = self.message_head().await?;
         let head = String::from_utf8(self.read.drain(..head_len).collect()).unwrap();
@@ -220,7 +261,9 @@ impl Raw {
             status,
             head,
             body: String::new(),
+            is_chunked: false,
         };
+        answer.is_chunked = answer.header("transfer-encoding") == Some("chunked");
         let len: usize = answer
             .header("content-length")
             .map_or(0, |len| len.parse().unwrap());
@@ -229,6 +272,23 @@ impl Raw {
         }
         answer.body = String::from_utf8(self.read.drain(..len).collect()).unwrap();
         Some(answer)
+    }
+
+    /// The next chunk of an answer that comes in chunks; `None` at the end.
+    pub async fn chunk(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(end) = self.read.windows(2).position(|end| end == b"\r\n") {
+                let len = std::str::from_utf8(&self.read[..end]).unwrap();
+                let len = usize::from_str_radix(len, 16).unwrap();
+                if self.read.len() >= end + 2 + len + 2 {
+                    self.read.drain(..end + 2);
+                    let chunk = self.read.drain(..len).collect();
+                    self.read.drain(..2);
+                    return (len > 0).then_some(chunk);
+                }
+            }
+            assert!(self.more().await, "the server broke off");
+        }
     }
 
     /// The head of the next answer, which has no body.
@@ -302,6 +362,43 @@ pub fn get_path(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")
 }
 
+/// The body of an exchange with these requests.
+pub fn requests<R: AsRef<[u8]>>(requests: impl IntoIterator<Item = R>) -> Vec<u8> {
+    let frame = |request: R| {
+        let request = request.as_ref();
+        [&(request.len() as u32).to_le_bytes(), request].concat()
+    };
+    requests.into_iter().flat_map(frame).collect()
+}
+
+/// A frame that says that this is the outcome of that request.
+pub fn outcome(which: u32, outcome: impl AsRef<[u8]>) -> Vec<u8> {
+    let outcome = outcome.as_ref();
+    let len = (outcome.len() as u32).to_le_bytes();
+    [&which.to_le_bytes(), &len[..], outcome].concat()
+}
+
+/// The frames of the body of an answer: which request, and its outcome.
+pub fn outcomes(mut body: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    let mut outcomes = Vec::new();
+    while let Some((which, rest)) = body.split_first_chunk() {
+        let (len, rest) = rest.split_first_chunk().unwrap();
+        let (outcome, rest) = rest.split_at(u32::from_le_bytes(*len) as usize);
+        outcomes.push((u32::from_le_bytes(*which), outcome.to_vec()));
+        body = rest;
+    }
+    assert_eq!(body, b"");
+    outcomes
+}
+
+/// The outcome of a merge that was applied.
+pub const APPLIED: &[u8] = b"\x00\x01\x00";
+
+/// The answer to a single merge that was applied.
+pub fn applied() -> Vec<u8> {
+    answer("200 OK", outcome(0, APPLIED))
+}
+
 /// A server that the test plays: each connection is handed to `play` once its
 /// first request has been read.
 pub struct Stub {
@@ -366,6 +463,12 @@ impl Drop for Stub {
 
 /// Reads one request with a `content-length`, and nothing after it.
 pub async fn read_request(stream: &mut TcpStream) -> bool {
+    read_body(stream).await.is_some()
+}
+
+/// Reads one request with a `content-length`, and returns its body; `None`
+/// where the client closes instead.
+pub async fn read_body(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut read = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&read).to_lowercase();
@@ -373,11 +476,11 @@ pub async fn read_request(stream: &mut TcpStream) -> bool {
             let len = text.split("content-length: ").nth(1).unwrap();
             let len: usize = len.split("\r\n").next().unwrap().parse().unwrap();
             if read.len() >= head + 4 + len {
-                return true;
+                return Some(read.split_off(head + 4));
             }
         }
         if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
-            return false;
+            return None;
         }
     }
 }

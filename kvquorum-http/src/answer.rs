@@ -1,0 +1,234 @@
+//! What a replica answers, and how it comes to be while it is sent.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::{Body, Frame, SizeHint};
+use kvquorum_core::{Replica, Request, Response, Store, StoreError};
+use tokio::time::timeout;
+
+use crate::error::with_causes;
+use crate::frames::{Frames, Requests};
+use crate::wire::Outcome;
+
+/// How much of an answer is made at a time, and then sent before there is more:
+/// so much, and one answer frame.
+const CHUNK: usize = 64 * 1024;
+
+/// Room for a few answers without values.
+const SMALL_ANSWERS: usize = 128;
+
+/// The body of a [`ReplicaService`](crate::ReplicaService)'s answer.
+#[derive(Debug)]
+pub struct AnswerBody(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Whole(Frames),
+    /// In the making.
+    Streamed(UnsyncBoxBody<Bytes, Infallible>),
+}
+
+impl AnswerBody {
+    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
+        Self(Inner::Whole(bytes.into()))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.get_mut().0 {
+            Inner::Whole(frames) => Pin::new(frames).poll_frame(cx),
+            Inner::Streamed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Whole(frames) => frames.is_end_stream(),
+            Inner::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Whole(frames) => frames.size_hint(),
+            Inner::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A batch at a replica, whose requests are all under way at once.
+///
+/// Answers are made as they are asked for: where they are not read, no more
+/// are made than fit a chunk, and the requests beyond it wait.
+pub(crate) struct BatchAnswer<S> {
+    replica: Arc<Replica<S>>,
+    store_time_limit: Duration,
+    /// Those that have not begun.
+    requests: Requests,
+    /// Those that were not answered at once, if any.
+    under_way: Option<FuturesUnordered<UnderWay>>,
+    /// What has been made.
+    made: Frames,
+}
+
+type UnderWay = Pin<Box<dyn Future<Output = (u32, Outcome)> + Send>>;
+
+impl<S: Store> BatchAnswer<S> {
+    pub(crate) fn new(
+        replica: Arc<Replica<S>>,
+        store_time_limit: Duration,
+        requests: Requests,
+    ) -> Self {
+        Self {
+            replica,
+            store_time_limit,
+            requests,
+            under_way: None,
+            made: Vec::with_capacity(SMALL_ANSWERS).into(),
+        }
+    }
+
+    /// Begins with the requests. Where all are answered at once, the body is
+    /// whole.
+    pub(crate) async fn begin(mut self) -> AnswerBody {
+        poll_fn(|cx| {
+            self.make(cx);
+            Poll::Ready(())
+        })
+        .await;
+        AnswerBody(if self.is_made() {
+            Inner::Whole(self.made)
+        } else {
+            Inner::Streamed(UnsyncBoxBody::new(self))
+        })
+    }
+
+    /// Makes what can be made now.
+    fn make(&mut self, cx: &mut Context<'_>) {
+        self.begin_requests(cx);
+        while self.made.len() < CHUNK
+            && let Some(under_way) = &mut self.under_way
+            && let Poll::Ready(Some((which, outcome))) = under_way.poll_next_unpin(cx)
+        {
+            self.push(which, &outcome);
+        }
+    }
+
+    fn begin_requests(&mut self, cx: &mut Context<'_>) {
+        // One allocation serves all that are answered at once.
+        let mut used = None;
+        while self.made.len() < CHUNK {
+            let Some((which, request)) = self.requests.next() else {
+                return;
+            };
+            let request = match request {
+                Ok(request) => request,
+                Err(error) => {
+                    self.push(which, &Outcome::NotUnderstood(with_causes(&error)));
+                    continue;
+                }
+            };
+            let asked = ask(Arc::clone(&self.replica), request);
+            let mut asked = match used.take() {
+                Some(used) => refilled(used, asked),
+                None => Box::pin(asked),
+            };
+            match asked.as_mut().poll(cx) {
+                Poll::Ready(answer) => {
+                    self.push(which, &outcome(answer));
+                    used = Some(asked);
+                }
+                Poll::Pending => {
+                    let limit = self.store_time_limit;
+                    self.under_way
+                        .get_or_insert_default()
+                        .push(Box::pin(async move {
+                            let outcome = match timeout(limit, asked).await {
+                                Ok(answer) => outcome(answer),
+                                Err(_) => Outcome::StoreFailed(too_slow(limit)),
+                            };
+                            (which, outcome)
+                        }));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, which: u32, outcome: &Outcome) {
+        // One that cannot be put into bytes is left out: the coordinator then
+        // knows that it had no answer.
+        let _ = self.made.push_answer(which, outcome);
+    }
+
+    fn is_made(&self) -> bool {
+        self.under_way
+            .as_ref()
+            .is_none_or(FuturesUnordered::is_empty)
+            && self.requests.is_empty()
+    }
+}
+
+impl<S: Store> Body for BatchAnswer<S> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.made.is_empty() {
+            self.make(cx);
+        }
+        match self.made.pop() {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            None if self.is_made() => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.made.is_empty() && self.is_made()
+    }
+}
+
+async fn ask<S: Store>(replica: Arc<Replica<S>>, request: Request) -> Result<Response, StoreError> {
+    replica.handle(request).await
+}
+
+fn refilled<F>(mut used: Pin<Box<F>>, future: F) -> Pin<Box<F>> {
+    used.set(future);
+    used
+}
+
+fn outcome(answer: Result<Response, StoreError>) -> Outcome {
+    match answer {
+        Ok(response) => Outcome::Answered(response),
+        Err(error) => Outcome::StoreFailed(store_failed(&error)),
+    }
+}
+
+/// What is said of a store that failed.
+pub(crate) fn store_failed(error: &StoreError) -> String {
+    // Whoever reads it knows that it is the store that failed.
+    std::error::Error::source(error).map_or_else(|| error.to_string(), with_causes)
+}
+
+/// What is said of a store that did not answer in time.
+pub(crate) fn too_slow(limit: Duration) -> String {
+    format!("the store did not answer within {limit:?}")
+}
