@@ -130,43 +130,35 @@ impl<S: Store> BatchAnswer<S> {
     }
 
     fn begin_requests(&mut self, cx: &mut Context<'_>) {
-        // One allocation serves all that are answered at once.
-        let mut used = None;
         while self.made.len() < CHUNK {
             let Some((which, request)) = self.requests.next() else {
                 return;
             };
-            let request = match request {
-                Ok(request) => request,
-                Err(error) => {
-                    self.push(which, &Outcome::NotUnderstood(with_causes(&error)));
-                    continue;
-                }
-            };
-            let asked = ask(Arc::clone(&self.replica), request);
-            let mut asked = match used.take() {
-                Some(used) => refilled(used, asked),
-                None => Box::pin(asked),
-            };
-            match asked.as_mut().poll(cx) {
-                Poll::Ready(answer) => {
-                    self.push(which, &outcome(answer));
-                    used = Some(asked);
-                }
-                Poll::Pending => {
-                    let limit = self.store_time_limit;
-                    self.under_way
-                        .get_or_insert_default()
-                        .push(Box::pin(async move {
-                            let outcome = match timeout(limit, asked).await {
-                                Ok(answer) => outcome(answer),
-                                Err(_) => Outcome::StoreFailed(too_slow(limit)),
-                            };
-                            (which, outcome)
-                        }));
-                }
+            match request {
+                Ok(request) => self.begin_request(cx, which, request),
+                Err(error) => self.push(which, &Outcome::NotUnderstood(with_causes(&error))),
             }
         }
+    }
+
+    fn begin_request(&mut self, cx: &mut Context<'_>, which: u32, request: Request) {
+        if let Some(answer) = self.replica.handle_now(&request) {
+            return self.push(which, &outcome(answer));
+        }
+        let replica = Arc::clone(&self.replica);
+        let mut asked = Box::pin(async move { replica.handle(request).await });
+        if let Poll::Ready(answer) = asked.as_mut().poll(cx) {
+            return self.push(which, &outcome(answer));
+        }
+        let limit = self.store_time_limit;
+        let under_way = self.under_way.get_or_insert_default();
+        under_way.push(Box::pin(async move {
+            let outcome = match timeout(limit, asked).await {
+                Ok(answer) => outcome(answer),
+                Err(_) => Outcome::StoreFailed(too_slow(limit)),
+            };
+            (which, outcome)
+        }));
     }
 
     fn push(&mut self, which: u32, outcome: &Outcome) {
@@ -204,15 +196,6 @@ impl<S: Store> Body for BatchAnswer<S> {
     fn is_end_stream(&self) -> bool {
         self.made.is_empty() && self.is_made()
     }
-}
-
-async fn ask<S: Store>(replica: Arc<Replica<S>>, request: Request) -> Result<Response, StoreError> {
-    replica.handle(request).await
-}
-
-fn refilled<F>(mut used: Pin<Box<F>>, future: F) -> Pin<Box<F>> {
-    used.set(future);
-    used
 }
 
 fn outcome(answer: Result<Response, StoreError>) -> Outcome {
