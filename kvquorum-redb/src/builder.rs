@@ -37,6 +37,8 @@ pub struct Builder {
     pub(crate) entry_cache: usize,
     pub(crate) page_cache: usize,
     pub(crate) pending: usize,
+    pub(crate) readers: usize,
+    pub(crate) pending_reads: usize,
     pub(crate) verify: bool,
 }
 
@@ -47,6 +49,8 @@ impl Builder {
             entry_cache: 64 << 20,
             page_cache: 64 << 20,
             pending: 32 << 20,
+            readers: 4,
+            pending_reads: 4_096,
             verify: true,
         }
     }

@@ -111,6 +111,7 @@ impl Writer {
         if let Err(failure) = &committed {
             self.failed = Some(Arc::clone(failure));
         }
+        self.engine.committed();
         // Shown before any is answered, and of each key the last only: whoever
         // has read that one in the engine would go back otherwise.
         let mut shown = HashSet::new();
