@@ -226,20 +226,14 @@ impl Engine {
 
     /// Shows readers what a commit has left under a key; nothing, where the
     /// commit failed or left something later there.
-    pub(crate) fn settle(&self, key: &Key, entry: Option<Entry>) {
-        let mut commits = self.commits_of(key);
+    pub(crate) fn settle(&self, key: Key, entry: Option<Entry>) {
+        let mut commits = self.commits_of(&key);
         commits.under_way = commits.under_way.saturating_sub(1);
         commits.changes = commits.changes.wrapping_add(1);
         let Some(entry) = entry else { return };
         self.max_timestamp
             .fetch_max(entry.version.timestamp.to_bits(), Ordering::Relaxed);
-        // Copies: a key or value that is a slice of a larger buffer would keep
-        // all of that in memory.
-        let entry = Entry {
-            version: entry.version,
-            value: entry.value.map(|value| Bytes::copy_from_slice(&value)),
-        };
-        self.cache.insert(Key::from(key.as_bytes()), Some(entry));
+        self.cache.insert(key, Some(entry));
     }
 
     pub(crate) fn max_timestamp(&self) -> Timestamp {

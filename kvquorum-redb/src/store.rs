@@ -175,12 +175,8 @@ impl Store for RedbStore {
     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
         let room = self.room(key, &entry).await?;
         let (answer, answered) = oneshot::channel();
-        let request = Request {
-            key: key.clone(),
-            entry,
-            answer,
-            _room: room,
-        };
+        let request = Request::new(key, &entry, answer, room);
+        drop(entry);
         let requests = self.requests.as_ref().ok_or(RedbStoreError::Closed)?;
         requests.send(request).map_err(|_| RedbStoreError::Closed)?;
         let merged = answered.await.map_err(|_| RedbStoreError::Closed)?;
