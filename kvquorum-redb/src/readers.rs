@@ -1,8 +1,7 @@
 //! The threads that read.
 //!
-//! Reads that wait are taken in groups: while many come, a reader goes from one
-//! group to the next, and neither it nor a caller sleeps and is woken for each
-//! read. There is more than one reader, so that a read which waits for the disk
+//! While many reads come, a reader goes from one to the next and is not woken
+//! for each. There is more than one, so that a read which waits for the disk
 //! does not hold up all others.
 
 use std::collections::VecDeque;
@@ -16,9 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::engine::Engine;
 use crate::error::RedbStoreError;
 
-/// How many reads a reader takes at once. More would wait for one disk read
-/// after the other while other readers have nothing to do.
-const GROUP: usize = 16;
+/// How many reads a reader takes at once, at the most. Larger groups save
+/// little, and those behind a read that waits for the disk wait with it.
+const GROUP: usize = 4;
 
 /// A read that waits for a reader.
 pub(crate) struct Read {
@@ -35,10 +34,10 @@ pub(crate) struct Readers {
     threads: Vec<JoinHandle<()>>,
 }
 
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    readers: usize,
 }
 
 #[derive(Default)]
@@ -53,11 +52,17 @@ struct State {
 
 impl Readers {
     pub(crate) fn start(count: usize, engine: &Arc<Engine>) -> Result<Self, io::Error> {
+        let count = count.max(1);
+        let shared = Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            readers: count,
+        };
         let mut readers = Self {
-            shared: Arc::default(),
+            shared: Arc::new(shared),
             threads: Vec::new(),
         };
-        for _ in 0..count.max(1) {
+        for _ in 0..count {
             let (shared, engine) = (Arc::clone(&readers.shared), Arc::clone(engine));
             let thread = thread::Builder::new()
                 .name("kvquorum-redb-read".to_owned())
@@ -111,12 +116,13 @@ impl Shared {
         }
     }
 
-    /// Waits for reads and takes a group of them; `false` where there will be
+    /// Waits for reads and takes its share of them; `false` where there will be
     /// no more.
     fn take(&self, group: &mut Vec<Read>) -> bool {
         let mut state = self.state();
         loop {
-            while group.len() < GROUP {
+            let share = state.waiting.len().div_ceil(self.readers).min(GROUP);
+            while group.len() < share {
                 match state.waiting.pop_front() {
                     Some(read) if read.answer.is_closed() => {}
                     Some(read) => group.push(read),

@@ -139,6 +139,7 @@ impl Writer {
         if let Err(failure) = &committed {
             self.failed = Some(Arc::clone(failure));
         }
+        // A failed commit, too, may have changed what the engine shows.
         self.engine.committed();
         // Of each key the last only: whoever has read that one in the engine
         // would go back otherwise.
