@@ -191,11 +191,8 @@ async fn a_damaged_entry_fails_its_own_read_alone() {
     disk.hold_reads(1);
     let first = get(&store, 0);
     until_reads_wait(&disk, 1).await;
-    let mut reads: HashMap<_, _> = (100..150)
-        .map(|number| (number, get(&store, number)))
-        .collect();
-    let damaged = reads.remove(&DAMAGED).unwrap();
-    damaged.abort();
+    let others = (100..150).filter(|number| *number != DAMAGED);
+    let reads: Vec<_> = others.map(|number| get(&store, number)).collect();
     let damaged = {
         let store = Arc::clone(&store);
         tokio::spawn(async move { store.get(&key(DAMAGED)).await })
@@ -203,7 +200,7 @@ async fn a_damaged_entry_fails_its_own_read_alone() {
     sleep(SOON).await;
     disk.let_reads_go();
     first.await.unwrap();
-    for (_, read) in reads {
+    for read in reads {
         timeout(LATE, read).await.unwrap().unwrap();
     }
     let error = damaged.await.unwrap().unwrap_err();
@@ -239,7 +236,9 @@ async fn after_a_failed_write_reads_show_what_was_flushed_or_fail() {
                 }
             }
         }
-        let failed = all(&store).await.is_err();
-        println!("page cache {page_cache}: {failed}");
+        // It may fail, or show what was flushed.
+        for (_, found) in all(&store).await.unwrap_or_default() {
+            assert_ne!(found.version, version(3));
+        }
     }
 }
