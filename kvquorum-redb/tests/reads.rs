@@ -76,16 +76,16 @@ async fn until_reads_wait(disk: &Disk, count: u64) {
 /// shown; one of two that make it anew leaves the older one to others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn reads_see_what_was_acked_and_never_go_back() {
-    const WRITERS: u64 = 4;
+    const WRITERS: u64 = 64;
     const READERS: u64 = 12;
-    for entry_cache in [0, 2 * 1024] {
+    for entry_cache in [0, 8 * 1024] {
         let settings = RedbStore::builder().entry_cache(entry_cache);
         let store = Arc::new(settings.open_on(Disk::default()).await.unwrap());
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
             let store = Arc::clone(&store);
             writers.spawn(async move {
-                for time in 1..=500 {
+                for time in 1..=100 {
                     store
                         .merge(&key(writer), entry(time, vec![0; 100]))
                         .await
