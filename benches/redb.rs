@@ -3,7 +3,8 @@
 //!
 //! `cargo bench -p kvquorum-benches --bench redb` prints ratios, each of two
 //! ways measured by turns in one run, since a disk's speed changes by the
-//! minute. With `-- million` it prints what a million keys take.
+//! minute. With `-- reader` or `-- writer` it prints those rows only, and with
+//! `-- million` what a million keys take.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
 #![allow(
@@ -27,15 +28,16 @@ const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("entr
 const KEYS: u64 = 100_000;
 const VALUE_LEN: usize = 100;
 const WRITERS: u64 = 64;
+const READERS: u64 = 64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 
 fn main() {
-    let million = std::env::args().any(|argument| argument == "million");
-    if million {
+    let wanted = |what: &str| std::env::args().any(|argument| argument == what);
+    if wanted("million") {
         measure_million()
     } else {
-        measure_ratios()
+        measure_ratios(!wanted("reader"), !wanted("writer"))
     }
 }
 
@@ -90,10 +92,13 @@ impl ByHand {
         transaction.commit().unwrap();
     }
 
-    fn get(&self, key: &Key) -> Option<Vec<u8>> {
+    /// Reads in one transaction.
+    fn get(&self, keys: impl Iterator<Item = Key>) {
         let table = self.0.begin_read().unwrap().open_table(TABLE).unwrap();
-        let value = table.get(key.as_bytes()).unwrap();
-        value.map(|value| value.value().to_vec())
+        for key in keys {
+            let value = table.get(key.as_bytes()).unwrap();
+            assert!(black_box(value.map(|value| value.value().to_vec())).is_some());
+        }
     }
 
     /// Merges a second in batches of this size.
@@ -140,13 +145,42 @@ fn rate(runtime: &Runtime, store: &Arc<RedbStore>, writers: u64) -> f64 {
     merged as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Microseconds for each of `count` calls.
-fn micros(count: u64, mut call: impl FnMut()) -> f64 {
+const READS: u64 = 100_000;
+
+/// Microseconds for each read, by this many tasks, each of which waits for its
+/// answers.
+fn micros(runtime: &Runtime, store: &Arc<RedbStore>, readers: u64, keys: u64) -> f64 {
+    let read = |reader: u64| {
+        let store = Arc::clone(store);
+        async move {
+            let mut numbers = Numbers(reader + 1);
+            for _ in 0..READS / readers {
+                let entry = store.get(&key(numbers.below(keys))).await.unwrap();
+                assert!(black_box(entry).is_some());
+            }
+        }
+    };
     let start = Instant::now();
-    for _ in 0..count {
-        call();
+    if readers == 1 {
+        runtime.block_on(read(0));
+    } else {
+        let tasks: Vec<_> = (0..readers)
+            .map(|reader| runtime.spawn(read(reader)))
+            .collect();
+        for task in tasks {
+            runtime.block_on(task).unwrap();
+        }
     }
-    start.elapsed().as_secs_f64() * 1e6 / count as f64
+    start.elapsed().as_secs_f64() * 1e6 / READS as f64
+}
+
+/// Microseconds for each read by hand, with this many in each transaction.
+fn micros_by_hand(by_hand: &ByHand, batch: u64, keys: u64, numbers: &mut Numbers) -> f64 {
+    let start = Instant::now();
+    for _ in 0..READS / batch {
+        by_hand.get((0..batch).map(|_| key(numbers.below(keys))));
+    }
+    start.elapsed().as_secs_f64() * 1e6 / READS as f64
 }
 
 fn median(mut numbers: Vec<f64>) -> f64 {
@@ -161,7 +195,7 @@ fn report(what: &str, unit: &str, rounds: Vec<(f64, f64)>) {
     println!("| {what} | {ours:.2} {unit} | {theirs:.2} {unit} | {ratio:.2} |");
 }
 
-fn measure_ratios() {
+fn measure_ratios(writers: bool, readers: bool) {
     let directory = tempfile::tempdir_in(".").unwrap();
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
@@ -194,61 +228,58 @@ fn measure_ratios() {
     println!("| {KEYS} keys, values of {VALUE_LEN} bytes | store | redb by hand | ratio |");
     println!("|---|---|---|---|");
 
-    let rounds = (0..ROUNDS).map(|_| (rate(&runtime, &store, 1), by_hand.rate(1, &mut numbers)));
-    report("1 writer, flushed", "merges/s", rounds.collect());
+    let mut merges_in_each_commit = f64::NAN;
+    if writers {
+        let rounds =
+            (0..ROUNDS).map(|_| (rate(&runtime, &store, 1), by_hand.rate(1, &mut numbers)));
+        report("1 writer, flushed", "merges/s", rounds.collect());
 
-    let before = store.stats();
-    let rounds = (0..ROUNDS).map(|_| {
-        (
-            rate(&runtime, &store, WRITERS),
-            by_hand.rate(WRITERS, &mut numbers),
-        )
-    });
-    report(
-        &format!("{WRITERS} writers, flushed; by hand, batches of {WRITERS}"),
-        "merges/s",
-        rounds.collect(),
-    );
-    let after = store.stats();
-    let merges = (after.merges - before.merges) as f64;
-    let commits = (after.commits - before.commits) as f64;
+        let before = store.stats();
+        let rounds = (0..ROUNDS).map(|_| {
+            (
+                rate(&runtime, &store, WRITERS),
+                by_hand.rate(WRITERS, &mut numbers),
+            )
+        });
+        report(
+            &format!("{WRITERS} writers, flushed; by hand, batches of {WRITERS}"),
+            "merges/s",
+            rounds.collect(),
+        );
+        let after = store.stats();
+        let merges = (after.merges - before.merges) as f64;
+        merges_in_each_commit = merges / (after.commits - before.commits) as f64;
+    }
 
-    const READS: u64 = 100_000;
-    let mut reads = |what: &str, keys: u64, settings: kvquorum_redb::Builder| {
+    let mut reads = |what: &str, tasks, batch, keys, settings: kvquorum_redb::Builder| {
         let copy = directory.path().join("copy");
         let _ = fs::remove_dir_all(&copy);
         fs::create_dir(&copy).unwrap();
         fs::copy(path.join("entries.redb"), copy.join("entries.redb")).unwrap();
-        let store = runtime.block_on(settings.open(&copy)).unwrap();
+        let store = Arc::new(runtime.block_on(settings.open(&copy)).unwrap());
         let rounds = (0..ROUNDS + 1).map(|_| {
-            let ours = runtime.block_on(async {
-                let start = Instant::now();
-                for _ in 0..READS {
-                    let entry = store.get(&key(numbers.below(keys))).await.unwrap();
-                    assert!(black_box(entry).is_some());
-                }
-                start.elapsed().as_secs_f64() * 1e6 / READS as f64
-            });
-            let theirs = micros(READS, || {
-                assert!(black_box(by_hand.get(&key(numbers.below(keys)))).is_some());
-            });
-            (ours, theirs)
+            (
+                micros(&runtime, &store, tasks, keys),
+                micros_by_hand(&by_hand, batch, keys, &mut numbers),
+            )
         });
         // The first round fills the caches.
         report(what, "µs", rounds.skip(1).collect());
     };
-    let settings = RedbStore::builder;
-    reads("1 reader, entries at hand", KEYS / 2, settings());
-    reads(
-        "1 reader, entries not at hand",
-        KEYS,
-        settings().entry_cache(0),
-    );
-    println!();
-    println!(
-        "{WRITERS} writers: {:.1} merges in each commit",
-        merges / commits
-    );
+    if readers {
+        let at_hand = RedbStore::builder;
+        let not_at_hand = || RedbStore::builder().entry_cache(0);
+        reads("1 reader, entries at hand", 1, 1, KEYS / 2, at_hand());
+        reads("1 reader, entries not at hand", 1, 1, KEYS, not_at_hand());
+        let what = format!("{READERS} readers, entries not at hand");
+        reads(&what, READERS, 1, KEYS, not_at_hand());
+        let what = format!("{what}; by hand, {READERS} in a transaction");
+        reads(&what, READERS, READERS, KEYS, not_at_hand());
+    }
+    if writers {
+        println!();
+        println!("{WRITERS} writers: {merges_in_each_commit:.1} merges in each commit");
+    }
 }
 
 fn resident() -> f64 {

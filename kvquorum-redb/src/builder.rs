@@ -37,6 +37,8 @@ pub struct Builder {
     pub(crate) entry_cache: usize,
     pub(crate) page_cache: usize,
     pub(crate) pending: usize,
+    pub(crate) readers: usize,
+    pub(crate) pending_reads: usize,
     pub(crate) verify: bool,
 }
 
@@ -47,6 +49,8 @@ impl Builder {
             entry_cache: 64 << 20,
             page_cache: 64 << 20,
             pending: 32 << 20,
+            readers: 4,
+            pending_reads: 4_096,
             verify: true,
         }
     }
@@ -62,7 +66,7 @@ impl Builder {
     /// allowance for each entry included. 64 MiB by default.
     ///
     /// A read that finds its entry here, or finds here that there is none, is
-    /// answered at once. Any other is made on a thread for blocking work.
+    /// answered at once. Any other is made on a thread of the store's own.
     #[must_use]
     pub fn entry_cache(mut self, bytes: usize) -> Self {
         self.entry_cache = bytes;
@@ -82,6 +86,25 @@ impl Builder {
     #[must_use]
     pub fn pending(mut self, bytes: usize) -> Self {
         self.pending = bytes;
+        self
+    }
+
+    /// How many threads make the reads of what is not at hand, one at the least.
+    /// 4 by default. As many can wait for the disk at the same time: more help
+    /// where most of what is read is in no memory, and the disk serves them at
+    /// once.
+    #[must_use]
+    pub fn readers(mut self, threads: usize) -> Self {
+        self.readers = threads;
+        self
+    }
+
+    /// How many reads may be with the readers, one at the least: further reads
+    /// wait before they are handed over. 4096 by default. One whose future is
+    /// dropped keeps its place until a reader comes to it, but is not made.
+    #[must_use]
+    pub fn pending_reads(mut self, reads: usize) -> Self {
+        self.pending_reads = reads;
         self
     }
 

@@ -13,7 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use kvquorum_core::{Entry, Key, Timestamp};
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError, TableError};
+use redb::{
+    Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageBackend, StorageError,
+    TableError,
+};
 
 use crate::builder::Builder;
 use crate::error::{OpenError, RedbStoreError, panicked};
@@ -36,7 +39,12 @@ struct Commits {
     changes: u64,
 }
 
+type Entries = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 pub(crate) struct Engine {
+    /// What readers see: the last commit, from the first read after it to the
+    /// next commit. To find the table anew costs as much as to read from it.
+    entries: Mutex<Option<Arc<Entries>>>,
     pub(crate) database: Database,
     /// What the last commit left under a key, absence included. Never anything
     /// that is not committed: a crash could take back what a read returned.
@@ -95,6 +103,7 @@ impl Engine {
             DefaultLifecycle::default(),
         );
         Ok(Self {
+            entries: Mutex::default(),
             database,
             cache,
             commits_of: std::array::from_fn(|_| Mutex::default()),
@@ -143,15 +152,32 @@ impl Engine {
         stripe.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// It is looked for under the lock: two that look at the same time could
+    /// find different commits, and leave the older one for readers that come
+    /// after one which has seen the newer.
+    fn entries(&self) -> Result<Arc<Entries>, RedbStoreError> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entries) = &*entries {
+            return Ok(Arc::clone(entries));
+        }
+        let reading = self.database.begin_read().map_err(read_error)?;
+        let found = Arc::new(reading.open_table(ENTRIES).map_err(read_error)?);
+        *entries = Some(Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// Has readers see the commit that was just made. It has to come before
+    /// [`settle`](Self::settle): what is read after that may be kept at hand.
+    pub(crate) fn committed(&self) {
+        let entries = self.entries.lock();
+        let before = entries.unwrap_or_else(PoisonError::into_inner).take();
+        drop(before);
+    }
+
     fn read_engine(&self, key: &Key) -> Result<Option<Entry>, RedbStoreError> {
         self.engine_reads.fetch_add(1, Ordering::Relaxed);
         let reading = || {
-            let entries = self
-                .database
-                .begin_read()
-                .map_err(read_error)?
-                .open_table(ENTRIES)
-                .map_err(read_error)?;
+            let entries = self.entries()?;
             let Some(stored) = entries.get(key.as_bytes()).map_err(read_error)? else {
                 return Ok(None);
             };
@@ -170,12 +196,7 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<(Key, Entry)>, RedbStoreError> {
         let reading = || {
-            let entries = self
-                .database
-                .begin_read()
-                .map_err(read_error)?
-                .open_table(ENTRIES)
-                .map_err(read_error)?;
+            let entries = self.entries()?;
             let range = (from.map(Key::as_bytes), Bound::Unbounded);
             let mut page = Vec::new();
             for pair in entries
@@ -205,20 +226,14 @@ impl Engine {
 
     /// Shows readers what a commit has left under a key; nothing, where the
     /// commit failed or left something later there.
-    pub(crate) fn settle(&self, key: &Key, entry: Option<Entry>) {
-        let mut commits = self.commits_of(key);
+    pub(crate) fn settle(&self, key: Key, entry: Option<Entry>) {
+        let mut commits = self.commits_of(&key);
         commits.under_way = commits.under_way.saturating_sub(1);
         commits.changes = commits.changes.wrapping_add(1);
         let Some(entry) = entry else { return };
         self.max_timestamp
             .fetch_max(entry.version.timestamp.to_bits(), Ordering::Relaxed);
-        // Copies: a key or value that is a slice of a larger buffer would keep
-        // all of that in memory.
-        let entry = Entry {
-            version: entry.version,
-            value: entry.value.map(|value| Bytes::copy_from_slice(&value)),
-        };
-        self.cache.insert(Key::from(key.as_bytes()), Some(entry));
+        self.cache.insert(key, Some(entry));
     }
 
     pub(crate) fn max_timestamp(&self) -> Timestamp {

@@ -43,8 +43,8 @@ pub enum OpenError {
     /// The engine failed in another way.
     #[error("the engine failed: {0}")]
     Engine(#[source] redb::Error),
-    /// The writer's thread could not be started.
-    #[error("the writer thread could not be started: {0}")]
+    /// The writer's thread, or a reader's, could not be started.
+    #[error("a thread could not be started: {0}")]
     Thread(#[source] io::Error),
     /// There is no Tokio runtime around the call, or it is shutting down.
     #[error("no Tokio runtime to run on")]
@@ -85,7 +85,7 @@ pub enum RedbStoreError {
     /// The engine could not read.
     #[error("the read failed: {0}")]
     ReadFailed(#[source] Arc<redb::Error>),
-    /// The writer thread has ended.
+    /// The store's threads have ended.
     #[error("the store is closed")]
     Closed,
     /// There is no Tokio runtime around the call, or it is shutting down.

@@ -6,6 +6,7 @@ mod engine;
 mod error;
 mod files;
 mod format;
+mod readers;
 mod store;
 mod writer;
 

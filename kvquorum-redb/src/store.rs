@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::builder::Builder;
 use crate::engine::{Engine, weight};
 use crate::error::{OpenError, RedbStoreError};
+use crate::readers::{Read, Readers};
 use crate::writer::{Request, Writer};
 
 /// Well within what the engine takes, which is 3 GiB.
@@ -22,6 +23,8 @@ const MAX_LEN: usize = 1 << 30;
 /// A durable [`Store`]: what it acked is there when it is opened again.
 pub struct RedbStore {
     engine: Arc<Engine>,
+    readers: Readers,
+    places: Arc<Semaphore>,
     /// Taken when the store is dropped, so that the writer ends.
     requests: Option<Sender<Request>>,
     writer: Option<JoinHandle<Result<(), RedbStoreError>>>,
@@ -39,7 +42,7 @@ pub struct Stats {
     pub commits: u64,
     /// Reads answered from memory, on the caller's thread.
     pub cached_reads: u64,
-    /// Reads made in the engine, on a thread for blocking work.
+    /// Reads made in the engine, on a reader's thread.
     pub engine_reads: u64,
 }
 
@@ -66,9 +69,13 @@ impl RedbStore {
             .name("kvquorum-redb".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(OpenError::Thread)?;
+        let readers = Readers::start(settings.readers, &engine).map_err(OpenError::Thread)?;
+        let places = settings.pending_reads.clamp(1, Semaphore::MAX_PERMITS);
         let pending = u32::try_from(settings.pending).unwrap_or(u32::MAX).max(1);
         Ok(Self {
             engine,
+            readers,
+            places: Arc::new(Semaphore::new(places)),
             requests: Some(requests),
             writer: Some(writer),
             room: Arc::new(Semaphore::new(pending as usize)),
@@ -154,21 +161,22 @@ impl Store for RedbStore {
         if let Some(entry) = self.engine.cached(key) {
             return Ok(entry);
         }
-        let (engine, key) = (Arc::clone(&self.engine), key.clone());
-        let reading = move || engine.read(&key);
-        let entry = blocking(reading).await.ok_or(RedbStoreError::NoRuntime)?;
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let (answer, answered) = oneshot::channel();
+        self.readers.hand_over(Read {
+            key: key.clone(),
+            answer,
+            _place: place.map_err(|_| RedbStoreError::Closed)?,
+        });
+        let entry = answered.await.map_err(|_| RedbStoreError::Closed)?;
         Ok(entry?)
     }
 
     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
         let room = self.room(key, &entry).await?;
         let (answer, answered) = oneshot::channel();
-        let request = Request {
-            key: key.clone(),
-            entry,
-            answer,
-            _room: room,
-        };
+        let request = Request::new(key, &entry, answer, room);
+        drop(entry);
         let requests = self.requests.as_ref().ok_or(RedbStoreError::Closed)?;
         requests.send(request).map_err(|_| RedbStoreError::Closed)?;
         let merged = answered.await.map_err(|_| RedbStoreError::Closed)?;

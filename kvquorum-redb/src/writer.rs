@@ -12,6 +12,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use foldhash::fast::RandomState;
 use kvquorum_core::{Entry, Key, Merged};
 use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -19,16 +21,42 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::builder::Durability;
 use crate::engine::{Engine, guarded};
 use crate::error::RedbStoreError;
-use crate::format::{ENTRIES, META, META_MAX_TIMESTAMP, Stored, encode};
+use crate::format::{ENTRIES, META, META_MAX_TIMESTAMP, Stored, encode, value_in};
 
 /// A merge that waits for its commit.
 pub(crate) struct Request {
-    pub(crate) key: Key,
-    pub(crate) entry: Entry,
+    key: Key,
+    entry: Entry,
+    encoded: Bytes,
     /// Nobody listens where the caller has left. The merge is made even so.
-    pub(crate) answer: oneshot::Sender<Result<Merged, RedbStoreError>>,
+    answer: oneshot::Sender<Result<Merged, RedbStoreError>>,
     /// What it takes of the memory for pending merges.
-    pub(crate) _room: OwnedSemaphorePermit,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Request {
+    /// Made on the caller's thread, so that the writer, for which all wait, has
+    /// less to do.
+    pub(crate) fn new(
+        key: &Key,
+        entry: &Entry,
+        answer: oneshot::Sender<Result<Merged, RedbStoreError>>,
+        room: OwnedSemaphorePermit,
+    ) -> Self {
+        let encoded = encode(key, entry);
+        // Copies, since they stay at hand: a key or value that is a slice of a
+        // larger buffer would keep all of that in memory.
+        Self {
+            key: Key::from(key.as_bytes()),
+            entry: Entry {
+                version: entry.version,
+                value: entry.value.as_ref().map(|_| value_in(&encoded)),
+            },
+            encoded,
+            answer,
+            _room: room,
+        }
+    }
 }
 
 /// A merge in the transaction under way.
@@ -38,6 +66,8 @@ struct Taken {
     merged: Result<Merged, RedbStoreError>,
     /// Whether the entry was written in this transaction.
     written: bool,
+    /// Whether it is the last that was written under its key.
+    last: bool,
 }
 
 pub(crate) struct Writer {
@@ -48,7 +78,6 @@ pub(crate) struct Writer {
     /// Set by the first write that failed, for good: whether a second flush
     /// reports what the first one lost is up to the system.
     failed: Option<Arc<redb::Error>>,
-    encoded: Vec<u8>,
 }
 
 type Failure = Arc<redb::Error>;
@@ -60,7 +89,6 @@ impl Writer {
             durability,
             unflushed_since: None,
             failed: None,
-            encoded: Vec::new(),
         }
     }
 
@@ -111,22 +139,37 @@ impl Writer {
         if let Err(failure) = &committed {
             self.failed = Some(Arc::clone(failure));
         }
-        // Shown before any is answered, and of each key the last only: whoever
-        // has read that one in the engine would go back otherwise.
-        let mut shown = HashSet::new();
-        for taken in taken.iter().rev().filter(|taken| taken.written) {
-            let Request { key, entry, .. } = &taken.request;
-            let is_last = shown.insert(key);
-            let entry = (committed.is_ok() && is_last).then(|| entry.clone());
-            self.engine.settle(key, entry);
+        // A failed commit, too, may have changed what the engine shows.
+        self.engine.committed();
+        // Of each key the last only: whoever has read that one in the engine
+        // would go back otherwise.
+        let mut keys = HashSet::with_capacity_and_hasher(taken.len(), RandomState::default());
+        for taken in taken.iter_mut().rev().filter(|taken| taken.written) {
+            taken.last = keys.insert(&taken.request.key);
         }
+        // All are shown before any is answered.
+        let mut answers = Vec::with_capacity(taken.len());
         for taken in taken {
+            let Request {
+                key,
+                entry,
+                answer,
+                _room,
+                ..
+            } = taken.request;
+            if taken.written {
+                let shown = (committed.is_ok() && taken.last).then_some(entry);
+                self.engine.settle(key, shown);
+            }
+            answers.push((answer, taken.merged, _room));
+        }
+        for (answer, merged, _room) in answers {
             let merged = match &committed {
-                Ok(()) => taken.merged,
+                Ok(()) => merged,
                 Err(failure) => Err(RedbStoreError::WriteFailed(Arc::clone(failure))),
             };
             self.engine.merges.fetch_add(1, Ordering::Relaxed);
-            let _ = taken.request.answer.send(merged);
+            let _ = answer.send(merged);
         }
     }
 
@@ -146,6 +189,7 @@ impl Writer {
                 request,
                 merged: Err(RedbStoreError::Closed),
                 written: false,
+                last: false,
             });
         };
         keep(first, taken);
@@ -155,10 +199,10 @@ impl Writer {
         {
             let mut entries = transaction.open_table(ENTRIES).map_err(failure)?;
             while let Some(last) = taken.last_mut() {
-                let Request { key, entry, .. } = &last.request;
-                (last.merged, last.written) = merge(&mut entries, key, entry, &mut self.encoded)?;
+                (last.merged, last.written) = merge(&mut entries, &last.request)?;
                 if last.written {
                     written = true;
+                    let Request { key, entry, .. } = &last.request;
                     self.engine.announce(key);
                     max_timestamp = max_timestamp.max(entry.version.timestamp);
                 }
@@ -210,10 +254,14 @@ impl Writer {
 /// was written.
 fn merge(
     entries: &mut Table<'_, &'static [u8], &'static [u8]>,
-    key: &Key,
-    entry: &Entry,
-    encoded: &mut Vec<u8>,
+    request: &Request,
 ) -> Result<(Result<Merged, RedbStoreError>, bool), Failure> {
+    let Request {
+        key,
+        entry,
+        encoded,
+        ..
+    } = request;
     if let Some(stored) = entries.get(key.as_bytes()).map_err(failure)? {
         let Some(stored) = Stored::decode(key.as_bytes(), stored.value()) else {
             let key = key.clone();
@@ -229,9 +277,8 @@ fn merge(
             return Ok((Ok(merged), false));
         }
     }
-    encode(key, entry, encoded);
     entries
-        .insert(key.as_bytes(), encoded.as_slice())
+        .insert(key.as_bytes(), encoded.as_ref())
         .map_err(failure)?;
     Ok((Ok(Merged::Applied), true))
 }

@@ -24,10 +24,14 @@ async fn the_store_conforms_on_many_threads() {
     conformance::store(|| open(RedbStore::builder())).await;
 }
 
-/// Nearly nothing stays in memory, and merges wait for room one by one.
+/// Nearly nothing stays in memory, and merges and reads wait for room one by
+/// one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_conforms_without_memory() {
-    let settings = || RedbStore::builder().entry_cache(0).page_cache(0).pending(1);
+    let settings = || {
+        let settings = RedbStore::builder().entry_cache(0).page_cache(0);
+        settings.pending(1).pending_reads(1).readers(1)
+    };
     conformance::store(|| open(settings())).await;
 }
 

@@ -86,6 +86,9 @@ struct State {
     /// Syncs wait.
     held: bool,
     waiting: u64,
+    /// How many of the next reads wait.
+    reads_to_hold: u64,
+    reads_waiting: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -169,6 +172,22 @@ impl Disk {
         drop(self.0.changed.wait_while(state, |state| state.waiting == 0));
     }
 
+    /// Has this many of the next reads wait until they are let go.
+    pub fn hold_reads(&self, count: u64) {
+        self.state().reads_to_hold = count;
+    }
+
+    pub fn let_reads_go(&self) {
+        let mut state = self.state();
+        state.reads_to_hold = 0;
+        state.reads_waiting = 0;
+        self.0.changed.notify_all();
+    }
+
+    pub fn reads_waiting(&self) -> u64 {
+        self.state().reads_waiting
+    }
+
     /// What a loss of power now leaves: all that was synced, and of what was
     /// written since any part, in any order, torn between sectors.
     pub fn after_power_loss(&self, numbers: &mut Numbers) -> Self {
@@ -223,7 +242,16 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+        let mut state = self.state();
+        if state.reads_to_hold > 0 {
+            state.reads_to_hold -= 1;
+            state.reads_waiting += 1;
+            state = self
+                .0
+                .changed
+                .wait_while(state, |state| state.reads_waiting > 0)
+                .unwrap();
+        }
         let start = usize::try_from(offset).unwrap();
         let found = state.bytes.get(start..start + out.len());
         out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
