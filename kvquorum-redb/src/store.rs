@@ -172,6 +172,10 @@ impl Store for RedbStore {
         Ok(entry?)
     }
 
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        self.engine.cached(key).map(Ok)
+    }
+
     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
         let room = self.room(key, &entry).await?;
         let (answer, answered) = oneshot::channel();
