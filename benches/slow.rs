@@ -15,14 +15,14 @@ use kvquorum_benches::work::{Operation, Work};
 use kvquorum_core::Coordinator;
 use kvquorum_http::HttpTransport;
 
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 5;
 
 /// Longer than the coordinator's time limit, so that calls to the hanging
 /// replica come to their end in every turn.
-const LENGTH: Duration = Duration::from_secs(3);
+const LENGTH: Duration = Duration::from_millis(2400);
 
 /// Operations in a second: some, but not all that the machine could do.
-const RATE: u32 = 500;
+const RATE: u32 = 1000;
 
 fn main() {
     serve_if_told();

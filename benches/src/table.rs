@@ -61,6 +61,12 @@ impl Table {
         self.rows.append(&mut other.rows);
     }
 
+    /// The same with the rows that have goals first.
+    pub fn goals_first(mut self) -> Self {
+        self.rows.sort_by_key(|row| row.goal.is_none());
+        self
+    }
+
     /// Prints it, and leaves it for [`load`](Self::load).
     pub fn print_and_save(&self, directory: &str, benchmark: &str) {
         println!("\n{self}");

@@ -121,6 +121,11 @@ impl Work {
         }
     }
 
+    /// The keys again and again.
+    pub(crate) fn key(&self, index: usize) -> &Key {
+        &self.keys[index % KEYS]
+    }
+
     /// One operation.
     pub async fn once(&self, map: &impl Map, key: &Key) {
         match self.operation {
@@ -133,7 +138,7 @@ impl Work {
     pub async fn on(&self, map: &impl Map, walk: Walk) {
         let mut index = walk.start;
         for _ in 0..walk.count {
-            self.once(map, &self.keys[index % KEYS]).await;
+            self.once(map, self.key(index)).await;
             index += walk.step;
         }
     }

@@ -12,7 +12,7 @@ use super::cpu;
 use crate::map::Map;
 use crate::runtime;
 use crate::turns::Spread;
-use crate::work::{KEYS, Walk, Work};
+use crate::work::{Walk, Work};
 
 /// How long the calls that an operation has left behind are waited for.
 const REST: Duration = Duration::from_millis(20);
@@ -82,9 +82,9 @@ impl Client {
                 let (work, map) = (work.clone(), Arc::clone(map));
                 runtime.spawn(async move {
                     let mut times = Vec::new();
-                    for key in work.keys.iter().cycle().skip(task).step_by(at_a_time) {
+                    for index in (task..).step_by(at_a_time) {
                         let begun = Instant::now();
-                        work.once(&*map, key).await;
+                        work.once(&*map, work.key(index)).await;
                         times.push(begun.elapsed());
                         if start.elapsed() >= length {
                             break;
@@ -117,12 +117,11 @@ impl Client {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 let (work, map) = (work.clone(), Arc::clone(map));
                 runtime.spawn(async move {
-                    let key = &work.keys[number as usize % KEYS];
-                    work.once(&*map, key).await;
+                    work.once(&*map, work.key(number as usize)).await;
                     due.elapsed()
                 })
             };
-            let count = length.as_secs() as u32 * rate;
+            let count = (length.as_secs_f64() * f64::from(rate)) as u32;
             let tasks: Vec<_> = (0..count).map(spawn).collect();
             let times = tasks
                 .into_iter()
