@@ -63,12 +63,12 @@ fn memory(criterion: &mut Criterion) {
     for_each_quorum!(measure(criterion));
 }
 
-/// There are 128 of them, and ten minutes for all.
+/// There are 128 of them, and a few minutes for all.
 fn short() -> Criterion {
     Criterion::default()
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500))
-        .sample_size(30)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(300))
+        .sample_size(20)
         .nresamples(10_000)
 }
 
