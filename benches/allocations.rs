@@ -86,10 +86,10 @@ async fn by_str<const N: usize, const W: usize, const R: usize>(
     map: &Coordinator<N, W, R, Node>,
     work: &Work,
 ) {
-    for key in &*work.keys {
+    for (key, value) in &*work.pairs {
         let key = std::str::from_utf8(key.as_bytes()).unwrap();
         match work.operation {
-            Operation::Put => drop(map.put(key, work.value.clone()).await.unwrap()),
+            Operation::Put => drop(map.put(key, value.clone()).await.unwrap()),
             Operation::Get => drop(map.get(key).await.unwrap()),
         }
     }

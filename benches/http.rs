@@ -15,7 +15,7 @@ use kvquorum_benches::work::{Operation, Work};
 use kvquorum_core::Coordinator;
 use kvquorum_http::HttpTransport;
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 9;
 const LENGTH: Duration = Duration::from_millis(600);
 
 /// The way that the goals are about.

@@ -28,10 +28,10 @@ fn main() {
         println!("\n## {benchmark}\n");
         Table::clear(DIRECTORY, benchmark);
         run(benchmark);
+        println!("{:.0} seconds so far", start.elapsed().as_secs_f64());
         table.append(Table::load(DIRECTORY, benchmark));
     }
     println!("\n## All ratios\n\n{}", table.goals_first());
-    println!("It took {:.0} seconds.", start.elapsed().as_secs_f64());
 }
 
 fn run(benchmark: &str) {

@@ -15,7 +15,7 @@ use kvquorum_benches::work::{Operation, Work};
 use kvquorum_core::Coordinator;
 use kvquorum_http::HttpTransport;
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 
 /// Longer than the coordinator's time limit, so that calls to the hanging
 /// replica come to their end in every turn.

@@ -46,23 +46,22 @@ impl fmt::Display for Operation {
     }
 }
 
-/// An operation, on these keys, with this value.
+/// An operation, on these keys, with these values.
 #[derive(Clone)]
 pub struct Work {
     /// What is done.
     pub operation: Operation,
-    /// All keys there are.
-    pub keys: Arc<[Key]>,
-    /// What is put.
-    pub value: Bytes,
+    /// All keys there are, and what is put under each. Values that were one
+    /// allocation would have all threads count its references.
+    pub pairs: Arc<[(Key, Bytes)]>,
 }
 
-/// Which keys one task works on: every so many, round and round.
+/// Which keys one task works on: so many after the first, round and round.
 #[derive(Clone, Copy)]
 pub struct Walk {
-    start: usize,
-    step: usize,
-    count: usize,
+    first: usize,
+    keys: usize,
+    operations: usize,
 }
 
 impl Walk {
@@ -72,9 +71,12 @@ impl Walk {
     }
 
     /// So many operations of a task that has all keys.
-    pub fn alone(count: usize) -> Self {
-        let (start, step) = (0, 1);
-        Self { start, step, count }
+    pub fn alone(operations: usize) -> Self {
+        Self {
+            first: 0,
+            keys: KEYS,
+            operations,
+        }
     }
 }
 
@@ -88,12 +90,17 @@ pub enum Sharing {
 }
 
 impl Sharing {
-    fn walk(self, task: usize, count: usize) -> Walk {
-        let (start, step) = match self {
-            Self::Disjoint => (task, TASKS),
-            Self::Shared => (task, 1),
+    fn walk(self, task: usize, operations: usize) -> Walk {
+        const OWN: usize = KEYS / TASKS;
+        let (first, keys) = match self {
+            Self::Disjoint => (task * OWN, OWN),
+            Self::Shared => (task, KEYS),
         };
-        Walk { start, step, count }
+        Walk {
+            first,
+            keys,
+            operations,
+        }
     }
 }
 
@@ -105,11 +112,13 @@ impl Work {
 
     /// The same on keys that no other name's work touches.
     pub fn on_keys_of(name: &str, operation: Operation, value_len: usize) -> Self {
-        let keys = (0..KEYS).map(|index| format!("{name}-{index:09}").into());
+        let pair = |index| {
+            let key = format!("{name}-{index:09}");
+            (key.into(), vec![b'v'; value_len].into())
+        };
         Self {
             operation,
-            keys: keys.collect(),
-            value: vec![b'v'; value_len].into(),
+            pairs: (0..KEYS).map(pair).collect(),
         }
     }
 
@@ -121,25 +130,24 @@ impl Work {
         }
     }
 
-    /// The keys again and again.
-    pub(crate) fn key(&self, index: usize) -> &Key {
-        &self.keys[index % KEYS]
-    }
-
-    /// One operation.
-    pub async fn once(&self, map: &impl Map, key: &Key) {
+    /// One operation on the key with this number; they come again and again.
+    pub(crate) async fn once(&self, map: &impl Map, number: usize) {
+        let (key, value) = &self.pairs[number % KEYS];
         match self.operation {
-            Operation::Put => map.put(key, &self.value).await,
+            Operation::Put => map.put(key, value).await,
             Operation::Get => drop(black_box(map.get(key).await)),
         }
     }
 
     /// One operation after the other.
     pub async fn on(&self, map: &impl Map, walk: Walk) {
-        let mut index = walk.start;
-        for _ in 0..walk.count {
-            self.once(map, self.key(index)).await;
-            index += walk.step;
+        let mut further = 0;
+        for _ in 0..walk.operations {
+            self.once(map, walk.first + further).await;
+            further += 1;
+            if further == walk.keys {
+                further = 0;
+            }
         }
     }
 

@@ -82,9 +82,9 @@ impl Client {
                 let (work, map) = (work.clone(), Arc::clone(map));
                 runtime.spawn(async move {
                     let mut times = Vec::new();
-                    for index in (task..).step_by(at_a_time) {
+                    for number in (task..).step_by(at_a_time) {
                         let begun = Instant::now();
-                        work.once(&*map, work.key(index)).await;
+                        work.once(&*map, number).await;
                         times.push(begun.elapsed());
                         if start.elapsed() >= length {
                             break;
@@ -117,7 +117,7 @@ impl Client {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 let (work, map) = (work.clone(), Arc::clone(map));
                 runtime.spawn(async move {
-                    work.once(&*map, work.key(number as usize)).await;
+                    work.once(&*map, number as usize).await;
                     due.elapsed()
                 })
             };
