@@ -1,17 +1,23 @@
 //! The floor over HTTP: a quorum by hand, on the client that most would take.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http_body_util::{BodyExt, Full};
 use hyper::{StatusCode, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, ResponseFuture};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kvquorum_core::{Bytes, Key, Merged, Request, Response};
 
 use super::wire;
 use crate::map::Map;
 use crate::stamps::Stamps;
+
+/// As `HttpTransport` has it: less than the server's, so that no request meets
+/// the server's close half-way.
+const IDLE_TIME_LIMIT: Duration = Duration::from_secs(15);
 
 /// The same request to all N replicas at once over hyper-util's pooled client,
 /// on at a quorum of answers, and the rest carried to its end in a task of its
@@ -33,7 +39,10 @@ impl<const N: usize, const W: usize, const R: usize> HttpFloor<N, W, R> {
                 .unwrap()
         };
         Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIME_LIMIT)
+                .build(connector),
             uris: addresses.each_ref().map(uri),
             stamps: Stamps::new(),
         }
