@@ -24,20 +24,22 @@ const WAYS: [&str; 3] = ["floor", COORDINATOR, "coordinator-unbatched"];
 
 fn main() {
     serve_if_told();
-    let servers = [(); 3].map(|()| ServerProcess::start(Pace::Healthy));
-    let addresses = servers.each_ref().map(|server| server.address.clone());
+    // Replicas of its own for each way: no server has more connections than one
+    // client makes.
+    let servers = WAYS.map(|_| [(); 3].map(|()| ServerProcess::start(Pace::Healthy)));
+    let [floor, coordinator, unbatched] = servers
+        .each_ref()
+        .map(|servers| servers.each_ref().map(|server| server.address.clone()));
     let bench = Bench {
-        floor: Arc::new(HttpFloor::new(&addresses)),
+        floor: Arc::new(HttpFloor::new(&floor)),
         coordinator: Arc::new(Coordinator::new(
-            addresses
-                .each_ref()
-                .map(|address| HttpTransport::new(address).unwrap()),
+            coordinator.map(|address| HttpTransport::new(address).unwrap()),
         )),
-        unbatched: Arc::new(Coordinator::new(addresses.each_ref().map(|address| {
+        unbatched: Arc::new(Coordinator::new(unbatched.map(|address| {
             // As transports are by default, until they have a setting for it.
             HttpTransport::builder(address).build().unwrap()
         }))),
-        client: Client::new(servers.into()),
+        client: Client::new(servers.into_iter().flatten().collect()),
     };
     let mut table = Table::default();
     println!("| id | operations/s | p50, µs | p99, µs | CPU seconds for 1000 operations |");
@@ -61,7 +63,9 @@ struct Bench {
 impl Bench {
     fn measure(&self, operation: Operation, at_a_time: usize, table: &mut Table) {
         let work = Work::new(operation, 100);
+        self.client.fill(&*self.floor, &work);
         self.client.fill(&*self.coordinator, &work);
+        self.client.fill(&*self.unbatched, &work);
         let turns = in_turns(
             ROUNDS,
             &mut [

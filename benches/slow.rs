@@ -26,27 +26,26 @@ const RATE: u32 = 1000;
 
 fn main() {
     serve_if_told();
-    let both = [(); 2].map(|()| ServerProcess::start(Pace::Healthy));
-    let thirds = Pace::ALL.map(ServerProcess::start);
-    let maps = thirds.each_ref().map(|third| {
-        let [first, second] = &both;
+    // Replicas of its own for each case: what one has left undone, no other
+    // repairs, and no server has more connections than one client makes.
+    let servers =
+        Pace::ALL.map(|third| [Pace::Healthy, Pace::Healthy, third].map(ServerProcess::start));
+    let maps = servers.each_ref().map(|servers| {
         let transport = |server: &ServerProcess| HttpTransport::new(&server.address).unwrap();
-        let transports = [first, second, third].map(transport);
+        let transports = servers.each_ref().map(transport);
         Arc::new(Coordinator::<3, 2, 2, _>::new(transports))
     });
-    let client = Client::new(both.into_iter().chain(thirds).collect());
+    let client = Client::new(servers.into_iter().flatten().collect());
     let mut table = Table::default();
     println!("{RATE} operations a second\n");
     println!("| id | p50, µs | p99, µs | CPU seconds for 1000 operations |");
     println!("|---|---|---|---|");
     for operation in Operation::ALL {
-        // On keys of their own, so that none repairs what another has left.
-        let work = |pace: Pace| Work::on_keys_of(pace.name(), operation, 100);
-        let works = Pace::ALL.map(work);
+        let work = Work::new(operation, 100);
         let mut ways = Vec::<Turn<'_, Load>>::new();
-        for (map, work) in maps.iter().zip(&works) {
-            client.fill(&**map, work);
-            ways.push(Box::new(|| client.fixed_rate(map, work, RATE, LENGTH)));
+        for map in &maps {
+            client.fill(&**map, &work);
+            ways.push(Box::new(|| client.fixed_rate(map, &work, RATE, LENGTH)));
         }
         let turns = in_turns(ROUNDS, &mut ways);
         for (pace, of_pace) in Pace::ALL.into_iter().zip(&turns) {

@@ -107,13 +107,8 @@ impl Sharing {
 impl Work {
     /// An operation on all keys with values of this length.
     pub fn new(operation: Operation, value_len: usize) -> Self {
-        Self::on_keys_of("key", operation, value_len)
-    }
-
-    /// The same on keys that no other name's work touches.
-    pub fn on_keys_of(name: &str, operation: Operation, value_len: usize) -> Self {
         let pair = |index| {
-            let key = format!("{name}-{index:09}");
+            let key = format!("key-{index:09}");
             (key.into(), vec![b'v'; value_len].into())
         };
         Self {
