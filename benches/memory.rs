@@ -1,139 +1,80 @@
-//! Puts and gets in memory, and the floor beside them: see README.md.
+//! Puts and gets in memory, in each way, for criterion: see README.md.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
 #![allow(
     missing_docs,
     reason = "criterion's macros write functions of their own"
 )]
 
-use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
-use kvquorum_core::{
-    Bytes, Clock, Coordinator, DEFAULT_MAX_DRIFT, Entry, Key, Merged, Replica, Store, SystemClock,
-    Version, WriterId,
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use kvquorum_mem::MemStore;
-use tokio::runtime::{Builder, Runtime};
+use kvquorum_benches::map::Map;
+use kvquorum_benches::memory::{EachWay, Memory, VALUE_LENS};
+use kvquorum_benches::work::{Operation, Sharing, TASKS, Work};
+use kvquorum_benches::{for_each_quorum, id, runtime};
 
-const N: usize = 3;
-const W: usize = 2;
-const R: usize = 2;
-const KEYS: usize = 1_000;
-
-type Replicas = [Arc<Replica<MemStore>>; N];
-
-struct Setting {
-    runtime: Runtime,
-    keys: Vec<Key>,
-    value: Bytes,
-    replicas: Replicas,
-    coordinator: Coordinator<N, W, R, Arc<Replica<MemStore>>>,
-    clock: Clock,
-    writer: WriterId,
+/// Measures each way, in one task and in many on two threads.
+struct Measure<'a, 'b> {
+    group: &'a mut BenchmarkGroup<'b, WallTime>,
+    work: &'a Work,
+    id: &'a str,
 }
 
-impl Setting {
-    /// Replicas that hold every key already.
-    fn new(value_len: usize) -> Self {
-        let replicas: Replicas = std::array::from_fn(|_| Arc::new(Replica::new(MemStore::new())));
-        let setting = Self {
-            runtime: Builder::new_current_thread().enable_time().build().unwrap(),
-            keys: (0..KEYS)
-                .map(|index| format!("key-{index:09}").into())
-                .collect(),
-            value: Bytes::from(vec![b'v'; value_len]),
-            coordinator: Coordinator::new(replicas.clone()),
-            clock: Clock::new(SystemClock, DEFAULT_MAX_DRIFT),
-            writer: WriterId::random(),
-            replicas,
-        };
-        setting.runtime.block_on(async {
-            for key in &setting.keys {
-                setting
-                    .coordinator
-                    .put(key, setting.value.clone())
-                    .await
-                    .unwrap();
-            }
+impl EachWay for Measure<'_, '_> {
+    fn way<M: Map>(&mut self, name: &'static str, map: &Arc<M>) {
+        let Self { group, work, id } = self;
+        let one_thread = runtime::of_this_thread();
+        group.bench_function(BenchmarkId::new(name, *id), |bencher| {
+            bencher.iter_custom(|operations| work.time(&one_thread, &**map, operations as usize));
         });
-        setting
-    }
-
-    /// Stamped once, and merged into each store.
-    async fn put_directly(&self, key: &Key) {
-        let version = Version {
-            timestamp: self.clock.tick().unwrap(),
-            writer: self.writer,
-        };
-        let entry = Entry::new(version, self.value.clone());
-        for replica in &self.replicas {
-            let merged = replica.store().merge(key, entry.clone()).await.unwrap();
-            assert_eq!(merged, Merged::Applied);
-        }
-    }
-
-    /// Read from as many stores as a quorum needs, and the greatest taken.
-    async fn get_directly(&self, key: &Key) -> Option<Bytes> {
-        let mut greatest: Option<Entry> = None;
-        for replica in self.replicas.iter().take(R) {
-            greatest = greatest.max(replica.store().get(key).await.unwrap());
-        }
-        greatest?.value
+        let two_threads = runtime::of_threads(2);
+        let id = format!("{id}/{TASKS}-tasks");
+        group.bench_function(BenchmarkId::new(name, id), |bencher| {
+            bencher.iter_custom(|operations| {
+                work.time_of_many(&two_threads, map, Sharing::Disjoint, operations as usize)
+            });
+        });
     }
 }
 
-/// Measures an operation on each key in turn.
-fn measure<'a, F: Future>(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    id: BenchmarkId,
-    setting: &'a Setting,
-    operation: impl Fn(&'a Setting, &'a Key) -> F,
-) {
-    let mut keys = setting.keys.iter().cycle();
-    group.bench_function(id, |bencher| {
-        bencher
-            .to_async(&setting.runtime)
-            .iter(|| operation(setting, keys.next().unwrap()));
-    });
+fn measure<const N: usize, const W: usize, const R: usize>(criterion: &mut Criterion) {
+    for value_len in VALUE_LENS {
+        let id = id::<N, W, R>(value_len);
+        for operation in Operation::ALL {
+            let work = Work::new(operation, value_len);
+            let memory = Memory::<N, W, R>::new(&work);
+            let mut group = criterion.benchmark_group(format!("memory/{operation}"));
+            group.throughput(Throughput::Elements(1));
+            memory.each_way(&mut Measure {
+                group: &mut group,
+                work: &work,
+                id: &id,
+            });
+            group.finish();
+        }
+    }
 }
 
 fn memory(criterion: &mut Criterion) {
-    for value_len in [100, 4096] {
-        let setting = Setting::new(value_len);
-        let id = |way: &str| BenchmarkId::new(way, format!("{N}-{W}-{R}/{value_len}B"));
-
-        let mut put = criterion.benchmark_group("memory/put");
-        measure(&mut put, id("floor"), &setting, Setting::put_directly);
-        measure(
-            &mut put,
-            id("coordinator"),
-            &setting,
-            |setting, key| async move {
-                let put = setting.coordinator.put(key, setting.value.clone());
-                black_box(put.await.unwrap());
-            },
-        );
-        put.finish();
-
-        let mut get = criterion.benchmark_group("memory/get");
-        measure(&mut get, id("floor"), &setting, |setting, key| async move {
-            assert!(black_box(setting.get_directly(key).await).is_some());
-        });
-        measure(
-            &mut get,
-            id("coordinator"),
-            &setting,
-            |setting, key| async move {
-                let got = setting.coordinator.get(key).await.unwrap();
-                assert!(black_box(got).is_some());
-            },
-        );
-        get.finish();
-    }
+    for_each_quorum!(measure(criterion));
 }
 
-criterion_group!(benches, memory);
+/// There are 128 of them, and a few minutes for all.
+fn short() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(300))
+        .sample_size(20)
+        .nresamples(10_000)
+}
+
+criterion_group! {
+    name = benches;
+    config = short();
+    targets = memory
+}
 criterion_main!(benches);

@@ -1,0 +1,11 @@
+//! Replicas in other processes, and what it takes to measure maps on them.
+
+mod cpu;
+mod floor;
+mod load;
+mod server;
+mod wire;
+
+pub use floor::HttpFloor;
+pub use load::{Client, Load};
+pub use server::{Pace, ServerProcess, serve_if_told};

@@ -1,0 +1,160 @@
+//! Replica servers in processes of their own: the benchmark runs itself again.
+
+use std::future::pending;
+use std::io::{BufRead, BufReader, Write};
+use std::ops::Bound;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+use std::{env, io, process, thread};
+
+use kvquorum_core::{Entry, Key, Merged, Replica, Store, StoreError};
+use kvquorum_http::Server;
+use kvquorum_mem::MemStore;
+use tokio::time::sleep;
+
+use super::cpu;
+use crate::runtime;
+
+/// How long a late replica takes longer.
+const DELAY: Duration = Duration::from_millis(50);
+
+/// How a replica answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as it can.
+    Healthy,
+    /// 50 milliseconds late.
+    Delayed,
+    /// Never.
+    Hanging,
+}
+
+impl Pace {
+    /// All, the healthy one first.
+    pub const ALL: [Self; 3] = [Self::Healthy, Self::Delayed, Self::Hanging];
+
+    /// As it stands in ids.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Delayed => "delayed",
+            Self::Hanging => "hanging",
+        }
+    }
+
+    async fn keep(self) {
+        match self {
+            Self::Healthy => {}
+            Self::Delayed => sleep(DELAY).await,
+            Self::Hanging => pending().await,
+        }
+    }
+}
+
+/// A store in memory with a pace.
+struct Paced(MemStore, Pace);
+
+impl Store for Paced {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.1.keep().await;
+        self.0.get(key).await
+    }
+
+    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+        self.1.keep().await;
+        self.0.merge(key, entry).await
+    }
+
+    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+        self.0.scan(from, limit).await
+    }
+}
+
+/// What tells a process that it is a server, before its pace.
+const SERVE: &str = "--serve";
+
+/// Makes this process a server, if it was started as one. To be called first.
+pub fn serve_if_told() {
+    let arguments: Vec<String> = env::args().collect();
+    if let [_, serve, pace] = &arguments[..]
+        && serve == SERVE
+    {
+        let pace = Pace::ALL.into_iter().find(|known| known.name() == pace);
+        serve_until_told(pace.unwrap());
+    }
+}
+
+/// Serves on one thread, and tells of itself on another, until its parent
+/// closes the pipe or is gone.
+fn serve_until_told(pace: Pace) -> ! {
+    thread::spawn(move || {
+        runtime::of_this_thread().block_on(async {
+            let replica = Replica::new(Paced(MemStore::new(), pace));
+            let server = Server::bind("127.0.0.1:0", replica).await.unwrap();
+            say(server.local_addr());
+            pending::<()>().await;
+        });
+    });
+    for question in io::stdin().lines() {
+        question.unwrap();
+        say(cpu::own_seconds());
+    }
+    process::exit(0)
+}
+
+fn say(answer: impl std::fmt::Display) {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{answer}").unwrap();
+    stdout.flush().unwrap();
+}
+
+/// A server process. It ends with this value, or with this process.
+pub struct ServerProcess {
+    child: Child,
+    /// `None` once it is to end.
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    /// `host:port`.
+    pub address: String,
+}
+
+impl ServerProcess {
+    /// Starts one.
+    pub fn start(pace: Pace) -> Self {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args([SERVE, pace.name()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let address = read_line(&mut stdout);
+        Self {
+            child,
+            stdin,
+            stdout,
+            address,
+        }
+    }
+
+    /// Seconds that it has spent on a processor so far.
+    pub(super) fn cpu_seconds(&mut self) -> f64 {
+        let stdin = self.stdin.as_mut().unwrap();
+        writeln!(stdin, "How long?").unwrap();
+        read_line(&mut self.stdout).parse().unwrap()
+    }
+}
+
+fn read_line(stdout: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+    }
+}
