@@ -36,8 +36,8 @@ fn main() {
             coordinator.map(|address| HttpTransport::new(address).unwrap()),
         )),
         unbatched: Arc::new(Coordinator::new(unbatched.map(|address| {
-            // As transports are by default, until they have a setting for it.
-            HttpTransport::builder(address).build().unwrap()
+            let alone = HttpTransport::builder(address).max_batch(1);
+            alone.build().unwrap()
         }))),
         client: Client::new(servers.into_iter().flatten().collect()),
     };

@@ -65,6 +65,20 @@ impl Store for Paced {
         self.0.merge(key, entry).await
     }
 
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        match self.1 {
+            Pace::Healthy => self.0.get_now(key),
+            Pace::Delayed | Pace::Hanging => None,
+        }
+    }
+
+    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        match self.1 {
+            Pace::Healthy => self.0.merge_now(key, entry),
+            Pace::Delayed | Pace::Hanging => None,
+        }
+    }
+
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
         self.0.scan(from, limit).await
     }
