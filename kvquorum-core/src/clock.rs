@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::alone::Alone;
 use crate::entry::Timestamp;
 
 /// How far ahead of one's own clock a timestamp is taken for a possible one:
@@ -91,13 +92,18 @@ pub struct Clock {
     wall: Box<dyn WallClock>,
     max_drift_millis: u64,
     /// The bits of the greatest timestamp given out or observed.
-    last: AtomicU64,
+    last: Alone<AtomicU64>,
     /// How many timestamps were lent.
     lent: AtomicU64,
     /// The bits of a greatest timestamp from before a restart that was too far
     /// ahead to be observed, and of those lent past it since; 0 for none.
     floor: AtomicU64,
 }
+
+/// The last timestamp that a clock gives out by itself: a minute before the
+/// greatest. In between is room for as many threads as there may be to step past
+/// it together, and to be told that the clock is exhausted.
+const LAST: u64 = u64::MAX - (1 << 32);
 
 /// A timestamp for a new entry.
 pub(crate) struct Stamp {
@@ -106,9 +112,10 @@ pub(crate) struct Stamp {
     pub(crate) past_floor: bool,
 }
 
-/// A clock has given out the last timestamp there is.
+/// A clock has no timestamps left: it stands a minute before the greatest there
+/// is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the clock stands at the greatest timestamp there is")]
+#[error("the clock has no timestamps left")]
 pub struct ClockExhausted;
 
 impl Clock {
@@ -122,7 +129,7 @@ impl Clock {
         Self {
             wall,
             max_drift_millis: whole_millis(max_drift),
-            last: AtomicU64::new(0),
+            last: Alone::default(),
             lent: AtomicU64::new(0),
             floor: AtomicU64::new(0),
         }
@@ -131,15 +138,26 @@ impl Clock {
     /// The next timestamp: the wall clock's, or the one after the last where
     /// the wall clock is not past it.
     pub fn tick(&self) -> Result<Timestamp, ClockExhausted> {
-        let now = Timestamp::saturating_from_millis(self.wall.now_millis()).to_bits();
-        // Relaxed is enough: one atomic variable has one order of changes, and
-        // nothing else is published by it.
-        self.last
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-                Some(now.max(last.checked_add(1)?))
-            })
-            .map(|last| Timestamp::from_bits(now.max(last.saturating_add(1))))
-            .map_err(|_| ClockExhausted)
+        let now = Timestamp::saturating_from_millis(self.wall.now_millis());
+        let now = now.to_bits().min(LAST);
+        // One step and no look before it: this is all that the writes of many
+        // threads have to wait for each other for. Relaxed is enough, as one
+        // atomic variable has one order of changes, and nothing else is
+        // published by it.
+        let Alone(last) = &self.last;
+        let step = || last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let mut tick = step();
+        if tick < now {
+            // The wall clock is past it, and one of those who see that sets it.
+            let before = last.fetch_max(now, Ordering::Relaxed);
+            tick = if before < now { now } else { step() };
+        }
+        if tick > LAST {
+            // Back from where others may have stepped past it, too.
+            last.store(LAST, Ordering::Relaxed);
+            return Err(ClockExhausted);
+        }
+        Ok(Timestamp::from_bits(tick))
     }
 
     /// A timestamp greater than `seen`, and than all that this clock gave out
@@ -195,13 +213,12 @@ impl Clock {
     /// [`tick_past`](Self::tick_past) does: [`confirm`](Self::confirm) one that
     /// replicas have admitted, or [`forget_floor`](Self::forget_floor).
     pub(crate) fn stamp(&self) -> Result<Stamp, ClockExhausted> {
-        let floor = Timestamp::from_bits(self.floor.load(Ordering::Relaxed));
-        if !self.observe(floor)
-            && let Ok(timestamp) = self.lend_past(floor)
-        {
+        let floor = self.floor.load(Ordering::Relaxed);
+        let past_floor = floor > 0 && !self.observe(Timestamp::from_bits(floor));
+        if past_floor && let Ok(timestamp) = self.lend_past(Timestamp::from_bits(floor)) {
             return Ok(Stamp {
                 timestamp,
-                past_floor: true,
+                past_floor,
             });
         }
         Ok(Stamp {
@@ -219,7 +236,7 @@ impl Clock {
     /// ahead of the wall clock than the bound. Tells whether it was followed.
     pub fn observe(&self, seen: Timestamp) -> bool {
         // What is not ahead of this clock needs no look at the wall clock.
-        if seen.to_bits() <= self.last.load(Ordering::Relaxed) {
+        if seen.to_bits() <= self.last.0.load(Ordering::Relaxed) {
             return true;
         }
         let latest = self.wall.now_millis().saturating_add(self.max_drift_millis);
@@ -234,15 +251,16 @@ impl Clock {
     /// admitted, however far ahead it is: it is this clock that is behind.
     pub fn confirm(&self, admitted: Timestamp) {
         // The usual case, in which it is this clock's own, is but a look.
-        if admitted.to_bits() > self.last.load(Ordering::Relaxed) {
-            self.last.fetch_max(admitted.to_bits(), Ordering::Relaxed);
+        if admitted.to_bits() > self.last.0.load(Ordering::Relaxed) {
+            let admitted = admitted.to_bits().min(LAST);
+            self.last.0.fetch_max(admitted, Ordering::Relaxed);
         }
     }
 }
 
 impl std::fmt::Debug for Clock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let last = Timestamp::from_bits(self.last.load(Ordering::Relaxed));
+        let last = Timestamp::from_bits(self.last.0.load(Ordering::Relaxed));
         write!(f, "Clock(last {last})")
     }
 }

@@ -30,6 +30,7 @@
 //!
 //! - `json`, on by default: the [`Json`] codec and [`Coordinator::map`].
 
+mod alone;
 mod clock;
 pub mod conformance;
 mod coordinator;

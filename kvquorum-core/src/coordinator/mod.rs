@@ -2,19 +2,19 @@
 //! quorum.
 //!
 //! `mod.rs` holds what an application sees and sets. Inside, each file does
-//! one thing: `write` and `read` are the two kinds of operation, `calls`
-//! drives their calls, `operation` hands them over to the background,
-//! `background` bounds that, and `report` says what happened.
+//! one thing: `write` and `read` are the two kinds of operation, `turns` says
+//! where a read begins, `calls` drives their calls, `operation` hands them over
+//! to the background, `background` bounds that, and `report` says what happened.
 
 mod background;
 mod calls;
 mod operation;
 mod read;
 mod report;
+mod turns;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use crate::clock::{Clock, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
 use crate::entry::{Key, Timestamp, WriterId};
 use crate::transport::Transport;
 use background::Background;
+use turns::Turns;
 
 /// The most replicas that a coordinator can have: its work for each operation
 /// is an array of this many at the most, looked through from end to end.
@@ -87,8 +88,7 @@ struct Inner<T, const N: usize> {
     clock: Clock,
     settings: Settings,
     background: Background<N>,
-    /// How many reads there were, about.
-    reads: AtomicU64,
+    turns: Turns,
 }
 
 struct Settings {
@@ -104,24 +104,6 @@ enum Repair {
     Off,
     Background,
     Blocking,
-}
-
-impl<T, const N: usize> Inner<T, N> {
-    /// All replicas, not always beginning with the same, so that reads which
-    /// need not ask all of them come to each.
-    fn in_turn(&self) -> impl Iterator<Item = usize> + Clone + use<T, N> {
-        // 2⁶⁴ by the golden ratio. Multiples of it are spread evenly, and in
-        // step with no pattern of reads: plain turns would lead reads of N
-        // keys round and round to the same replica for each key.
-        const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-        // Not one atomic step: of two reads that race, both may take the same
-        // turn, and neither waits for the other.
-        let read = self.reads.load(Ordering::Relaxed);
-        self.reads.store(read.wrapping_add(1), Ordering::Relaxed);
-        let first = (read.wrapping_mul(GOLDEN) >> 32) as usize;
-        let first = first.checked_rem(N).unwrap_or(0);
-        (first..N).chain(0..first)
-    }
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
@@ -441,7 +423,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
                 clock,
                 settings: self.settings,
                 background: Background::new(self.max_background),
-                reads: AtomicU64::new(0),
+                turns: Turns::default(),
             }),
         }
     }

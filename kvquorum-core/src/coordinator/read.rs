@@ -46,7 +46,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     fn ask_at_once(&self, key: Key) -> Start<Read<N>, impl Future<Output = Read<N>>> {
         let inner = &self.inner;
         let request = Request::Get { key };
-        let order = inner.in_turn();
+        let order = inner.turns.next::<N>();
         let mut tally = ReadTally::new(R);
         for replica in order.clone() {
             if tally.is_decided() {

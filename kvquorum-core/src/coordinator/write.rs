@@ -87,8 +87,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             // this write.
             let may_come_after = acked_before && Self::WRITES_MEET;
             let Some(by) = superseded_by.filter(|_| !may_come_after) else {
-                // A minority may be wrong about the time.
-                if Self::WRITES_MEET {
+                // A minority may be wrong about the time. What the clock gave out
+                // by itself it has behind it.
+                if Self::WRITES_MEET && (past_floor || attempt > 1) {
                     inner.clock.confirm(version.timestamp);
                 }
                 return Ok(WriteReceipt {
