@@ -84,7 +84,8 @@ impl RedbStore {
     }
 
     /// The greatest timestamp that was ever stored, before a restart too;
-    /// [`Timestamp::MIN`] in a store that is new.
+    /// [`Timestamp::MIN`] in a store that is new. After a kill it may be up to a
+    /// second more: the files are told of it ahead, and not by each commit.
     ///
     /// A coordinator in the same process is to stamp its entries after it,
     /// whatever has become of the machine's clock meanwhile: hand it to

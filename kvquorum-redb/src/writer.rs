@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use kvquorum_core::{Entry, Key, Merged};
+use kvquorum_core::{Entry, Key, Merged, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -78,13 +78,20 @@ pub(crate) struct Writer {
     /// Set by the first write that failed, for good: whether a second flush
     /// reports what the first one lost is up to the system.
     failed: Option<Arc<redb::Error>>,
+    /// What the files say of the greatest timestamp: that, or somewhat more.
+    noted: Timestamp,
 }
+
+/// How far ahead the greatest timestamp is noted, so that it takes part in a
+/// commit now and then and not in each: a second.
+const NOTED_AHEAD: u64 = 1000 << 16;
 
 type Failure = Arc<redb::Error>;
 
 impl Writer {
     pub(crate) fn new(engine: Arc<Engine>, durability: Durability) -> Self {
         Self {
+            noted: engine.max_timestamp(),
             engine,
             durability,
             unflushed_since: None,
@@ -105,7 +112,11 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if self.unflushed_since.is_some() {
+        // A store that was closed knows it to the last digit.
+        let max_timestamp = self.engine.max_timestamp();
+        if self.failed.is_none() && self.noted > max_timestamp {
+            self.flush_with(|transaction| note(transaction, max_timestamp).map(drop));
+        } else if self.unflushed_since.is_some() {
             self.flush();
         }
         match self.failed {
@@ -216,10 +227,9 @@ impl Writer {
             // What superseded them was committed before, and as safely.
             return transaction.abort().map_err(failure);
         }
-        if max_timestamp > self.engine.max_timestamp() {
-            let mut meta = transaction.open_table(META).map_err(failure)?;
-            meta.insert(META_MAX_TIMESTAMP, max_timestamp.to_bits())
-                .map_err(failure)?;
+        if max_timestamp > self.noted {
+            let ahead = max_timestamp.to_bits().saturating_add(NOTED_AHEAD);
+            self.noted = note(&transaction, Timestamp::from_bits(ahead))?;
         }
         transaction.commit().map_err(failure)?;
         self.engine.commits.fetch_add(1, Ordering::Relaxed);
@@ -232,7 +242,16 @@ impl Writer {
 
     /// Makes earlier commits safe.
     fn flush(&mut self) {
-        let flushed = guarded(|| self.begin(true)?.commit().map_err(failure), Arc::new);
+        self.flush_with(|_| Ok(()));
+    }
+
+    fn flush_with(&mut self, change: impl FnOnce(&WriteTransaction) -> Result<(), Failure>) {
+        let flushing = || {
+            let transaction = self.begin(true)?;
+            change(&transaction)?;
+            transaction.commit().map_err(failure)
+        };
+        let flushed = guarded(flushing, Arc::new);
         self.unflushed_since = None;
         if let Err(failure) = flushed {
             self.failed = Some(failure);
@@ -248,6 +267,14 @@ impl Writer {
         transaction.set_durability(durability).map_err(failure)?;
         Ok(transaction)
     }
+}
+
+/// Has the files say of the greatest timestamp that it is no more than this.
+fn note(transaction: &WriteTransaction, noted: Timestamp) -> Result<Timestamp, Failure> {
+    let mut meta = transaction.open_table(META).map_err(failure)?;
+    meta.insert(META_MAX_TIMESTAMP, noted.to_bits())
+        .map_err(failure)?;
+    Ok(noted)
 }
 
 /// Keeps the greater of two entries. Tells the answer, and whether the entry
