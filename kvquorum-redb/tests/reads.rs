@@ -11,10 +11,13 @@
 mod support;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use kvquorum_core::{Key, Store};
+use kvquorum_core::{Entry, Key, Store, StoreError};
 use kvquorum_redb::{Builder, RedbStore, RedbStoreError};
 use support::{Disk, Numbers, all, cause, entry, version};
 use tokio::task::{JoinHandle, JoinSet};
@@ -57,6 +60,20 @@ fn get(store: &Arc<RedbStore>, number: u64) -> JoinHandle<()> {
         let found = store.get(&key(number)).await.unwrap().unwrap();
         assert_eq!(found.version, version(1));
     })
+}
+
+type Get = Pin<Box<dyn Future<Output = Result<Option<Entry>, StoreError>> + Send>>;
+
+/// A read that was begun: it is with the readers, or waits for a place there.
+async fn begun(store: &Arc<RedbStore>, number: u64) -> Get {
+    let store = Arc::clone(store);
+    let mut get: Get = Box::pin(async move { store.get(&key(number)).await });
+    poll_fn(|cx| {
+        assert!(get.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    get
 }
 
 async fn until_reads_wait(disk: &Disk, count: u64) {
@@ -153,12 +170,11 @@ async fn a_dropped_read_is_not_made_and_frees_its_place() {
     disk.hold_reads(1);
     let first = get(&store, 10);
     until_reads_wait(&disk, 1).await;
-    let dropped: Vec<_> = (0..50).map(|number| get(&store, number)).collect();
-    sleep(SOON).await;
-    for read in dropped {
-        read.abort();
-        let _ = read.await;
+    let mut dropped = Vec::new();
+    for number in 0..50 {
+        dropped.push(begun(&store, number).await);
     }
+    drop(dropped);
     let reads: Vec<_> = (100..150).map(|number| get(&store, number)).collect();
     disk.let_reads_go();
     timeout(LATE, first).await.unwrap().unwrap();
@@ -191,23 +207,25 @@ async fn a_damaged_entry_fails_its_own_read_alone() {
     disk.hold_reads(1);
     let first = get(&store, 0);
     until_reads_wait(&disk, 1).await;
-    let others = (100..150).filter(|number| *number != DAMAGED);
-    let reads: Vec<_> = others.map(|number| get(&store, number)).collect();
-    let damaged = {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move { store.get(&key(DAMAGED)).await })
-    };
-    sleep(SOON).await;
+    // All of them wait for the one reader, which takes some together.
+    let mut reads = Vec::new();
+    for number in 100..150 {
+        reads.push((number, begun(&store, number).await));
+    }
     disk.let_reads_go();
     first.await.unwrap();
-    for read in reads {
-        timeout(LATE, read).await.unwrap().unwrap();
+    for (number, read) in reads {
+        let found = timeout(LATE, read).await.unwrap();
+        if number != DAMAGED {
+            assert_eq!(found.unwrap().unwrap().version, version(1));
+            continue;
+        }
+        let error = found.unwrap_err();
+        let RedbStoreError::Damaged { key: named } = cause(&error) else {
+            panic!("{error}");
+        };
+        assert_eq!(*named, key(DAMAGED));
     }
-    let error = damaged.await.unwrap().unwrap_err();
-    let RedbStoreError::Damaged { key: named } = cause(&error) else {
-        panic!("{error}");
-    };
-    assert_eq!(*named, key(DAMAGED));
 }
 
 /// Bugs: a read shows what a failed write left; one waits for good.
