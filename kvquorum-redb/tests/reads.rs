@@ -151,6 +151,7 @@ async fn as_many_reads_wait_for_the_disk_as_there_are_readers() {
     disk.hold_reads(100);
     let reads: Vec<_> = (0..60).map(|number| get(&store, number)).collect();
     until_reads_wait(&disk, 3).await;
+    // That no fourth comes can only be waited for.
     sleep(SOON).await;
     assert_eq!(disk.reads_waiting(), 3);
     disk.let_reads_go();
