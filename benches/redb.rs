@@ -15,6 +15,7 @@
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ const KEYS: u64 = 100_000;
 const VALUE_LEN: usize = 100;
 const WRITERS: u64 = 64;
 const READERS: u64 = 64;
+/// Memory for all pages of the file, and for few.
+const ALL: usize = 64 << 20;
+const FEW: usize = 1 << 20;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 
@@ -36,6 +40,8 @@ fn main() {
     let wanted = |what: &str| std::env::args().any(|argument| argument == what);
     if wanted("million") {
         measure_million()
+    } else if let Some(path) = std::env::args().skip_while(|it| it != "opened").nth(1) {
+        measure_opened(&path)
     } else {
         measure_ratios(!wanted("reader"), !wanted("writer"))
     }
@@ -145,42 +151,50 @@ fn rate(runtime: &Runtime, store: &Arc<RedbStore>, writers: u64) -> f64 {
     merged as f64 / start.elapsed().as_secs_f64()
 }
 
-const READS: u64 = 100_000;
-
-/// Microseconds for each read, by this many tasks, each of which waits for its
-/// answers.
-fn micros(runtime: &Runtime, store: &Arc<RedbStore>, readers: u64, keys: u64) -> f64 {
-    let read = |reader: u64| {
+/// Microseconds for each of these reads, by this many tasks, each of which waits
+/// for its answers.
+fn micros(runtime: &Runtime, store: &Arc<RedbStore>, tasks: u64, reads: u64) -> f64 {
+    static SEED: AtomicU64 = AtomicU64::new(1);
+    let read = || {
         let store = Arc::clone(store);
+        let mut numbers = Numbers(SEED.fetch_add(1, Ordering::Relaxed));
         async move {
-            let mut numbers = Numbers(reader + 1);
-            for _ in 0..READS / readers {
-                let entry = store.get(&key(numbers.below(keys))).await.unwrap();
+            for _ in 0..reads / tasks {
+                let entry = store.get(&key(numbers.below(KEYS))).await.unwrap();
                 assert!(black_box(entry).is_some());
             }
         }
     };
     let start = Instant::now();
-    if readers == 1 {
-        runtime.block_on(read(0));
+    if tasks == 1 {
+        runtime.block_on(read());
     } else {
-        let tasks: Vec<_> = (0..readers)
-            .map(|reader| runtime.spawn(read(reader)))
-            .collect();
+        let tasks: Vec<_> = (0..tasks).map(|_| runtime.spawn(read())).collect();
         for task in tasks {
             runtime.block_on(task).unwrap();
         }
     }
-    start.elapsed().as_secs_f64() * 1e6 / READS as f64
+    start.elapsed().as_secs_f64() * 1e6 / reads as f64
 }
 
 /// Microseconds for each read by hand, with this many in each transaction.
-fn micros_by_hand(by_hand: &ByHand, batch: u64, keys: u64, numbers: &mut Numbers) -> f64 {
+fn micros_by_hand(by_hand: &ByHand, batch: u64, reads: u64, numbers: &mut Numbers) -> f64 {
     let start = Instant::now();
-    for _ in 0..READS / batch {
-        by_hand.get((0..batch).map(|_| key(numbers.below(keys))));
+    for _ in 0..reads / batch {
+        by_hand.get((0..batch).map(|_| key(numbers.below(KEYS))));
     }
-    start.elapsed().as_secs_f64() * 1e6 / READS as f64
+    start.elapsed().as_secs_f64() * 1e6 / reads as f64
+}
+
+/// Has the system forget what it holds of the files in a directory.
+#[cfg(target_os = "linux")]
+fn forget(directory: &Path) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    for file in fs::read_dir(directory).unwrap() {
+        let file = fs::File::open(file.unwrap().path()).unwrap();
+        file.sync_all().unwrap();
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    }
 }
 
 fn median(mut numbers: Vec<f64>) -> f64 {
@@ -202,7 +216,7 @@ fn measure_ratios(writers: bool, readers: bool) {
         .build()
         .unwrap();
     let by_hand = Database::builder()
-        .set_cache_size(64 << 20)
+        .set_cache_size(ALL)
         .create(directory.path().join("by-hand.redb"))
         .unwrap();
     let by_hand = ByHand(by_hand);
@@ -251,30 +265,47 @@ fn measure_ratios(writers: bool, readers: bool) {
         merges_in_each_commit = merges / (after.commits - before.commits) as f64;
     }
 
-    let mut reads = |what: &str, tasks, batch, keys, settings: kvquorum_redb::Builder| {
-        let copy = directory.path().join("copy");
-        let _ = fs::remove_dir_all(&copy);
-        fs::create_dir(&copy).unwrap();
-        fs::copy(path.join("entries.redb"), copy.join("entries.redb")).unwrap();
-        let store = Arc::new(runtime.block_on(settings.open(&copy)).unwrap());
+    drop((store, by_hand));
+    let open = |page_cache| {
+        let by_hand = Database::builder()
+            .set_cache_size(page_cache)
+            .open(directory.path().join("by-hand.redb"));
+        let settings = RedbStore::builder().page_cache(page_cache);
+        let store = runtime.block_on(settings.open(&path));
+        (Arc::new(store.unwrap()), ByHand(by_hand.unwrap()))
+    };
+    let mut reads = |what: &str, tasks, batch, page_cache| {
+        const READS: u64 = 100_000;
+        let (store, by_hand) = open(page_cache);
         let rounds = (0..ROUNDS + 1).map(|_| {
             (
-                micros(&runtime, &store, tasks, keys),
-                micros_by_hand(&by_hand, batch, keys, &mut numbers),
+                micros(&runtime, &store, tasks, READS),
+                micros_by_hand(&by_hand, batch, READS, &mut numbers),
             )
         });
         // The first round fills the caches.
         report(what, "µs", rounds.skip(1).collect());
     };
     if readers {
-        let at_hand = RedbStore::builder;
-        let not_at_hand = || RedbStore::builder().entry_cache(0);
-        reads("1 reader, entries at hand", 1, 1, KEYS / 2, at_hand());
-        reads("1 reader, entries not at hand", 1, 1, KEYS, not_at_hand());
-        let what = format!("{READERS} readers, entries not at hand");
-        reads(&what, READERS, 1, KEYS, not_at_hand());
+        reads("1 reader", 1, 1, ALL);
+        let what = format!("{READERS} readers");
+        reads(&what, READERS, 1, ALL);
         let what = format!("{what}; by hand, {READERS} in a transaction");
-        reads(&what, READERS, READERS, KEYS, not_at_hand());
+        reads(&what, READERS, READERS, ALL);
+        reads("1 reader, pages with the system", 1, 1, FEW);
+    }
+    #[cfg(target_os = "linux")]
+    if readers {
+        // So few of so many that most are of a page that is still on disk.
+        const READS: u64 = 50;
+        let (store, by_hand) = open(FEW);
+        let rounds = (0..ROUNDS * 20).map(|_| {
+            forget(&path);
+            let ours = micros(&runtime, &store, 1, READS);
+            forget(directory.path());
+            (ours, micros_by_hand(&by_hand, 1, READS, &mut numbers))
+        });
+        report("1 reader, pages on disk", "µs", rounds.collect());
     }
     if writers {
         println!();
@@ -299,8 +330,28 @@ fn size(path: &Path) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
+const MILLION: u64 = 1_000_000;
+
+/// What it takes to open a million keys and to read them.
+fn measure_opened(path: &str) {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let start = Instant::now();
+    let store = runtime.block_on(RedbStore::open(path)).unwrap();
+    println!(
+        "opened after closing: {:.0} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
+    println!("memory when opened: {:.0} MiB", resident());
+    runtime.block_on(async {
+        for number in 0..MILLION {
+            assert!(store.get(&key(number)).await.unwrap().is_some());
+        }
+    });
+    println!("memory when all was read: {:.0} MiB", resident());
+    runtime.block_on(store.close()).unwrap();
+}
+
 fn measure_million() {
-    const KEYS: u64 = 1_000_000;
     let directory = tempfile::tempdir_in(".").unwrap();
     let path = directory.path().join("store");
     let runtime = Builder::new_multi_thread()
@@ -320,7 +371,7 @@ fn measure_million() {
         .map(|writer| {
             let store = Arc::clone(&store);
             runtime.spawn(async move {
-                for number in (writer..KEYS).step_by(WRITERS as usize * 16) {
+                for number in (writer..MILLION).step_by(WRITERS as usize * 16) {
                     store.merge(&key(number), entry()).await.unwrap();
                 }
             })
@@ -342,12 +393,12 @@ fn measure_million() {
     let store = Arc::into_inner(store).unwrap();
     runtime.block_on(store.close()).unwrap();
 
-    let (store, verified) = open(RedbStore::builder());
-    println!("opened after closing: {verified:.0} ms");
-    println!("memory after both: {:.0} MiB", resident());
-    runtime
-        .block_on(Arc::into_inner(store).unwrap().close())
-        .unwrap();
+    // A process of its own, whose memory holds nothing from before.
+    let opened = Command::new(std::env::current_exe().unwrap())
+        .arg("opened")
+        .arg(&path)
+        .status();
+    assert!(opened.unwrap().success());
     let (store, unverified) = open(RedbStore::builder().verify(false));
     println!("opened after closing, unverified: {unverified:.0} ms");
     drop(store);

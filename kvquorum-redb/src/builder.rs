@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use redb::StorageBackend;
-use redb::backends::FileBackend;
 
-use crate::engine::{self, Engine};
+use crate::backend::Backend;
+use crate::engine::Engine;
 use crate::error::OpenError;
 use crate::files::Directory;
 use crate::store::{self, RedbStore};
@@ -26,6 +26,9 @@ pub enum Durability {
     /// an ack may then have no copy left where it promised one. It is for data
     /// that can be had again, and for filling a store in bulk.
     ///
+    /// While anything waits for its flush, each read takes a thread for blocking
+    /// work.
+    ///
     /// [`Store::merge`]: kvquorum_core::Store::merge
     Every(Duration),
 }
@@ -34,11 +37,9 @@ pub enum Durability {
 #[derive(Clone, Debug)]
 pub struct Builder {
     pub(crate) durability: Durability,
-    pub(crate) entry_cache: usize,
     pub(crate) page_cache: usize,
     pub(crate) pending: usize,
-    pub(crate) readers: usize,
-    pub(crate) pending_reads: usize,
+    pub(crate) blocking_reads: usize,
     pub(crate) verify: bool,
 }
 
@@ -46,11 +47,9 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             durability: Durability::Flushed,
-            entry_cache: 64 << 20,
             page_cache: 64 << 20,
             pending: 32 << 20,
-            readers: 4,
-            pending_reads: 4_096,
+            blocking_reads: 16,
             verify: true,
         }
     }
@@ -62,18 +61,10 @@ impl Builder {
         self
     }
 
-    /// The memory for entries lately read or merged, in bytes, keys and an
-    /// allowance for each entry included. 64 MiB by default.
+    /// The memory for pages of the file, in bytes. 64 MiB by default.
     ///
-    /// A read that finds its entry here, or finds here that there is none, is
-    /// answered at once. Any other is made on a thread of the store's own.
-    #[must_use]
-    pub fn entry_cache(mut self, bytes: usize) -> Self {
-        self.entry_cache = bytes;
-        self
-    }
-
-    /// The memory for the engine's pages, in bytes. 64 MiB by default.
+    /// A read that finds all it needs here, or in what the system keeps of the
+    /// file, is made at once.
     #[must_use]
     pub fn page_cache(mut self, bytes: usize) -> Self {
         self.page_cache = bytes;
@@ -89,22 +80,12 @@ impl Builder {
         self
     }
 
-    /// How many threads make the reads of what is not at hand, one at the least.
-    /// 4 by default. As many can wait for the disk at the same time: more help
-    /// where most of what is read is in no memory, and the disk serves them at
-    /// once.
+    /// How many reads and scans may wait for the disk at the same time, one at
+    /// the least: each takes a thread of Tokio's for blocking work, and further
+    /// ones wait before they do. 16 by default.
     #[must_use]
-    pub fn readers(mut self, threads: usize) -> Self {
-        self.readers = threads;
-        self
-    }
-
-    /// How many reads may be with the readers, one at the least: further reads
-    /// wait before they are handed over. 4096 by default. One whose future is
-    /// dropped keeps its place until a reader comes to it, but is not made.
-    #[must_use]
-    pub fn pending_reads(mut self, reads: usize) -> Self {
-        self.pending_reads = reads;
+    pub fn blocking_reads(mut self, reads: usize) -> Self {
+        self.blocking_reads = reads;
         self
     }
 
@@ -130,9 +111,9 @@ impl Builder {
         let path = path.as_ref().to_owned();
         let opening = move || {
             let directory = Directory::hold(&path)?;
-            let file =
-                directory.entries(|file| Engine::open(&self, backend(file)?, None).map(drop))?;
-            let engine = Engine::open(&self, backend(file)?, Some(directory))?;
+            let file = directory
+                .entries(|file| Engine::open(&self, Backend::of_file(file)?, None).map(drop))?;
+            let engine = Engine::open(&self, Backend::of_file(file)?, Some(directory))?;
             RedbStore::start(self, engine)
         };
         store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
@@ -148,13 +129,9 @@ impl Builder {
     /// As [`open`](Self::open).
     pub async fn open_on(self, backend: impl StorageBackend) -> Result<RedbStore, OpenError> {
         let opening = move || {
-            let engine = Engine::open(&self, backend, None)?;
+            let engine = Engine::open(&self, Backend::new(backend), None)?;
             RedbStore::start(self, engine)
         };
         store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
     }
-}
-
-fn backend(file: std::fs::File) -> Result<FileBackend, OpenError> {
-    FileBackend::new(file).map_err(engine::open_error)
 }

@@ -1,88 +1,66 @@
-//! The engine, and the entries of it that are kept at hand.
+//! The engine, and the view of it that reads share.
 //!
-//! What is here is shared by readers and the writer. All of it may block,
-//! [`Engine::cached`] aside.
+//! All of it may block, [`Engine::read_at_once`] aside.
 
-use std::hash::BuildHasher;
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use kvquorum_core::{Entry, Key, Timestamp};
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use redb::{
-    Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageBackend, StorageError,
-    TableError,
-};
+use redb::{Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageError, TableError};
 
+use crate::backend::{Backend, at_once};
 use crate::builder::Builder;
 use crate::error::{OpenError, RedbStoreError, panicked};
 use crate::files::Directory;
 use crate::format::{ENTRIES, FORMAT, META, META_FORMAT, META_MAX_TIMESTAMP, Stored};
 
-/// What an entry takes in memory beyond its bytes: the parts of a key and an
-/// entry, their reference counts, and its place in the cache.
-pub(crate) const OVERHEAD: usize = 256;
-
-/// Many more than threads that meet.
-const STRIPES: usize = 64;
-
-/// The commits that concern the keys of one stripe.
-#[derive(Default)]
-struct Commits {
-    /// How many entries are announced and not settled yet.
-    under_way: u64,
-    /// How many times an entry was announced or settled.
-    changes: u64,
-}
-
-type Entries = ReadOnlyTable<&'static [u8], &'static [u8]>;
-
 pub(crate) struct Engine {
-    /// What readers see: the last commit, from the first read after it to the
-    /// next commit. To find the table anew costs as much as to read from it.
-    entries: Mutex<Option<Arc<Entries>>>,
+    /// What reads see: the last commit that may be acked. The writer puts the
+    /// next in its place.
+    view: Mutex<Arc<View>>,
     pub(crate) database: Database,
-    /// What the last commit left under a key, absence included. Never anything
-    /// that is not committed: a crash could take back what a read returned.
-    cache: Cache<Key, Option<Entry>, Weight, foldhash::fast::RandomState>,
-    /// The commits of keys, by their hash: a read keeps what it found at hand
-    /// only if none came near it.
-    commits_of: [Mutex<Commits>; STRIPES],
-    hasher: foldhash::fast::RandomState,
     max_timestamp: AtomicU64,
     pub(crate) merges: AtomicU64,
     pub(crate) commits: AtomicU64,
-    pub(crate) cached_reads: AtomicU64,
-    pub(crate) engine_reads: AtomicU64,
+    pub(crate) reads_at_once: AtomicU64,
+    pub(crate) blocking_reads: AtomicU64,
     /// Let go of last.
     _directory: Option<Directory>,
 }
 
-#[derive(Clone)]
-struct Weight;
-
-impl quick_cache::Weighter<Key, Option<Entry>> for Weight {
-    fn weight(&self, key: &Key, entry: &Option<Entry>) -> u64 {
-        weight(key, entry.as_ref()) as u64
-    }
+/// The entries of one commit.
+struct View {
+    entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// Whether all of it is on disk. Where it is not, the engine may write to
+    /// make room for what it reads, or have a read wait for such a write.
+    flushed: bool,
 }
 
-/// The memory that an entry takes, about.
-pub(crate) fn weight(key: &Key, entry: Option<&Entry>) -> usize {
-    let value = entry.and_then(|entry| entry.value.as_ref());
-    OVERHEAD
-        .saturating_add(key.len())
-        .saturating_add(value.map_or(0, Bytes::len))
+impl View {
+    fn of(database: &Database, flushed: bool) -> Result<Arc<Self>, redb::Error> {
+        let reading = database.begin_read()?;
+        let entries = reading.open_table(ENTRIES)?;
+        Ok(Arc::new(Self { entries, flushed }))
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Entry>, RedbStoreError> {
+        let Some(stored) = self.entries.get(key.as_bytes()).map_err(read_error)? else {
+            return Ok(None);
+        };
+        match Stored::decode(key.as_bytes(), stored.value()) {
+            Some(stored) => Ok(Some(stored.to_entry())),
+            None => Err(RedbStoreError::Damaged { key: key.clone() }),
+        }
+    }
 }
 
 impl Engine {
     pub(crate) fn open(
         settings: &Builder,
-        backend: impl StorageBackend,
+        backend: Backend,
         directory: Option<Directory>,
     ) -> Result<Self, OpenError> {
         let opening = || {
@@ -92,101 +70,50 @@ impl Engine {
                 .create_with_backend(backend)
                 .map_err(open_error)?;
             let max_timestamp = max_timestamp_of(&database)?;
-            Ok((database, max_timestamp))
+            let view = View::of(&database, true).map_err(engine_error)?;
+            Ok((view, database, max_timestamp))
         };
-        let (database, max_timestamp) = guarded(opening, engine_error)?;
-        let cache = Cache::with(
-            settings.entry_cache.div_ceil(OVERHEAD),
-            settings.entry_cache as u64,
-            Weight,
-            foldhash::fast::RandomState::default(),
-            DefaultLifecycle::default(),
-        );
+        let (view, database, max_timestamp) = guarded(opening, engine_error)?;
         Ok(Self {
-            entries: Mutex::default(),
+            view: Mutex::new(view),
             database,
-            cache,
-            commits_of: std::array::from_fn(|_| Mutex::default()),
-            hasher: foldhash::fast::RandomState::default(),
             max_timestamp: AtomicU64::new(max_timestamp),
             merges: AtomicU64::new(0),
             commits: AtomicU64::new(0),
-            cached_reads: AtomicU64::new(0),
-            engine_reads: AtomicU64::new(0),
+            reads_at_once: AtomicU64::new(0),
+            blocking_reads: AtomicU64::new(0),
             _directory: directory,
         })
     }
 
-    /// What is under a key, if that is known without looking.
-    pub(crate) fn cached(&self, key: &Key) -> Option<Option<Entry>> {
-        let cached = self.cache.get(key);
-        if cached.is_some() {
-            self.cached_reads.fetch_add(1, Ordering::Relaxed);
-        }
-        cached
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What is under a key; keeps it at hand.
+    /// Has reads see the commit that was just made.
+    pub(crate) fn show(&self, flushed: bool) -> Result<(), redb::Error> {
+        let mut view = View::of(&self.database, flushed)?;
+        let mut shown = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *shown, &mut view);
+        Ok(())
+    }
+
+    /// What is under a key, where that can be told without waiting.
+    pub(crate) fn read_at_once(&self, key: &Key) -> Option<Result<Option<Entry>, RedbStoreError>> {
+        let view = self.view();
+        if !view.flushed {
+            return None;
+        }
+        let reading = || Ok(at_once(|| view.get(key)));
+        let found = guarded(reading, read_error).unwrap_or_else(|error| Some(Err(error)))?;
+        self.reads_at_once.fetch_add(1, Ordering::Relaxed);
+        Some(found)
+    }
+
+    /// What is under a key.
     pub(crate) fn read(&self, key: &Key) -> Result<Option<Entry>, RedbStoreError> {
-        let changes = self.commits_of(key).changes;
-        let entry = self.read_engine(key)?;
-        let commits = self.commits_of(key);
-        // What has come to hand meanwhile is what others see. It is never older
-        // than what was acked.
-        if let Some(at_hand) = self.cache.get(key) {
-            return Ok(at_hand);
-        }
-        // Another entry may have been at hand, or be about to come: readers
-        // that have seen that one would go back.
-        if commits.under_way == 0 && commits.changes == changes {
-            self.cache.insert(Key::from(key.as_bytes()), entry.clone());
-        }
-        Ok(entry)
-    }
-
-    fn commits_of(&self, key: &Key) -> MutexGuard<'_, Commits> {
-        let hash = self.hasher.hash_one(key.as_bytes());
-        let [first, ..] = &self.commits_of;
-        let stripe = self.commits_of.get(hash as usize % STRIPES);
-        let stripe = stripe.unwrap_or(first).lock();
-        stripe.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// It is looked for under the lock: two that look at the same time could
-    /// find different commits, and leave the older one for readers that come
-    /// after one which has seen the newer.
-    fn entries(&self) -> Result<Arc<Entries>, RedbStoreError> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entries) = &*entries {
-            return Ok(Arc::clone(entries));
-        }
-        let reading = self.database.begin_read().map_err(read_error)?;
-        let found = Arc::new(reading.open_table(ENTRIES).map_err(read_error)?);
-        *entries = Some(Arc::clone(&found));
-        Ok(found)
-    }
-
-    /// Has readers see the commit that was just made. It has to come before
-    /// [`settle`](Self::settle): what is read after that may be kept at hand.
-    pub(crate) fn committed(&self) {
-        let entries = self.entries.lock();
-        let before = entries.unwrap_or_else(PoisonError::into_inner).take();
-        drop(before);
-    }
-
-    fn read_engine(&self, key: &Key) -> Result<Option<Entry>, RedbStoreError> {
-        self.engine_reads.fetch_add(1, Ordering::Relaxed);
-        let reading = || {
-            let entries = self.entries()?;
-            let Some(stored) = entries.get(key.as_bytes()).map_err(read_error)? else {
-                return Ok(None);
-            };
-            match Stored::decode(key.as_bytes(), stored.value()) {
-                Some(stored) => Ok(Some(stored.to_entry())),
-                None => Err(RedbStoreError::Damaged { key: key.clone() }),
-            }
-        };
-        guarded(reading, read_error)
+        self.blocking_reads.fetch_add(1, Ordering::Relaxed);
+        guarded(|| self.view().get(key), read_error)
     }
 
     /// Up to `limit` entries in the order of keys, of one commit.
@@ -196,14 +123,11 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<(Key, Entry)>, RedbStoreError> {
         let reading = || {
-            let entries = self.entries()?;
+            let view = self.view();
             let range = (from.map(Key::as_bytes), Bound::Unbounded);
+            let range = view.entries.range::<&[u8]>(range).map_err(read_error)?;
             let mut page = Vec::new();
-            for pair in entries
-                .range::<&[u8]>(range)
-                .map_err(read_error)?
-                .take(limit)
-            {
+            for pair in range.take(limit) {
                 let (key, stored) = pair.map_err(read_error)?;
                 let key = Key::from(key.value());
                 match Stored::decode(key.as_bytes(), stored.value()) {
@@ -216,24 +140,10 @@ impl Engine {
         guarded(reading, read_error)
     }
 
-    /// Says that an entry is about to be committed. [`settle`](Self::settle) has
-    /// to follow.
-    pub(crate) fn announce(&self, key: &Key) {
-        let mut commits = self.commits_of(key);
-        commits.under_way = commits.under_way.saturating_add(1);
-        commits.changes = commits.changes.wrapping_add(1);
-    }
-
-    /// Shows readers what a commit has left under a key; nothing, where the
-    /// commit failed or left something later there.
-    pub(crate) fn settle(&self, key: Key, entry: Option<Entry>) {
-        let mut commits = self.commits_of(&key);
-        commits.under_way = commits.under_way.saturating_sub(1);
-        commits.changes = commits.changes.wrapping_add(1);
-        let Some(entry) = entry else { return };
+    /// Notes the greatest timestamp of a commit.
+    pub(crate) fn stored(&self, timestamp: Timestamp) {
         self.max_timestamp
-            .fetch_max(entry.version.timestamp.to_bits(), Ordering::Relaxed);
-        self.cache.insert(key, Some(entry));
+            .fetch_max(timestamp.to_bits(), Ordering::Relaxed);
     }
 
     pub(crate) fn max_timestamp(&self) -> Timestamp {

@@ -43,7 +43,7 @@ pub enum OpenError {
     /// The engine failed in another way.
     #[error("the engine failed: {0}")]
     Engine(#[source] redb::Error),
-    /// The writer's thread, or a reader's, could not be started.
+    /// The writer's thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(#[source] io::Error),
     /// There is no Tokio runtime around the call, or it is shutting down.

@@ -16,7 +16,7 @@ const UNFINISHED: &str = "entries.redb.new";
 /// comes and goes can be locked by two.
 const LOCK: &str = "lock";
 
-/// How long to wait for a lock: a store dropped a moment ago may have a scan
+/// How long to wait for a lock: a store dropped a moment ago may have a read
 /// under way that nobody waits for any more.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 

@@ -1,12 +1,12 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod backend;
 mod builder;
 mod engine;
 mod error;
 mod files;
 mod format;
-mod readers;
 mod store;
 mod writer;
 

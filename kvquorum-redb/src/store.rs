@@ -7,24 +7,28 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
+use bytes::Bytes;
 use kvquorum_core::{Entry, Key, Merged, Store, StoreError, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::builder::Builder;
-use crate::engine::{Engine, weight};
+use crate::engine::Engine;
 use crate::error::{OpenError, RedbStoreError};
-use crate::readers::{Read, Readers};
 use crate::writer::{Request, Writer};
 
 /// Well within what the engine takes, which is 3 GiB.
 const MAX_LEN: usize = 1 << 30;
 
+/// What a merge takes in memory until it is answered, beyond the bytes of its
+/// key and its value, about.
+const OVERHEAD: usize = 256;
+
 /// A durable [`Store`]: what it acked is there when it is opened again.
 pub struct RedbStore {
     engine: Arc<Engine>,
-    readers: Readers,
-    places: Arc<Semaphore>,
+    /// Held by what reads on threads for blocking work.
+    readers: Arc<Semaphore>,
     /// Taken when the store is dropped, so that the writer ends.
     requests: Option<Sender<Request>>,
     writer: Option<JoinHandle<Result<(), RedbStoreError>>>,
@@ -40,10 +44,10 @@ pub struct Stats {
     pub merges: u64,
     /// Commits made for them, each with one flush where the store flushes each.
     pub commits: u64,
-    /// Reads answered from memory, on the caller's thread.
-    pub cached_reads: u64,
-    /// Reads made in the engine, on a reader's thread.
-    pub engine_reads: u64,
+    /// Reads made at once, on the caller's thread.
+    pub reads_at_once: u64,
+    /// Reads made on a thread for blocking work. Scans are neither.
+    pub blocking_reads: u64,
 }
 
 impl RedbStore {
@@ -69,13 +73,11 @@ impl RedbStore {
             .name("kvquorum-redb".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(OpenError::Thread)?;
-        let readers = Readers::start(settings.readers, &engine).map_err(OpenError::Thread)?;
-        let places = settings.pending_reads.clamp(1, Semaphore::MAX_PERMITS);
+        let readers = settings.blocking_reads.clamp(1, Semaphore::MAX_PERMITS);
         let pending = u32::try_from(settings.pending).unwrap_or(u32::MAX).max(1);
         Ok(Self {
             engine,
-            readers,
-            places: Arc::new(Semaphore::new(places)),
+            readers: Arc::new(Semaphore::new(readers)),
             requests: Some(requests),
             writer: Some(writer),
             room: Arc::new(Semaphore::new(pending as usize)),
@@ -99,15 +101,15 @@ impl RedbStore {
         let Engine {
             merges,
             commits,
-            cached_reads,
-            engine_reads,
+            reads_at_once,
+            blocking_reads,
             ..
         } = &*self.engine;
         Stats {
             merges: merges.load(Ordering::Relaxed),
             commits: commits.load(Ordering::Relaxed),
-            cached_reads: cached_reads.load(Ordering::Relaxed),
-            engine_reads: engine_reads.load(Ordering::Relaxed),
+            reads_at_once: reads_at_once.load(Ordering::Relaxed),
+            blocking_reads: blocking_reads.load(Ordering::Relaxed),
         }
     }
 
@@ -135,9 +137,26 @@ impl RedbStore {
         }
     }
 
+    /// Reads on a thread for blocking work.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Engine) -> Result<T, RedbStoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = Arc::clone(&self.readers).acquire_owned().await;
+        let reader = reader.map_err(|_| RedbStoreError::Closed)?;
+        let engine = Arc::clone(&self.engine);
+        let reading = move || {
+            let _reader = reader;
+            read(&engine)
+        };
+        let found = blocking(reading).await.ok_or(RedbStoreError::NoRuntime)?;
+        Ok(found?)
+    }
+
     /// Waits for room among the pending merges.
     async fn room(&self, key: &Key, entry: &Entry) -> Result<OwnedSemaphorePermit, RedbStoreError> {
-        let len = weight(key, Some(entry));
+        let value = entry.value.as_ref().map_or(0, Bytes::len);
+        let len = key.len().saturating_add(value).saturating_add(OVERHEAD);
         if len > MAX_LEN {
             // The engine would fail, and all merges of the commit with it.
             return Err(RedbStoreError::TooLarge { len, max: MAX_LEN });
@@ -159,22 +178,16 @@ impl Drop for RedbStore {
 
 impl Store for RedbStore {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        if let Some(entry) = self.engine.cached(key) {
-            return Ok(entry);
+        if let Some(found) = self.get_now(key) {
+            return found;
         }
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let (answer, answered) = oneshot::channel();
-        self.readers.hand_over(Read {
-            key: key.clone(),
-            answer,
-            _place: place.map_err(|_| RedbStoreError::Closed)?,
-        });
-        let entry = answered.await.map_err(|_| RedbStoreError::Closed)?;
-        Ok(entry?)
+        let key = key.clone();
+        self.read(move |engine| engine.read(&key)).await
     }
 
     fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
-        self.engine.cached(key).map(Ok)
+        let found = self.engine.read_at_once(key)?;
+        Some(found.map_err(StoreError::from))
     }
 
     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
@@ -189,10 +202,9 @@ impl Store for RedbStore {
     }
 
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        let (engine, from) = (Arc::clone(&self.engine), from.cloned());
-        let reading = move || engine.scan(from.as_ref(), limit);
-        let page = blocking(reading).await.ok_or(RedbStoreError::NoRuntime)?;
-        Ok(page?)
+        let from = from.cloned();
+        self.read(move |engine| engine.scan(from.as_ref(), limit))
+            .await
     }
 }
 

@@ -6,14 +6,12 @@
 //! way and for its own, never for a third; and the more merges come at once,
 //! the more of them share a flush.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
 use kvquorum_core::{Entry, Key, Merged, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -44,8 +42,8 @@ impl Request {
         room: OwnedSemaphorePermit,
     ) -> Self {
         let encoded = encode(key, entry);
-        // Copies, since they stay at hand: a key or value that is a slice of a
-        // larger buffer would keep all of that in memory.
+        // Copies: a key or a value that is a slice of a larger buffer would keep
+        // all of that in memory, and only its own bytes are counted.
         Self {
             key: Key::from(key.as_bytes()),
             entry: Entry {
@@ -64,10 +62,6 @@ struct Taken {
     request: Request,
     /// The answer, should the transaction succeed.
     merged: Result<Merged, RedbStoreError>,
-    /// Whether the entry was written in this transaction.
-    written: bool,
-    /// Whether it is the last that was written under its key.
-    last: bool,
 }
 
 pub(crate) struct Writer {
@@ -150,37 +144,13 @@ impl Writer {
         if let Err(failure) = &committed {
             self.failed = Some(Arc::clone(failure));
         }
-        // A failed commit, too, may have changed what the engine shows.
-        self.engine.committed();
-        // Of each key the last only: whoever has read that one in the engine
-        // would go back otherwise.
-        let mut keys = HashSet::with_capacity_and_hasher(taken.len(), RandomState::default());
-        for taken in taken.iter_mut().rev().filter(|taken| taken.written) {
-            taken.last = keys.insert(&taken.request.key);
-        }
-        // All are shown before any is answered.
-        let mut answers = Vec::with_capacity(taken.len());
-        for taken in taken {
-            let Request {
-                key,
-                entry,
-                answer,
-                _room,
-                ..
-            } = taken.request;
-            if taken.written {
-                let shown = (committed.is_ok() && taken.last).then_some(entry);
-                self.engine.settle(key, shown);
-            }
-            answers.push((answer, taken.merged, _room));
-        }
-        for (answer, merged, _room) in answers {
+        for Taken { request, merged } in taken {
             let merged = match &committed {
                 Ok(()) => merged,
                 Err(failure) => Err(RedbStoreError::WriteFailed(Arc::clone(failure))),
             };
             self.engine.merges.fetch_add(1, Ordering::Relaxed);
-            let _ = answer.send(merged);
+            let _ = request.answer.send(merged);
         }
     }
 
@@ -199,8 +169,6 @@ impl Writer {
             taken.push(Taken {
                 request,
                 merged: Err(RedbStoreError::Closed),
-                written: false,
-                last: false,
             });
         };
         keep(first, taken);
@@ -210,12 +178,12 @@ impl Writer {
         {
             let mut entries = transaction.open_table(ENTRIES).map_err(failure)?;
             while let Some(last) = taken.last_mut() {
-                (last.merged, last.written) = merge(&mut entries, &last.request)?;
-                if last.written {
+                let Taken { request, merged } = last;
+                let changed;
+                (*merged, changed) = merge(&mut entries, request)?;
+                if changed {
                     written = true;
-                    let Request { key, entry, .. } = &last.request;
-                    self.engine.announce(key);
-                    max_timestamp = max_timestamp.max(entry.version.timestamp);
+                    max_timestamp = max_timestamp.max(request.entry.version.timestamp);
                 }
                 match requests.try_recv() {
                     Ok(request) => keep(request, taken),
@@ -233,6 +201,8 @@ impl Writer {
         }
         transaction.commit().map_err(failure)?;
         self.engine.commits.fetch_add(1, Ordering::Relaxed);
+        self.engine.show(flush).map_err(Arc::new)?;
+        self.engine.stored(max_timestamp);
         self.unflushed_since = match flush {
             true => None,
             false => self.unflushed_since.or_else(|| Some(Instant::now())),
@@ -249,7 +219,8 @@ impl Writer {
         let flushing = || {
             let transaction = self.begin(true)?;
             change(&transaction)?;
-            transaction.commit().map_err(failure)
+            transaction.commit().map_err(failure)?;
+            self.engine.show(true).map_err(Arc::new)
         };
         let flushed = guarded(flushing, Arc::new);
         self.unflushed_since = None;

@@ -29,8 +29,8 @@ async fn the_store_conforms_on_many_threads() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_conforms_without_memory() {
     let settings = || {
-        let settings = RedbStore::builder().entry_cache(0).page_cache(0);
-        settings.pending(1).pending_reads(1).readers(1)
+        let settings = RedbStore::builder().page_cache(0);
+        settings.pending(1).blocking_reads(1)
     };
     conformance::store(|| open(settings())).await;
 }
@@ -39,8 +39,8 @@ async fn the_store_conforms_without_memory() {
 /// and is given what that one found, which may be older than an acked merge.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_finds_what_was_acked_before_it_began() {
-    for entry_cache in [0, 1 << 20] {
-        let settings = RedbStore::builder().entry_cache(entry_cache);
+    for page_cache in [0, 1 << 20] {
+        let settings = RedbStore::builder().page_cache(page_cache);
         let (store, _directory) = open(settings).await;
         let store = Arc::new(store);
         let key = Key::from("hot");

@@ -92,7 +92,7 @@ async fn a_damaged_file_is_refused_or_serves_what_was_written() {
         let mut bytes = files[usize::from(!closed)].clone();
         damage(&mut bytes, &mut numbers);
         let disk = Disk::holding(bytes);
-        let settings = RedbStore::builder().verify(verify).entry_cache(0);
+        let settings = RedbStore::builder().verify(verify);
         let store = match settings.open_on(disk).await {
             Ok(store) => store,
             Err(error) => {

@@ -1,4 +1,4 @@
-//! Reads of what is not at hand: what they see, and who makes them.
+//! Reads: what they see, which of them wait, and how many.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,14 +11,16 @@
 mod support;
 
 use std::collections::HashMap;
+use std::fs;
 use std::future::poll_fn;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kvquorum_core::{Entry, Key, Store, StoreError};
-use kvquorum_redb::{Builder, RedbStore, RedbStoreError};
+use kvquorum_core::{Entry, Key, Merged, Store, StoreError};
+use kvquorum_redb::{Builder, Durability, RedbStore, RedbStoreError};
 use support::{Disk, Numbers, all, cause, entry, version};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -33,8 +35,7 @@ fn key(number: u64) -> Key {
     Key::from(number.to_string())
 }
 
-/// A store of [`KEYS`] entries, opened again with nothing of them in memory but
-/// the way to them.
+/// A store of [`KEYS`] entries, opened again.
 async fn open(disk: &Disk, settings: Builder) -> Arc<RedbStore> {
     let store = Arc::new(RedbStore::builder().open_on(disk.clone()).await.unwrap());
     let merging: JoinSet<_> = (0..KEYS)
@@ -48,10 +49,12 @@ async fn open(disk: &Disk, settings: Builder) -> Arc<RedbStore> {
         .collect();
     merging.join_all().await;
     Arc::into_inner(store).unwrap().close().await.unwrap();
-    let settings = settings.entry_cache(0).page_cache(0);
-    let store = Arc::new(settings.open_on(disk.clone()).await.unwrap());
-    store.get(&key(0)).await.unwrap();
-    store
+    Arc::new(settings.open_on(disk.clone()).await.unwrap())
+}
+
+/// The same with no memory for what is read.
+async fn open_without_memory(disk: &Disk, settings: Builder) -> Arc<RedbStore> {
+    open(disk, settings.page_cache(0)).await
 }
 
 fn get(store: &Arc<RedbStore>, number: u64) -> JoinHandle<()> {
@@ -89,14 +92,14 @@ async fn until_reads_wait(disk: &Disk, count: u64) {
     }
 }
 
-/// Bugs: what readers see is made anew only after acks, or after entries were
-/// shown; one of two that make it anew leaves the older one to others.
+/// Bugs: a commit is acked before it is shown; a read that cannot be made at
+/// once sees another commit than those that can, or leaves the engine broken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn reads_see_what_was_acked_and_never_go_back() {
     const WRITERS: u64 = 64;
     const READERS: u64 = 12;
-    for entry_cache in [0, 8 * 1024] {
-        let settings = RedbStore::builder().entry_cache(entry_cache);
+    for page_cache in [0, 64 * 1024, 1 << 20] {
+        let settings = RedbStore::builder().page_cache(page_cache);
         let store = Arc::new(settings.open_on(Disk::default()).await.unwrap());
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
@@ -137,9 +140,10 @@ async fn reads_see_what_was_acked_and_never_go_back() {
 /// Bugs: reads that wait for the disk are bounded by nothing; one of them holds
 /// up all others.
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_reads_wait_for_the_disk_as_there_are_readers() {
+async fn as_many_reads_wait_for_the_disk_as_are_let() {
     let disk = Disk::default();
-    let store = open(&disk, RedbStore::builder().readers(3)).await;
+    let settings = RedbStore::builder().blocking_reads(3);
+    let store = open_without_memory(&disk, settings).await;
     disk.hold_reads(2);
     let held = [get(&store, 10), get(&store, 490)];
     until_reads_wait(&disk, 2).await;
@@ -153,21 +157,22 @@ async fn as_many_reads_wait_for_the_disk_as_there_are_readers() {
     until_reads_wait(&disk, 3).await;
     // That no fourth comes can only be waited for.
     sleep(SOON).await;
-    assert_eq!(disk.reads_waiting(), 3);
+    let waiting = disk.reads_waiting();
     disk.let_reads_go();
+    assert_eq!(waiting, 3);
     for read in held.into_iter().chain(reads) {
         timeout(LATE, read).await.unwrap().unwrap();
     }
 }
 
 /// Bugs: a read that nobody waits for any more is made; it keeps its place for
-/// good; places are more than they should be.
+/// good.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_read_is_not_made_and_frees_its_place() {
     let disk = Disk::default();
-    let settings = RedbStore::builder().readers(1).pending_reads(3);
-    let store = open(&disk, settings).await;
-    let before = store.stats().engine_reads;
+    let settings = RedbStore::builder().blocking_reads(1);
+    let store = open_without_memory(&disk, settings).await;
+    let before = store.stats().blocking_reads;
     disk.hold_reads(1);
     let first = get(&store, 10);
     until_reads_wait(&disk, 1).await;
@@ -182,12 +187,115 @@ async fn a_dropped_read_is_not_made_and_frees_its_place() {
     for read in reads {
         timeout(LATE, read).await.unwrap().unwrap();
     }
-    assert_eq!(store.stats().engine_reads - before, 51);
+    assert_eq!(store.stats().blocking_reads - before, 51);
 }
 
-/// Bug: one read that fails fails those that were taken with it.
+/// Bugs: a read at once waits for the disk; one that would have to is the last
+/// that the engine serves; what was brought to memory is not read there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_entry_fails_its_own_read_alone() {
+async fn reads_at_once_never_touch_the_disk() {
+    let disk = Disk::default();
+    let store = open_without_memory(&disk, RedbStore::builder()).await;
+    disk.fail_reads(true);
+    for number in 0..KEYS {
+        assert!(store.get_now(&key(number)).is_none());
+    }
+    disk.fail_reads(false);
+    assert_eq!(store.stats().reads_at_once, 0);
+    for number in 0..KEYS {
+        let found = store.get(&key(number)).await.unwrap().unwrap();
+        assert_eq!(found.version, version(1));
+        let merged = store.merge(&key(number), entry(2, "new")).await;
+        assert_eq!(merged.unwrap(), Merged::Applied);
+    }
+    assert_eq!(store.stats().blocking_reads, KEYS);
+    drop(store);
+
+    let store = RedbStore::builder().open_on(disk.clone()).await.unwrap();
+    for number in 0..KEYS {
+        store.get(&key(number)).await.unwrap();
+    }
+    let merged = store.merge(&key(7), entry(3, "newer")).await;
+    assert_eq!(merged.unwrap(), Merged::Applied);
+    disk.fail_reads(true);
+    for number in 0..KEYS {
+        let found = store.get_now(&key(number)).unwrap().unwrap();
+        let latest = if number == 7 {
+            entry(3, "newer")
+        } else {
+            entry(2, "new")
+        };
+        assert_eq!(found, Some(latest));
+    }
+    assert_eq!(store.get_now(&Key::from("absent")).unwrap().unwrap(), None);
+}
+
+/// Bug: what the system holds of the file is not read at once.
+#[tokio::test]
+async fn what_the_system_has_in_memory_is_read_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = || RedbStore::builder().page_cache(0).verify(false);
+    let store = settings().open(directory.path()).await.unwrap();
+    for number in 0..20 {
+        let value = vec![1; 10_000];
+        store.merge(&key(number), entry(1, value)).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let store = settings().open(directory.path()).await.unwrap();
+    for number in 0..20 {
+        let found = store.get_now(&key(number));
+        if !reads_without_waiting(directory.path()) {
+            assert!(found.is_none());
+            continue;
+        }
+        assert_eq!(found.unwrap().unwrap(), Some(entry(1, vec![1; 10_000])));
+    }
+}
+
+/// Whether the system, and its files in this directory, can be asked for what
+/// is in memory only.
+fn reads_without_waiting(directory: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::{IoSliceMut, ReadWriteFlags, preadv2};
+        let path = directory.join("probe");
+        fs::write(&path, "probe").unwrap();
+        let (file, mut bytes) = (fs::File::open(path).unwrap(), [0; 5]);
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        preadv2(&file, &mut parts, 0, ReadWriteFlags::NOWAIT).is_ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// Bug: a read at once goes where the engine may write to make room, or wait
+/// for such a write.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_flushed_is_not_read_at_once() {
+    let interval = Duration::from_millis(100);
+    let settings = RedbStore::builder().durability(Durability::Every(interval));
+    let store = settings.open_on(Disk::default()).await.unwrap();
+    assert_eq!(store.get_now(&key(1)).unwrap().unwrap(), None);
+    let start = Instant::now();
+    store.merge(&key(1), entry(1, "value")).await.unwrap();
+    let found = store.get_now(&key(1));
+    // On a slow machine the flush may have come first.
+    assert!(found.is_none() || start.elapsed() >= interval);
+    assert_eq!(store.get(&key(1)).await.unwrap(), Some(entry(1, "value")));
+    let flushed = async {
+        while store.get_now(&key(1)).is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LATE, flushed).await.unwrap();
+    let found = store.get_now(&key(1)).unwrap().unwrap();
+    assert_eq!(found, Some(entry(1, "value")));
+}
+
+/// Bugs: a changed value is served, at once or not; one entry that is damaged
+/// fails the reads of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_entry_fails_its_own_reads_alone() {
     let disk = Disk::default();
     drop(open(&disk, RedbStore::builder()).await);
     const DAMAGED: u64 = 123;
@@ -200,32 +308,21 @@ async fn a_damaged_entry_fails_its_own_read_alone() {
     for at in places {
         bytes[at] ^= 1;
     }
-    let disk = Disk::holding(bytes);
-    let settings = RedbStore::builder().verify(false).entry_cache(0);
-    let settings = settings.page_cache(0).readers(1);
-    let store = Arc::new(settings.open_on(disk.clone()).await.unwrap());
-    store.get(&key(0)).await.unwrap();
-    disk.hold_reads(1);
-    let first = get(&store, 0);
-    until_reads_wait(&disk, 1).await;
-    // All of them wait for the one reader, which takes some together.
-    let mut reads = Vec::new();
-    for number in 100..150 {
-        reads.push((number, begun(&store, number).await));
-    }
-    disk.let_reads_go();
-    first.await.unwrap();
-    for (number, read) in reads {
-        let found = timeout(LATE, read).await.unwrap();
-        if number != DAMAGED {
-            assert_eq!(found.unwrap().unwrap().version, version(1));
-            continue;
-        }
-        let error = found.unwrap_err();
+    let settings = RedbStore::builder().verify(false);
+    let store = settings.open_on(Disk::holding(bytes)).await.unwrap();
+    let is_its_error = |error: StoreError| {
         let RedbStoreError::Damaged { key: named } = cause(&error) else {
             panic!("{error}");
         };
         assert_eq!(*named, key(DAMAGED));
+    };
+    is_its_error(store.get(&key(DAMAGED)).await.unwrap_err());
+    is_its_error(store.get_now(&key(DAMAGED)).unwrap().unwrap_err());
+    let merged = store.merge(&key(DAMAGED), entry(2, "new")).await;
+    is_its_error(merged.unwrap_err());
+    for number in (0..KEYS).filter(|number| *number != DAMAGED) {
+        let found = store.get(&key(number)).await.unwrap().unwrap();
+        assert_eq!(found.version, version(1));
     }
 }
 
@@ -237,17 +334,23 @@ async fn after_a_failed_write_reads_show_what_was_flushed_or_fail() {
         drop(open(&disk, RedbStore::builder()).await);
         let settings = RedbStore::builder().page_cache(page_cache);
         let store = Arc::new(settings.open_on(disk.clone()).await.unwrap());
-        store.merge(&key(0), entry(2, "at hand")).await.unwrap();
+        for number in 0..KEYS {
+            store.get(&key(number)).await.unwrap();
+        }
+        store.merge(&key(0), entry(2, "flushed")).await.unwrap();
         disk.fail_after(0);
         for number in 0..5 {
             let merged = store.merge(&key(number), entry(3, "lost")).await;
             assert!(merged.is_err());
         }
-        let at_hand = store.get(&key(0)).await.unwrap();
-        assert_eq!(at_hand, Some(entry(2, "at hand")));
-        for number in 1..KEYS {
+        for number in 0..KEYS {
             match store.get(&key(number)).await {
-                Ok(found) => assert_eq!(found.unwrap().version, version(1)),
+                Ok(found) => {
+                    let acked = if number == 0 { 2 } else { 1 };
+                    assert_eq!(found.unwrap().version, version(acked));
+                }
+                // Only what is not in memory can fail.
+                Err(error) if page_cache > 0 => panic!("{number}: {error}"),
                 Err(error) => {
                     let RedbStoreError::ReadFailed(_) = cause(&error) else {
                         panic!("{error}");

@@ -89,6 +89,7 @@ struct State {
     /// How many of the next reads wait.
     reads_to_hold: u64,
     reads_waiting: u64,
+    reads_fail: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -177,6 +178,11 @@ impl Disk {
         self.state().reads_to_hold = count;
     }
 
+    /// Whether reads fail. The engine would not get over it.
+    pub fn fail_reads(&self, fail: bool) {
+        self.state().reads_fail = fail;
+    }
+
     pub fn let_reads_go(&self) {
         let mut state = self.state();
         state.reads_to_hold = 0;
@@ -251,6 +257,9 @@ impl StorageBackend for Disk {
                 .changed
                 .wait_while(state, |state| state.reads_waiting > 0)
                 .unwrap();
+        }
+        if state.reads_fail {
+            return Err(io::Error::other("the disk does not read"));
         }
         let start = usize::try_from(offset).unwrap();
         let found = state.bytes.get(start..start + out.len());
