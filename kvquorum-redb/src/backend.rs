@@ -4,7 +4,7 @@
 //! will find all it needs there. An error of the backend would be no way out: it
 //! is for good, and for all that comes after. So a read that would have to wait
 //! unwinds out of the engine, as a panic does, from the one place where it holds
-//! nothing but the pages it has come through. (Salsa ends queries that way.)
+//! no lock that others could find poisoned. (Salsa ends queries that way.)
 
 use std::cell::Cell;
 use std::fs::File;
@@ -15,8 +15,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
-use crate::engine::open_error;
-use crate::error::OpenError;
+use crate::error::{OpenError, open_error};
+
+/// What takes longer to read than this many bytes, of memory, is not worth to
+/// hold up an async thread for: the way to another thread is shorter.
+pub(crate) const LONG: usize = 64 << 10;
 
 thread_local! {
     /// Whether what this thread does in the engine must not wait.
@@ -43,6 +46,13 @@ pub(crate) fn at_once<T>(read: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
+/// Where what this thread does in the engine must not wait, leaves it.
+pub(crate) fn would_wait() {
+    if AT_ONCE.get() {
+        resume_unwind(Box::new(WouldWait));
+    }
+}
+
 /// Any backend, for reads at once too.
 #[derive(Debug)]
 pub(crate) struct Backend {
@@ -61,12 +71,12 @@ impl Backend {
     }
 
     pub(crate) fn of_file(file: File) -> Result<Self, OpenError> {
-        let again = file.try_clone();
+        // Without it there are fewer reads at once, and nothing else.
+        let again = file.try_clone().and_then(without_access_time).ok();
         let inner = FileBackend::new(file).map_err(open_error)?;
         Ok(Self {
             inner: Box::new(inner),
-            // Without it there are fewer reads at once, and nothing else.
-            file: again.ok(),
+            file: again,
         })
     }
 
@@ -74,8 +84,16 @@ impl Backend {
     fn read_from_memory(&self, offset: u64, out: &mut [u8]) -> bool {
         let Some(file) = &self.file else { return false };
         let wanted = out.len();
-        read_no_wait(file, offset, out).is_ok_and(|read| read == wanted)
+        wanted <= LONG && read_no_wait(file, offset, out).is_ok_and(|read| read == wanted)
     }
+}
+
+/// Has the system not note when a file was read, which can wait for its journal.
+#[cfg(target_os = "linux")]
+fn without_access_time(file: File) -> io::Result<File> {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    fcntl_setfl(&file, fcntl_getfl(&file)? | OFlags::NOATIME)?;
+    Ok(file)
 }
 
 #[cfg(target_os = "linux")]
@@ -86,19 +104,31 @@ fn read_no_wait(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
 }
 
 #[cfg(not(target_os = "linux"))]
+fn without_access_time(_file: File) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_os = "linux"))]
 fn read_no_wait(_file: &File, _offset: u64, _out: &mut [u8]) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 impl StorageBackend for Backend {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if !AT_ONCE.get() {
-            return self.inner.read(offset, out);
-        }
-        if self.read_from_memory(offset, out) {
+        if AT_ONCE.get() && self.read_from_memory(offset, out) {
             return Ok(());
         }
-        resume_unwind(Box::new(WouldWait))
+        would_wait();
+        self.inner.read(offset, out)
+    }
+
+    /// A read may want to make room with it for what it read. Where that fails
+    /// the engine makes room in another way, and thinks no worse of the backend.
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if AT_ONCE.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.inner.write(offset, data)
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -111,10 +141,6 @@ impl StorageBackend for Backend {
 
     fn sync_data(&self) -> io::Result<()> {
         self.inner.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.inner.write(offset, data)
     }
 
     fn close(&self) -> io::Result<()> {
@@ -171,6 +197,17 @@ mod tests {
         let error = read(4).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read(3).unwrap(), b"abc");
+    }
+
+    /// Bug: a read writes, to make room for what it read.
+    #[test]
+    fn nothing_is_written_at_once() {
+        let backend = Backend::of_file(tempfile::tempfile().unwrap()).unwrap();
+        let error = at_once(|| backend.write(0, b"abc")).unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(backend.len().unwrap(), 0);
+        backend.write(0, b"abc").unwrap();
+        assert_eq!(backend.len().unwrap(), 3);
     }
 
     /// Bug: a panic is taken for a read that would wait.

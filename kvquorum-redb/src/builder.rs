@@ -40,6 +40,7 @@ pub struct Builder {
     pub(crate) page_cache: usize,
     pub(crate) pending: usize,
     pub(crate) blocking_reads: usize,
+    pub(crate) scans: usize,
     pub(crate) verify: bool,
 }
 
@@ -50,6 +51,7 @@ impl Builder {
             page_cache: 64 << 20,
             pending: 32 << 20,
             blocking_reads: 16,
+            scans: 4,
             verify: true,
         }
     }
@@ -63,8 +65,8 @@ impl Builder {
 
     /// The memory for pages of the file, in bytes. 64 MiB by default.
     ///
-    /// A read that finds all it needs here, or in what the system keeps of the
-    /// file, is made at once.
+    /// A read that finds all it needs here is made at once, and on Linux so is
+    /// one that finds it in what the system keeps in memory of the file.
     #[must_use]
     pub fn page_cache(mut self, bytes: usize) -> Self {
         self.page_cache = bytes;
@@ -80,12 +82,20 @@ impl Builder {
         self
     }
 
-    /// How many reads and scans may wait for the disk at the same time, one at
-    /// the least: each takes a thread of Tokio's for blocking work, and further
-    /// ones wait before they do. 16 by default.
+    /// How many reads may wait for the disk at the same time, one at the least:
+    /// each takes a thread of Tokio's for blocking work, and further ones wait
+    /// before they do. 16 by default.
     #[must_use]
     pub fn blocking_reads(mut self, reads: usize) -> Self {
         self.blocking_reads = reads;
+        self
+    }
+
+    /// How many scans may be made at the same time, one at the least. Each takes
+    /// a thread as such a read does, and for longer. 4 by default.
+    #[must_use]
+    pub fn scans(mut self, scans: usize) -> Self {
+        self.scans = scans;
         self
     }
 
@@ -111,9 +121,9 @@ impl Builder {
         let path = path.as_ref().to_owned();
         let opening = move || {
             let directory = Directory::hold(&path)?;
-            let file = directory
-                .entries(|file| Engine::open(&self, Backend::of_file(file)?, None).map(drop))?;
-            let engine = Engine::open(&self, Backend::of_file(file)?, Some(directory))?;
+            let file =
+                directory.entries(|file| self.engine(Backend::of_file(file)?, None).map(drop))?;
+            let engine = self.engine(Backend::of_file(file)?, Some(directory))?;
             RedbStore::start(self, engine)
         };
         store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
@@ -129,9 +139,13 @@ impl Builder {
     /// As [`open`](Self::open).
     pub async fn open_on(self, backend: impl StorageBackend) -> Result<RedbStore, OpenError> {
         let opening = move || {
-            let engine = Engine::open(&self, Backend::new(backend), None)?;
+            let engine = self.engine(Backend::new(backend), None)?;
             RedbStore::start(self, engine)
         };
         store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
+    }
+
+    fn engine(&self, backend: Backend, directory: Option<Directory>) -> Result<Engine, OpenError> {
+        Engine::open(self.page_cache, self.verify, backend, directory)
     }
 }

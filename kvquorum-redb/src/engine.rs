@@ -2,18 +2,16 @@
 //!
 //! All of it may block, [`Engine::read_at_once`] aside.
 
-use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvquorum_core::{Entry, Key, Timestamp};
-use redb::{Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageError, TableError};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, TableError};
 
-use crate::backend::{Backend, at_once};
-use crate::builder::Builder;
-use crate::error::{OpenError, RedbStoreError, panicked};
+use crate::backend::{Backend, LONG, at_once, would_wait};
+use crate::error::{OpenError, RedbStoreError, engine_error, open_error, panicked};
 use crate::files::Directory;
 use crate::format::{ENTRIES, FORMAT, META, META_FORMAT, META_MAX_TIMESTAMP, Stored};
 
@@ -32,11 +30,11 @@ pub(crate) struct Engine {
 }
 
 /// The entries of one commit.
-struct View {
+pub(crate) struct View {
     entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    /// Whether all of it is on disk. Where it is not, the engine may write to
-    /// make room for what it reads, or have a read wait for such a write.
-    flushed: bool,
+    /// Whether nothing is written but not flushed. Otherwise the engine may have
+    /// a read wait for a write.
+    pub(crate) flushed: bool,
 }
 
 impl View {
@@ -50,6 +48,9 @@ impl View {
         let Some(stored) = self.entries.get(key.as_bytes()).map_err(read_error)? else {
             return Ok(None);
         };
+        if stored.value().len() > LONG {
+            would_wait();
+        }
         match Stored::decode(key.as_bytes(), stored.value()) {
             Some(stored) => Ok(Some(stored.to_entry())),
             None => Err(RedbStoreError::Damaged { key: key.clone() }),
@@ -59,14 +60,15 @@ impl View {
 
 impl Engine {
     pub(crate) fn open(
-        settings: &Builder,
+        page_cache: usize,
+        verify: bool,
         backend: Backend,
         directory: Option<Directory>,
     ) -> Result<Self, OpenError> {
         let opening = || {
             let database = Database::builder()
-                .set_cache_size(settings.page_cache)
-                .set_check_integrity_on_open(settings.verify)
+                .set_cache_size(page_cache)
+                .set_check_integrity_on_open(verify)
                 .create_with_backend(backend)
                 .map_err(open_error)?;
             let max_timestamp = max_timestamp_of(&database)?;
@@ -90,12 +92,11 @@ impl Engine {
         Arc::clone(&self.view.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Has reads see the commit that was just made.
-    pub(crate) fn show(&self, flushed: bool) -> Result<(), redb::Error> {
-        let mut view = View::of(&self.database, flushed)?;
+    /// Has reads see the last commit, and returns what they saw before.
+    pub(crate) fn show(&self, flushed: bool) -> Result<Arc<View>, redb::Error> {
+        let view = View::of(&self.database, flushed)?;
         let mut shown = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *shown, &mut view);
-        Ok(())
+        Ok(std::mem::replace(&mut *shown, view))
     }
 
     /// What is under a key, where that can be told without waiting.
@@ -211,27 +212,5 @@ fn table_error(error: TableError) -> OpenError {
     match error {
         TableError::Storage(error) => engine_error(error),
         other => OpenError::Foreign(other.to_string()),
-    }
-}
-
-pub(crate) fn open_error(error: DatabaseError) -> OpenError {
-    match error {
-        DatabaseError::Storage(StorageError::Io(error))
-            if error.kind() == io::ErrorKind::InvalidData =>
-        {
-            OpenError::Foreign(error.to_string())
-        }
-        DatabaseError::UpgradeRequired(_) => OpenError::Foreign(error.to_string()),
-        other => engine_error(other),
-    }
-}
-
-fn engine_error(error: impl Into<redb::Error>) -> OpenError {
-    match error.into() {
-        redb::Error::Corrupted(how) => OpenError::Damaged(how),
-        redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            OpenError::Damaged("a file was cut off".into())
-        }
-        other => OpenError::Engine(other),
     }
 }

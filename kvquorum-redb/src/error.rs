@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kvquorum_core::{Key, StoreError};
+use redb::{DatabaseError, StorageError};
 
 /// A store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +97,28 @@ pub enum RedbStoreError {
 impl From<RedbStoreError> for StoreError {
     fn from(error: RedbStoreError) -> Self {
         Self::new(error)
+    }
+}
+
+pub(crate) fn open_error(error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::Storage(StorageError::Io(error))
+            if error.kind() == io::ErrorKind::InvalidData =>
+        {
+            OpenError::Foreign(error.to_string())
+        }
+        DatabaseError::UpgradeRequired(_) => OpenError::Foreign(error.to_string()),
+        other => engine_error(other),
+    }
+}
+
+pub(crate) fn engine_error(error: impl Into<redb::Error>) -> OpenError {
+    match error.into() {
+        redb::Error::Corrupted(how) => OpenError::Damaged(how),
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            OpenError::Damaged("a file was cut off".into())
+        }
+        other => OpenError::Engine(other),
     }
 }
 

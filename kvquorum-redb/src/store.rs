@@ -27,13 +27,54 @@ const OVERHEAD: usize = 256;
 /// A durable [`Store`]: what it acked is there when it is opened again.
 pub struct RedbStore {
     engine: Arc<Engine>,
-    /// Held by what reads on threads for blocking work.
-    readers: Arc<Semaphore>,
+    reads: Places,
+    scans: Places,
     /// Taken when the store is dropped, so that the writer ends.
     requests: Option<Sender<Request>>,
     writer: Option<JoinHandle<Result<(), RedbStoreError>>>,
     room: Arc<Semaphore>,
     pending: u32,
+}
+
+/// Places for what reads on threads for blocking work.
+struct Places {
+    free: Arc<Semaphore>,
+    count: u32,
+}
+
+impl Places {
+    fn new(count: usize) -> Self {
+        let count = permits(count);
+        let free = Arc::new(Semaphore::new(count as usize));
+        Self { free, count }
+    }
+
+    /// Reads once there is a place.
+    async fn read<T: Send + 'static>(
+        &self,
+        engine: &Arc<Engine>,
+        read: impl FnOnce(&Engine) -> Result<T, RedbStoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let place = Arc::clone(&self.free).acquire_owned().await;
+        let place = place.map_err(|_| RedbStoreError::Closed)?;
+        let engine = Arc::clone(engine);
+        let reading = move || {
+            let found = read(&engine);
+            // Whoever has all places can count on the engine being free.
+            drop(engine);
+            drop(place);
+            found
+        };
+        let found = blocking(reading).await.ok_or(RedbStoreError::NoRuntime)?;
+        Ok(found?)
+    }
+
+    /// Waits for all reads that are under way, whether or not somebody waits
+    /// for them.
+    async fn all_free(&self) {
+        // It is never closed.
+        let _ = self.free.acquire_many(self.count).await;
+    }
 }
 
 /// What a store has done since it was opened.
@@ -44,9 +85,9 @@ pub struct Stats {
     pub merges: u64,
     /// Commits made for them, each with one flush where the store flushes each.
     pub commits: u64,
-    /// Reads made at once, on the caller's thread.
+    /// Reads of a key made at once, on the caller's thread.
     pub reads_at_once: u64,
-    /// Reads made on a thread for blocking work. Scans are neither.
+    /// Reads of a key made on a thread for blocking work.
     pub blocking_reads: u64,
 }
 
@@ -73,11 +114,11 @@ impl RedbStore {
             .name("kvquorum-redb".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(OpenError::Thread)?;
-        let readers = settings.blocking_reads.clamp(1, Semaphore::MAX_PERMITS);
-        let pending = u32::try_from(settings.pending).unwrap_or(u32::MAX).max(1);
+        let pending = permits(settings.pending);
         Ok(Self {
             engine,
-            readers: Arc::new(Semaphore::new(readers)),
+            reads: Places::new(settings.blocking_reads),
+            scans: Places::new(settings.scans),
             requests: Some(requests),
             writer: Some(writer),
             room: Arc::new(Semaphore::new(pending as usize)),
@@ -116,13 +157,16 @@ impl RedbStore {
     /// Finishes the merges under way and closes the files.
     ///
     /// Dropping the store does the same, but on the thread that drops it, which
-    /// then waits for the disk.
+    /// then waits for the disk; and a read or a scan under way, whose future was
+    /// dropped, may hold the files for somewhat longer.
     ///
     /// # Errors
     ///
     /// The first failure of a write since the store was opened. There is
     /// nothing to be done about it any more.
     pub async fn close(mut self) -> Result<(), RedbStoreError> {
+        self.reads.all_free().await;
+        self.scans.all_free().await;
         let closing = move || self.end();
         blocking(closing).await.ok_or(RedbStoreError::NoRuntime)?
     }
@@ -135,22 +179,6 @@ impl RedbStore {
             Some(Err(_)) => Err(RedbStoreError::Closed),
             None => Ok(()),
         }
-    }
-
-    /// Reads on a thread for blocking work.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Engine) -> Result<T, RedbStoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let reader = Arc::clone(&self.readers).acquire_owned().await;
-        let reader = reader.map_err(|_| RedbStoreError::Closed)?;
-        let engine = Arc::clone(&self.engine);
-        let reading = move || {
-            let _reader = reader;
-            read(&engine)
-        };
-        let found = blocking(reading).await.ok_or(RedbStoreError::NoRuntime)?;
-        Ok(found?)
     }
 
     /// Waits for room among the pending merges.
@@ -182,7 +210,8 @@ impl Store for RedbStore {
             return found;
         }
         let key = key.clone();
-        self.read(move |engine| engine.read(&key)).await
+        let read = move |engine: &Engine| engine.read(&key);
+        self.reads.read(&self.engine, read).await
     }
 
     fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
@@ -203,9 +232,15 @@ impl Store for RedbStore {
 
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
         let from = from.cloned();
-        self.read(move |engine| engine.scan(from.as_ref(), limit))
-            .await
+        let scan = move |engine: &Engine| engine.scan(from.as_ref(), limit);
+        self.scans.read(&self.engine, scan).await
     }
+}
+
+/// A setting as a semaphore takes it, one at the least.
+fn permits(setting: usize) -> u32 {
+    let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
+    u32::try_from(setting.clamp(1, most)).unwrap_or(1)
 }
 
 /// Runs what may block off the async threads; `None` where there is no runtime

@@ -17,7 +17,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::builder::Durability;
-use crate::engine::{Engine, guarded};
+use crate::engine::{Engine, View, guarded};
 use crate::error::RedbStoreError;
 use crate::format::{ENTRIES, META, META_MAX_TIMESTAMP, Stored, encode, value_in};
 
@@ -69,6 +69,10 @@ pub(crate) struct Writer {
     durability: Durability,
     /// When the oldest commit was made that is not flushed yet.
     unflushed_since: Option<Instant>,
+    /// Views that reads may still have. None ends while a commit is under way:
+    /// the engine would take the chance to free what it held, and leave that
+    /// unflushed.
+    earlier_views: Vec<Arc<View>>,
     /// Set by the first write that failed, for good: whether a second flush
     /// reports what the first one lost is up to the system.
     failed: Option<Arc<redb::Error>>,
@@ -89,6 +93,7 @@ impl Writer {
             engine,
             durability,
             unflushed_since: None,
+            earlier_views: Vec::new(),
             failed: None,
         }
     }
@@ -193,7 +198,11 @@ impl Writer {
         }
         if !written {
             // What superseded them was committed before, and as safely.
-            return transaction.abort().map_err(failure);
+            transaction.abort().map_err(failure)?;
+            if !flush && self.unflushed_since.is_none() {
+                self.show(true)?;
+            }
+            return Ok(());
         }
         if max_timestamp > self.noted {
             let ahead = max_timestamp.to_bits().saturating_add(NOTED_AHEAD);
@@ -201,8 +210,8 @@ impl Writer {
         }
         transaction.commit().map_err(failure)?;
         self.engine.commits.fetch_add(1, Ordering::Relaxed);
-        self.engine.show(flush).map_err(Arc::new)?;
         self.engine.stored(max_timestamp);
+        self.show(flush)?;
         self.unflushed_since = match flush {
             true => None,
             false => self.unflushed_since.or_else(|| Some(Instant::now())),
@@ -220,7 +229,7 @@ impl Writer {
             let transaction = self.begin(true)?;
             change(&transaction)?;
             transaction.commit().map_err(failure)?;
-            self.engine.show(true).map_err(Arc::new)
+            self.show(true)
         };
         let flushed = guarded(flushing, Arc::new);
         self.unflushed_since = None;
@@ -229,7 +238,19 @@ impl Writer {
         }
     }
 
-    fn begin(&self, flush: bool) -> Result<WriteTransaction, Failure> {
+    /// Has reads see the last commit.
+    fn show(&mut self, flushed: bool) -> Result<(), Failure> {
+        let before = self.engine.show(flushed).map_err(Arc::new)?;
+        self.earlier_views.push(before);
+        Ok(())
+    }
+
+    fn begin(&mut self, flush: bool) -> Result<WriteTransaction, Failure> {
+        self.earlier_views
+            .retain(|view| Arc::strong_count(view) > 1);
+        if !flush && self.unflushed_since.is_none() {
+            self.show(false)?;
+        }
         let mut transaction = self.engine.database.begin_write().map_err(failure)?;
         let durability = match flush {
             true => redb::Durability::Immediate,

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use kvquorum_core::{Entry, Key, Merged, Store, StoreError};
 use kvquorum_redb::{Builder, Durability, RedbStore, RedbStoreError};
 use support::{Disk, Numbers, all, cause, entry, version};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 const SOON: Duration = Duration::from_millis(200);
@@ -67,7 +67,7 @@ fn get(store: &Arc<RedbStore>, number: u64) -> JoinHandle<()> {
 
 type Get = Pin<Box<dyn Future<Output = Result<Option<Entry>, StoreError>> + Send>>;
 
-/// A read that was begun: it is with the readers, or waits for a place there.
+/// A read that was begun: it has a thread, or waits for its place.
 async fn begun(store: &Arc<RedbStore>, number: u64) -> Get {
     let store = Arc::clone(store);
     let mut get: Get = Box::pin(async move { store.get(&key(number)).await });
@@ -98,14 +98,19 @@ async fn until_reads_wait(disk: &Disk, count: u64) {
 async fn reads_see_what_was_acked_and_never_go_back() {
     const WRITERS: u64 = 64;
     const READERS: u64 = 12;
-    for page_cache in [0, 64 * 1024, 1 << 20] {
+    for (page_cache, on_files) in [(0, false), (0, true), (64 * 1024, false), (1 << 20, true)] {
         let settings = RedbStore::builder().page_cache(page_cache);
-        let store = Arc::new(settings.open_on(Disk::default()).await.unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let store = match on_files {
+            true => settings.open(directory.path()).await,
+            false => settings.open_on(Disk::default()).await,
+        };
+        let store = Arc::new(store.unwrap());
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
             let store = Arc::clone(&store);
             writers.spawn(async move {
-                for time in 1..=100 {
+                for time in 1..=50 {
                     store
                         .merge(&key(writer), entry(time, vec![0; 100]))
                         .await
@@ -230,6 +235,127 @@ async fn reads_at_once_never_touch_the_disk() {
     assert_eq!(store.get_now(&Key::from("absent")).unwrap().unwrap(), None);
 }
 
+/// Bug: a read that has to be long holds up an async thread.
+#[tokio::test]
+async fn what_is_long_is_not_read_at_once() {
+    let store = RedbStore::builder().open_on(Disk::default()).await.unwrap();
+    let (short, long) = (entry(1, vec![1; 60_000]), entry(1, vec![1; 70_000]));
+    store.merge(&key(1), short.clone()).await.unwrap();
+    store.merge(&key(2), long.clone()).await.unwrap();
+    assert_eq!(store.get(&key(2)).await.unwrap(), Some(long));
+    assert!(store.get_now(&key(2)).is_none());
+    assert_eq!(store.get_now(&key(1)).unwrap().unwrap(), Some(short));
+}
+
+/// Bug: a view that ends during a commit leaves the engine with something to
+/// write, and reads wait for such writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_at_once_do_not_wait_for_writes() {
+    // Each of the engine's locks has some of their pages, and few are in memory.
+    const KEYS: u64 = 1_000;
+    let disk = Disk::default();
+    let settings = RedbStore::builder().page_cache(256 * 1024);
+    let store = Arc::new(settings.open_on(disk.clone()).await.unwrap());
+    let merging: JoinSet<_> = (0..KEYS)
+        .map(|number| {
+            let store = Arc::clone(&store);
+            async move {
+                let merged = store.merge(&key(number), entry(1, vec![1; 2_000])).await;
+                assert_eq!(merged.unwrap(), Merged::Applied);
+            }
+        })
+        .collect();
+    merging.join_all().await;
+    let merge = |time| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let merged = store.merge(&key(1), entry(time, "new")).await;
+            assert_eq!(merged.unwrap(), Merged::Applied);
+        })
+    };
+    let blocking = |wait: fn(&Disk)| {
+        let disk = disk.clone();
+        spawn_blocking(move || wait(&disk))
+    };
+    // A scan has the view of now, until a commit is nearly through.
+    disk.hold_reads(1);
+    let scanning = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { all(&store).await.unwrap().len() })
+    };
+    until_reads_wait(&disk, 1).await;
+    merge(2).await.unwrap();
+    disk.hold_syncs();
+    let merging = merge(3);
+    blocking(Disk::until_a_sync_waits).await.unwrap();
+    disk.let_reads_go();
+    assert_eq!(scanning.await.unwrap() as u64, KEYS);
+    disk.let_syncs_go();
+    merging.await.unwrap();
+
+    disk.hold_writes();
+    let merging = merge(4);
+    blocking(Disk::until_a_write_waits).await.unwrap();
+    let reading = {
+        let store = Arc::clone(&store);
+        spawn_blocking(move || {
+            for number in 0..KEYS {
+                let _ = store.get_now(&key(number));
+            }
+        })
+    };
+    let read = timeout(LATE, reading).await;
+    disk.let_writes_go();
+    read.unwrap().unwrap();
+    merging.await.unwrap();
+}
+
+/// Bugs: scans take the places of reads; they are bounded by nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn scans_have_places_of_their_own() {
+    let disk = Disk::default();
+    let settings = RedbStore::builder().blocking_reads(1).scans(2);
+    let store = open_without_memory(&disk, settings).await;
+    disk.hold_reads(3);
+    let scans: Vec<_> = (0..5)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { all(&store).await.unwrap().len() })
+        })
+        .collect();
+    until_reads_wait(&disk, 2).await;
+    // That no third comes can only be waited for.
+    sleep(SOON).await;
+    let waiting = disk.reads_waiting();
+    disk.hold_reads(0);
+    let read = timeout(LATE, get(&store, 10)).await;
+    disk.let_reads_go();
+    assert_eq!(waiting, 2);
+    read.unwrap().unwrap();
+    for scan in scans {
+        assert_eq!(scan.await.unwrap() as u64, KEYS);
+    }
+}
+
+/// Bug: a store that is closed has its files held by a read that nobody waits
+/// for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_store_holds_nothing() {
+    let disk = Disk::default();
+    let store = open_without_memory(&disk, RedbStore::builder()).await;
+    disk.hold_reads(1);
+    drop(begun(&store, 10).await);
+    until_reads_wait(&disk, 1).await;
+    let store = Arc::into_inner(store).unwrap();
+    let mut closing = tokio::spawn(store.close());
+    // That it goes on waiting can only be waited for.
+    let early = timeout(SOON, &mut closing).await;
+    disk.let_reads_go();
+    assert!(early.is_err());
+    closing.await.unwrap().unwrap();
+    assert!(disk.is_free());
+}
+
 /// Bug: what the system holds of the file is not read at once.
 #[tokio::test]
 async fn what_the_system_has_in_memory_is_read_at_once() {
@@ -268,20 +394,37 @@ fn reads_without_waiting(directory: &Path) -> bool {
     false
 }
 
-/// Bug: a read at once goes where the engine may write to make room, or wait
-/// for such a write.
+/// Bugs: a read at once goes where the engine may wait for a write; no read is
+/// made at once any more after that.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_flushed_is_not_read_at_once() {
     let interval = Duration::from_millis(100);
     let settings = RedbStore::builder().durability(Durability::Every(interval));
-    let store = settings.open_on(Disk::default()).await.unwrap();
+    let disk = Disk::default();
+    let store = settings.page_cache(0).open_on(disk.clone()).await.unwrap();
+    let store = Arc::new(store);
     assert_eq!(store.get_now(&key(1)).unwrap().unwrap(), None);
+
+    // The engine has no memory and writes before the commit.
+    disk.hold_writes();
+    let merging = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.merge(&key(1), entry(1, "value")).await })
+    };
+    let held = disk.clone();
+    spawn_blocking(move || held.until_a_write_waits())
+        .await
+        .unwrap();
+    let during = store.get_now(&key(1));
+    disk.let_writes_go();
+    assert!(during.is_none());
     let start = Instant::now();
-    store.merge(&key(1), entry(1, "value")).await.unwrap();
-    let found = store.get_now(&key(1));
+    assert_eq!(merging.await.unwrap().unwrap(), Merged::Applied);
+    let after = store.get_now(&key(1));
     // On a slow machine the flush may have come first.
-    assert!(found.is_none() || start.elapsed() >= interval);
+    assert!(after.is_none() || start.elapsed() >= interval);
     assert_eq!(store.get(&key(1)).await.unwrap(), Some(entry(1, "value")));
+
     let flushed = async {
         while store.get_now(&key(1)).is_none() {
             sleep(Duration::from_millis(1)).await;
@@ -290,6 +433,9 @@ async fn what_is_not_flushed_is_not_read_at_once() {
     timeout(LATE, flushed).await.unwrap();
     let found = store.get_now(&key(1)).unwrap().unwrap();
     assert_eq!(found, Some(entry(1, "value")));
+    // What changes nothing leaves nothing to flush.
+    store.merge(&key(1), entry(1, "value")).await.unwrap();
+    assert!(store.get_now(&key(1)).is_some());
 }
 
 /// Bugs: a changed value is served, at once or not; one entry that is damaged

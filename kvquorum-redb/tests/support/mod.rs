@@ -90,6 +90,9 @@ struct State {
     reads_to_hold: u64,
     reads_waiting: u64,
     reads_fail: bool,
+    /// Writes of pages wait; the header goes on.
+    writes_held: bool,
+    writes_waiting: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -100,6 +103,9 @@ enum Write {
 
 /// The part of a disk that writes cannot tear.
 const SECTOR: usize = 512;
+
+/// The engine's header is in the first.
+const PAGE: u64 = 4096;
 
 impl Write {
     fn apply(&self, bytes: &mut Vec<u8>) {
@@ -171,6 +177,29 @@ impl Disk {
     pub fn until_a_sync_waits(&self) {
         let state = self.state();
         drop(self.0.changed.wait_while(state, |state| state.waiting == 0));
+    }
+
+    /// Has writes of pages wait until they are let go. The engine's header is
+    /// none: it is written first, and holds up nobody.
+    pub fn hold_writes(&self) {
+        self.state().writes_held = true;
+    }
+
+    pub fn let_writes_go(&self) {
+        self.state().writes_held = false;
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until a write waits. It blocks.
+    pub fn until_a_write_waits(&self) {
+        let state = self.state();
+        let none = |state: &mut State| state.writes_waiting == 0;
+        drop(self.0.changed.wait_while(state, none));
+    }
+
+    /// Whether nothing but the test has it any more.
+    pub fn is_free(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
     }
 
     /// Has this many of the next reads wait until they are let go.
@@ -297,6 +326,16 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.state();
+        if offset >= PAGE {
+            state.writes_waiting += 1;
+            self.0.changed.notify_all();
+            state = self
+                .0
+                .changed
+                .wait_while(state, |state| state.writes_held)
+                .unwrap();
+            state.writes_waiting -= 1;
+        }
         Self::write_or_fail(&mut state, false)?;
         let write = Write::Bytes(usize::try_from(offset).unwrap(), data.to_vec());
         write.apply(&mut state.bytes);
