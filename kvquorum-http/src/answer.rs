@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use kvquorum_core::{Replica, Request, Response, Store, StoreError};
 use tokio::time::timeout;
 
@@ -37,9 +38,21 @@ enum Inner {
 }
 
 impl AnswerBody {
-    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
-        Self(Inner::Whole(bytes.into()))
+    pub(crate) fn json(body: Vec<u8>) -> hyper::Response<Self> {
+        of_type("application/json", Self(Inner::Whole(body.into())))
     }
+
+    /// Of a batch.
+    pub(crate) fn into_response(self) -> hyper::Response<Self> {
+        of_type("application/octet-stream", self)
+    }
+}
+
+fn of_type(content_type: &'static str, body: AnswerBody) -> hyper::Response<AnswerBody> {
+    let mut response = hyper::Response::new(body);
+    let content_type = HeaderValue::from_static(content_type);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
 }
 
 impl Body for AnswerBody {

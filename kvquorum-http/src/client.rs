@@ -9,6 +9,7 @@ use kvquorum_core::{Request, Response, Transport, TransportError};
 use tokio::sync::Semaphore;
 
 use crate::address::{Address, AddressError};
+use crate::call::call;
 use crate::gather::{self, Gathering};
 use crate::link::Link;
 use crate::pool::Pool;
@@ -240,7 +241,7 @@ impl HttpTransportBuilder {
 #[async_trait]
 impl Transport for HttpTransport {
     async fn call(&self, request: Request) -> Result<Response, TransportError> {
-        self.link.call(&request).await
+        call(&self.link, &request).await
     }
 
     /// The address, `host:port`.

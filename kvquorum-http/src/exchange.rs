@@ -12,7 +12,7 @@ use crate::connection::{Connection, Incomplete};
 use crate::error::HttpError;
 use crate::failure::{Called, Failure, after_lost_try, judge};
 use crate::frames::{Answer, Answers};
-use crate::service::error_message;
+use crate::problem::error_message;
 use crate::wire;
 
 /// What the end of an answer may take after all that was waited for: then a

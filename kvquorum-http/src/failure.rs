@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use kvquorum_core::{Response, StoreError, TransportError};
 
 use crate::error::{HttpError, RemoteStoreError};
-use crate::service::cut_to_size;
+use crate::problem::cut_to_size;
 use crate::wire::{DecodeError, Outcome};
 
 /// What a call comes to.

@@ -3,6 +3,7 @@
 mod address;
 mod answer;
 mod body;
+mod call;
 mod client;
 mod connection;
 mod error;
@@ -14,6 +15,7 @@ mod gatherer;
 mod link;
 mod plain;
 mod pool;
+mod problem;
 mod resolve;
 mod server;
 mod service;

@@ -1,26 +1,22 @@
-//! The way of a call to its replica: alone, or in one exchange with others.
+//! What leads to a replica: connections, and exchanges over them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Uri};
-use kvquorum_core::{Request, TransportError};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::address::Address;
 use crate::connection::{Connection, Incomplete, Lost};
-use crate::error::HttpError;
 use crate::exchange::Exchange;
-use crate::failure::{Called, Failure};
+use crate::failure::Failure;
 use crate::frames::Frames;
-use crate::gather::{Gathering, Lead};
-use crate::gatherer::Gatherer;
+use crate::gather::Gathering;
 use crate::pool::Pool;
 use crate::resolve::Resolver;
-use crate::wire::EncodeError;
 
 /// What all calls to one replica share.
 pub(crate) struct Link {
@@ -37,45 +33,6 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) async fn call(self: &Arc<Self>, request: &Request) -> Called {
-        // In boxes, so that the future of a call that gathers is a small one.
-        if !self.gathering.takes(request) {
-            return Box::pin(self.call_alone(request, None)).await;
-        }
-        match self.gathering.lead() {
-            Some(lead) => Box::pin(self.call_alone(request, Some(lead))).await,
-            None => self.call_together(request).await,
-        }
-    }
-
-    /// A call in an exchange of its own. `lead` is let go when the answer
-    /// begins.
-    async fn call_alone(&self, request: &Request, lead: Option<Lead<'_>>) -> Called {
-        // First, so that a call that waits holds its request once.
-        let _turn = self.turns.acquire().await;
-        let frame = Frames::of_request(request).map_err(not_encoded)?;
-        let exchange = self.begin(|| frame.clone()).await;
-        drop(lead);
-        let mut exchange = exchange?;
-        let called = match exchange.next().await {
-            Ok(Some((0, called))) => called,
-            Ok(Some(_)) => return Err(Failure::Unframed.into()),
-            Ok(None) => Err(Failure::Unanswered.into()),
-            Err(failure) => Err(failure.into()),
-        };
-        self.end(&mut exchange).await;
-        called
-    }
-
-    /// A call in an exchange with others.
-    async fn call_together(self: &Arc<Self>, request: &Request) -> Called {
-        let call = self.gathering.join(request).await.map_err(not_encoded)?;
-        if call.needs_gatherer {
-            tokio::spawn(Gatherer::new(Arc::clone(self)).run());
-        }
-        call.called().await
-    }
-
     /// Sends requests, and returns when the answer begins.
     ///
     /// What is rare is in boxes, so that the future of a call stays small.
@@ -163,10 +120,6 @@ impl Link {
             self.pool.put(connection);
         }
     }
-}
-
-fn not_encoded(error: EncodeError) -> TransportError {
-    TransportError::NotSent(HttpError::Encode(error).into())
 }
 
 impl From<Lost> for Failure {

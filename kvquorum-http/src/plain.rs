@@ -6,7 +6,7 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::service::Problem;
+use crate::problem::Problem;
 
 /// The body of `POST /write`. Fields of other names are ignored.
 #[derive(Deserialize)]

@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Body;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::header::EXPECT;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use kvquorum_core::{Limits, Replica, Store};
-use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::answer::{AnswerBody, BatchAnswer, store_failed, too_slow};
 use crate::body::{BodyError, discard, read_whole};
 use crate::error::with_causes;
 use crate::frames::Requests;
+use crate::problem::Problem;
 use crate::time::{in_time, within_reason};
 use crate::{plain, wire};
 
@@ -146,7 +146,7 @@ impl<S: Store> ReplicaService<S> {
         }
         let replica = Arc::clone(&self.replica);
         let batch = BatchAnswer::new(replica, self.store_time_limit, requests);
-        Ok(ok(batch.begin().await, "application/octet-stream"))
+        Ok(batch.begin().await.into_response())
     }
 
     async fn write<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
@@ -157,7 +157,7 @@ impl<S: Store> ReplicaService<S> {
         let request = plain::parse_write(&body)?;
         drop(body);
         let response = self.ask(request).await?;
-        plain::write_answer(response).map(json)
+        plain::write_answer(response).map(AnswerBody::json)
     }
 
     async fn read<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
@@ -168,7 +168,7 @@ impl<S: Store> ReplicaService<S> {
         let read = plain::parse_read(key, request.uri().query());
         self.ignore_body(request);
         let response = self.ask(read?).await?;
-        plain::read_answer(response).map(json)
+        plain::read_answer(response).map(AnswerBody::json)
     }
 
     async fn read_body<B>(&self, request: Request<B>) -> Result<Bytes, Problem>
@@ -284,17 +284,11 @@ fn allow<B>(request: &Request<B>, allowed: &'static str) -> Result<(), Problem> 
     if request.method().as_str() == allowed {
         return Ok(());
     }
-    Err(Problem {
-        allow: Some(HeaderValue::from_static(allowed)),
-        ..Problem::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!(
-                "{} is not for {}, {allowed} is",
-                request.method(),
-                request.uri().path()
-            ),
-        )
-    })
+    let (method, path) = (request.method(), request.uri().path());
+    Err(Problem::not_allowed(
+        format!("{method} is not for {path}, {allowed} is"),
+        allowed,
+    ))
 }
 
 fn no_route(path: &str) -> Problem {
@@ -313,89 +307,6 @@ fn no_route(path: &str) -> Problem {
         ),
     };
     Problem::new(StatusCode::NOT_FOUND, message)
-}
-
-/// Why a request is answered with something other than 200 OK.
-#[derive(Debug)]
-pub(crate) struct Problem {
-    status: StatusCode,
-    message: String,
-    allow: Option<HeaderValue>,
-}
-
-/// The body of an error.
-#[derive(Serialize, Deserialize)]
-struct ErrorBody {
-    error: String,
-}
-
-impl Problem {
-    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            allow: None,
-        }
-    }
-
-    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, message)
-    }
-
-    pub(crate) fn internal(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-    }
-
-    fn into_response(self) -> Response<AnswerBody> {
-        let error = ErrorBody {
-            error: self.message,
-        };
-        let mut body = serde_json::to_vec(&error).unwrap_or_default();
-        body.push(b'\n');
-        let mut response = json(body);
-        *response.status_mut() = self.status;
-        if let Some(allow) = self.allow {
-            response.headers_mut().insert(ALLOW, allow);
-        }
-        if self.status == StatusCode::REQUEST_TIMEOUT {
-            // The rest of the body is not waited for, so no other request can
-            // follow it.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
-        }
-        response
-    }
-}
-
-/// What the body of an error says: the client's side of [`Problem`], for
-/// answers that may come from anyone.
-pub(crate) fn error_message(body: &[u8]) -> String {
-    let message = serde_json::from_slice::<ErrorBody>(body).map_or_else(
-        |_| String::from_utf8_lossy(body).trim().to_owned(),
-        |body| body.error,
-    );
-    cut_to_size(message)
-}
-
-/// At most a few hundred characters of what a peer says.
-pub(crate) fn cut_to_size(mut message: String) -> String {
-    const LONGEST: usize = 300;
-    if let Some((end, _)) = message.char_indices().nth(LONGEST) {
-        message.truncate(end);
-    }
-    message
-}
-
-fn json(body: Vec<u8>) -> Response<AnswerBody> {
-    ok(AnswerBody::whole(body), "application/json")
-}
-
-fn ok(body: AnswerBody, content_type: &'static str) -> Response<AnswerBody> {
-    let mut response = Response::new(body);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }
 
 impl<S, B> Service<Request<B>> for ReplicaService<S>
