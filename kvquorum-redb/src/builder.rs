@@ -1,7 +1,6 @@
 //! The settings of a store.
 
 use std::path::Path;
-use std::time::Duration;
 
 use redb::StorageBackend;
 
@@ -9,53 +8,44 @@ use crate::backend::Backend;
 use crate::engine::Engine;
 use crate::error::OpenError;
 use crate::files::Directory;
-use crate::store::{self, RedbStore};
-
-/// What an ack of a merge stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Durability {
-    /// The entry is on disk: it survives the end of the process, and of the
-    /// machine's power. Merges that wait at the same time share a flush.
-    Flushed,
-    /// The entry is in memory, and is flushed within about this time.
-    ///
-    /// **This breaks the contract of [`Store::merge`]**: what was acked since
-    /// the last flush is lost with the process, all of it together, and the
-    /// store goes back to what it was at that flush. A quorum that counted such
-    /// an ack may then have no copy left where it promised one. It is for data
-    /// that can be had again, and for filling a store in bulk.
-    ///
-    /// While anything waits for its flush, each read takes a thread for blocking
-    /// work.
-    ///
-    /// [`Store::merge`]: kvquorum_core::Store::merge
-    Every(Duration),
-}
+use crate::store::{self, Limits, RedbStore};
+use crate::writer::Durability;
 
 /// The settings of a [`RedbStore`].
 #[derive(Clone, Debug)]
 pub struct Builder {
-    pub(crate) durability: Durability,
-    pub(crate) page_cache: usize,
-    pub(crate) pending: usize,
-    pub(crate) blocking_reads: usize,
-    pub(crate) scans: usize,
-    pub(crate) verify: bool,
+    durability: Durability,
+    page_cache: usize,
+    verify: bool,
+    limits: Limits,
+}
+
+impl RedbStore {
+    /// Opens the store in a directory with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] tells them apart.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder().open(path).await
+    }
+
+    /// The settings of a store to be opened.
+    pub fn builder() -> Builder {
+        Builder {
+            durability: Durability::Flushed,
+            page_cache: 64 << 20,
+            verify: true,
+            limits: Limits {
+                pending: 32 << 20,
+                blocking_reads: 16,
+                scans: 4,
+            },
+        }
+    }
 }
 
 impl Builder {
-    pub(crate) fn new() -> Self {
-        Self {
-            durability: Durability::Flushed,
-            page_cache: 64 << 20,
-            pending: 32 << 20,
-            blocking_reads: 16,
-            scans: 4,
-            verify: true,
-        }
-    }
-
     /// What an ack stands for. [`Durability::Flushed`] by default.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
@@ -78,7 +68,7 @@ impl Builder {
     /// writer. 32 MiB by default. It bounds a commit as well.
     #[must_use]
     pub fn pending(mut self, bytes: usize) -> Self {
-        self.pending = bytes;
+        self.limits.pending = bytes;
         self
     }
 
@@ -87,7 +77,7 @@ impl Builder {
     /// before they do. 16 by default.
     #[must_use]
     pub fn blocking_reads(mut self, reads: usize) -> Self {
-        self.blocking_reads = reads;
+        self.limits.blocking_reads = reads;
         self
     }
 
@@ -95,7 +85,7 @@ impl Builder {
     /// a thread as such a read does, and for longer. 4 by default.
     #[must_use]
     pub fn scans(mut self, scans: usize) -> Self {
-        self.scans = scans;
+        self.limits.scans = scans;
         self
     }
 
@@ -124,7 +114,7 @@ impl Builder {
             let file =
                 directory.entries(|file| self.engine(Backend::of_file(file)?, None).map(drop))?;
             let engine = self.engine(Backend::of_file(file)?, Some(directory))?;
-            RedbStore::start(self, engine)
+            RedbStore::start(engine, self.durability, &self.limits)
         };
         store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
     }
@@ -140,7 +130,7 @@ impl Builder {
     pub async fn open_on(self, backend: impl StorageBackend) -> Result<RedbStore, OpenError> {
         let opening = move || {
             let engine = self.engine(Backend::new(backend), None)?;
-            RedbStore::start(self, engine)
+            RedbStore::start(engine, self.durability, &self.limits)
         };
         store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
     }

@@ -10,7 +10,8 @@ mod format;
 mod store;
 mod writer;
 
-pub use builder::{Builder, Durability};
+pub use builder::Builder;
 pub use error::{OpenError, RedbStoreError};
 pub use redb::StorageBackend;
 pub use store::{RedbStore, Stats};
+pub use writer::Durability;

@@ -1,7 +1,6 @@
 //! The store: what is asked of it, and which thread does it.
 
 use std::ops::Bound;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
@@ -12,10 +11,9 @@ use kvquorum_core::{Entry, Key, Merged, Store, StoreError, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::builder::Builder;
 use crate::engine::Engine;
 use crate::error::{OpenError, RedbStoreError};
-use crate::writer::{Request, Writer};
+use crate::writer::{Durability, Request, Writer};
 
 /// Well within what the engine takes, which is 3 GiB.
 const MAX_LEN: usize = 1 << 30;
@@ -34,6 +32,17 @@ pub struct RedbStore {
     writer: Option<JoinHandle<Result<(), RedbStoreError>>>,
     room: Arc<Semaphore>,
     pending: u32,
+}
+
+/// How much of what may be there at the same time.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Bytes of merges that wait for their commit.
+    pub(crate) pending: usize,
+    /// Reads on threads for blocking work.
+    pub(crate) blocking_reads: usize,
+    /// Scans.
+    pub(crate) scans: usize,
 }
 
 /// Places for what reads on threads for blocking work.
@@ -92,33 +101,23 @@ pub struct Stats {
 }
 
 impl RedbStore {
-    /// Opens the store in a directory with the default settings.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`] tells them apart.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::builder().open(path).await
-    }
-
-    /// The settings of a store to be opened.
-    pub fn builder() -> Builder {
-        Builder::new()
-    }
-
-    pub(crate) fn start(settings: Builder, engine: Engine) -> Result<Self, OpenError> {
+    pub(crate) fn start(
+        engine: Engine,
+        durability: Durability,
+        limits: &Limits,
+    ) -> Result<Self, OpenError> {
         let engine = Arc::new(engine);
         let (requests, receiver) = channel();
-        let writer = Writer::new(Arc::clone(&engine), settings.durability);
+        let writer = Writer::new(Arc::clone(&engine), durability);
         let writer = thread::Builder::new()
             .name("kvquorum-redb".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(OpenError::Thread)?;
-        let pending = permits(settings.pending);
+        let pending = permits(limits.pending);
         Ok(Self {
             engine,
-            reads: Places::new(settings.blocking_reads),
-            scans: Places::new(settings.scans),
+            reads: Places::new(limits.blocking_reads),
+            scans: Places::new(limits.scans),
             requests: Some(requests),
             writer: Some(writer),
             room: Arc::new(Semaphore::new(pending as usize)),

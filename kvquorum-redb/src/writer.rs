@@ -16,10 +16,31 @@ use kvquorum_core::{Entry, Key, Merged, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::builder::Durability;
 use crate::engine::{Engine, View, guarded};
 use crate::error::RedbStoreError;
 use crate::format::{ENTRIES, META, META_MAX_TIMESTAMP, Stored, encode, value_in};
+
+/// What an ack of a merge stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// The entry is on disk: it survives the end of the process, and of the
+    /// machine's power. Merges that wait at the same time share a flush.
+    Flushed,
+    /// The entry is in memory, and is flushed within about this time.
+    ///
+    /// **This breaks the contract of [`Store::merge`]**: what was acked since
+    /// the last flush is lost with the process, all of it together, and the
+    /// store goes back to what it was at that flush. A quorum that counted such
+    /// an ack may then have no copy left where it promised one. It is for data
+    /// that can be had again, and for filling a store in bulk.
+    ///
+    /// While anything waits for its flush, each read takes a thread for blocking
+    /// work.
+    ///
+    /// [`Store::merge`]: kvquorum_core::Store::merge
+    Every(Duration),
+}
 
 /// A merge that waits for its commit.
 pub(crate) struct Request {
