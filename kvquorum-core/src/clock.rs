@@ -96,7 +96,7 @@ pub struct Clock {
     /// How many timestamps were lent.
     lent: AtomicU64,
     /// The bits of a greatest timestamp from before a restart that was too far
-    /// ahead to be observed, and of those lent past it since; 0 for none.
+    /// ahead to be observed, raised by those lent past it since; 0 for none.
     floor: AtomicU64,
 }
 
@@ -179,18 +179,21 @@ impl Clock {
 
     /// A timestamp past `seen`, and past all that were lent so before.
     fn lend_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
+        // Counted with a floor, too: once that is forgotten, none is lent again.
+        let earlier = self.lent.fetch_add(1, Ordering::Relaxed);
+        // Only while the clock has not reached it, and not for one key's future
+        // beyond it, which is none of another's.
+        let last = self.last.0.load(Ordering::Relaxed);
         let past_floor = |floor: u64| match floor {
-            0 => None,
-            floor => floor.max(seen.to_bits()).checked_add(1),
+            floor if floor <= last || floor < seen.to_bits() => None,
+            floor => floor.checked_add(1),
         };
         let lent = match self
             .floor
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, past_floor)
         {
             Ok(floor) => past_floor(floor),
-            // Without a floor, one key's far future is none of another's.
             Err(_) => {
-                let earlier = self.lent.fetch_add(1, Ordering::Relaxed);
                 let next = seen.to_bits().checked_add(1);
                 next.and_then(|next| next.checked_add(earlier))
             }
@@ -213,12 +216,14 @@ impl Clock {
     /// [`tick_past`](Self::tick_past) does: [`confirm`](Self::confirm) one that
     /// replicas have admitted, or [`forget_floor`](Self::forget_floor).
     pub(crate) fn stamp(&self) -> Result<Stamp, ClockExhausted> {
-        let floor = self.floor.load(Ordering::Relaxed);
-        let past_floor = floor > 0 && !self.observe(Timestamp::from_bits(floor));
-        if past_floor && let Ok(timestamp) = self.lend_past(Timestamp::from_bits(floor)) {
+        let floor = Timestamp::from_bits(self.floor.load(Ordering::Relaxed));
+        if floor > Timestamp::MIN
+            && !self.observe(floor)
+            && let Ok(timestamp) = self.lend_past(floor)
+        {
             return Ok(Stamp {
                 timestamp,
-                past_floor,
+                past_floor: true,
             });
         }
         Ok(Stamp {

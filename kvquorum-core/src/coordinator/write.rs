@@ -99,6 +99,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                     late,
                 });
             };
+            if past_floor {
+                // The replicas vouch for the floor. What they refuse from here on
+                // is not past that, but past the entry that supersedes this one.
+                past_floor = false;
+                if Self::WRITES_MEET {
+                    inner.clock.confirm(version.timestamp);
+                }
+            }
             match inner.clock.tick_past(by.timestamp) {
                 Ok(later) if attempt < inner.settings.max_attempts => {
                     earlier_may_be_seen |= may_be_seen(&outcomes);
