@@ -19,7 +19,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kvquorum_core::{Entry, Key, Merged, Request, Response, Version, WallClock};
+use kvquorum_core::{
+    Entry, Key, Merged, Refusal, Request, Response, Timestamp, Version, WallClock,
+};
 use kvquorum_mem::sim::{Clock, Event, Survives, World};
 
 use crate::map::{Found, Part, Read, Said, Written};
@@ -163,6 +165,8 @@ struct Op {
     wall: u64,
     clock_steps: u32,
     stamps: Vec<Stamped>,
+    /// Attempts with a timestamp from before a restart, which was refused.
+    refused: usize,
     acks: usize,
     failed: usize,
     answered: usize,
@@ -176,10 +180,21 @@ struct Op {
 /// One attempt of a write.
 struct Stamped {
     stamp: Stamp,
+    /// Whether it is past a timestamp from before a restart, which the clock does
+    /// not follow.
+    lent: bool,
+    /// Whether a replica refused it as too far ahead.
+    too_far_ahead: bool,
     /// Replicas, as sets of bits.
     sent: u32,
     applied: u32,
     superseded: u32,
+}
+
+impl Stamped {
+    fn is_refused(&self) -> bool {
+        self.lent && self.too_far_ahead
+    }
 }
 
 /// Who made an entry. Two deletes of one coordinator that are lent the same
@@ -231,6 +246,9 @@ struct CoordinatorState {
     clock_index: usize,
     /// Every later timestamp has to be greater.
     must_exceed: u64,
+    /// As long as replicas have not refused it, every later timestamp has to be
+    /// greater than this, which is from before a restart; 0 for none.
+    not_before: u64,
     under_way: usize,
     background: Vec<usize>,
     given_up: Vec<u64>,
@@ -330,18 +348,42 @@ impl Oracle {
         });
     }
 
-    pub fn add_coordinator(&mut self, settings: Settings, clock: Clock, clock_index: usize) {
+    /// Returns its number.
+    pub fn add_coordinator(
+        &mut self,
+        settings: Settings,
+        clock: Clock,
+        clock_index: usize,
+    ) -> usize {
         let n = self.quorums.n;
         self.coordinators.push(CoordinatorState {
             settings,
             clock,
             clock_index,
             must_exceed: 0,
+            not_before: 0,
             under_way: 0,
             background: vec![0; n],
             given_up: vec![0; n],
             timed_out: vec![0; n],
         });
+        self.coordinators.len() - 1
+    }
+
+    /// A coordinator begins where another ended, beside a replica: what it stamps
+    /// comes after all that the replica holds, which is returned.
+    pub fn resumed(&mut self, coordinator: usize, before: usize, replica: usize) -> Timestamp {
+        let look = &self.replicas[replica].look;
+        let held = (0..self.keys.len()).filter_map(|index| look(&key(index)));
+        let latest = held.map(|entry| entry.version.timestamp).max();
+        let latest = latest.unwrap_or(Timestamp::MIN);
+        self.coordinators[coordinator].not_before = latest.to_bits();
+        *self.counts.faults.entry("client restart").or_default() += 1;
+        let numbers = [13, coordinator as u64, before as u64, latest.to_bits()];
+        self.log(Who::World, &numbers, || {
+            format!("coordinator {coordinator} begins where {before} ended, after {latest}")
+        });
+        latest
     }
 
     pub fn now(&self) -> u64 {
@@ -459,6 +501,7 @@ impl Oracle {
             wall: state.clock.now_millis(),
             clock_steps: steps.copied().unwrap_or(0),
             stamps: Vec::new(),
+            refused: 0,
             acks: 0,
             failed: 0,
             answered: 0,
@@ -610,7 +653,22 @@ impl Oracle {
     }
 }
 
+impl CoordinatorState {
+    /// Whether a timestamp is lent: past one from before a restart that is too
+    /// far ahead for the clock to follow.
+    fn lends(&self, bits: u64) -> bool {
+        let before = Timestamp::from_bits(self.not_before);
+        let latest = self.clock.now_millis() + self.settings.max_drift.as_millis() as u64;
+        self.not_before > self.must_exceed && bits > self.not_before && before.millis() > latest
+    }
+}
+
 impl Op {
+    /// Whether it is stamped past all that was acknowledged before it began.
+    fn is_past(&self) -> bool {
+        self.stamps.len() > self.refused + 1
+    }
+
     fn decide(&mut self, n: usize, w: usize, r: usize, now: u64) {
         let (got, needed) = match self.kind {
             Kind::Get => (self.answered, r),

@@ -81,6 +81,7 @@ bugs! {
     NoRepair: "replicas found behind are not repaired",
     ObservesNothing: "a clock ignores what it observes",
     NewClock: "a clock forgets what it gave out",
+    NotBeforeIgnored: "a coordinator that begins anew stamps below what its store holds",
     NeverRestamped: "a superseded write is not stamped again",
 
     // Coordinators: code.

@@ -1,7 +1,7 @@
 //! One seed: a world, what its clients do, and what becomes of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{
@@ -57,6 +57,9 @@ pub fn run(plan: Plan) -> std::io::Result<Run> {
 type Links<const N: usize> = [Arc<dyn Transport>; N];
 type Building<const N: usize, const W: usize, const R: usize> =
     CoordinatorBuilder<N, W, R, Arc<dyn Transport>>;
+/// How blocking repair is turned on, where quorums meet.
+type Block<const N: usize, const W: usize, const R: usize> =
+    Option<fn(Building<N, W, R>) -> Building<N, W, R>>;
 
 fn told(n: usize, w: usize, r: usize) -> Quorums {
     Quorums { n, w, r }
@@ -110,6 +113,7 @@ struct Profile {
     gets: u32,
     leaving: u32,
     settling: u32,
+    restarts: u32,
     drift: Duration,
 }
 
@@ -166,6 +170,7 @@ impl Profile {
             gets: of(random, &[20, 40, 60]),
             leaving: of(random, &[0, 0, 10, 40]),
             settling: of(random, &[0, 25, 60]),
+            restarts: of(random, &[0, 0, 3, 10]),
             drift: pick(random, &[1_000, 60_000, 60_000, 100_000_000]),
         }
     }
@@ -194,6 +199,8 @@ fn draw_settings(random: &mut Random, profile: &Profile, plan: Plan, blocking: b
 /// All that the clients of a world share.
 struct Shop<const N: usize> {
     plan: Plan,
+    /// All coordinators there were. Of those at one place, the last is in use.
+    clients: Mutex<Vec<Arc<Client<N>>>>,
     oracle: Shared,
     cluster: Cluster<N, Watched<Arc<PlantedStore>>>,
     told: Quorums,
@@ -204,26 +211,39 @@ struct Shop<const N: usize> {
 /// A coordinator, with what a simulation knows about it.
 struct Client<const N: usize> {
     number: usize,
+    place: usize,
     settings: Settings,
     map: Box<dyn Map>,
     clock: Clock,
+    clock_index: usize,
     links: [Link<Watched<Arc<PlantedStore>>>; N],
     spied: Links<N>,
 }
 
 impl<const N: usize> Shop<N> {
-    fn client<const W: usize, const R: usize>(
+    /// A coordinator, in the place of one before it or in a new one.
+    fn open<const W: usize, const R: usize>(
         &self,
-        number: usize,
         settings: Settings,
-        block: Option<fn(Building<N, W, R>) -> Building<N, W, R>>,
-    ) -> Client<N> {
+        block: Block<N, W, R>,
+        before: Option<&Client<N>>,
+    ) -> Arc<Client<N>> {
         let world = self.cluster.world();
-        let clock = world.clock();
-        let clock_index = world.clocks().len() - 1;
-        self.oracle
-            .lock()
-            .add_coordinator(settings, clock.clone(), clock_index);
+        let (clock, clock_index) = match before {
+            Some(before) => (before.clock.clone(), before.clock_index),
+            None => (world.clock(), world.clocks().len() - 1),
+        };
+        let mut oracle = self.oracle.lock();
+        let number = oracle.add_coordinator(settings, clock.clone(), clock_index);
+        let place = before.map_or(number, |before| before.place);
+        let not_before = before.map_or(Timestamp::MIN, |before| {
+            oracle.resumed(number, before.number, place % N)
+        });
+        drop(oracle);
+        let not_before = match self.plan.bug {
+            Some(Bug::NotBeforeIgnored) => Timestamp::MIN,
+            _ => not_before,
+        };
         let links = self.cluster.links();
         let mut replica = 0;
         let spied: Links<N> = links.clone().map(|inner| {
@@ -255,7 +275,8 @@ impl<const N: usize> Shop<N> {
                 .max_background(real.background)
                 .max_drift(real.max_drift)
                 .writer(writer)
-                .wall_clock(wall.clone());
+                .wall_clock(wall.clone())
+                .not_before(not_before);
             match block {
                 _ if !real.repairs => builder.repair_off(),
                 Some(block) if real.blocking => block(builder),
@@ -283,14 +304,48 @@ impl<const N: usize> Shop<N> {
         } else {
             Box::new(build())
         };
-        Client {
+        let client = Arc::new(Client {
             number,
+            place,
             settings,
             map,
             clock,
+            clock_index,
             links,
             spied,
+        });
+        self.clients().push(Arc::clone(&client));
+        client
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Vec<Arc<Client<N>>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self, place: usize) -> Option<Arc<Client<N>>> {
+        let clients = self.clients();
+        let mut at_place = clients.iter().rev().filter(|client| client.place == place);
+        at_place.next().cloned()
+    }
+
+    /// A coordinator's process ends and begins anew, and its clock may be set
+    /// back meanwhile. What it has under way is on its way to the replicas.
+    fn restart<const W: usize, const R: usize>(
+        &self,
+        place: usize,
+        block: Block<N, W, R>,
+        random: &mut Random,
+    ) {
+        let Some(before) = self.client(place) else {
+            return;
+        };
+        if self.profile.storm.clock_step > 0 && random.percent(70) {
+            let most = random.pick(&[500, 70_000, 86_400_000]).copied();
+            let back = random.below(most.unwrap_or(1)).cast_signed();
+            before.clock.skew(before.clock.skew_millis() - back);
+            self.oracle.lock().clock_stepped(before.clock_index);
         }
+        self.open(before.settings, block, Some(&before));
     }
 }
 
@@ -316,7 +371,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     world: World,
     mut plan: Plan,
     told: Quorums,
-    block: Option<fn(Building<N, W, R>) -> Building<N, W, R>>,
+    block: Block<N, W, R>,
 ) -> Run {
     plan.mutant |= plan.bug.is_some_and(Bug::is_mutant);
     let mut random = world.random();
@@ -346,6 +401,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     });
     let shop = Arc::new(Shop {
         plan,
+        clients: Mutex::default(),
         oracle,
         cluster,
         told,
@@ -354,12 +410,10 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     });
     let (profile, cluster) = (&shop.profile, &shop.cluster);
 
-    let clients: Vec<_> = (0..profile.coordinators)
-        .map(|number| {
-            let settings = draw_settings(&mut random, profile, plan, block.is_some());
-            Arc::new(shop.client::<W, R>(number, settings, block))
-        })
-        .collect();
+    for _ in 0..profile.coordinators {
+        let settings = draw_settings(&mut random, profile, plan, block.is_some());
+        shop.open::<W, R>(settings, block, None);
+    }
 
     // The weather when the day begins.
     let mut calm = profile.storm.clone();
@@ -381,9 +435,8 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     let working: Vec<_> = (0..profile.clients)
         .map(|number| {
             let shop = Arc::clone(&shop);
-            let client = Arc::clone(&clients[number % clients.len()]);
             let random = random.fork();
-            tokio::spawn(async move { shop.work(number, &client, random).await })
+            tokio::spawn(async move { shop.work(number, block, random).await })
         })
         .collect();
     for client in working {
@@ -392,7 +445,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
         }
     }
     raging.abort();
-    shop.heal::<W, R>(&clients, block).await;
+    shop.heal::<W, R>(block).await;
 
     let mut oracle = shop.oracle.lock();
     oracle.end();
@@ -406,8 +459,14 @@ async fn play<const N: usize, const W: usize, const R: usize>(
 }
 
 impl<const N: usize> Shop<N> {
-    async fn work(&self, number: usize, client: &Client<N>, mut random: Random) {
+    async fn work<const W: usize, const R: usize>(
+        &self,
+        number: usize,
+        block: Block<N, W, R>,
+        mut random: Random,
+    ) {
         let profile = &self.profile;
+        let place = number % profile.coordinators;
         let most = self.plan.operations.unwrap_or(u64::MAX);
         loop {
             sleep(random.between(&(Duration::ZERO..=profile.pause))).await;
@@ -426,11 +485,19 @@ impl<const N: usize> Shop<N> {
             ]);
             let key = random.below(profile.keys as u64) as usize;
             let kind = kind.unwrap_or(Kind::Get);
+            // Of planted bugs it is to be seen that each is caught without this.
+            let restarts = matches!(self.plan.bug, None | Some(Bug::NotBeforeIgnored));
+            if restarts && !self.plan.mutant && random.percent(profile.restarts) {
+                self.restart(place, block, &mut random);
+            }
+            let Some(client) = self.client(place) else {
+                return;
+            };
             let op = self.oracle.lock().begin(number, client.number, kind, key);
             if kind == Kind::Foreign {
-                self.write_past(client, op, key, &mut random).await;
+                self.write_past(&client, op, key, &mut random).await;
             } else {
-                self.operate(client, op, kind, key, &mut random).await;
+                self.operate(&client, op, kind, key, &mut random).await;
             }
         }
     }
@@ -517,16 +584,12 @@ impl<const N: usize> Shop<N> {
     }
 
     /// All faults end; and after a read of each key all replicas agree.
-    async fn heal<const W: usize, const R: usize>(
-        &self,
-        clients: &[Arc<Client<N>>],
-        block: Option<fn(Building<N, W, R>) -> Building<N, W, R>>,
-    ) {
+    async fn heal<const W: usize, const R: usize>(&self, block: Block<N, W, R>) {
         self.cluster.calm();
         // What was delivered twice may be ten seconds late, and in the hands of
         // a link with three seconds of latency.
         sleep(Duration::from_secs(20)).await;
-        for client in clients {
+        for client in self.clients().iter() {
             let stats = client.map.stats();
             let stats: Vec<_> = stats
                 .iter()
@@ -545,7 +608,7 @@ impl<const N: usize> Shop<N> {
             blocking: false,
             max_drift: MAX_DRIFT,
         };
-        let reader = self.client::<W, R>(clients.len(), settings, block);
+        let reader = self.open::<W, R>(settings, block, None);
         {
             // No entry is from the future any more.
             let mut oracle = self.oracle.lock();

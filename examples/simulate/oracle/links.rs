@@ -48,11 +48,11 @@ impl Oracle {
         key: usize,
         stamp: Stamp,
     ) -> usize {
+        let w = self.quorums.w;
         let op = &mut self.ops[op_index];
-        let known = op.stamps.iter().position(|known| known.stamp == stamp);
-        if let Some(attempt) = known {
-            op.stamps[attempt].sent |= 1 << replica;
-            return attempt;
+        if let Some(last) = op.stamps.last_mut().filter(|last| last.stamp == stamp) {
+            last.sent |= 1 << replica;
+            return op.stamps.len() - 1;
         }
         let attempt = op.stamps.len();
         let (kind, client, last) = (op.kind, op.client, op.stamps.last().map(|last| last.stamp));
@@ -62,8 +62,11 @@ impl Oracle {
                 Kind::Delete => stamp.tombstone,
                 _ => stamp.value.reverse_bits() == op_index as u64,
             };
+        let refused = op.stamps.last().is_some_and(Stamped::is_refused) && op.acks < w;
         op.stamps.push(Stamped {
             stamp,
+            lent: false,
+            too_far_ahead: false,
             sent: 1 << replica,
             applied: 0,
             superseded: 0,
@@ -85,7 +88,9 @@ impl Oracle {
         if kind == Kind::Foreign {
             return attempt;
         }
-        if last >= Some(stamp) {
+        if refused {
+            self.refused_as_lent(op_index);
+        } else if last >= Some(stamp) {
             self.broken("C-MONOTONIC", || {
                 format!(
                     "operation #{op_index} was stamped {}, then {stamp}",
@@ -94,11 +99,15 @@ impl Oracle {
             });
         }
         let state = &mut self.coordinators[coordinator];
-        let (bits, must_exceed) = (stamp.version.timestamp.to_bits(), state.must_exceed);
-        if attempt == 0 {
-            state.must_exceed = must_exceed.max(bits);
-        } else {
+        let bits = stamp.version.timestamp.to_bits();
+        let must_exceed = state.must_exceed.max(state.not_before);
+        if attempt > 0 {
             self.counts.restamped += 1;
+        } else if state.lends(bits) {
+            state.not_before = bits;
+            self.ops[op_index].stamps[0].lent = true;
+        } else {
+            state.must_exceed = state.must_exceed.max(bits);
         }
         if bits <= must_exceed {
             self.broken("C-MONOTONIC", || {
@@ -106,6 +115,15 @@ impl Oracle {
             });
         }
         attempt
+    }
+
+    /// A timestamp past one from before a restart was refused. Neither binds the
+    /// coordinator any more, nor counts the attempt as one past what was
+    /// acknowledged.
+    pub(super) fn refused_as_lent(&mut self, index: usize) {
+        let op = &mut self.ops[index];
+        op.refused += 1;
+        self.coordinators[op.coordinator].not_before = 0;
     }
 
     pub(super) fn repairing(
@@ -180,6 +198,11 @@ impl Oracle {
             (Kind::Get, Some(Response::Merged(_))) => {}
             (Kind::Put | Kind::Delete | Kind::Foreign, Some(Response::Merged(_))) => op.acks += 1,
             _ => op.failed += 1,
+        }
+        if let Some(Response::Refused(Refusal::TooFarAhead { .. })) = response
+            && let Some(last) = op.stamps.last_mut()
+        {
+            last.too_far_ahead = true;
         }
         op.decide(n, w, r, now);
     }

@@ -69,6 +69,10 @@ impl Oracle {
             }
             Said::NotApplied | Said::MaybeApplied => {
                 self.counts.failed += 1;
+                let last = self.ops[index].stamps.last();
+                if last.is_some_and(Stamped::is_refused) {
+                    self.refused_as_lent(index);
+                }
                 if acks >= w || failed <= n - w {
                     self.broken("W-FAIL", || {
                         format!("#{index} failed with {acks} acks and {failed} failures")
@@ -94,7 +98,7 @@ impl Oracle {
             Said::Superseded(by) => {
                 self.counts.superseded += 1;
                 let early = (attempts as u32) < settings.attempts;
-                let in_vain = 2 * w > n && attempts > 1;
+                let in_vain = 2 * w > n && self.ops[index].is_past();
                 if acks < w || by < stamp.version || early || in_vain {
                     self.broken("W-SUPERSEDED", || {
                         format!("#{index} {stamp} gave up after {attempts} attempts, {acks} acks")
@@ -123,7 +127,7 @@ impl Oracle {
             _ => None,
         });
         // Only what was stamped past all that was acknowledged before may be.
-        let may_be = 2 * w > n && op.stamps.len() > 1;
+        let may_be = 2 * w > n && op.is_past();
         if told.max() != superseded_by || (superseded_by.is_some() && !may_be) {
             self.broken("W-SUPERSEDED", || {
                 format!("#{index} {stamp} is acknowledged, and superseded by {superseded_by:?}")
