@@ -66,6 +66,7 @@ bugs! {
     RefusalIsAck: "a refusal is counted as an ack",
     SupersededHidden: "a superseded ack is counted, and hidden",
     LostIsNotSent: "a lost answer is taken for a request that was not sent",
+    FailureIsRefusal: "a store's failure is taken for a refusal",
     AnswersSwapped: "an answer is given to another call",
     SentToQuorum: "a write is sent to W replicas only",
     RefusedComesAgain: "a link reports a refusal, and delivers the request once more",
@@ -379,6 +380,10 @@ impl Transport for BuggyLink {
                 let answer = self.hasty(request).await;
                 answer.unwrap_or_else(|| Err(TransportError::NotSent(Planted.into())))
             }
+            Bug::FailureIsRefusal => match self.inner.call(request).await {
+                Err(TransportError::Store(error)) => Err(TransportError::Rejected(error.into())),
+                answer => answer,
+            },
             Bug::SentToQuorum if is_merge && self.place.replica >= self.place.w => {
                 Err(TransportError::NoAnswer(Planted.into()))
             }

@@ -1,6 +1,6 @@
 //! One seed: a world, what its clients do, and what becomes of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::map::{Map, Read, Settling, Written};
 use crate::mutant::{Mutant, MutantClock};
 use crate::oracle::{Counts, Kind, Oracle, Quorums, Settings, Shared, Violation, key};
 use crate::planted::{self, Bug, Place, PlantedStore};
-use crate::spy::{Spy, Watched, on_behalf};
+use crate::spy::{Failures, Spy, Watched, on_behalf};
 use crate::trace::Trace;
 
 const MS: Duration = Duration::from_millis(1);
@@ -114,6 +114,7 @@ struct Profile {
     leaving: u32,
     settling: u32,
     restarts: u32,
+    store_failures: u32,
     drift: Duration,
 }
 
@@ -171,6 +172,11 @@ impl Profile {
             leaving: of(random, &[0, 0, 10, 40]),
             settling: of(random, &[0, 25, 60]),
             restarts: of(random, &[0, 0, 3, 10]),
+            // What else is planted is to be caught without this.
+            store_failures: match bug {
+                None | Some(Bug::FailureIsRefusal) => of(random, &[0, 0, 2, 15]),
+                Some(_) => 0,
+            },
             drift: pick(random, &[1_000, 60_000, 60_000, 100_000_000]),
         }
     }
@@ -206,6 +212,8 @@ struct Shop<const N: usize> {
     told: Quorums,
     profile: Profile,
     begun: AtomicU64,
+    /// In a hundred.
+    store_failures: Arc<AtomicU32>,
 }
 
 /// A coordinator, with what a simulation knows about it.
@@ -386,6 +394,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     ));
     let mut limits = Limits::default();
     limits.max_drift = MAX_DRIFT;
+    let store_failures = Arc::new(AtomicU32::new(profile.store_failures));
     let cluster = world.cluster_of::<N, _>(|replica, disk, clock| {
         let store = PlantedStore::new(plan.bug, disk);
         let looked_at = Arc::clone(&store);
@@ -395,6 +404,10 @@ async fn play<const N: usize, const W: usize, const R: usize>(
             store,
             oracle: oracle.clone(),
             replica,
+            failures: Failures {
+                random: Mutex::new(random.fork()),
+                percent: Arc::clone(&store_failures),
+            },
         })
         .with_limits(Bug::limits(plan.bug, limits))
         .with_wall_clock(clock)
@@ -407,6 +420,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
         told,
         profile,
         begun: AtomicU64::new(0),
+        store_failures,
     });
     let (profile, cluster) = (&shop.profile, &shop.cluster);
 
@@ -557,6 +571,8 @@ impl<const N: usize> Shop<N> {
     async fn write_past(&self, client: &Client<N>, op: usize, index: usize, random: &mut Random) {
         let now = client.clock.now_millis();
         let millis = match random.below(6) {
+            // Little else shows it.
+            _ if self.plan.bug == Some(Bug::EarlierForgotten) => now + 60_000,
             0 | 1 => now / 1_000 * 1_000,
             2 | 3 => now,
             4 => now + 59_990 + random.below(20),
@@ -586,6 +602,7 @@ impl<const N: usize> Shop<N> {
     /// All faults end; and after a read of each key all replicas agree.
     async fn heal<const W: usize, const R: usize>(&self, block: Block<N, W, R>) {
         self.cluster.calm();
+        self.store_failures.store(0, Ordering::Relaxed);
         // What was delivered twice may be ten seconds late, and in the hands of
         // a link with three seconds of latency.
         sleep(Duration::from_secs(20)).await;

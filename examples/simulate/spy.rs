@@ -2,13 +2,17 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::ops::Bound;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use kvquorum_core::{
     Entry, Key, Merged, Request, Response, Store, StoreError, Transport, TransportError,
 };
+use kvquorum_mem::sim::Random;
 
 use crate::oracle::Shared;
 
@@ -108,44 +112,105 @@ impl<T> Spy<T> {
     }
 }
 
-/// Watches what a store answers.
+/// Watches what a store answers, and has it fail now and then.
 pub struct Watched<S> {
     pub store: S,
     pub oracle: Shared,
     pub replica: usize,
+    pub failures: Failures,
+}
+
+/// A store's failures: some come before it has done what it was asked, and some
+/// after.
+pub struct Failures {
+    pub random: Mutex<Random>,
+    pub percent: Arc<AtomicU32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    Before,
+    After,
+}
+
+impl<S: Store> Watched<S> {
+    fn failure(&self) -> Option<Failure> {
+        let percent = self.failures.percent.load(Ordering::Relaxed);
+        let random = self.failures.random.lock();
+        let mut random = random.unwrap_or_else(PoisonError::into_inner);
+        if !random.percent(percent) {
+            return None;
+        }
+        let before = random.percent(50);
+        self.oracle.lock().store_failed(self.replica, before);
+        Some(if before {
+            Failure::Before
+        } else {
+            Failure::After
+        })
+    }
+
+    fn got(&self, key: &Key, entry: Option<&Entry>) {
+        self.oracle.lock().store_got(self.replica, key, entry);
+    }
+
+    fn merged(&self, key: &Key, entry: &Entry, merged: Merged) {
+        let mut oracle = self.oracle.lock();
+        oracle.store_merged(self.replica, key, entry, merged);
+    }
+}
+
+fn broken() -> StoreError {
+    StoreError::new(io::Error::other("the disk failed"))
 }
 
 impl<S: Store> Store for Watched<S> {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        if self.failure().is_some() {
+            return Err(broken());
+        }
         let entry = self.store.get(key).await?;
-        let mut oracle = self.oracle.lock();
-        oracle.store_got(self.replica, key, entry.as_ref());
+        self.got(key, entry.as_ref());
         Ok(entry)
     }
 
     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+        let failure = self.failure();
+        if failure == Some(Failure::Before) {
+            return Err(broken());
+        }
         let merged = self.store.merge(key, entry.clone()).await?;
-        let mut oracle = self.oracle.lock();
-        oracle.store_merged(self.replica, key, &entry, merged);
-        Ok(merged)
+        self.merged(key, &entry, merged);
+        match failure {
+            Some(_) => Err(broken()),
+            None => Ok(merged),
+        }
     }
 
     fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
         let result = self.store.get_now(key)?;
+        if self.failure().is_some() {
+            return Some(Err(broken()));
+        }
         if let Ok(entry) = &result {
-            let mut oracle = self.oracle.lock();
-            oracle.store_got(self.replica, key, entry.as_ref());
+            self.got(key, entry.as_ref());
         }
         Some(result)
     }
 
     fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+        let failure = self.failure();
+        if failure == Some(Failure::Before) {
+            return Some(Err(broken()));
+        }
         let result = self.store.merge_now(key, entry)?;
         if let Ok(merged) = &result {
-            let mut oracle = self.oracle.lock();
-            oracle.store_merged(self.replica, key, entry, *merged);
+            self.merged(key, entry, *merged);
         }
-        Some(result)
+        match failure {
+            Some(_) => Some(Err(broken())),
+            None => Some(result),
+        }
     }
 
     async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {

@@ -3,6 +3,14 @@
 use super::*;
 
 impl Oracle {
+    pub fn store_failed(&mut self, replica: usize, before: bool) {
+        *self.counts.faults.entry("store failure").or_default() += 1;
+        self.log(Who::Replica(replica), &[14, u64::from(before)], || {
+            let when = if before { "before" } else { "after" };
+            format!("the store fails {when} its work")
+        });
+    }
+
     pub fn store_got(&mut self, replica: usize, key: &Key, entry: Option<&Entry>) {
         let key = index_of(key);
         let got = entry.map(Stamp::of);
