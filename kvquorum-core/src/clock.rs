@@ -3,7 +3,8 @@
 //! The wall clock is the caller's to replace. [`Clock`] turns it into
 //! timestamps that only rise.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::alone::Alone;
@@ -95,9 +96,19 @@ pub struct Clock {
     last: Alone<AtomicU64>,
     /// How many timestamps were lent.
     lent: AtomicU64,
-    /// The bits of a greatest timestamp from before a restart that was too far
-    /// ahead to be observed, raised by those lent past it since; 0 for none.
-    floor: AtomicU64,
+    /// Whether there is a floor: usually a look is enough.
+    has_floor: AtomicBool,
+    floor: Mutex<Option<Floor>>,
+}
+
+/// Where all stamps come after, as long as the clock itself is not past it.
+#[derive(Clone, Copy)]
+struct Floor {
+    /// The bits of the greatest timestamp from before a restart, which was too
+    /// far ahead to be observed.
+    stored: u64,
+    /// The bits of the last that was lent past it.
+    lent: u64,
 }
 
 /// The last timestamp that a clock gives out by itself: a minute before the
@@ -131,7 +142,8 @@ impl Clock {
             max_drift_millis: whole_millis(max_drift),
             last: Alone::default(),
             lent: AtomicU64::new(0),
-            floor: AtomicU64::new(0),
+            has_floor: AtomicBool::new(false),
+            floor: Mutex::default(),
         }
     }
 
@@ -179,33 +191,27 @@ impl Clock {
 
     /// A timestamp past `seen`, and past all that were lent so before.
     fn lend_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
-        // Counted with a floor, too: once that is forgotten, none is lent again.
-        let earlier = self.lent.fetch_add(1, Ordering::Relaxed);
-        // Only while the clock has not reached it, and not for one key's future
-        // beyond it, which is none of another's.
-        let last = self.last.0.load(Ordering::Relaxed);
-        let past_floor = |floor: u64| match floor {
-            floor if floor <= last || floor < seen.to_bits() => None,
-            floor => floor.checked_add(1),
-        };
-        let lent = match self
-            .floor
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, past_floor)
+        // One key's future beyond the floor is none of another key's, and so
+        // does not raise it.
+        if let Some(floor) = &mut *self.floor()
+            && floor.lent >= seen.to_bits()
         {
-            Ok(floor) => past_floor(floor),
-            Err(_) => {
-                let next = seen.to_bits().checked_add(1);
-                next.and_then(|next| next.checked_add(earlier))
-            }
-        };
+            return floor.lend().ok_or(ClockExhausted);
+        }
+        let earlier = self.lent.fetch_add(1, Ordering::Relaxed);
+        let next = seen.to_bits().checked_add(1);
+        let lent = next.and_then(|next| next.checked_add(earlier));
         lent.map(Timestamp::from_bits).ok_or(ClockExhausted)
     }
 
     /// Has all later [stamps](Self::stamp) come after a timestamp from before a
     /// restart.
-    pub(crate) fn resume_after(&self, stored: Timestamp) {
+    pub(crate) fn resume_after(&mut self, stored: Timestamp) {
         if !self.observe(stored) {
-            self.floor.fetch_max(stored.to_bits(), Ordering::Relaxed);
+            let stored = stored.to_bits();
+            let lent = stored;
+            self.floor = Mutex::new(Some(Floor { stored, lent }));
+            self.has_floor = AtomicBool::new(true);
         }
     }
 
@@ -216,10 +222,8 @@ impl Clock {
     /// [`tick_past`](Self::tick_past) does: [`confirm`](Self::confirm) one that
     /// replicas have admitted, or [`forget_floor`](Self::forget_floor).
     pub(crate) fn stamp(&self) -> Result<Stamp, ClockExhausted> {
-        let floor = Timestamp::from_bits(self.floor.load(Ordering::Relaxed));
-        if floor > Timestamp::MIN
-            && !self.observe(floor)
-            && let Ok(timestamp) = self.lend_past(floor)
+        if self.has_floor.load(Ordering::Acquire)
+            && let Some(timestamp) = self.stamp_past_floor()
         {
             return Ok(Stamp {
                 timestamp,
@@ -232,9 +236,30 @@ impl Clock {
         })
     }
 
+    /// `None` where the clock is past the floor now.
+    fn stamp_past_floor(&self) -> Option<Timestamp> {
+        let mut floor = self.floor();
+        let lent = Timestamp::from_bits(floor.as_ref()?.lent);
+        if self.is_plausible(lent) {
+            drop(floor);
+            self.confirm(lent);
+            return None;
+        }
+        floor.as_mut()?.lend()
+    }
+
     /// Takes the floor for the mistake of a clock that was once wrong.
     pub(crate) fn forget_floor(&self) {
-        self.floor.store(0, Ordering::Relaxed);
+        self.end_floor(&mut self.floor());
+    }
+
+    fn end_floor(&self, floor: &mut Option<Floor>) {
+        *floor = None;
+        self.has_floor.store(false, Ordering::Release);
+    }
+
+    fn floor(&self) -> MutexGuard<'_, Option<Floor>> {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes all later timestamps greater than `seen`, unless it is further
@@ -244,22 +269,47 @@ impl Clock {
         if seen.to_bits() <= self.last.0.load(Ordering::Relaxed) {
             return true;
         }
-        let latest = self.wall.now_millis().saturating_add(self.max_drift_millis);
-        let plausible = seen.millis() <= latest;
+        let plausible = self.is_plausible(seen);
         if plausible {
             self.confirm(seen);
         }
         plausible
     }
 
+    fn is_plausible(&self, seen: Timestamp) -> bool {
+        let latest = self.wall.now_millis().saturating_add(self.max_drift_millis);
+        seen.millis() <= latest
+    }
+
     /// Makes all later timestamps greater than one that a quorum of replicas
     /// admitted, however far ahead it is: it is this clock that is behind.
     pub fn confirm(&self, admitted: Timestamp) {
+        let admitted = admitted.to_bits();
         // The usual case, in which it is this clock's own, is but a look.
-        if admitted.to_bits() > self.last.0.load(Ordering::Relaxed) {
-            let admitted = admitted.to_bits().min(LAST);
-            self.last.0.fetch_max(admitted, Ordering::Relaxed);
+        if admitted <= self.last.0.load(Ordering::Relaxed) {
+            return;
         }
+        let follow = |to: u64| self.last.0.fetch_max(to.min(LAST), Ordering::Relaxed);
+        if self.has_floor.load(Ordering::Acquire) {
+            let mut floor = self.floor();
+            if let Some(Floor { stored, lent }) = *floor
+                && admitted >= stored
+            {
+                // With one that was lent past the floor come all the others: the
+                // clock gives out none of them again.
+                follow(lent.max(admitted));
+                self.end_floor(&mut floor);
+                return;
+            }
+        }
+        follow(admitted);
+    }
+}
+
+impl Floor {
+    fn lend(&mut self) -> Option<Timestamp> {
+        self.lent = self.lent.checked_add(1)?;
+        Some(Timestamp::from_bits(self.lent))
     }
 }
 
@@ -267,5 +317,101 @@ impl std::fmt::Debug for Clock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let last = Timestamp::from_bits(self.last.0.load(Ordering::Relaxed));
         write!(f, "Clock(last {last})")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test")]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    use super::*;
+
+    /// A clock set back to 1970, after what was stored this year.
+    fn restarted() -> (Clock, Timestamp) {
+        let stored = Timestamp::new(1_800_000_000_000, 0).unwrap();
+        let mut clock = Clock::new(|| 0, DEFAULT_MAX_DRIFT);
+        clock.resume_after(stored);
+        (clock, stored)
+    }
+
+    /// C-MONOTONIC. Bugs: once one that was lent is confirmed, the clock gives out
+    /// the others again; it follows the floor for an earlier time.
+    #[test]
+    fn c_monotonic_what_was_lent_is_not_given_out_again() {
+        let (clock, stored) = restarted();
+        let lent = [(); 3].map(|()| clock.stamp().unwrap());
+        assert!(lent[0].timestamp > stored && lent.iter().all(|lent| lent.past_floor));
+        clock.confirm(Timestamp::new(1_000, 0).unwrap());
+        let before = Timestamp::new(2_000, 0).unwrap();
+        assert!(clock.observe(before) && clock.tick().unwrap() < stored);
+        clock.confirm(lent[0].timestamp);
+        let after = clock.tick_past(lent[1].timestamp).unwrap();
+        assert!(after > lent[2].timestamp, "{after}");
+        let next = clock.stamp().unwrap();
+        assert!(next.timestamp > after && !next.past_floor);
+    }
+
+    /// Bug: a floor that is none any more holds the clock back.
+    #[test]
+    fn a_wall_clock_that_is_set_right_overtakes_the_floor() {
+        let wall = Arc::new(AtomicU64::new(0));
+        let stored = Timestamp::new(1_000_000, 0).unwrap();
+        let read = Arc::clone(&wall);
+        let wall_clock = move || read.load(Ordering::Relaxed);
+        let mut clock = Clock::new(wall_clock, DEFAULT_MAX_DRIFT);
+        clock.resume_after(stored);
+        let lent = clock.stamp().unwrap();
+        for millis in [stored.millis() - 1_000, stored.millis() + 1_000] {
+            wall.store(millis, Ordering::Relaxed);
+            let own = clock.stamp().unwrap();
+            assert!(own.timestamp > lent.timestamp && !own.past_floor);
+            assert_eq!(own.timestamp.millis(), millis.max(stored.millis()));
+        }
+    }
+
+    /// C-MONOTONIC. Bugs: the floor ends before the clock is past it, or past
+    /// what was lent meanwhile.
+    #[test]
+    fn c_monotonic_stamps_that_race_a_confirmation_are_distinct() {
+        const STAMPS: usize = 20;
+        let clocks: Vec<_> = (0..20_000).map(|_| restarted()).collect();
+        let arrived = AtomicUsize::new(0);
+        let stamp = |confirms: bool| {
+            let mut stamps = Vec::new();
+            for (number, (clock, _)) in clocks.iter().enumerate() {
+                // Both begin within nanoseconds; a barrier would let one end
+                // before the other is awake.
+                arrived.fetch_add(1, Ordering::AcqRel);
+                while arrived.load(Ordering::Acquire) < 2 * (number + 1) {
+                    thread::yield_now();
+                }
+                let mut confirmed = None;
+                for count in 0..STAMPS {
+                    let timestamp = match confirmed {
+                        None => clock.stamp().unwrap().timestamp,
+                        Some(confirmed) => clock.tick_past(confirmed).unwrap(),
+                    };
+                    if confirms && count == number % STAMPS {
+                        clock.confirm(timestamp);
+                        confirmed = Some(timestamp);
+                    }
+                    stamps.push(timestamp);
+                }
+            }
+            stamps
+        };
+        let (one, other) = thread::scope(|scope| {
+            let other = scope.spawn(|| stamp(false));
+            (stamp(true), other.join().unwrap())
+        });
+        let stamps = one.chunks(STAMPS).zip(other.chunks(STAMPS));
+        for ((one, other), (_, stored)) in stamps.zip(&clocks) {
+            let stamps = one.iter().chain(other).filter(|stamp| *stamp > stored);
+            assert_eq!(stamps.collect::<HashSet<_>>().len(), 2 * STAMPS);
+        }
     }
 }

@@ -415,7 +415,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
 
     /// The coordinator.
     pub fn build(self) -> Coordinator<N, W, R, T> {
-        let clock = Clock::over(self.wall, self.max_drift);
+        let mut clock = Clock::over(self.wall, self.max_drift);
         clock.resume_after(self.not_before);
         Coordinator {
             inner: Arc::new(Inner {

@@ -99,14 +99,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                     late,
                 });
             };
-            if past_floor {
-                // The replicas vouch for the floor. What they refuse from here on
-                // is not past that, but past the entry that supersedes this one.
-                past_floor = false;
-                if Self::WRITES_MEET {
-                    inner.clock.confirm(version.timestamp);
-                }
-            }
+            // The floor was admitted. What is refused from here on is what lies past
+            // the entry that supersedes this one.
+            past_floor = false;
             match inner.clock.tick_past(by.timestamp) {
                 Ok(later) if attempt < inner.settings.max_attempts => {
                     earlier_may_be_seen |= may_be_seen(&outcomes);
