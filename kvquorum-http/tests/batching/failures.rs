@@ -1,0 +1,247 @@
+//! What becomes of the calls of an exchange that fails, or that nobody waits for.
+
+use super::*;
+
+/// A batch of two that is under way, alone on its connection.
+async fn two(played: &mut Played, replica: &HttpTransport) -> (Exchange, [Call<'static>; 2]) {
+    let call = |key: &'static str| -> Call<'static> {
+        let replica = replica.clone();
+        Box::pin(async move { replica.call(get(key)).await })
+    };
+    let mut lead = call("lead");
+    let exchange = played.lead(&mut lead).await;
+    let mut calls = [call("a"), call("b")];
+    for call in &mut calls {
+        assert!(polled(call).await.is_none());
+    }
+    exchange.answers_all().await;
+    finds(lead, "lead").await;
+    let exchange = played.exchange().await;
+    assert_eq!(exchange.keys, ["a", "b"]);
+    (exchange, calls)
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_costs_those_that_had_no_answer() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    let (mut exchange, [a, b]) = two(&mut played, &replica).await;
+    exchange.begins().await;
+    exchange.chunk(outcome(1, value_outcome("b"))).await;
+    finds(b, "b").await;
+    drop(exchange);
+    let error = no_answer(in_time(a).await);
+    assert!(matches!(error, HttpError::Connection(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_costs_those_that_had_none() {
+    let twice = [
+        outcome(1, value_outcome("b")),
+        outcome(1, value_outcome("b")),
+    ]
+    .concat();
+    let of_nobody = [
+        outcome(1, value_outcome("b")),
+        outcome(2, value_outcome("b")),
+    ]
+    .concat();
+    let missing = outcome(1, value_outcome("b"));
+    let half = [outcome(1, value_outcome("b")), vec![0; 9]].concat();
+    for (body, is_missing) in [
+        (twice, false),
+        (of_nobody, false),
+        (missing, true),
+        (half, false),
+    ] {
+        let mut played = Played::new().await;
+        let replica = played.replica.clone();
+        let (exchange, [a, b]) = two(&mut played, &replica).await;
+        exchange.answers(answer("200 OK", body)).await;
+        finds(b, "b").await;
+        match no_answer(in_time(a).await) {
+            HttpError::Unanswered => assert!(is_missing),
+            HttpError::Decode(_) => assert!(!is_missing),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_call_has_its_own_failure() {
+    let mut played = Played::with(|builder| builder.max_response_len(100)).await;
+    let replica = played.replica.clone();
+    for (bytes, expected) in [
+        (&b"\x01\x02no"[..], "the replica's store failed"),
+        (
+            b"\x02\x02no",
+            "rejected: the replica did not understand the request: no",
+        ),
+        (REFUSED, "Refused(EmptyKey)"),
+        (b"\x00\x01", "no answer: the answer cannot be decoded"),
+        (&[0; 101], "no answer: the answer has more than 100 bytes"),
+    ] {
+        let (exchange, [a, b]) = two(&mut played, &replica).await;
+        let body = [outcome(0, bytes), outcome(1, value_outcome("b"))].concat();
+        exchange.answers(answer("200 OK", body)).await;
+        assert_eq!(told(in_time(a).await), expected);
+        finds(b, "b").await;
+    }
+    // None of that costs a connection.
+    let (exchange, _calls) = two(&mut played, &replica).await;
+    assert_eq!(exchange.connection, 0);
+}
+
+fn told(called: Called) -> String {
+    match called {
+        Ok(response) => format!("{response:?}"),
+        Err(TransportError::Store(_)) => "the replica's store failed".into(),
+        Err(TransportError::Rejected(error)) => format!("rejected: {error}"),
+        Err(TransportError::NoAnswer(error)) => format!("no answer: {error}"),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_status_is_for_all() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    let (exchange, calls) = two(&mut played, &replica).await;
+    exchange.answers(answer("404 Not Found", "who?")).await;
+    for call in calls {
+        match in_time(call).await {
+            Err(TransportError::Rejected(error)) => {
+                assert_eq!(error.to_string(), "the peer answered 404 Not Found: who?");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_on_a_pooled_connection_that_breaks_is_sent_once_more() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    let (exchange, [a, b]) = two(&mut played, &replica).await;
+    assert_eq!(exchange.connection, 0);
+    drop(exchange);
+    let exchange = played.exchange().await;
+    assert_eq!((exchange.keys.len(), exchange.connection), (2, 1));
+    // The first try may have arrived: that holds for each of them.
+    let body = [outcome(0, REFUSED), outcome(1, value_outcome("b"))].concat();
+    exchange.answers(answer("200 OK", body)).await;
+    finds(b, "b").await;
+    let error = no_answer(in_time(a).await);
+    assert!(
+        matches!(error, HttpError::LostThenRefused { .. }),
+        "{error:?}"
+    );
+
+    // And not a third time.
+    let (exchange, calls) = two(&mut played, &replica).await;
+    drop(exchange);
+    let exchange = played.exchange().await;
+    drop(exchange);
+    for call in calls {
+        let error = no_answer(in_time(call).await);
+        assert!(matches!(error, HttpError::Connection(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_before_is_not_called_rejected_for_being_too_much() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    let (exchange, calls) = two(&mut played, &replica).await;
+    drop(exchange);
+    let exchange = played.exchange().await;
+    exchange.answers(answer("413 Too Much", "")).await;
+    for call in calls {
+        let error = no_answer(in_time(call).await);
+        assert!(
+            matches!(error, HttpError::LostThenFailed { .. }),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_much_is_sent_one_by_one() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    let (exchange, [a, b]) = two(&mut played, &replica).await;
+    exchange.answers(answer("413 Too Much", "")).await;
+    let mut exchanges = [played.exchange().await, played.exchange().await];
+    exchanges.sort_by_key(|exchange| exchange.keys.clone());
+    let [of_a, of_b] = exchanges;
+    assert_eq!((&of_a.keys[0][..], of_a.keys.len()), ("a", 1));
+    assert_eq!((&of_b.keys[0][..], of_b.keys.len()), ("b", 1));
+    of_b.answers_all().await;
+    finds(b, "b").await;
+    of_a.answers(answer("413 Too Much", "")).await;
+    let called = in_time(a).await;
+    assert!(
+        matches!(called, Err(TransportError::Rejected(_))),
+        "{called:?}"
+    );
+}
+
+#[tokio::test]
+async fn when_nobody_waits_for_an_exchange_its_connection_is_closed() {
+    // Before its answer begins, and after; with its turn given back.
+    for begins in [false, true] {
+        let mut played = Played::with(|builder| builder.max_connections(1)).await;
+        let replica = played.replica.clone();
+        let (mut exchange, [a, b]) = two(&mut played, &replica).await;
+        if begins {
+            exchange.begins().await;
+        }
+        drop(a);
+        let mut later = replica.call(get("later"));
+        assert!(polled(&mut later).await.is_none());
+        played.is_silent().await;
+        drop(b);
+        exchange.closed().await;
+        let exchange = played.exchange().await;
+        assert_eq!(exchange.keys, ["later"]);
+        exchange.answers_all().await;
+        finds(later, "later").await;
+    }
+}
+
+#[test]
+fn a_runtime_that_ends_takes_nothing_with_it_but_its_own_calls() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let replica = first.block_on(async {
+        let mut played = Played::new().await;
+        let replica = played.replica.clone();
+        let lead = tokio::spawn({
+            let replica = replica.clone();
+            async move { replica.call(get("lead")).await }
+        });
+        let _exchange = played.exchange().await;
+        let mut gathered = replica.call(get("gathered"));
+        assert!(polled(&mut gathered).await.is_none());
+        // So that there is a gatherer when the runtime ends.
+        std::mem::forget(played.exchanges);
+        drop((lead, gathered));
+        tokio::spawn({
+            let replica = replica.clone();
+            async move { replica.call(get("gathered")).await }
+        });
+        tokio::task::yield_now().await;
+        replica
+    });
+    drop(first);
+    runtime().block_on(async {
+        // Nobody listens there any more; what counts is that it is tried.
+        let called = call(&replica, get("k")).await;
+        assert!(called.is_err(), "{called:?}");
+    });
+}

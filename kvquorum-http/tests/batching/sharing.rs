@@ -1,0 +1,158 @@
+//! Which calls share an exchange, and when it goes.
+
+use super::*;
+
+#[tokio::test]
+async fn calls_that_come_while_an_exchange_is_under_way_share_the_next() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    let mut first = replica.call(get("first"));
+    let exchange = played.lead(&mut first).await;
+    let (b, c, d) = (
+        replica.call(get("b")),
+        replica.call(get("c")),
+        replica.call(get("d")),
+    );
+    let mut gathered = [b, c, d];
+    for call in &mut gathered {
+        assert!(polled(call).await.is_none());
+    }
+    played.is_silent().await;
+    exchange.answers_all().await;
+    finds(first, "first").await;
+    let shared = played.exchange().await;
+    assert_eq!(shared.keys, ["b", "c", "d"]);
+    // While that one is under way, too.
+    let mut last = replica.call(get("last"));
+    assert!(polled(&mut last).await.is_none());
+    played.is_silent().await;
+    // They are answered in another order than they were made in.
+    shared.answers_all().await;
+    for (call, key) in gathered.into_iter().zip(["b", "c", "d"]) {
+        finds(call, key).await;
+    }
+    let exchange = played.exchange().await;
+    assert_eq!(exchange.keys, ["last"]);
+    exchange.answers_all().await;
+    finds(last, "last").await;
+}
+
+#[tokio::test]
+async fn a_call_with_nobody_to_share_goes_at_once() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    for round in 0..3 {
+        // Before anything has gathered, and after.
+        for key in ["a", "b"] {
+            let mut call = replica.call(get(key));
+            let exchange = played.lead(&mut call).await;
+            exchange.answers_all().await;
+            finds(call, key).await;
+        }
+        let mut lead = replica.call(get("lead"));
+        let exchange = played.lead(&mut lead).await;
+        let mut gathered = replica.call(get("gathered"));
+        assert!(polled(&mut gathered).await.is_none());
+        exchange.answers_all().await;
+        finds(lead, "lead").await;
+        let exchange = played.exchange().await;
+        assert_eq!(exchange.connection, 0, "in round {round}");
+        exchange.answers_all().await;
+        finds(gathered, "gathered").await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_lets_the_next_exchange_go() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    let mut slow = replica.call(get("slow"));
+    let mut alone = played.lead(&mut slow).await;
+    let mut b = replica.call(get("b"));
+    assert!(polled(&mut b).await.is_none());
+    alone.begins().await;
+    // Its head has to be read.
+    let mut shared = played.exchange_beside(&mut slow).await;
+    assert_eq!(
+        (&shared.keys[..], shared.connection),
+        (&["b".to_owned()][..], 1)
+    );
+    // And so does one of several.
+    let mut c = replica.call(get("c"));
+    assert!(polled(&mut c).await.is_none());
+    shared.begins().await;
+    let exchange = played.exchange().await;
+    assert_eq!(
+        (&exchange.keys[..], exchange.connection),
+        (&["c".to_owned()][..], 2)
+    );
+    exchange.answers_all().await;
+    finds(c, "c").await;
+    for (exchange, key) in [(&mut alone, "slow"), (&mut shared, "b")] {
+        exchange.chunk(outcome(0, value_outcome(key))).await;
+        exchange.chunk("").await;
+    }
+    finds(b, "b").await;
+    finds(slow, "slow").await;
+}
+
+#[tokio::test]
+async fn calls_gather_for_no_longer_than_the_limit() {
+    let mut played = Played::with(|builder| builder.gather_time_limit(SHORT)).await;
+    let replica = played.replica.clone();
+    // Sent, and then neither answered nor driven.
+    let mut at_rest = replica.call(get("at rest"));
+    let _silent = played.lead(&mut at_rest).await;
+    let mut silent = Vec::new();
+    for key in ["b", "c"] {
+        let mut call = replica.call(get(key));
+        assert!(polled(&mut call).await.is_none());
+        let exchange = played.exchange().await;
+        assert_eq!(exchange.keys, [key]);
+        silent.push((call, exchange));
+    }
+    for (call, exchange) in silent {
+        let key = exchange.keys[0].clone();
+        exchange.answers_all().await;
+        finds(call, &key).await;
+    }
+}
+
+#[tokio::test]
+async fn a_gathered_call_that_is_dropped_is_not_sent() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    let mut lead = replica.call(get("lead"));
+    let exchange = played.lead(&mut lead).await;
+    let keys = ["a", "b", "c", "d"];
+    let mut calls: Vec<_> = keys.iter().map(|key| replica.call(get(key))).collect();
+    for call in &mut calls {
+        assert!(polled(call).await.is_none());
+    }
+    drop(calls.remove(1));
+    drop(calls.pop());
+    exchange.answers_all().await;
+    finds(lead, "lead").await;
+    let exchange = played.exchange().await;
+    assert_eq!(exchange.keys, ["a", "c"]);
+    exchange.answers_all().await;
+    for (call, key) in calls.into_iter().zip(["a", "c"]) {
+        finds(call, key).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_leads_and_is_dropped_strands_nobody() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    let mut lead = replica.call(get("lead"));
+    let mut exchange = played.lead(&mut lead).await;
+    let mut gathered = replica.call(get("gathered"));
+    assert!(polled(&mut gathered).await.is_none());
+    drop(lead);
+    exchange.closed().await;
+    let exchange = played.exchange().await;
+    assert_eq!(exchange.keys, ["gathered"]);
+    exchange.answers_all().await;
+    finds(gathered, "gathered").await;
+}
