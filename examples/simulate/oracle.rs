@@ -183,18 +183,12 @@ struct Stamped {
     /// Whether it is past a timestamp from before a restart, which the clock does
     /// not follow.
     lent: bool,
-    /// Whether a replica refused it as too far ahead.
-    too_far_ahead: bool,
+    /// How many replicas refused it as too far ahead.
+    too_far_ahead: usize,
     /// Replicas, as sets of bits.
     sent: u32,
     applied: u32,
     superseded: u32,
-}
-
-impl Stamped {
-    fn is_refused(&self) -> bool {
-        self.lent && self.too_far_ahead
-    }
 }
 
 /// Who made an entry. Two deletes of one coordinator that are lent the same
@@ -664,6 +658,15 @@ impl CoordinatorState {
 }
 
 impl Op {
+    /// Whether its timestamp was lent, and is refused: by all that say anything
+    /// of it, or by so many that the others are too few.
+    fn is_refused_as_lent(&self, quorums: Quorums) -> bool {
+        self.stamps.last().is_some_and(|last| {
+            let too_many = last.too_far_ahead > quorums.n - quorums.w;
+            last.lent && last.too_far_ahead > 0 && (self.acks == 0 || too_many)
+        })
+    }
+
     /// Whether it is stamped past all that was acknowledged before it began.
     fn is_past(&self) -> bool {
         self.stamps.len() > self.refused + 1

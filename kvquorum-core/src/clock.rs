@@ -94,22 +94,37 @@ pub struct Clock {
     max_drift_millis: u64,
     /// The bits of the greatest timestamp given out or observed.
     last: Alone<AtomicU64>,
-    /// How many timestamps were lent.
-    lent: AtomicU64,
+    /// The bits of the least timestamp that is lent and that the clock has not
+    /// come to; [`u64::MAX`] for none. Below it the clock need not look further.
+    nearest: AtomicU64,
     /// Whether there is a floor: usually a look is enough.
     has_floor: AtomicBool,
-    floor: Mutex<Option<Floor>>,
+    lent: Mutex<Lent>,
 }
 
-/// Where all stamps come after, as long as the clock itself is not past it.
-#[derive(Clone, Copy)]
-struct Floor {
-    /// The bits of the greatest timestamp from before a restart, which was too
-    /// far ahead to be observed.
-    stored: u64,
-    /// The bits of the last that was lent past it.
-    lent: u64,
+/// What was given out beyond the clock's reach.
+#[derive(Default)]
+struct Lent {
+    /// None begins or ends near another.
+    stretches: Vec<Stretch>,
+    /// The bits of the greatest timestamp from before a restart, as long as the
+    /// clock is not past it: all stamps come after it.
+    floor: Option<u64>,
 }
+
+/// Timestamps that were lent one after the other.
+#[derive(Clone, Copy)]
+struct Stretch {
+    first: u64,
+    last: u64,
+}
+
+/// A second: so many timestamps that no stretch runs into the next.
+const NEAR: u64 = 1_000 << 16;
+
+/// How many stretches are remembered: so many keys with futures of their own are
+/// more than clocks that were once wrong.
+const MAX_STRETCHES: usize = 64;
 
 /// The last timestamp that a clock gives out by itself: a minute before the
 /// greatest. In between is room for as many threads as there may be to step past
@@ -141,27 +156,51 @@ impl Clock {
             wall,
             max_drift_millis: whole_millis(max_drift),
             last: Alone::default(),
-            lent: AtomicU64::new(0),
+            nearest: AtomicU64::new(u64::MAX),
             has_floor: AtomicBool::new(false),
-            floor: Mutex::default(),
+            lent: Mutex::default(),
         }
     }
 
     /// The next timestamp: the wall clock's, or the one after the last where
     /// the wall clock is not past it.
     pub fn tick(&self) -> Result<Timestamp, ClockExhausted> {
+        loop {
+            let before = self.nearest.load(Ordering::Acquire);
+            let tick = self.step()?;
+            // What was lent meanwhile counts as well.
+            if tick < before.min(self.nearest.load(Ordering::Acquire)) {
+                return Ok(Timestamp::from_bits(tick));
+            }
+            // The clock has come to what it lent, and steps over it.
+            let mut lent = self.lent();
+            let come_to = lent.stretches.iter().filter(|it| it.first <= tick);
+            let past = come_to.map(|stretch| stretch.last).max();
+            if let Some(past) = past {
+                self.follow(past);
+            }
+            lent.stretches.retain(|stretch| stretch.last > tick);
+            self.look_out(&lent);
+            // Where there is none, another has stepped over it, perhaps past this
+            // very tick.
+            if past.is_some_and(|past| past < tick) {
+                return Ok(Timestamp::from_bits(tick));
+            }
+        }
+    }
+
+    fn step(&self) -> Result<u64, ClockExhausted> {
         let now = Timestamp::saturating_from_millis(self.wall.now_millis());
         let now = now.to_bits().min(LAST);
         // One step and no look before it: this is all that the writes of many
-        // threads have to wait for each other for. Relaxed is enough, as one
-        // atomic variable has one order of changes, and nothing else is
-        // published by it.
+        // threads have to wait for each other for. It acquires what a thread that
+        // lends has made known before it looked here.
         let Alone(last) = &self.last;
-        let step = || last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let step = || last.fetch_add(1, Ordering::Acquire).wrapping_add(1);
         let mut tick = step();
         if tick < now {
             // The wall clock is past it, and one of those who see that sets it.
-            let before = last.fetch_max(now, Ordering::Relaxed);
+            let before = last.fetch_max(now, Ordering::Acquire);
             tick = if before < now { now } else { step() };
         }
         if tick > LAST {
@@ -169,7 +208,7 @@ impl Clock {
             last.store(LAST, Ordering::Relaxed);
             return Err(ClockExhausted);
         }
-        Ok(Timestamp::from_bits(tick))
+        Ok(tick)
     }
 
     /// A timestamp greater than `seen`, and than all that this clock gave out
@@ -178,39 +217,43 @@ impl Clock {
     /// Where `seen` is too far ahead to be [observed](Self::observe), a
     /// timestamp after `seen` is lent without moving the clock: should the
     /// replicas refuse it too, the clock still stands where it was.
-    /// [`confirm`](Self::confirm) it once they have admitted it. No timestamp
-    /// after the same `seen` is lent twice, and each is greater than the one
-    /// before.
+    /// [`confirm`](Self::confirm) it once they have admitted it. No timestamp is
+    /// lent twice, and the clock gives out none by itself that it has lent.
     pub fn tick_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
         if self.observe(seen) {
-            self.tick()
-        } else {
-            self.lend_past(seen)
+            return self.tick();
+        }
+        let lent = self.lend_past(&mut self.lent(), seen.to_bits());
+        match lent.ok_or(ClockExhausted)? {
+            Some(timestamp) => Ok(timestamp),
+            None => self.tick(),
         }
     }
 
-    /// A timestamp past `seen`, and past all that were lent so before.
-    fn lend_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
-        // One key's future beyond the floor is none of another key's, and so
-        // does not raise it.
-        if let Some(floor) = &mut *self.floor()
-            && floor.lent >= seen.to_bits()
-        {
-            return floor.lend().ok_or(ClockExhausted);
-        }
-        let earlier = self.lent.fetch_add(1, Ordering::Relaxed);
-        let next = seen.to_bits().checked_add(1);
-        let lent = next.and_then(|next| next.checked_add(earlier));
-        lent.map(Timestamp::from_bits).ok_or(ClockExhausted)
+    /// A timestamp past this one, and past those that were lent near it;
+    /// `Some(None)` where the clock is past it by now, and `None` where there is
+    /// none.
+    fn lend_past(&self, lent: &mut Lent, past: u64) -> Option<Option<Timestamp>> {
+        let next = lent.next_past(past)?;
+        self.look_out(lent);
+        // A step of the clock either comes before this look, or finds what was
+        // just lent.
+        let last = self.last.0.fetch_add(0, Ordering::AcqRel);
+        Some((last < next).then_some(Timestamp::from_bits(next)))
+    }
+
+    /// Has the clock look out for what it has lent.
+    fn look_out(&self, lent: &Lent) {
+        let firsts = lent.stretches.iter().map(|stretch| stretch.first);
+        let nearest = firsts.min().unwrap_or(u64::MAX);
+        self.nearest.store(nearest, Ordering::Release);
     }
 
     /// Has all later [stamps](Self::stamp) come after a timestamp from before a
     /// restart.
     pub(crate) fn resume_after(&mut self, stored: Timestamp) {
         if !self.observe(stored) {
-            let stored = stored.to_bits();
-            let lent = stored;
-            self.floor = Mutex::new(Some(Floor { stored, lent }));
+            self.lent().floor = Some(stored.to_bits());
             self.has_floor = AtomicBool::new(true);
         }
     }
@@ -236,30 +279,33 @@ impl Clock {
         })
     }
 
-    /// `None` where the clock is past the floor now.
+    /// `None` where there is no floor any more.
     fn stamp_past_floor(&self) -> Option<Timestamp> {
-        let mut floor = self.floor();
-        let lent = Timestamp::from_bits(floor.as_ref()?.lent);
-        if self.is_plausible(lent) {
-            drop(floor);
-            self.confirm(lent);
-            return None;
+        let mut lent = self.lent();
+        let floor = lent.floor?;
+        let is_near = self.is_plausible(Timestamp::from_bits(floor));
+        if !is_near && let Some(Some(timestamp)) = self.lend_past(&mut lent, floor) {
+            return Some(timestamp);
         }
-        floor.as_mut()?.lend()
+        if is_near {
+            self.follow(floor);
+        }
+        self.end_floor(&mut lent);
+        None
     }
 
     /// Takes the floor for the mistake of a clock that was once wrong.
     pub(crate) fn forget_floor(&self) {
-        self.end_floor(&mut self.floor());
+        self.end_floor(&mut self.lent());
     }
 
-    fn end_floor(&self, floor: &mut Option<Floor>) {
-        *floor = None;
+    fn end_floor(&self, lent: &mut Lent) {
+        lent.floor = None;
         self.has_floor.store(false, Ordering::Release);
     }
 
-    fn floor(&self) -> MutexGuard<'_, Option<Floor>> {
-        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lent(&self) -> MutexGuard<'_, Lent> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes all later timestamps greater than `seen`, unless it is further
@@ -289,27 +335,42 @@ impl Clock {
         if admitted <= self.last.0.load(Ordering::Relaxed) {
             return;
         }
-        let follow = |to: u64| self.last.0.fetch_max(to.min(LAST), Ordering::Relaxed);
-        if self.has_floor.load(Ordering::Acquire) {
-            let mut floor = self.floor();
-            if let Some(Floor { stored, lent }) = *floor
-                && admitted >= stored
-            {
-                // With one that was lent past the floor come all the others: the
-                // clock gives out none of them again.
-                follow(lent.max(admitted));
-                self.end_floor(&mut floor);
-                return;
-            }
+        if !self.has_floor.load(Ordering::Acquire) {
+            return self.follow(admitted);
         }
-        follow(admitted);
+        let mut lent = self.lent();
+        self.follow(admitted);
+        if lent.floor.is_some_and(|floor| floor <= admitted) {
+            self.end_floor(&mut lent);
+        }
+    }
+
+    fn follow(&self, to: u64) {
+        self.last.0.fetch_max(to.min(LAST), Ordering::Relaxed);
     }
 }
 
-impl Floor {
-    fn lend(&mut self) -> Option<Timestamp> {
-        self.lent = self.lent.checked_add(1)?;
-        Some(Timestamp::from_bits(self.lent))
+impl Lent {
+    /// The one after this, or after the last of the stretch that it is near.
+    fn next_past(&mut self, past: u64) -> Option<u64> {
+        let stretches = self.stretches.iter_mut();
+        let near = stretches.filter(|stretch| stretch.is_near(past));
+        if let Some(stretch) = near.max_by_key(|stretch| stretch.last) {
+            stretch.last = stretch.last.max(past).checked_add(1)?;
+            return Some(stretch.last);
+        }
+        let first = past.checked_add(1)?;
+        if self.stretches.len() >= MAX_STRETCHES {
+            self.stretches.remove(0);
+        }
+        self.stretches.push(Stretch { first, last: first });
+        Some(first)
+    }
+}
+
+impl Stretch {
+    fn is_near(&self, bits: u64) -> bool {
+        self.first.saturating_sub(NEAR) <= bits && bits <= self.last.saturating_add(NEAR)
     }
 }
 
@@ -327,6 +388,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::thread;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -348,6 +411,7 @@ mod tests {
         clock.confirm(Timestamp::new(1_000, 0).unwrap());
         let before = Timestamp::new(2_000, 0).unwrap();
         assert!(clock.observe(before) && clock.tick().unwrap() < stored);
+        assert!(clock.stamp().unwrap().past_floor);
         clock.confirm(lent[0].timestamp);
         let after = clock.tick_past(lent[1].timestamp).unwrap();
         assert!(after > lent[2].timestamp, "{after}");
@@ -371,6 +435,85 @@ mod tests {
             assert!(own.timestamp > lent.timestamp && !own.past_floor);
             assert_eq!(own.timestamp.millis(), millis.max(stored.millis()));
         }
+    }
+
+    /// Bug: each key with a future of its own takes memory for good.
+    #[test]
+    fn what_is_remembered_of_the_future_is_bounded() {
+        let (clock, stored) = restarted();
+        for day in 1..1_000 {
+            let future = Timestamp::new(stored.millis() + day * 86_400_000, 0).unwrap();
+            assert!(clock.tick_past(future).unwrap() > future);
+        }
+        assert!(clock.lent().stretches.len() <= MAX_STRETCHES);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Stamp,
+        /// Past what was given out that many steps before, and so much more.
+        TickPast(usize, u64),
+        Observe(usize),
+        Confirm(usize),
+        ForgetFloor,
+        SetWall(u64),
+    }
+
+    /// C-MONOTONIC, whatever comes. Bugs: two kinds of lent timestamps run into
+    /// each other, or the clock's own into them; what was lent is forgotten with
+    /// the floor, or with the clock's passing one of them.
+    #[test]
+    fn c_monotonic_no_timestamp_is_given_out_twice() {
+        let back = 0..6_usize;
+        let step = prop_oneof![
+            4 => Just(Step::Stamp),
+            4 => (back.clone(), prop_oneof![0..4_u64, Just(NEAR * 9 / 10), Just(1 << 40)])
+                .prop_map(|(back, more)| Step::TickPast(back, more)),
+            1 => back.clone().prop_map(Step::Observe),
+            2 => back.prop_map(Step::Confirm),
+            1 => Just(Step::ForgetFloor),
+            1 => prop_oneof![Just(0), 999_000..1_002_000_u64].prop_map(Step::SetWall),
+        ];
+        proptest!(|(steps in prop::collection::vec(step, 1..60))| {
+            let wall = Arc::new(AtomicU64::new(0));
+            let read = Arc::clone(&wall);
+            let mut clock = Clock::new(move || read.load(Ordering::Relaxed), DEFAULT_MAX_DRIFT);
+            let stored = Timestamp::new(1_000_000, 0).unwrap();
+            clock.resume_after(stored);
+            let mut given = vec![];
+            let mut must_exceed = stored;
+            for step in steps {
+                let before = |back: usize| {
+                    let earlier: Option<&Timestamp> = given.iter().rev().nth(back);
+                    earlier.copied().unwrap_or(stored)
+                };
+                match step {
+                    Step::Stamp => {
+                        let stamp = clock.stamp().unwrap();
+                        prop_assert!(stamp.timestamp > must_exceed);
+                        given.push(stamp.timestamp);
+                    }
+                    Step::TickPast(back, more) => {
+                        let seen = Timestamp::from_bits(before(back).to_bits() + more);
+                        let tick = clock.tick_past(seen).unwrap();
+                        prop_assert!(tick > seen);
+                        given.push(tick);
+                    }
+                    Step::Observe(back) => drop(clock.observe(before(back))),
+                    Step::Confirm(back) => {
+                        clock.confirm(before(back));
+                        must_exceed = must_exceed.max(before(back));
+                    }
+                    Step::ForgetFloor => {
+                        clock.forget_floor();
+                        must_exceed = Timestamp::from_bits(clock.last.0.load(Ordering::Relaxed));
+                    }
+                    Step::SetWall(millis) => wall.store(millis, Ordering::Relaxed),
+                }
+            }
+            let distinct: HashSet<_> = given.iter().collect();
+            prop_assert_eq!(distinct.len(), given.len(), "{:?}", given);
+        });
     }
 
     /// C-MONOTONIC. Bugs: the floor ends before the clock is past it, or past

@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Clock, ClockExhausted, Coordinator, CoordinatorBuilder, DEFAULT_MAX_DRIFT, Key, Merged,
-    Refusal, ReplicaFailure, Store, Timestamp, WriteError,
+    Clock, ClockExhausted, Coordinator, CoordinatorBuilder, DEFAULT_MAX_DRIFT, Entry, Refusal,
+    ReplicaFailure, Timestamp, Version, WriteError, WriterId,
 };
 use proptest::prelude::*;
-use support::{Line, Link, NOON, Wall, entry, links_at};
+use support::{Line, Link, NOON, Wall, entry, links_at, plant};
 
 fn clock(wall: &Wall) -> Clock {
     Clock::new(wall.clone(), DEFAULT_MAX_DRIFT)
@@ -371,9 +371,7 @@ async fn a_far_future_beside_a_floor<const W: usize, const R: usize>() {
     let links = links_at(&Wall::at(NOON));
     let future = entry(NOON + 3_600_000, "of the future");
     for link in &links {
-        let key = Key::from("poisoned");
-        let merged = link.store().merge(&key, future.clone()).await;
-        assert_eq!(merged.unwrap(), Merged::Applied);
+        plant(link, "poisoned", future.clone()).await;
     }
     let stored = Timestamp::new(NOON, 7).unwrap();
     let coordinator = Coordinator::<3, W, R, _>::builder(links)
@@ -390,4 +388,74 @@ async fn a_far_future_beside_a_floor<const W: usize, const R: usize>() {
         assert_eq!(receipt.attempts(), 1, "W = {W}");
         last = timestamp;
     }
+}
+
+/// C-MONOTONIC. Bug: what is stamped past another writer's entry runs into what
+/// is stamped past the floor, and an acknowledged put loses to one that failed.
+#[tokio::test(start_paused = true)]
+async fn c_monotonic_no_version_is_given_to_two_puts() {
+    let links = links_at(&Wall::at(NOON));
+    let stored = Timestamp::new(NOON, 7).unwrap();
+    let other = Version {
+        timestamp: Timestamp::new(NOON, 12).unwrap(),
+        writer: WriterId::new(77),
+    };
+    for link in &links {
+        plant(link, "a", Entry::new(other, "other")).await;
+    }
+    let coordinator = restarted(&links, 0, stored).build();
+    // Its second attempt comes to the last replica only.
+    let refuse = |after| {
+        for link in &links[..2] {
+            *link.refuse_merges_after.lock().unwrap() = after;
+        }
+    };
+    refuse(Some(1));
+    coordinator.put("a", "zz").await.unwrap_err();
+    refuse(None);
+    let failed = links[2].store().entry("a").unwrap().version;
+    links[2].set(Line::Refused);
+    for key in ["b", "c", "d", "e", "f"] {
+        coordinator.put(key, "v").await.unwrap();
+    }
+    let acked = coordinator.put("a", "y").await.unwrap().version();
+    assert_ne!(acked, failed);
+    links[2].set(Line::Up);
+    links[0].set(Line::Refused);
+    let found = coordinator.get("a").await.unwrap().unwrap();
+    assert_eq!(found == "y", acked > failed);
+}
+
+/// C-DRIFT. Bug: with a replica down, a floor that is a mistake is never
+/// forgotten.
+#[tokio::test(start_paused = true)]
+async fn a_mistaken_floor_is_forgotten_with_a_replica_down() {
+    for down in 0..3 {
+        let links = links_at(&Wall::at(NOON));
+        for (millis, link) in (1..).zip(&links) {
+            link.set(Line::Slow(Duration::from_millis(millis)));
+        }
+        links[down].set(Line::Refused);
+        let year_3000 = Timestamp::new(32_503_680_000_000, 0).unwrap();
+        let coordinator = restarted(&links, NOON, year_3000).build();
+        let receipt = coordinator.put("k", "v").await.unwrap();
+        assert_eq!(receipt.version().timestamp.millis(), NOON);
+    }
+}
+
+/// C-MONOTONIC over a restart. Bug: one replica whose clock is behind has the
+/// floor forgotten, which another admits.
+#[tokio::test(start_paused = true)]
+async fn a_floor_is_not_forgotten_on_one_replicas_word() {
+    let mut links = links_at::<3>(&Wall::at(NOON));
+    let [behind] = links_at::<1>(&Wall::at(0));
+    links[2] = behind;
+    let stored = Timestamp::new(NOON, 7).unwrap();
+    let coordinator = restarted(&links, 0, stored).build();
+    links[1].set(Line::Refused);
+    let error = coordinator.put("k", "v").await.unwrap_err();
+    assert!(matches!(error, WriteError::MaybeApplied(_)), "{error}");
+    links[1].set(Line::Up);
+    let receipt = coordinator.put("other", "v").await.unwrap();
+    assert!(receipt.version().timestamp > stored);
 }

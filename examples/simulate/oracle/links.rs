@@ -48,7 +48,7 @@ impl Oracle {
         key: usize,
         stamp: Stamp,
     ) -> usize {
-        let w = self.quorums.w;
+        let quorums = self.quorums;
         let op = &mut self.ops[op_index];
         if let Some(last) = op.stamps.last_mut().filter(|last| last.stamp == stamp) {
             last.sent |= 1 << replica;
@@ -62,11 +62,11 @@ impl Oracle {
                 Kind::Delete => stamp.tombstone,
                 _ => stamp.value.reverse_bits() == op_index as u64,
             };
-        let refused = op.stamps.last().is_some_and(Stamped::is_refused) && op.acks < w;
+        let refused = op.is_refused_as_lent(quorums);
         op.stamps.push(Stamped {
             stamp,
             lent: false,
-            too_far_ahead: false,
+            too_far_ahead: 0,
             sent: 1 << replica,
             applied: 0,
             superseded: 0,
@@ -202,7 +202,7 @@ impl Oracle {
         if let Some(Response::Refused(Refusal::TooFarAhead { .. })) = response
             && let Some(last) = op.stamps.last_mut()
         {
-            last.too_far_ahead = true;
+            last.too_far_ahead += 1;
         }
         op.decide(n, w, r, now);
     }

@@ -69,8 +69,7 @@ impl Oracle {
             }
             Said::NotApplied | Said::MaybeApplied => {
                 self.counts.failed += 1;
-                let last = self.ops[index].stamps.last();
-                if last.is_some_and(Stamped::is_refused) {
+                if self.ops[index].is_refused_as_lent(self.quorums) {
                     self.refused_as_lent(index);
                 }
                 if acks >= w || failed <= n - w {

@@ -403,10 +403,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// a process does not stamp below what the first has written.
     ///
     /// One beyond [`max_drift`](Self::max_drift) is taken on trust only: should
-    /// replicas refuse the first entry that is stamped after it as too far
-    /// ahead (rule C-DRIFT), and the write fail for it, then it was a mistake
-    /// of a clock that was once wrong, and is forgotten. That write is stamped
-    /// again by the wall clock, within its [`max_attempts`](Self::max_attempts).
+    /// a write fail because replicas refuse what is stamped after it as too far
+    /// ahead (rule C-DRIFT), and no replica admit it, or too many refuse it for W
+    /// to be reached, then it was a mistake of a clock that was once wrong, and
+    /// is forgotten. That write is stamped again by the wall clock, within its
+    /// [`max_attempts`](Self::max_attempts).
     #[must_use]
     pub fn not_before(mut self, timestamp: Timestamp) -> Self {
         self.not_before = timestamp;

@@ -61,9 +61,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 WriteVerdict::Acked => None,
                 WriteVerdict::Superseded { by } => Some(by),
                 WriteVerdict::Failed => {
-                    // The clock was held to a timestamp that only a wrong clock
-                    // can have given out.
-                    if past_floor && outcomes.iter().any(is_too_far_ahead) {
+                    if past_floor && is_mistaken::<N, W>(&outcomes) {
                         inner.clock.forget_floor();
                         past_floor = false;
                         if attempt < inner.settings.max_attempts
@@ -117,6 +115,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             }
         }
     }
+}
+
+/// Whether the clock was held to a timestamp that only a wrong clock can have
+/// given out: a replica says so, and either none says otherwise, or so many say
+/// so that the others are too few.
+fn is_mistaken<const N: usize, const W: usize>(outcomes: &[Outcome<Merged>; N]) -> bool {
+    let refusals = outcomes.iter().filter(|it| is_too_far_ahead(it)).count();
+    let admitted = outcomes.iter().any(|it| matches!(it, Outcome::Answered(_)));
+    refusals > 0 && (!admitted || refusals > N.saturating_sub(W))
 }
 
 fn is_too_far_ahead(outcome: &Outcome<Merged>) -> bool {
