@@ -89,6 +89,7 @@ impl Backend {
 }
 
 /// Has the system not note when a file was read, which can wait for its journal.
+/// Only the owner of a file may ask for that.
 #[cfg(target_os = "linux")]
 fn without_access_time(file: File) -> io::Result<File> {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};

@@ -55,8 +55,9 @@ impl Builder {
 
     /// The memory for pages of the file, in bytes. 64 MiB by default.
     ///
-    /// A read that finds all it needs here is made at once, and on Linux so is
-    /// one that finds it in what the system keeps in memory of the file.
+    /// A read that finds all it needs here is made at once. On Linux so is one that
+    /// finds it in what the system keeps in memory of the file, where that is of a
+    /// directory and belongs to the process's user.
     #[must_use]
     pub fn page_cache(mut self, bytes: usize) -> Self {
         self.page_cache = bytes;

@@ -153,7 +153,8 @@ impl RedbStore {
         }
     }
 
-    /// Finishes the merges under way and closes the files.
+    /// Finishes the merges under way, and the reads and scans whose futures were
+    /// dropped, and closes the files.
     ///
     /// Dropping the store does the same, but on the thread that drops it, which
     /// then waits for the disk; and a read or a scan under way, whose future was
