@@ -35,6 +35,7 @@ mod clock;
 pub mod conformance;
 mod coordinator;
 mod entry;
+mod lent;
 mod map;
 mod outcome;
 mod replica;
