@@ -199,22 +199,21 @@ impl Clock {
             return self.tick();
         }
         let lent = self.lend_past(&mut self.lent(), seen.to_bits());
-        match lent.ok_or(ClockExhausted)? {
+        match lent? {
             Some(timestamp) => Ok(timestamp),
             None => self.tick(),
         }
     }
 
-    /// A timestamp past this one, and past those that were lent near it;
-    /// `Some(None)` where the clock is past it by now, and `None` where there is
-    /// none.
-    fn lend_past(&self, lent: &mut Lent, past: u64) -> Option<Option<Timestamp>> {
-        let next = lent.next_past(past)?;
+    /// A timestamp past this one, and past those that were lent near it; `None`
+    /// where the clock is past it by now.
+    fn lend_past(&self, lent: &mut Lent, past: u64) -> Result<Option<Timestamp>, ClockExhausted> {
+        let next = lent.next_past(past).ok_or(ClockExhausted)?;
         self.look_out(lent);
         // A step of the clock either comes before this look, or finds what was
         // just lent.
         let last = self.last.0.fetch_add(0, Ordering::AcqRel);
-        Some((last < next).then_some(Timestamp::from_bits(next)))
+        Ok((last < next).then_some(Timestamp::from_bits(next)))
     }
 
     /// Has the clock look out for what it has lent.
@@ -227,7 +226,7 @@ impl Clock {
     pub(crate) fn resume_after(&mut self, stored: Timestamp) {
         if !self.observe(stored) {
             self.lent().floor = Some(stored.to_bits());
-            self.has_floor = AtomicBool::new(true);
+            *self.has_floor.get_mut() = true;
         }
     }
 
@@ -256,11 +255,11 @@ impl Clock {
     fn stamp_past_floor(&self) -> Option<Timestamp> {
         let mut lent = self.lent();
         let floor = lent.floor?;
-        let is_near = self.is_plausible(Timestamp::from_bits(floor));
-        if !is_near && let Some(Some(timestamp)) = self.lend_past(&mut lent, floor) {
+        let plausible = self.is_plausible(Timestamp::from_bits(floor));
+        if !plausible && let Ok(Some(timestamp)) = self.lend_past(&mut lent, floor) {
             return Some(timestamp);
         }
-        if is_near {
+        if plausible {
             self.follow(floor);
         }
         self.end_floor(&mut lent);
