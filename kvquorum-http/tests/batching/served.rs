@@ -2,14 +2,21 @@
 
 use super::*;
 
-#[tokio::test]
-async fn a_call_that_hangs_or_fails_or_is_refused_concerns_no_other() {
+/// A server some of whose calls hang or fail, and a link that gathers for as long
+/// as it takes.
+async fn picky() -> (Server, HttpTransport) {
     let server = Server::bind("127.0.0.1:0", Replica::new(Picky::new())).await;
     let server = server.unwrap();
     let replica = HttpTransport::builder(server.local_addr())
         .gather_time_limit(NEVER)
         .build()
         .unwrap();
+    (server, replica)
+}
+
+#[tokio::test]
+async fn a_call_that_hangs_or_fails_or_is_refused_concerns_no_other() {
+    let (server, replica) = picky().await;
     let mut lead = replica.call(merge("lead", 1, "v"));
     assert!(polled(&mut lead).await.is_none());
     let requests = ["a", "hangs", "fails", "", "b"].map(|key| merge(key, 1, key));
@@ -47,12 +54,7 @@ async fn a_call_that_hangs_or_fails_or_is_refused_concerns_no_other() {
 
 #[tokio::test]
 async fn a_call_that_leads_and_hangs_holds_up_nobody() {
-    let server = Server::bind("127.0.0.1:0", Replica::new(Picky::new())).await;
-    let server = server.unwrap();
-    let replica = HttpTransport::builder(server.local_addr())
-        .gather_time_limit(NEVER)
-        .build()
-        .unwrap();
+    let (_server, replica) = picky().await;
     let hangs = tokio::spawn({
         let replica = replica.clone();
         async move { replica.call(get("hangs")).await }
