@@ -1,18 +1,17 @@
-//! Time: where timestamps come from.
+//! Time: where versions come from.
 //!
-//! The wall clock is the caller's to replace. [`Clock`] turns it into
-//! timestamps that only rise.
+//! The wall clock is the caller's to replace. [`Clock`] turns it into versions,
+//! none of which it gives out twice.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::alone::Alone;
-use crate::entry::Timestamp;
-use crate::lent::Lent;
+use crate::cache_padded::CachePadded;
+use crate::entry::{Timestamp, Version, WriterId};
 
-/// How far ahead of one's own clock a timestamp is taken for a possible one:
-/// one minute, for replicas and coordinators alike.
+/// How far ahead of its own clock a replica admits an entry by default: one
+/// minute. A coordinator's clock follows half of it.
 pub const DEFAULT_MAX_DRIFT: Duration = Duration::from_secs(60);
 
 /// A wall clock. It may be wrong, step in either direction, and stand still.
@@ -20,20 +19,16 @@ pub const DEFAULT_MAX_DRIFT: Duration = Duration::from_secs(60);
 /// Any `Fn() -> u64` is one, so that a test or a simulation brings its own:
 ///
 /// ```
-/// use kvquorum_core::{Clock, DEFAULT_MAX_DRIFT};
+/// use kvquorum_core::WallClock;
 ///
-/// let stopped = Clock::new(|| 1_000, DEFAULT_MAX_DRIFT);
-/// let first = stopped.tick().unwrap();
-/// let second = stopped.tick().unwrap();
-/// assert!(second > first);
-/// assert_eq!(second.millis(), 1_000);
+/// let stopped = || 1_000;
+/// assert_eq!(stopped.now_millis(), 1_000);
 /// ```
 pub trait WallClock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now_millis(&self) -> u64;
 
-    /// A reading of lately: that of now, or of some milliseconds before where
-    /// that is quicker to have.
+    /// The time, possibly some milliseconds stale, where that is cheaper to read.
     fn lately_millis(&self) -> u64 {
         self.now_millis()
     }
@@ -70,37 +65,32 @@ pub(crate) fn whole_millis(duration: Duration) -> u64 {
 }
 
 /// A hybrid logical clock (Kulkarni et al., *Logical Physical Clocks*, 2014,
-/// algorithm of section 3): as close to the wall clock as it can be, and
-/// always rising.
+/// algorithm of section 3) that gives out versions.
 ///
-/// **C-MONOTONIC.** Every timestamp of [`tick`](Self::tick) is greater than
-/// all before it and than all that were observed, whatever the wall clock
-/// does.
+/// **C-MONOTONIC.** No version is given out twice. The clock's own timestamps
+/// rise, whatever the wall clock does, until replicas refuse one as too far ahead;
+/// then the clock [steps back](Self::step_back).
 ///
-/// What it observes has a bound, which the paper does not have: a timestamp
-/// further ahead of the wall clock than `max_drift` is not followed. Without
-/// the bound one entry from the future, held by a single replica whose clock
-/// was once wrong, would carry every clock that reads it into the future, and
-/// the other replicas would then refuse all that those clocks stamp.
-/// [`tick_past`](Self::tick_past) and [`confirm`](Self::confirm) let a clock
-/// that is itself behind catch up even so, once replicas have vouched for the
-/// later time.
+/// What it follows has a bound, which the paper does not have: a timestamp
+/// further ahead of the wall clock than `max_drift` does not move it. Without the
+/// bound one entry from the future, held by a single replica whose clock was once
+/// wrong, would carry every clock that reads it into the future, and the other
+/// replicas would then refuse all that those clocks stamp.
 ///
-/// A wall clock that steps far into the future takes the clock with it for good,
-/// as timestamps only rise: once it is set right, replicas refuse all that the
-/// clock stamps, until they have caught up. The way out is a new clock, and so a
-/// new coordinator.
-pub struct Clock {
+/// Nothing has to be remembered for it. Versions of the clock's own differ in
+/// their timestamps. A version [past](Self::past) a timestamp that the clock does
+/// not follow has a writer id of its own, and so have the versions after each step
+/// back: writer ids are counted up from a number that is random for each writer.
+pub(crate) struct Clock {
     wall: Box<dyn WallClock>,
     max_drift_millis: u64,
-    /// The bits of the greatest timestamp given out or observed.
-    last: Alone<AtomicU64>,
-    /// The bits of the least timestamp that is lent and that the clock has not
-    /// come to; [`u64::MAX`] for none. Below it the clock need not look further.
-    nearest: AtomicU64,
-    /// Whether there is a floor: usually a look is enough.
-    has_floor: AtomicBool,
-    lent: Mutex<Lent>,
+    /// The bits of the greatest timestamp given out or followed.
+    last: CachePadded<AtomicU64>,
+    /// Of the clock's own versions.
+    writer: AtomicU64,
+    /// The next writer id for all others.
+    next_writer: AtomicU64,
+    stepping_back: Mutex<()>,
 }
 
 /// The last timestamp that a clock gives out by itself: a minute before the
@@ -108,69 +98,62 @@ pub struct Clock {
 /// it together, and to be told that the clock is exhausted.
 const LAST: u64 = u64::MAX - (1 << 32);
 
-/// A timestamp for a new entry.
-pub(crate) struct Stamp {
-    pub(crate) timestamp: Timestamp,
-    /// Whether it is past a floor that no replica has vouched for yet.
-    pub(crate) past_floor: bool,
-}
-
-/// A clock has no timestamps left: it stands a minute before the greatest there
-/// is.
+/// A clock has no timestamps left: its wall clock stands a minute before the
+/// greatest there is, or an entry is to be passed that is as late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the clock has no timestamps left")]
 pub struct ClockExhausted;
 
-impl Clock {
-    /// A clock over a wall clock. `max_drift` bounds what
-    /// [`observe`](Self::observe) follows.
-    pub fn new(wall: impl WallClock, max_drift: Duration) -> Self {
-        Self::over(Box::new(wall), max_drift)
-    }
+/// A version for a new entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) version: Version,
+    /// Whether the clock stands there, so that its next versions come after it.
+    pub(crate) is_own: bool,
+}
 
-    pub(crate) fn over(wall: Box<dyn WallClock>, max_drift: Duration) -> Self {
+impl Clock {
+    pub(crate) fn new(wall: Box<dyn WallClock>, max_drift: Duration, writer: WriterId) -> Self {
         Self {
             wall,
             max_drift_millis: whole_millis(max_drift),
-            last: Alone::default(),
-            nearest: AtomicU64::new(u64::MAX),
-            has_floor: AtomicBool::new(false),
-            lent: Mutex::default(),
+            last: CachePadded::default(),
+            writer: AtomicU64::new(writer.get()),
+            // Half of all numbers are left to count up to.
+            next_writer: AtomicU64::new(mix(writer.get()) >> 1),
+            stepping_back: Mutex::default(),
         }
     }
 
-    /// The next timestamp: the wall clock's, or the one after the last where
-    /// the wall clock is not past it.
-    pub fn tick(&self) -> Result<Timestamp, ClockExhausted> {
+    /// The next version: the wall clock's, or the one after the last where the
+    /// wall clock is not past it.
+    pub(crate) fn next(&self) -> Result<Stamp, ClockExhausted> {
         loop {
-            let before = self.nearest.load(Ordering::Acquire);
-            let tick = self.step()?;
-            // What was lent meanwhile counts as well.
-            if tick < before.min(self.nearest.load(Ordering::Acquire)) {
-                return Ok(Timestamp::from_bits(tick));
-            }
-            // The clock has come to what it lent, and steps over it.
-            let mut lent = self.lent();
-            let past = lent.come_to(tick);
-            if let Some(past) = past {
-                self.follow(past);
-            }
-            self.look_out(&lent);
-            // Where there is none, another has stepped over it, perhaps past this
-            // very tick.
-            if past.is_some_and(|past| past < tick) {
-                return Ok(Timestamp::from_bits(tick));
+            let writer = self.writer.load(Ordering::Relaxed);
+            match self.step() {
+                // A step after a step back has seen the later writer.
+                Some(bits) if self.writer.load(Ordering::Relaxed) == writer => {
+                    return Ok(Stamp {
+                        version: Version {
+                            timestamp: Timestamp::from_bits(bits),
+                            writer: WriterId::new(writer),
+                        },
+                        is_own: true,
+                    });
+                }
+                // A wall clock that was once at the end of time may be right again.
+                None if !self.leave(LAST, writer) => return Err(ClockExhausted),
+                _ => {}
             }
         }
     }
 
-    fn step(&self) -> Result<u64, ClockExhausted> {
-        let now = Timestamp::saturating_from_millis(self.wall.now_millis());
-        let now = now.to_bits().min(LAST);
+    fn step(&self) -> Option<u64> {
+        let now = self.now();
         // One step and no look before it: this is all that the writes of many
         // threads have to wait for each other for. It acquires what a thread that
-        // lends has made known before it looked here.
-        let Alone(last) = &self.last;
+        // stepped back has made known.
+        let CachePadded(last) = &self.last;
         let step = || last.fetch_add(1, Ordering::Acquire).wrapping_add(1);
         let mut tick = step();
         if tick < now {
@@ -180,146 +163,92 @@ impl Clock {
         }
         if tick > LAST {
             // Back from where others may have stepped past it, too.
-            last.store(LAST, Ordering::Relaxed);
-            return Err(ClockExhausted);
+            last.fetch_min(LAST, Ordering::Relaxed);
+            return None;
         }
-        Ok(tick)
+        Some(tick)
     }
 
-    /// A timestamp greater than `seen`, and than all that this clock gave out
-    /// or observed before.
-    ///
-    /// Where `seen` is too far ahead to be [observed](Self::observe), a
-    /// timestamp after `seen` is lent without moving the clock: should the
-    /// replicas refuse it too, the clock still stands where it was.
-    /// [`confirm`](Self::confirm) it once they have admitted it. No timestamp is
-    /// lent twice, and the clock gives out none by itself that it has lent.
-    pub fn tick_past(&self, seen: Timestamp) -> Result<Timestamp, ClockExhausted> {
-        if self.observe(seen) {
-            return self.tick();
-        }
-        let lent = self.lend_past(&mut self.lent(), seen.to_bits());
-        match lent? {
-            Some(timestamp) => Ok(timestamp),
-            None => self.tick(),
-        }
+    /// The wall clock's timestamp, as bits.
+    fn now(&self) -> u64 {
+        let now = Timestamp::saturating_from_millis(self.wall.now_millis());
+        now.to_bits().min(LAST)
     }
 
-    /// A timestamp past this one, and past those that were lent near it; `None`
-    /// where the clock is past it by now.
-    fn lend_past(&self, lent: &mut Lent, past: u64) -> Result<Option<Timestamp>, ClockExhausted> {
-        let next = lent.next_past(past).ok_or(ClockExhausted)?;
-        self.look_out(lent);
-        // A step of the clock either comes before this look, or finds what was
-        // just lent.
-        let last = self.last.0.fetch_add(0, Ordering::AcqRel);
-        Ok((last < next).then_some(Timestamp::from_bits(next)))
-    }
-
-    /// Has the clock look out for what it has lent.
-    fn look_out(&self, lent: &Lent) {
-        self.nearest.store(lent.nearest(), Ordering::Release);
-    }
-
-    /// Has all later [stamps](Self::stamp) come after a timestamp from before a
-    /// restart.
-    pub(crate) fn resume_after(&mut self, stored: Timestamp) {
-        if !self.observe(stored) {
-            self.lent().floor = Some(stored.to_bits());
-            *self.has_floor.get_mut() = true;
+    /// A version past a timestamp: the clock's own where it may follow so far, and
+    /// else the very next one, which does not move the clock.
+    pub(crate) fn past(&self, seen: Timestamp) -> Result<Stamp, ClockExhausted> {
+        let timestamp = seen.next().ok_or(ClockExhausted)?;
+        // The next, and not what was seen: so that the clock comes past all that it
+        // gave out past it, too.
+        if self.observe(timestamp) {
+            return self.next();
         }
-    }
-
-    /// A timestamp past all before it and past the floor.
-    ///
-    /// As long as the floor is too far ahead to be [observed](Self::observe),
-    /// the clock stands still and timestamps past the floor are lent, as
-    /// [`tick_past`](Self::tick_past) does: [`confirm`](Self::confirm) one that
-    /// replicas have admitted, or [`forget_floor`](Self::forget_floor).
-    pub(crate) fn stamp(&self) -> Result<Stamp, ClockExhausted> {
-        if self.has_floor.load(Ordering::Acquire)
-            && let Some(timestamp) = self.stamp_past_floor()
-        {
-            return Ok(Stamp {
-                timestamp,
-                past_floor: true,
-            });
-        }
+        let writer = self.another_writer();
         Ok(Stamp {
-            timestamp: self.tick()?,
-            past_floor: false,
+            version: Version { timestamp, writer },
+            is_own: false,
         })
     }
 
-    /// `None` where there is no floor any more.
-    fn stamp_past_floor(&self) -> Option<Timestamp> {
-        let mut lent = self.lent();
-        let floor = lent.floor?;
-        let plausible = self.is_plausible(Timestamp::from_bits(floor));
-        if !plausible && let Ok(Some(timestamp)) = self.lend_past(&mut lent, floor) {
-            return Some(timestamp);
-        }
-        if plausible {
-            self.follow(floor);
-        }
-        self.end_floor(&mut lent);
-        None
-    }
-
-    /// Takes the floor for the mistake of a clock that was once wrong.
-    pub(crate) fn forget_floor(&self) {
-        self.end_floor(&mut self.lent());
-    }
-
-    fn end_floor(&self, lent: &mut Lent) {
-        lent.floor = None;
-        self.has_floor.store(false, Ordering::Release);
-    }
-
-    fn lent(&self) -> MutexGuard<'_, Lent> {
-        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes all later timestamps greater than `seen`, unless it is further
-    /// ahead of the wall clock than the bound. Tells whether it was followed.
-    pub fn observe(&self, seen: Timestamp) -> bool {
+    /// Makes all later versions of the clock's own greater than a timestamp, unless
+    /// it is further ahead of the wall clock than the bound. Tells whether they
+    /// are.
+    pub(crate) fn observe(&self, seen: Timestamp) -> bool {
+        let CachePadded(last) = &self.last;
         // What is not ahead of this clock needs no look at the wall clock.
-        if seen.to_bits() <= self.last.0.load(Ordering::Relaxed) {
+        if seen.to_bits() <= last.load(Ordering::Relaxed) {
             return true;
         }
-        let plausible = self.is_plausible(seen);
-        if plausible {
-            self.confirm(seen);
-        }
-        plausible
-    }
-
-    fn is_plausible(&self, seen: Timestamp) -> bool {
         let latest = self.wall.now_millis().saturating_add(self.max_drift_millis);
-        seen.millis() <= latest
+        let is_plausible = seen.millis() <= latest;
+        if is_plausible {
+            last.fetch_max(seen.to_bits().min(LAST), Ordering::Relaxed);
+        }
+        is_plausible
     }
 
-    /// Makes all later timestamps greater than one that a quorum of replicas
-    /// admitted, however far ahead it is: it is this clock that is behind.
-    pub fn confirm(&self, admitted: Timestamp) {
-        let admitted = admitted.to_bits();
-        // The usual case, in which it is this clock's own, is but a look.
-        if admitted <= self.last.0.load(Ordering::Relaxed) {
-            return;
-        }
-        if !self.has_floor.load(Ordering::Acquire) {
-            return self.follow(admitted);
-        }
-        let mut lent = self.lent();
-        self.follow(admitted);
-        if lent.floor.is_some_and(|floor| floor <= admitted) {
-            self.end_floor(&mut lent);
-        }
+    /// After replicas have refused a version as too far ahead: has the clock step
+    /// back to its wall clock, under another writer id, where it was ahead of that.
+    /// Tells whether the next version is before the refused one.
+    pub(crate) fn step_back(&self, refused: Stamp) -> bool {
+        let Version { timestamp, writer } = refused.version;
+        refused.is_own && self.leave(timestamp.to_bits(), writer.get())
     }
 
-    fn follow(&self, to: u64) {
-        self.last.0.fetch_max(to.min(LAST), Ordering::Relaxed);
+    /// Leaves a timestamp, given out under this writer id, for the wall clock's
+    /// where that is before it.
+    fn leave(&self, bits: u64, writer: u64) -> bool {
+        // One at a time: two would give out the same timestamps under the later
+        // writer id.
+        let lock = self.stepping_back.lock();
+        let _lock = lock.unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        if now >= bits {
+            return false;
+        }
+        // Else another has left it meanwhile.
+        if self.writer.load(Ordering::Relaxed) == writer {
+            let later = self.another_writer();
+            self.writer.store(later.get(), Ordering::Relaxed);
+            self.last.0.store(now, Ordering::Release);
+        }
+        true
     }
+
+    fn another_writer(&self) -> WriterId {
+        WriterId::new(self.next_writer.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The output function of SplitMix64 (Steele, Lea and Flood, *Fast Splittable
+/// Pseudorandom Number Generators*, 2014): another number for each number, as if
+/// at random.
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
 
 impl std::fmt::Debug for Clock {
@@ -330,168 +259,4 @@ impl std::fmt::Debug for Clock {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, reason = "a test")]
-mod tests {
-    use std::collections::HashSet;
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-    use std::thread;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A clock set back to 1970, after what was stored this year.
-    fn restarted() -> (Clock, Timestamp) {
-        let stored = Timestamp::new(1_800_000_000_000, 0).unwrap();
-        let mut clock = Clock::new(|| 0, DEFAULT_MAX_DRIFT);
-        clock.resume_after(stored);
-        (clock, stored)
-    }
-
-    /// C-MONOTONIC. Bugs: once one that was lent is confirmed, the clock gives out
-    /// the others again; it follows the floor for an earlier time.
-    #[test]
-    fn c_monotonic_what_was_lent_is_not_given_out_again() {
-        let (clock, stored) = restarted();
-        let lent = [(); 3].map(|()| clock.stamp().unwrap());
-        assert!(lent[0].timestamp > stored && lent.iter().all(|lent| lent.past_floor));
-        clock.confirm(Timestamp::new(1_000, 0).unwrap());
-        let before = Timestamp::new(2_000, 0).unwrap();
-        assert!(clock.observe(before) && clock.tick().unwrap() < stored);
-        assert!(clock.stamp().unwrap().past_floor);
-        clock.confirm(lent[0].timestamp);
-        let after = clock.tick_past(lent[1].timestamp).unwrap();
-        assert!(after > lent[2].timestamp, "{after}");
-        let next = clock.stamp().unwrap();
-        assert!(next.timestamp > after && !next.past_floor);
-    }
-
-    /// Bug: a floor that is none any more holds the clock back.
-    #[test]
-    fn a_wall_clock_that_is_set_right_overtakes_the_floor() {
-        let wall = Arc::new(AtomicU64::new(0));
-        let stored = Timestamp::new(1_000_000, 0).unwrap();
-        let read = Arc::clone(&wall);
-        let wall_clock = move || read.load(Ordering::Relaxed);
-        let mut clock = Clock::new(wall_clock, DEFAULT_MAX_DRIFT);
-        clock.resume_after(stored);
-        let lent = clock.stamp().unwrap();
-        for millis in [stored.millis() - 1_000, stored.millis() + 1_000] {
-            wall.store(millis, Ordering::Relaxed);
-            let own = clock.stamp().unwrap();
-            assert!(own.timestamp > lent.timestamp && !own.past_floor);
-            assert_eq!(own.timestamp.millis(), millis.max(stored.millis()));
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Stamp,
-        /// Past what was given out that many steps before, and so much more.
-        TickPast(usize, u64),
-        Observe(usize),
-        Confirm(usize),
-        ForgetFloor,
-        SetWall(u64),
-    }
-
-    /// C-MONOTONIC, whatever comes. Bugs: two kinds of lent timestamps run into
-    /// each other, or the clock's own into them; what was lent is forgotten with
-    /// the floor, or with the clock's passing one of them.
-    #[test]
-    fn c_monotonic_no_timestamp_is_given_out_twice() {
-        let back = 0..6_usize;
-        let step = prop_oneof![
-            4 => Just(Step::Stamp),
-            4 => (back.clone(), prop_oneof![0..4_u64, Just(60_000_000), Just(1 << 40)])
-                .prop_map(|(back, more)| Step::TickPast(back, more)),
-            1 => back.clone().prop_map(Step::Observe),
-            2 => back.prop_map(Step::Confirm),
-            1 => Just(Step::ForgetFloor),
-            1 => prop_oneof![Just(0), 999_000..1_002_000_u64].prop_map(Step::SetWall),
-        ];
-        proptest!(|(steps in prop::collection::vec(step, 1..60))| {
-            let wall = Arc::new(AtomicU64::new(0));
-            let read = Arc::clone(&wall);
-            let mut clock = Clock::new(move || read.load(Ordering::Relaxed), DEFAULT_MAX_DRIFT);
-            let stored = Timestamp::new(1_000_000, 0).unwrap();
-            clock.resume_after(stored);
-            let mut given = vec![];
-            let mut must_exceed = stored;
-            for step in steps {
-                let before = |back: usize| {
-                    let earlier: Option<&Timestamp> = given.iter().rev().nth(back);
-                    earlier.copied().unwrap_or(stored)
-                };
-                match step {
-                    Step::Stamp => {
-                        let stamp = clock.stamp().unwrap();
-                        prop_assert!(stamp.timestamp > must_exceed);
-                        given.push(stamp.timestamp);
-                    }
-                    Step::TickPast(back, more) => {
-                        let seen = Timestamp::from_bits(before(back).to_bits() + more);
-                        let tick = clock.tick_past(seen).unwrap();
-                        prop_assert!(tick > seen);
-                        given.push(tick);
-                    }
-                    Step::Observe(back) => drop(clock.observe(before(back))),
-                    Step::Confirm(back) => {
-                        clock.confirm(before(back));
-                        must_exceed = must_exceed.max(before(back));
-                    }
-                    Step::ForgetFloor => {
-                        clock.forget_floor();
-                        must_exceed = Timestamp::from_bits(clock.last.0.load(Ordering::Relaxed));
-                    }
-                    Step::SetWall(millis) => wall.store(millis, Ordering::Relaxed),
-                }
-            }
-            let distinct: HashSet<_> = given.iter().collect();
-            prop_assert_eq!(distinct.len(), given.len(), "{:?}", given);
-        });
-    }
-
-    /// C-MONOTONIC. Bugs: the floor ends before the clock is past it, or past
-    /// what was lent meanwhile.
-    #[test]
-    fn c_monotonic_stamps_that_race_a_confirmation_are_distinct() {
-        const STAMPS: usize = 20;
-        let clocks: Vec<_> = (0..20_000).map(|_| restarted()).collect();
-        let arrived = AtomicUsize::new(0);
-        let stamp = |confirms: bool| {
-            let mut stamps = Vec::new();
-            for (number, (clock, _)) in clocks.iter().enumerate() {
-                // Both begin within nanoseconds; a barrier would let one end
-                // before the other is awake.
-                arrived.fetch_add(1, Ordering::AcqRel);
-                while arrived.load(Ordering::Acquire) < 2 * (number + 1) {
-                    thread::yield_now();
-                }
-                let mut confirmed = None;
-                for count in 0..STAMPS {
-                    let timestamp = match confirmed {
-                        None => clock.stamp().unwrap().timestamp,
-                        Some(confirmed) => clock.tick_past(confirmed).unwrap(),
-                    };
-                    if confirms && count == number % STAMPS {
-                        clock.confirm(timestamp);
-                        confirmed = Some(timestamp);
-                    }
-                    stamps.push(timestamp);
-                }
-            }
-            stamps
-        };
-        let (one, other) = thread::scope(|scope| {
-            let other = scope.spawn(|| stamp(false));
-            (stamp(true), other.join().unwrap())
-        });
-        let stamps = one.chunks(STAMPS).zip(other.chunks(STAMPS));
-        for ((one, other), (_, stored)) in stamps.zip(&clocks) {
-            let stamps = one.iter().chain(other).filter(|stamp| *stamp > stored);
-            assert_eq!(stamps.collect::<HashSet<_>>().len(), 2 * STAMPS);
-        }
-    }
-}
+mod tests;

@@ -248,7 +248,7 @@ impl fmt::Display for Version {
 /// What is stored under a key: a version, and a value or a tombstone.
 ///
 /// Entries are totally ordered: by version, then a tombstone over a value,
-/// then by the value's bytes. [`merge`](Self::merge) is the maximum in that
+/// then by the value's bytes. Merging two entries is taking the maximum in that
 /// order, and so commutative, associative and idempotent: replicas that have
 /// seen the same entries hold the same entry, in whatever order they came.
 /// It is the last-write-wins register of Shapiro et al., *A comprehensive
@@ -263,8 +263,7 @@ impl fmt::Display for Version {
 /// let at = |millis| Version { timestamp: Timestamp::new(millis, 0).unwrap(), writer };
 /// let old = Entry::new(at(1), "tea");
 /// let new = Entry::new(at(2), "coffee");
-/// assert_eq!(old.clone().merge(new.clone()), new);
-/// assert_eq!(new.clone().merge(old), new);
+/// assert!(new > old);
 /// assert!(Entry::tombstone(at(2)) > new);
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -290,12 +289,6 @@ impl Entry {
             version,
             value: None,
         }
-    }
-
-    /// The greater of two entries: the only way an entry ever changes.
-    #[must_use]
-    pub fn merge(self, other: Self) -> Self {
-        self.max(other)
     }
 }
 

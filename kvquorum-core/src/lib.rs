@@ -30,29 +30,36 @@
 //!
 //! - `json`, on by default: the [`Json`] codec and [`Coordinator::map`].
 
-mod alone;
+mod cache_padded;
 mod clock;
-pub mod conformance;
+//pub mod conformance;
 mod coordinator;
 mod entry;
-mod lent;
+mod identity;
 mod map;
 mod outcome;
+mod record;
 mod replica;
+mod rules;
 mod store;
 mod tally;
 mod transport;
 pub use bytes::Bytes;
-pub use clock::{Clock, ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
+pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
 pub use coordinator::{
-    Coordinator, CoordinatorBuilder, MAX_REPLICAS, ReadError, ReadReceipt, ReadReport,
-    ReplicaReport, ReplicaStats, WriteError, WriteReceipt, WriteReport,
+    Coordinator, CoordinatorBuilder, IdentityError, MAX_REPLICAS, ReadError, ReadReceipt,
+    ReadReport, ReplicaReport, ReplicaStats, WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
+pub use identity::{Identity, Quorums, ReplicaId};
 #[cfg(feature = "json")]
 pub use map::Json;
 pub use map::{Codec, CodecError, Map, MapError};
 pub use outcome::{Outcome, ReplicaFailure};
+pub use record::{Record, RecordError};
 pub use replica::{Limits, Replica};
-pub use store::{Merged, Store, StoreError};
-pub use transport::{Refusal, Request, Response, Transport, TransportError};
+pub use rules::{Action, Change, Decision};
+pub use store::{ScanLimit, Store, StoreError};
+pub use transport::{
+    Ack, Call, Refusal, Request, RequestKind, Response, Transport, TransportError,
+};

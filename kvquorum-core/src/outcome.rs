@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::transport::{Refusal, Response, TransportError};
+use crate::transport::{Refusal, TransportError};
 
 /// What is known of one replica's part in an operation, at the moment it is
 /// asked about.
@@ -70,6 +70,10 @@ pub enum ReplicaFailure {
     /// already. What it carried may have been stored, or may yet be.
     #[error("given up: too much background work for this replica")]
     GivenUp,
+    /// The transport, or the store behind it, panicked. What it carried may have
+    /// been stored, or may yet be.
+    #[error("the transport panicked: {0}")]
+    Panicked(String),
     /// The response does not belong to the request: the transport mixed up
     /// its calls.
     #[error("the response does not belong to the request")]
@@ -82,19 +86,7 @@ impl ReplicaFailure {
         match self {
             Self::Transport(error) => error.may_have_applied(),
             Self::Refused(_) => false,
-            Self::TimedOut(_) | Self::GivenUp | Self::Mismatched => true,
+            Self::TimedOut(_) | Self::GivenUp | Self::Panicked(_) | Self::Mismatched => true,
         }
-    }
-}
-
-/// A response as an answer or a failure: a refusal is a failure.
-#[inline]
-pub(crate) fn admitted(
-    result: Result<Response, TransportError>,
-) -> Result<Response, ReplicaFailure> {
-    match result {
-        Ok(Response::Refused(refusal)) => Err(ReplicaFailure::Refused(refusal)),
-        Ok(response) => Ok(response),
-        Err(error) => Err(ReplicaFailure::Transport(error)),
     }
 }

@@ -1,14 +1,19 @@
 //! The node side: the one door to a store.
 
+mod known;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use known::Known;
 
 use crate::clock::{DEFAULT_MAX_DRIFT, SystemClock, WallClock, whole_millis};
-use crate::entry::{Entry, Key, Timestamp};
+use crate::entry::{Entry, Key};
+use crate::identity::ReplicaId;
+use crate::record::Record;
+use crate::rules::{Ahead, Change};
 use crate::store::{Store, StoreError};
-use crate::transport::{Refusal, Request, Response, Transport, TransportError};
+use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
 /// What a replica admits. Whatever is beyond is refused with a typed
 /// [`Refusal`], and changes nothing.
@@ -58,16 +63,33 @@ impl Limits {
     }
 }
 
-/// The node side of the map: admits requests and merges them into its store.
+/// The node side of the map: admits requests and applies them to its store.
 ///
 /// It is itself a [`Transport`], so that an application which hosts its own
-/// copy hands `Arc<Replica<_>>` to a coordinator beside links to remote
-/// replicas: the call is then just a function call.
+/// copy hands it to a coordinator beside links to remote replicas: the call is
+/// then just a function call. Clones share the store.
+///
+/// ```
+/// # use kvquorum_core::{Coordinator, Limits, Replica, Store};
+/// # async fn example<S: Store + Default>() -> Result<(), Box<dyn std::error::Error>> {
+/// let small = Limits::default().with_max_value_len(1024);
+/// let replicas = ["a", "b", "c"]
+///     .map(|name| Replica::new(S::default()).with_name(name).with_limits(small));
+/// let map = Coordinator::<3, 2, 2, _>::new(replicas.clone());
+/// map.put("greeting", "hello").await?;
+/// let [own, ..] = &replicas;
+/// println!("{} holds {:?}", own.name(), own.store().get(&"greeting".into()).await?);
+/// # Ok(()) }
+/// # use kvquorum_core::Transport;
+/// ```
 pub struct Replica<S> {
-    store: S,
+    store: Arc<S>,
     limits: Limits,
     wall: Arc<dyn WallClock>,
-    name: String,
+    name: Arc<str>,
+    cluster: Option<Arc<str>>,
+    new_id: Option<ReplicaId>,
+    known: Arc<Known>,
 }
 
 impl<S: Store> Replica<S> {
@@ -76,10 +98,13 @@ impl<S: Store> Replica<S> {
     /// [names](Self::with_name) to be told apart by.
     pub fn new(store: S) -> Self {
         Self {
-            store,
+            store: Arc::new(store),
             limits: Limits::default(),
             wall: Arc::new(SystemClock),
-            name: "local".to_owned(),
+            name: "local".into(),
+            cluster: None,
+            new_id: None,
+            known: Arc::default(),
         }
     }
 
@@ -100,11 +125,27 @@ impl<S: Store> Replica<S> {
     /// Sets the name that a coordinator in this process reports it by.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.name = name.into().into();
         self
     }
 
-    /// The store behind the door. What is merged there directly passes no
+    /// Sets the name of the cluster that the replica belongs to. A coordinator that
+    /// was given [another](crate::CoordinatorBuilder::cluster) does not count it.
+    #[must_use]
+    pub fn with_cluster(mut self, name: impl Into<String>) -> Self {
+        self.cluster = Some(name.into().into());
+        self
+    }
+
+    /// Sets the id that the replica takes where its store keeps none yet. Random by
+    /// default.
+    #[must_use]
+    pub fn with_id(mut self, id: ReplicaId) -> Self {
+        self.new_id = Some(id);
+        self
+    }
+
+    /// The store behind the door. What is applied there directly passes no
     /// check.
     pub fn store(&self) -> &S {
         &self.store
@@ -115,50 +156,35 @@ impl<S: Store> Replica<S> {
         &self.limits
     }
 
-    /// Answers a request.
-    ///
-    /// # Errors
-    ///
-    /// Where the store failed. A refusal is a response, not an error.
-    pub async fn handle(&self, request: Request) -> Result<Response, StoreError> {
-        if let Err(refusal) = self.admit(&request) {
-            return Ok(Response::Refused(refusal));
+    fn read(&self, key: &Key) -> Call {
+        if let Err(refusal) = self.admit_key(key) {
+            return refused(refusal);
         }
-        match request {
-            Request::Get { key } => self.store.get(&key).await.map(Response::Entry),
-            Request::Merge { key, entry } => {
-                self.store.merge(&key, entry).await.map(Response::Merged)
-            }
+        if let Some(result) = self.store.try_get(key) {
+            return Call::Ready(entry_of(result));
         }
+        let (store, key) = (Arc::clone(&self.store), key.clone());
+        Call::new(async move { entry_of(store.get(&key).await) })
     }
 
-    /// Answers a request that need not wait, or returns `None` and has done
-    /// nothing: see [`Transport::call_now`].
-    ///
-    /// # Errors
-    ///
-    /// As [`handle`](Self::handle).
-    pub fn handle_now(&self, request: &Request) -> Option<Result<Response, StoreError>> {
-        if let Err(refusal) = self.admit(request) {
-            return Some(Ok(Response::Refused(refusal)));
+    fn write(&self, key: &Key, entry: &Entry) -> Call {
+        let admitted = self.admit_key(key).and_then(|()| self.admit_value(entry));
+        if let Err(refusal) = admitted {
+            return refused(refusal);
         }
-        Some(match request {
-            Request::Get { key } => self.store.get_now(key)?.map(Response::Entry),
-            Request::Merge { key, entry } => {
-                self.store.merge_now(key, entry)?.map(Response::Merged)
-            }
+        let change = match self.ahead(entry) {
+            None => Change::write(entry.clone()),
+            Some(ahead) => Change::write_ahead(entry.clone(), ahead),
+        };
+        let change = match self.store.try_apply(key, change) {
+            Ok(result) => return Call::Ready(result.map_err(TransportError::Store)),
+            Err(change) => change,
+        };
+        let (store, key) = (Arc::clone(&self.store), key.clone());
+        Call::new(async move {
+            let result = store.apply(&key, change).await;
+            result.map_err(TransportError::Store)
         })
-    }
-
-    fn admit(&self, request: &Request) -> Result<(), Refusal> {
-        match request {
-            Request::Get { key } => self.admit_key(key),
-            Request::Merge { key, entry } => {
-                self.admit_key(key)?;
-                self.admit_value(entry)?;
-                self.admit_timestamp(entry.version.timestamp)
-            }
-        }
     }
 
     fn admit_key(&self, key: &Key) -> Result<(), Refusal> {
@@ -185,38 +211,65 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    fn admit_timestamp(&self, timestamp: Timestamp) -> Result<(), Refusal> {
+    /// Where an entry is stamped further ahead than this replica admits: by what
+    /// clock.
+    fn ahead(&self, entry: &Entry) -> Option<Ahead> {
         let max_drift_millis = whole_millis(self.limits.max_drift);
-        let is_admitted_at = |now: u64| timestamp.millis() <= now.saturating_add(max_drift_millis);
+        let millis = entry.version.timestamp.millis();
+        let is_admitted_at = |now: u64| millis <= now.saturating_add(max_drift_millis);
         // What was admitted a moment ago is admitted now.
         if is_admitted_at(self.wall.lately_millis()) {
-            return Ok(());
+            return None;
         }
         let now_millis = self.wall.now_millis();
-        if is_admitted_at(now_millis) {
-            return Ok(());
-        }
-        Err(Refusal::TooFarAhead {
-            timestamp,
+        (!is_admitted_at(now_millis)).then_some(Ahead {
             now_millis,
             max_drift_millis,
         })
     }
 }
 
-#[async_trait]
-impl<S: Store> Transport for Replica<S> {
-    async fn call(&self, request: Request) -> Result<Response, TransportError> {
-        self.handle(request).await.map_err(TransportError::Store)
-    }
+fn entry_of(result: Result<Option<Record>, StoreError>) -> Result<Response, TransportError> {
+    let record = result.map_err(TransportError::Store)?;
+    Ok(Response::Entry(record.map(Record::into_entry)))
+}
 
-    fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
-        let result = self.handle_now(request)?;
-        Some(result.map_err(TransportError::Store))
+fn refused(refusal: Refusal) -> Call {
+    Call::Ready(Ok(Response::Refused(refusal)))
+}
+
+impl<S: Store> Transport for Replica<S> {
+    fn call(&self, request: &Request) -> Call {
+        if let Some(to) = request.to {
+            match self.known.id.get() {
+                Some(is) if *is == to => {}
+                Some(is) => return refused(Refusal::OtherReplica { is: *is }),
+                None => return self.call_once_known(request),
+            }
+        }
+        match &request.kind {
+            RequestKind::Read { key } => self.read(key),
+            RequestKind::Write { key, entry } => self.write(key, entry),
+            RequestKind::Identify { quorums } => self.identify(*quorums),
+        }
     }
 
     fn name(&self) -> &str {
         &self.name
+    }
+}
+
+impl<S> Clone for Replica<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            limits: self.limits,
+            wall: Arc::clone(&self.wall),
+            name: Arc::clone(&self.name),
+            cluster: self.cluster.clone(),
+            new_id: self.new_id,
+            known: Arc::clone(&self.known),
+        }
     }
 }
 

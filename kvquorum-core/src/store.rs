@@ -1,214 +1,254 @@
 //! One replica's local storage.
 //!
-//! A store keeps entries and merges them, and that is all: it knows nothing of
-//! other replicas, of clocks, or of limits. Those are the
-//! [`Replica`](crate::Replica)'s part.
+//! A store keeps records, and that is all: it knows nothing of other replicas, of
+//! clocks, of limits, or of what is in a record. Which record follows which is
+//! decided by the rule book, [`Change::decide`].
 
 use std::error::Error;
 use std::future::Future;
+use std::ops::Bound;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use crate::entry::Key;
+use crate::record::Record;
+use crate::rules::Change;
+use crate::transport::Response;
 
-use crate::entry::{Entry, Key, Version};
-
-/// What became of an entry that was merged into a store. Either way it is an
-/// ack: the store now holds the entry, or a greater one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Merged {
-    /// The store holds exactly this entry, from now on or since before.
-    Applied,
-    /// The store holds a greater entry and kept it.
-    Superseded {
-        /// The version of the greater entry. It can equal the version that
-        /// was merged, where one writer's id is used by two.
-        by: Version,
-    },
-}
-
-impl Merged {
-    /// What merging `incoming` into a store that holds `current` comes to.
-    ///
-    /// A store that follows this verdict, storing `incoming` where it says
-    /// [`Applied`](Self::Applied) and nothing where it does not, merges as it
-    /// should, provided that no other merge of the key comes in between.
-    pub fn verdict(current: Option<&Entry>, incoming: &Entry) -> Self {
-        match current {
-            Some(current) if current > incoming => Self::Superseded {
-                by: current.version,
-            },
-            _ => Self::Applied,
-        }
-    }
-}
-
-/// One replica's local storage: a map of keys to entries in which an entry
-/// only ever gives way to a greater one.
+/// One replica's local storage: a map of keys to records.
 ///
-/// Implementations write plain `async fn`s. [`conformance::store`] tests every
-/// sentence of the contracts below; run it on yours.
+/// It has three duties: to read the record of a key, to apply a change to one
+/// key as one atomic step, and to list records in the order of keys.
+/// Implementations write plain `async fn`s. The conformance suite for stores tests
+/// every sentence of the contracts below; run it on yours.
 ///
-/// Calls come from many tasks at once, on several threads. A store that blocks
-/// must do so off the async threads.
+/// Calls come from many tasks at once, on several threads, for any key: the
+/// [`Replica`](crate::Replica) bounds keys and values, and keeps what it knows of
+/// itself under the empty key. A store that blocks must do so off the async
+/// threads, or say so where it is opened.
+///
+/// A backend that has a conditional write (an object store, a table with a
+/// version column) is a store through [`Conditional`](crate::Conditional).
 ///
 /// ```
 /// use std::collections::BTreeMap;
 /// use std::ops::Bound;
-/// use std::sync::Mutex;
-/// use kvquorum_core::{Entry, Key, Merged, Store, StoreError};
+/// use kvquorum_core::{Action, Change, Decision, Key, Record, Response, ScanLimit, Store, StoreError};
+/// use tokio::sync::Mutex;
 ///
 /// #[derive(Default)]
-/// struct OneLock(Mutex<BTreeMap<Key, Entry>>);
-///
-/// #[derive(Debug, thiserror::Error)]
-/// #[error("another thread panicked while it held the lock")]
-/// struct Poisoned;
-///
-/// impl OneLock {
-///     fn map(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<Key, Entry>>, StoreError> {
-///         self.0.lock().map_err(|_| StoreError::new(Poisoned))
-///     }
-/// }
+/// struct OneLock(Mutex<BTreeMap<Key, Record>>);
 ///
 /// impl Store for OneLock {
-///     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-///         Ok(self.map()?.get(key).cloned())
+///     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+///         Ok(self.0.lock().await.get(key).cloned())
 ///     }
 ///
-///     async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-///         let mut map = self.map()?;
-///         let merged = Merged::verdict(map.get(key), &entry);
-///         if merged == Merged::Applied {
-///             map.insert(key.clone(), entry);
-///         }
-///         Ok(merged)
+///     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+///         let mut map = self.0.lock().await;
+///         let Decision { action, response } = change.decide(map.get(key));
+///         match action {
+///             Action::Keep => None,
+///             Action::Replace(record) => map.insert(key.clone(), record),
+///             Action::Remove => map.remove(key),
+///         };
+///         Ok(response)
 ///     }
 ///
 ///     async fn scan(
 ///         &self,
-///         from: Bound<&Key>,
-///         limit: usize,
-///     ) -> Result<Vec<(Key, Entry)>, StoreError> {
-///         let map = self.map()?;
-///         let range = map.range::<Key, _>((from, Bound::Unbounded));
-///         Ok(range.take(limit).map(|(key, entry)| (key.clone(), entry.clone())).collect())
+///         range: (Bound<&Key>, Bound<&Key>),
+///         limit: ScanLimit,
+///     ) -> Result<Vec<(Key, Record)>, StoreError> {
+///         let map = self.0.lock().await;
+///         Ok(limit.take(map.range::<Key, _>(range)))
 ///     }
 /// }
 /// # tokio::runtime::Runtime::new().unwrap().block_on(
 /// kvquorum_core::conformance::store(|| async { (OneLock::default(), ()) })
 /// # );
 /// ```
-///
-/// [`conformance::store`]: crate::conformance::store
 pub trait Store: Send + Sync + 'static {
-    /// The entry under a key, a tombstone included; `None` where there is none.
+    /// The record under a key; `None` where there is none.
     ///
     /// # Contract
     ///
-    /// - It returns the greatest entry ever merged under exactly this key,
-    ///   with version and value unchanged, bit for bit.
-    /// - A `get` that starts after a `merge` has returned sees that merge.
-    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send;
+    /// - It returns the record that the last [`apply`](Self::apply) under exactly
+    ///   this key left, unchanged, bit for bit.
+    /// - A `get` that starts after an `apply` has returned sees what that left, or
+    ///   something later.
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
-    /// Keeps the greater of the stored entry and this one, and tells which it
-    /// was.
+    /// Applies a change to the record under a key, and returns the answer that
+    /// [`Change::decide`] gives.
     ///
     /// # Contract
     ///
-    /// - Compare and store are one atomic step for each key: of any number of
-    ///   concurrent merges, the greatest entry remains.
-    /// - The answer is [`Merged::verdict`] for the entry that was stored at
-    ///   that step. An equal entry is [`Applied`](Merged::Applied).
-    /// - When `merge` returns `Ok`, the entry is as safe as this store ever
-    ///   makes it: a durable store has flushed it. This holds for
-    ///   [`Superseded`](Merged::Superseded) too: the greater entry is safe.
-    /// - On `Err` the key holds either what it held before, or this entry, and
-    ///   nothing between.
-    /// - The same holds where the future is dropped half-way.
-    fn merge(
+    /// - To read the record, to let [`Change::decide`] decide by it, and to do what
+    ///   the [`Action`](crate::Action) says is one atomic step for the key: no
+    ///   other change of it comes in between.
+    /// - When `apply` returns `Ok`, what is then held is as safe as this store ever
+    ///   makes it: a durable store has flushed it. This holds where the action is
+    ///   to keep what is held, too.
+    /// - On `Err` the change has been made as a whole, or not at all.
+    /// - The same holds where the future is dropped half-way, and the change may
+    ///   then be made later.
+    fn apply(
         &self,
         key: &Key,
-        entry: Entry,
-    ) -> impl Future<Output = Result<Merged, StoreError>> + Send;
+        change: Change,
+    ) -> impl Future<Output = Result<Response, StoreError>> + Send;
+
+    /// Records in ascending order of the keys' bytes, from the beginning of a
+    /// range. The range is never empty by its bounds alone: its end is not before
+    /// its start, and where both are the same key, both include it.
+    ///
+    /// To walk a whole range, go on with [`Bound::Excluded`] of the last key until
+    /// a page is empty.
+    ///
+    /// # Contract
+    ///
+    /// - An empty page means that nothing is left in the range. A page may be
+    ///   shorter than the limit allows.
+    /// - A page holds no more than the [limit](ScanLimit) allows.
+    /// - Each key comes at most once, with a record that it held at some time
+    ///   during the call, and no key between the first and the last is left out
+    ///   that was there throughout the call.
+    fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> impl Future<Output = Result<Vec<(Key, Record)>, StoreError>> + Send;
 
     /// What [`get`](Self::get) would bring back, where that needs no waiting;
-    /// else `None`. Stores in memory, or with entries at hand, save their
-    /// callers time by it; no store needs it.
+    /// else `None`. Stores in memory save their callers time by it; no store needs
+    /// it.
     ///
     /// # Contract
     ///
     /// - A result is what `get` would have brought back.
-    /// - It returns at once: it waits for no I/O, and for no lock that is held
-    ///   for long.
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+    /// - It returns at once: it waits for no I/O that the store's own docs don't
+    ///   tell of, and for no lock that is held for long.
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
         let _ = key;
         None
     }
 
-    /// What [`merge`](Self::merge) would bring back, where that needs no
-    /// waiting; else `None`. As [`get_now`](Self::get_now), no store needs it.
+    /// What [`apply`](Self::apply) would bring back, where that needs no waiting;
+    /// else hands the change back. As [`try_get`](Self::try_get), no store needs
+    /// it.
     ///
     /// # Contract
     ///
-    /// - `None` means that nothing was merged.
-    /// - A result is what `merge` would have brought back, and promises the
-    ///   same.
-    /// - It returns at once, as `get_now` does.
-    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
-        let _ = (key, entry);
-        None
+    /// - A change that is handed back has not been made, and never will be from
+    ///   this.
+    /// - A result is what `apply` would have brought back, and promises the same.
+    /// - It returns at once, as `try_get` does.
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+        let _ = key;
+        Err(change)
     }
-
-    /// Up to `limit` entries in ascending order of the keys' bytes, tombstones
-    /// included, starting at `from`.
-    ///
-    /// To walk the whole store, start at [`Bound::Unbounded`] and go on with
-    /// [`Bound::Excluded`] of the last key.
-    ///
-    /// # Contract
-    ///
-    /// - Fewer than `limit` entries mean that the end was reached.
-    /// - Each key comes at most once, with an entry that it held at some time
-    ///   during the call.
-    /// - A key merged before the call began is among them, if it is in range.
-    ///
-    /// [`Bound::Unbounded`]: std::ops::Bound::Unbounded
-    /// [`Bound::Excluded`]: std::ops::Bound::Excluded
-    fn scan(
-        &self,
-        from: std::ops::Bound<&Key>,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<(Key, Entry)>, StoreError>> + Send;
 }
 
 impl<S: Store> Store for Arc<S> {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        S::get(self, key).await
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+        S::get(self, key)
     }
 
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        S::merge(self, key, entry).await
-    }
-
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
-        S::get_now(self, key)
-    }
-
-    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
-        S::merge_now(self, key, entry)
-    }
-
-    async fn scan(
+    fn apply(
         &self,
-        from: std::ops::Bound<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Entry)>, StoreError> {
-        S::scan(self, from, limit).await
+        key: &Key,
+        change: Change,
+    ) -> impl Future<Output = Result<Response, StoreError>> + Send {
+        S::apply(self, key, change)
+    }
+
+    fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> impl Future<Output = Result<Vec<(Key, Record)>, StoreError>> + Send {
+        S::scan(self, range, limit)
+    }
+
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
+        S::try_get(self, key)
+    }
+
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+        S::try_apply(self, key, change)
     }
 }
 
-/// A store could not do what it was asked. The entry may have been stored or
-/// not; the store's own error is the [source](Error::source).
+/// How much one page of a [scan](Store::scan) may hold. The first record of the
+/// range is always allowed, so that a page is never empty while records are left.
+///
+/// ```
+/// use kvquorum_core::{Key, Entry, Record, ScanLimit, Timestamp, Version, WriterId};
+///
+/// let version = Version { timestamp: Timestamp::MIN, writer: WriterId::new(1) };
+/// let record = Record::from(Entry::new(version, "tea"));
+/// let records = [(Key::from("a"), record.clone()), (Key::from("b"), record)];
+/// let records = || records.iter().map(|(key, record)| (key, record));
+/// assert_eq!(ScanLimit::keys(1).take(records()).len(), 1);
+/// assert_eq!(ScanLimit::keys(9).with_max_bytes(1).take(records()).len(), 1);
+/// assert_eq!(ScanLimit::NONE.take(records()).len(), 2);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanLimit {
+    /// The most records. It may be as large as `usize::MAX`.
+    pub max_keys: usize,
+    /// The most bytes, of keys and [encoded](Record::encoded_len) records
+    /// together. It may be as large as `usize::MAX`.
+    pub max_bytes: usize,
+}
+
+impl ScanLimit {
+    /// No limit: the whole range in one page.
+    pub const NONE: Self = Self::keys(usize::MAX);
+
+    /// So many records, of any size.
+    pub const fn keys(max_keys: usize) -> Self {
+        Self {
+            max_keys,
+            max_bytes: usize::MAX,
+        }
+    }
+
+    /// Sets the most bytes.
+    #[must_use]
+    pub const fn with_max_bytes(mut self, max_bytes: usize) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// The first records of these that the limit allows.
+    pub fn take<'a>(
+        self,
+        records: impl IntoIterator<Item = (&'a Key, &'a Record)>,
+    ) -> Vec<(Key, Record)> {
+        let mut page = Vec::new();
+        let mut bytes = 0_usize;
+        for (key, record) in records {
+            bytes = bytes
+                .saturating_add(key.len())
+                .saturating_add(record.encoded_len());
+            if !self.allows(page.len(), bytes) {
+                break;
+            }
+            page.push((key.clone(), record.clone()));
+        }
+        page
+    }
+
+    /// Whether a page of so many records may have one more, and these bytes with
+    /// it.
+    pub fn allows(self, before: usize, bytes_with_it: usize) -> bool {
+        before == 0 || (before < self.max_keys && bytes_with_it <= self.max_bytes)
+    }
+}
+
+/// A store could not do what it was asked. A change may have been made or not;
+/// the store's own error is the [source](Error::source).
 #[derive(Debug, thiserror::Error)]
 #[error("the store failed")]
 pub struct StoreError(#[source] Box<dyn Error + Send + Sync>);

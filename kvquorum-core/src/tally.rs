@@ -8,8 +8,7 @@ use std::cmp::Ordering;
 
 use crate::entry::{Entry, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
-use crate::store::Merged;
-use crate::transport::Response;
+use crate::transport::{Ack, Response};
 
 /// How a write was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +26,7 @@ pub(crate) enum WriteVerdict {
 #[derive(Debug)]
 pub(crate) struct WriteTally<const N: usize> {
     needed: usize,
-    outcomes: [Outcome<Merged>; N],
+    outcomes: [Outcome<Ack>; N],
     acked: usize,
     failed: usize,
     superseded_by: Option<Version>,
@@ -47,7 +46,7 @@ impl<const N: usize> WriteTally<N> {
     /// Takes in a replica's answer. Each replica answers once.
     pub(crate) fn add(&mut self, replica: usize, result: Result<Response, ReplicaFailure>) {
         match result {
-            Ok(Response::Merged(merged)) => self.add_ack(replica, merged),
+            Ok(Response::Ack(ack)) => self.add_ack(replica, ack),
             other => {
                 self.failed = self.failed.saturating_add(1);
                 let failure = other.err().unwrap_or(ReplicaFailure::Mismatched);
@@ -58,16 +57,16 @@ impl<const N: usize> WriteTally<N> {
 
     /// Takes in a replica's ack.
     #[inline]
-    pub(crate) fn add_ack(&mut self, replica: usize, merged: Merged) {
+    pub(crate) fn add_ack(&mut self, replica: usize, ack: Ack) {
         self.acked = self.acked.saturating_add(1);
-        if let Merged::Superseded { by } = merged {
+        if let Ack::Superseded { by } = ack {
             self.superseded_by = self.superseded_by.max(Some(by));
         }
-        self.note(replica, Outcome::Answered(merged));
+        self.note(replica, Outcome::Answered(ack));
     }
 
     #[inline]
-    fn note(&mut self, replica: usize, outcome: Outcome<Merged>) {
+    fn note(&mut self, replica: usize, outcome: Outcome<Ack>) {
         if let Some(slot) = self.outcomes.get_mut(replica) {
             *slot = outcome;
         }
@@ -87,23 +86,24 @@ impl<const N: usize> WriteTally<N> {
         }
     }
 
+    /// Whether a replica that has answered may have the entry, now or later.
+    pub(crate) fn may_be_applied(&self) -> bool {
+        let answered = self.outcomes.iter().filter(|outcome| !outcome.is_pending());
+        may_be_seen(answered)
+    }
+
     /// Whether a replica has yet to answer.
     pub(crate) fn is_pending(&self) -> bool {
         self.acked.saturating_add(self.failed) < N
     }
 
-    /// The replicas that have yet to answer.
-    pub(crate) fn pending(&self) -> impl Iterator<Item = usize> {
-        positions(&self.outcomes, Outcome::is_pending)
-    }
-
-    pub(crate) fn into_outcomes(self) -> [Outcome<Merged>; N] {
+    pub(crate) fn into_outcomes(self) -> [Outcome<Ack>; N] {
         self.outcomes
     }
 }
 
 /// Whether an entry with these outcomes may be seen by a read, now or later.
-pub(crate) fn may_be_seen<'a>(outcomes: impl IntoIterator<Item = &'a Outcome<Merged>>) -> bool {
+pub(crate) fn may_be_seen<'a>(outcomes: impl IntoIterator<Item = &'a Outcome<Ack>>) -> bool {
     outcomes.into_iter().any(|outcome| match outcome {
         Outcome::NotAsked => false,
         // An entry that is superseded now may have been seen before, where the
@@ -193,12 +193,6 @@ impl<const N: usize> ReadTally<N> {
         }
     }
 
-    /// Whether a replica was asked.
-    pub(crate) fn is_asked(&self, replica: usize) -> bool {
-        let knowledge = self.replicas.get(replica);
-        !matches!(knowledge, Some(Knowledge::NotAsked))
-    }
-
     /// Takes in a replica's answer, to the read or to its repair.
     pub(crate) fn add(
         &mut self,
@@ -213,10 +207,10 @@ impl<const N: usize> ReadTally<N> {
                 self.add_answer(replica, entry);
                 return Added::Answer;
             }
-            (Knowledge::Repairing(repairing), Ok(Response::Merged(merged))) => {
-                let after = match merged {
-                    Merged::Applied => Knowledge::Holds(Some(repairing.repair)),
-                    Merged::Superseded { by } => Knowledge::Ahead(by),
+            (Knowledge::Repairing(repairing), Ok(Response::Ack(ack))) => {
+                let after = match ack {
+                    Ack::Applied => Knowledge::Holds(Some(repairing.repair)),
+                    Ack::Superseded { by } => Knowledge::Ahead(by),
                 };
                 (after, Added::Repaired)
             }

@@ -5,46 +5,89 @@
 //! nothing of quorums.
 
 use std::error::Error;
+use std::fmt;
+use std::future::{Future, pending};
+use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Entry, Key, Timestamp, Version};
-use crate::store::{Merged, StoreError};
+use crate::identity::{Identity, Quorums, ReplicaId};
+use crate::store::StoreError;
 
 /// What a coordinator asks of a replica.
 ///
-/// Both kinds are idempotent: delivering a request twice, or late, does no
-/// harm.
+/// Every request is idempotent: delivering it twice, or late, does no harm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The replica that is meant: another one [refuses](Refusal::OtherReplica).
+    /// `None` means whichever it is.
+    pub to: Option<ReplicaId>,
+    /// What is asked.
+    pub kind: RequestKind,
+}
+
+/// What a [`Request`] asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub enum Request {
+pub enum RequestKind {
     /// Read the entry under a key. Answered by [`Response::Entry`].
-    Get {
+    Read {
         /// The key.
         key: Key,
     },
-    /// Merge an entry under a key. Answered by [`Response::Merged`].
-    Merge {
+    /// Write an entry under a key, unless a greater one is held. Answered by
+    /// [`Response::Ack`].
+    Write {
         /// The key.
         key: Key,
         /// The entry.
         entry: Entry,
     },
+    /// Say who you are, to a coordinator with these quorums. Answered by
+    /// [`Response::Identity`].
+    Identify {
+        /// The coordinator's quorums, for the replica to remember.
+        quorums: Option<Quorums>,
+    },
 }
 
 impl Request {
-    /// The key that it is about.
-    pub(crate) fn key(&self) -> &Key {
-        match self {
-            Self::Get { key } | Self::Merge { key, .. } => key,
+    /// To whichever replica it is: read the entry under a key.
+    pub fn read(key: impl Into<Key>) -> Self {
+        let key = key.into();
+        Self::of(RequestKind::Read { key })
+    }
+
+    /// To whichever replica it is: write an entry under a key.
+    pub fn write(key: impl Into<Key>, entry: Entry) -> Self {
+        let key = key.into();
+        Self::of(RequestKind::Write { key, entry })
+    }
+
+    /// To whichever replica it is: say who you are.
+    pub fn identify() -> Self {
+        Self::of(RequestKind::Identify { quorums: None })
+    }
+
+    pub(crate) fn of(kind: RequestKind) -> Self {
+        Self { to: None, kind }
+    }
+
+    /// The key that it is about; `None` where it is about none.
+    pub fn key(&self) -> Option<&Key> {
+        match &self.kind {
+            RequestKind::Read { key } | RequestKind::Write { key, .. } => Some(key),
+            RequestKind::Identify { .. } => None,
         }
     }
 
-    /// Gives the entry to be merged another version.
+    /// Gives the entry to be written another version.
     pub(crate) fn restamp(&mut self, version: Version) {
-        if let Self::Merge { entry, .. } = self {
+        if let RequestKind::Write { entry, .. } = &mut self.kind {
             entry.version = version;
         }
     }
@@ -54,19 +97,41 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Response {
-    /// To [`Request::Get`]: the entry, a tombstone included, or that there is
+    /// To [`RequestKind::Read`]: the entry, a tombstone included, or that there is
     /// none.
     Entry(Option<Entry>),
-    /// To [`Request::Merge`]: the ack.
-    Merged(Merged),
+    /// To [`RequestKind::Write`]: the ack.
+    Ack(Ack),
+    /// To [`RequestKind::Identify`]: who the replica is.
+    Identity(Identity),
     /// To any request: the replica did not admit it, and nothing has changed.
     Refused(Refusal),
+}
+
+/// A replica's confirmation that its store holds the entry of a write, or a
+/// greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ack {
+    /// The store holds exactly this entry, from now on or since before.
+    Applied,
+    /// The store holds a greater entry and kept it.
+    Superseded {
+        /// The version of the greater entry. It can equal the version that
+        /// was written, where one writer's id is used by two.
+        by: Version,
+    },
 }
 
 /// Why a replica did not admit a request. Nothing was stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// Another replica was meant.
+    #[error("this is replica {is}, and another was meant")]
+    OtherReplica {
+        /// Which replica it is.
+        is: ReplicaId,
+    },
     /// The key is empty.
     #[error("the key is empty")]
     EmptyKey,
@@ -87,7 +152,8 @@ pub enum Refusal {
         max: u64,
     },
     /// The entry is stamped further ahead of the replica's clock than it
-    /// admits (rule C-DRIFT): one of the two clocks is wrong.
+    /// admits (rule C-DRIFT), and what is held under the key is not: one of the two
+    /// clocks is wrong.
     #[error(
         "the entry is stamped {} ms, the replica's clock reads {now_millis} ms, \
          and it admits at most {max_drift_millis} ms between them",
@@ -110,24 +176,50 @@ pub enum Refusal {
 /// [`Replica`](crate::Replica) and two remote ones. Wrappers (metrics,
 /// authentication, faults) are transports around transports.
 ///
-/// [`conformance::transport`] tests the contract; run it on yours.
+/// The conformance suite for transports tests the contract; run it on yours.
+///
+/// A transport that has to wait returns [`Call::new`] of an `async` block:
 ///
 /// ```
-/// use async_trait::async_trait;
-/// use kvquorum_core::{Request, Response, Transport, TransportError};
-/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use kvquorum_core::{Call, Request, Transport, TransportError};
+/// use tokio::sync::{mpsc, oneshot};
+/// # use kvquorum_core::Response;
 ///
-/// /// Counts the calls on their way through.
+/// /// Sends requests to a task that holds a replica.
+/// struct Channel(mpsc::Sender<(Request, oneshot::Sender<Response>)>);
+///
+/// impl Transport for Channel {
+///     fn call(&self, request: &Request) -> Call {
+///         let (queue, request) = (self.0.clone(), request.clone());
+///         Call::new(async move {
+///             let (answer, answered) = oneshot::channel();
+///             let sent = queue.send((request, answer)).await;
+///             sent.map_err(|closed| TransportError::NotSent(closed.to_string().into()))?;
+///             // The replica may have acted: `NotSent` would be a lie.
+///             answered.await.map_err(|lost| TransportError::NoAnswer(lost.into()))
+///         })
+///     }
+///
+///     fn name(&self) -> &str {
+///         "channel"
+///     }
+/// }
+/// ```
+///
+/// A wrapper that only looks on hands on the call as it is:
+///
+/// ```
+/// # use kvquorum_core::{Call, Request, Transport};
+/// # use std::sync::atomic::{AtomicU64, Ordering};
 /// struct Counted<T> {
 ///     inner: T,
 ///     calls: AtomicU64,
 /// }
 ///
-/// #[async_trait]
 /// impl<T: Transport> Transport for Counted<T> {
-///     async fn call(&self, request: Request) -> Result<Response, TransportError> {
+///     fn call(&self, request: &Request) -> Call {
 ///         self.calls.fetch_add(1, Ordering::Relaxed);
-///         self.inner.call(request).await
+///         self.inner.call(request)
 ///     }
 ///
 ///     fn name(&self) -> &str {
@@ -135,11 +227,9 @@ pub enum Refusal {
 ///     }
 /// }
 /// ```
-///
-/// [`conformance::transport`]: crate::conformance::transport
-#[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Carries a request to the replica, and returns its response.
+    /// Carries a request to the replica. The call sets out here, or when it is
+    /// first polled.
     ///
     /// # Contract
     ///
@@ -152,72 +242,88 @@ pub trait Transport: Send + Sync + 'static {
     ///   [`NotSent`](TransportError::NotSent) and
     ///   [`Rejected`](TransportError::Rejected) only where it surely has not,
     ///   in no try.
-    /// - Calls do not wait for each other beyond what the link needs.
-    /// - Dropping the future is safe at any time. Whether the request still
+    /// - Calls do not wait for each other beyond what the link needs. A call that
+    ///   is not polled holds up no other.
+    /// - Dropping the call is safe at any time. Whether the request still
     ///   reaches the replica is then unknown.
+    /// - `call` itself does not block.
     ///
     /// # Time limits
     ///
     /// The coordinator puts a time limit on every call that does not complete
     /// at once, and drops those that exceed it. A transport needs none of its
     /// own, and must hold nothing for a call that was dropped.
-    async fn call(&self, request: Request) -> Result<Response, TransportError>;
-
-    /// What [`call`](Self::call) would bring back, where that needs no waiting;
-    /// else `None`. It saves a future, and so an allocation. A coordinator may ask for
-    /// this first, and then call where there is none.
-    ///
-    /// Nothing here is required. A transport to another machine has no use for
-    /// it; a wrapper that leaves it out is asked by [`call`](Self::call) alone.
-    /// One that hands it on does here too what it is there for, and counts
-    /// results: after `None` the same request may come by `call`.
-    ///
-    /// # Contract
-    ///
-    /// - `None` means that the replica has not seen the request, and never will
-    ///   from this.
-    /// - A result is what `call` would have brought back.
-    /// - It returns at once: it waits for no I/O, and for no lock that is held
-    ///   for long.
-    fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
-        let _ = request;
-        None
-    }
+    fn call(&self, request: &Request) -> Call;
 
     /// What reports and errors call this replica: an address, for one.
     fn name(&self) -> &str;
 }
 
-macro_rules! transport_behind {
-    ($($pointer:ident),*) => {$(
-        #[async_trait]
-        impl<T: Transport + ?Sized> Transport for $pointer<T> {
-            // The inner future as it is: a second box would cost every call.
-            fn call<'life0, 'async_trait>(
-                &'life0 self,
-                request: Request,
-            ) -> std::pin::Pin<
-                Box<dyn Future<Output = Result<Response, TransportError>> + Send + 'async_trait>,
-            >
-            where
-                'life0: 'async_trait,
-                Self: 'async_trait,
-            {
-                T::call(self, request)
-            }
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    fn call(&self, request: &Request) -> Call {
+        T::call(self, request)
+    }
 
-            fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
-                T::call_now(self, request)
-            }
-
-            fn name(&self) -> &str {
-                T::name(self)
-            }
-        }
-    )*};
+    fn name(&self) -> &str {
+        T::name(self)
+    }
 }
 
-transport_behind!(Arc, Box);
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    fn call(&self, request: &Request) -> Call {
+        T::call(self, request)
+    }
+
+    fn name(&self) -> &str {
+        T::name(self)
+    }
+}
+
+/// A request on its way: what [`Transport::call`] returns, to be awaited.
+///
+/// A call to a replica in the same process is often [over](Self::Ready) when it
+/// is made. Then it allocates nothing, and a coordinator need not wait for it.
+#[must_use = "a call may set out only when it is polled"]
+pub enum Call {
+    /// It is over, and this is what it came to.
+    Ready(Result<Response, TransportError>),
+    /// It has to be waited for.
+    Pending(Pin<Box<dyn Future<Output = Result<Response, TransportError>> + Send>>),
+}
+
+impl Call {
+    /// A call that has to be waited for.
+    pub fn new(
+        call: impl Future<Output = Result<Response, TransportError>> + Send + 'static,
+    ) -> Self {
+        Self::Pending(Box::pin(call))
+    }
+}
+
+/// Polled again after it is over, it is pending for ever.
+impl Future for Call {
+    type Output = Result<Response, TransportError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Pending(call) => call.as_mut().poll(cx),
+            // The box of a future without a size allocates nothing.
+            Self::Ready(_) => match mem::replace(&mut *self, Self::new(pending())) {
+                Self::Ready(result) => Poll::Ready(result),
+                Self::Pending(_) => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready(result) => f.debug_tuple("Ready").field(result).finish(),
+            Self::Pending(_) => f.write_str("Pending"),
+        }
+    }
+}
 
 /// A call brought back no response.
 ///

@@ -23,6 +23,9 @@ pub struct ReplicaStats {
     pub repaired: u64,
     /// Entries that this replica lacked and that a read could not bring it.
     pub not_repaired: u64,
+    /// Calls to this replica that ended in a panic of its transport, or of a store
+    /// in this process.
+    pub panicked: u64,
 }
 
 /// Background work of one coordinator and its clones, bounded for each replica
@@ -42,6 +45,7 @@ struct Counters {
     given_up: AtomicU64,
     repaired: AtomicU64,
     not_repaired: AtomicU64,
+    panicked: AtomicU64,
 }
 
 impl<const N: usize> Background<N> {
@@ -70,15 +74,23 @@ impl<const N: usize> Background<N> {
         self.tasks.wait().await;
     }
 
-    /// Room for one more call to this replica, if there is any.
-    pub(super) fn reserve(&self, replica: usize) -> Option<Room<'_>> {
-        let counter = &self.replicas.get(replica)?.in_background;
-        counter
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < self.bound).then(|| taken.saturating_add(1))
-            })
-            .ok()
-            .map(|_| Room(counter))
+    /// Takes room for one more call to this replica, if there is any. It is to be
+    /// [released](Self::release).
+    pub(super) fn reserve(&self, replica: usize) -> bool {
+        self.replicas.get(replica).is_some_and(|counters| {
+            let more = |taken: usize| (taken < self.bound).then(|| taken.saturating_add(1));
+            let counter = &counters.in_background;
+            counter
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
+        })
+    }
+
+    /// Gives back the room of a call.
+    pub(super) fn release(&self, replica: usize) {
+        if let Some(counters) = self.replicas.get(replica) {
+            counters.in_background.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Room for one more operation whose caller left, if there is any.
@@ -98,6 +110,10 @@ impl<const N: usize> Background<N> {
         self.count(replica, |counters| &counters.not_repaired);
     }
 
+    pub(super) fn count_panicked(&self, replica: usize) {
+        self.count(replica, |counters| &counters.panicked);
+    }
+
     fn count(&self, replica: usize, counter: impl Fn(&Counters) -> &AtomicU64) {
         if let Some(counters) = self.replicas.get(replica) {
             counter(counters).fetch_add(1, Ordering::Relaxed);
@@ -110,16 +126,7 @@ impl<const N: usize> Background<N> {
             given_up: counters.given_up.load(Ordering::Relaxed),
             repaired: counters.repaired.load(Ordering::Relaxed),
             not_repaired: counters.not_repaired.load(Ordering::Relaxed),
+            panicked: counters.panicked.load(Ordering::Relaxed),
         })
-    }
-}
-
-/// A call's place in the background, given back when dropped.
-#[derive(Debug)]
-pub(super) struct Room<'a>(&'a AtomicUsize);
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

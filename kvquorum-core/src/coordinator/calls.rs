@@ -1,81 +1,153 @@
 //! The one driver of calls: everything that a coordinator awaits, it awaits
 //! here.
 //!
-//! Calls are kept in an array and polled in place. A call that completes when
-//! it is first polled costs no task, no timer and no look at the clock.
+//! Calls are kept in an array and polled in place. A call that is over when it is
+//! made costs no task, no timer and no look at the clock.
 
+use std::any::Any;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::background::{Background, Room};
-use crate::outcome::{ReplicaFailure, admitted};
-use crate::transport::{Request, Response, Transport, TransportError};
+use super::Inner;
+use super::introductions::call_introduced;
+use crate::outcome::ReplicaFailure;
+use crate::transport::{Call, Refusal, Request, Response, Transport, TransportError};
 
 /// A time limit beyond this is taken for this: no timer reaches further.
 const LONGEST_TIME_LIMIT: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 type Answer = (usize, Result<Response, ReplicaFailure>);
 
-struct Call<'a> {
-    future: Pin<Box<dyn Future<Output = Result<Response, TransportError>> + Send + 'a>>,
+/// What a call that was not over at once goes on with.
+type Calling = Pin<Box<dyn Future<Output = Result<Response, TransportError>> + Send>>;
+
+/// The calls that were not over at once, at most one to each replica.
+pub(super) type Pending<const N: usize> = [Option<Calling>; N];
+
+/// Makes a call. Where it has to be waited for it is put among the pending ones,
+/// and there is no result.
+///
+/// A panic is the failure of this one call.
+#[inline]
+pub(super) fn call<T: Transport, const N: usize>(
+    inner: &Arc<Inner<T, N>>,
+    replica: usize,
+    request: &mut Request,
+    pending: &mut Pending<N>,
+) -> Option<Result<Response, ReplicaFailure>> {
+    let transport = inner.transports.get(replica)?;
+    request.to = inner.introductions.id(replica);
+    let call = || match request.to {
+        Some(_) => transport.call(request),
+        None => call_introduced(inner, replica, transport, request),
+    };
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Call::Ready(result)) => Some(inner.admitted(replica, result)),
+        Ok(Call::Pending(calling)) => {
+            *pending.get_mut(replica)? = Some(calling);
+            None
+        }
+        Err(panic) => Some(Err(inner.panicked(replica, &*panic))),
+    }
+}
+
+impl<T, const N: usize> Inner<T, N> {
+    /// A response as an answer or a failure: a refusal is a failure.
+    #[inline]
+    fn admitted(
+        &self,
+        replica: usize,
+        result: Result<Response, TransportError>,
+    ) -> Result<Response, ReplicaFailure> {
+        match result {
+            Ok(Response::Refused(refusal)) => {
+                if matches!(refusal, Refusal::OtherReplica { .. }) {
+                    self.introductions.forget(replica);
+                }
+                Err(ReplicaFailure::Refused(refusal))
+            }
+            Ok(response) => Ok(response),
+            Err(error) => Err(ReplicaFailure::Transport(error)),
+        }
+    }
+
+    fn panicked(&self, replica: usize, panic: &(dyn Any + Send)) -> ReplicaFailure {
+        self.background.count_panicked(replica);
+        let literal = panic.downcast_ref::<&str>().copied();
+        let formatted = || panic.downcast_ref::<String>().map(String::as_str);
+        let message = literal.or_else(formatted).unwrap_or("no message");
+        ReplicaFailure::Panicked(message.to_owned())
+    }
+}
+
+struct UnderWay {
+    calling: Calling,
     /// From when the call was first found unfinished.
     deadline: Option<Instant>,
-    /// In the background, its place there.
-    room: Option<Room<'a>>,
+    /// Whether it counts as background work.
+    in_background: bool,
 }
 
 /// The calls of one operation that are under way: at most one to each replica.
-pub(super) struct Calls<'a, T, const N: usize> {
-    transports: &'a [T; N],
-    background: &'a Background<N>,
-    time_limit: Duration,
-    under_way: [Option<Call<'a>>; N],
+pub(super) struct Calls<T, const N: usize> {
+    inner: Arc<Inner<T, N>>,
+    under_way: [Option<UnderWay>; N],
     /// One timer for all calls, armed when one of them has to be waited for.
     timer: Option<Pin<Box<Sleep>>>,
     in_background: bool,
 }
 
-impl<'a, T: Transport, const N: usize> Calls<'a, T, N> {
-    pub(super) fn new(
-        transports: &'a [T; N],
-        background: &'a Background<N>,
-        time_limit: Duration,
-    ) -> Self {
+impl<T: Transport, const N: usize> Calls<T, N> {
+    pub(super) fn new(inner: Arc<Inner<T, N>>, pending: Pending<N>) -> Self {
         Self {
-            transports,
-            background,
-            time_limit: time_limit.min(LONGEST_TIME_LIMIT),
-            under_way: [const { None }; N],
+            inner,
+            under_way: pending.map(|calling| {
+                calling.map(|calling| UnderWay {
+                    calling,
+                    deadline: None,
+                    in_background: false,
+                })
+            }),
             timer: None,
             in_background: false,
         }
     }
 
-    /// Prepares a call. It sets out when the calls are next awaited.
+    /// Makes a call to a replica that has none under way, and returns its result
+    /// where there is one at once.
     ///
     /// In the background it is given up where there is no room for it.
-    pub(super) fn start(&mut self, replica: usize, request: Request) -> Result<(), ReplicaFailure> {
-        let room = if self.in_background {
-            let room = self.background.reserve(replica);
-            Some(room.ok_or(ReplicaFailure::GivenUp)?)
-        } else {
-            None
-        };
-        if let (Some(slot), Some(transport)) = (
-            self.under_way.get_mut(replica),
-            self.transports.get(replica),
-        ) {
-            *slot = Some(Call {
-                future: transport.call(request),
-                deadline: None,
-                room,
-            });
+    pub(super) fn start(
+        &mut self,
+        replica: usize,
+        request: &mut Request,
+    ) -> Option<Result<Response, ReplicaFailure>> {
+        let in_background = self.in_background;
+        if in_background && !self.inner.background.reserve(replica) {
+            return Some(Err(ReplicaFailure::GivenUp));
         }
-        Ok(())
+        let mut pending = [const { None }; N];
+        let result = call(&self.inner, replica, request, &mut pending);
+        let calling = pending.get_mut(replica).and_then(Option::take);
+        match (self.under_way.get_mut(replica), calling) {
+            (Some(slot), Some(calling)) => {
+                *slot = Some(UnderWay {
+                    calling,
+                    deadline: None,
+                    in_background,
+                });
+            }
+            _ if in_background => self.inner.background.release(replica),
+            _ => {}
+        }
+        result
     }
 
     /// The next answer; `None` when no call is under way.
@@ -106,10 +178,10 @@ impl<'a, T: Transport, const N: usize> Calls<'a, T, N> {
         self.in_background = true;
         for (replica, slot) in self.under_way.iter_mut().enumerate() {
             if let Some(call) = slot {
-                call.room = self.background.reserve(replica);
-                if call.room.is_none() {
+                call.in_background = self.inner.background.reserve(replica);
+                if !call.in_background {
                     *slot = None;
-                    self.background.count_given_up(replica);
+                    self.inner.background.count_given_up(replica);
                     given_up(replica);
                 }
             }
@@ -118,13 +190,19 @@ impl<'a, T: Transport, const N: usize> Calls<'a, T, N> {
 
     fn poll_calls(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
         let mut idle = true;
-        for (replica, slot) in self.under_way.iter_mut().enumerate() {
-            let Some(call) = slot else { continue };
+        for replica in 0..N {
+            let Some(Some(call)) = self.under_way.get_mut(replica) else {
+                continue;
+            };
             idle = false;
-            if let Poll::Ready(result) = call.future.as_mut().poll(cx) {
-                *slot = None;
-                return Poll::Ready(Some((replica, admitted(result))));
-            }
+            let calling = call.calling.as_mut();
+            let result = match catch_unwind(AssertUnwindSafe(|| calling.poll(cx))) {
+                Ok(Poll::Pending) => continue,
+                Ok(Poll::Ready(result)) => self.inner.admitted(replica, result),
+                Err(panic) => Err(self.inner.panicked(replica, &*panic)),
+            };
+            self.end(replica);
+            return Poll::Ready(Some((replica, result)));
         }
         if idle {
             Poll::Ready(None)
@@ -135,13 +213,15 @@ impl<'a, T: Transport, const N: usize> Calls<'a, T, N> {
 
     /// A call whose time is over, dropped.
     fn poll_time_limit(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let time_limit = self.inner.settings.time_limit;
+        let reach = time_limit.min(LONGEST_TIME_LIMIT);
         let mut now = None;
         let mut first: Option<(Instant, usize)> = None;
         for (replica, slot) in self.under_way.iter_mut().enumerate() {
             let Some(call) = slot else { continue };
             let deadline = *call.deadline.get_or_insert_with(|| {
                 let now = *now.get_or_insert_with(Instant::now);
-                now.checked_add(self.time_limit).unwrap_or(now)
+                now.checked_add(reach).unwrap_or(now)
             });
             if first.is_none_or(|(earliest, _)| deadline < earliest) {
                 first = Some((deadline, replica));
@@ -156,19 +236,32 @@ impl<'a, T: Transport, const N: usize> Calls<'a, T, N> {
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
-        ready!(timer.as_mut().poll(cx));
-        if let Some(slot) = self.under_way.get_mut(replica) {
-            *slot = None;
-        }
-        Poll::Ready((replica, Err(ReplicaFailure::TimedOut(self.time_limit))))
+        // Unconstrained: calls that always have something to do would otherwise
+        // leave the timer nothing of the task's budget, and never run out of time.
+        ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
+        self.end(replica);
+        Poll::Ready((replica, Err(ReplicaFailure::TimedOut(reach))))
     }
 }
 
-impl<T, const N: usize> Drop for Calls<'_, T, N> {
+impl<T, const N: usize> Calls<T, N> {
+    /// Drops a call, if there is one. Tells whether there was.
+    fn end(&mut self, replica: usize) -> bool {
+        let Some(call) = self.under_way.get_mut(replica).and_then(Option::take) else {
+            return false;
+        };
+        if call.in_background {
+            self.inner.background.release(replica);
+        }
+        true
+    }
+}
+
+impl<T, const N: usize> Drop for Calls<T, N> {
     fn drop(&mut self) {
-        for (replica, slot) in self.under_way.iter().enumerate() {
-            if slot.is_some() {
-                self.background.count_given_up(replica);
+        for replica in 0..N {
+            if self.end(replica) {
+                self.inner.background.count_given_up(replica);
             }
         }
     }

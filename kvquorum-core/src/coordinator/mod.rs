@@ -2,16 +2,17 @@
 //! quorum.
 //!
 //! `mod.rs` holds what an application sees and sets. Inside, each file does
-//! one thing: `write` and `read` are the two kinds of operation, `turns` says
+//! one thing: `write` and `read` are the two kinds of operation, `rotation` says
 //! where a read begins, `calls` drives their calls, `operation` hands them over
 //! to the background, `background` bounds that, and `report` says what happened.
 
 mod background;
 mod calls;
+mod introductions;
 mod operation;
 mod read;
 mod report;
-mod turns;
+mod rotation;
 mod write;
 
 use std::sync::Arc;
@@ -20,19 +21,25 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use background::ReplicaStats;
+pub use introductions::IdentityError;
 pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };
 
-use crate::clock::{Clock, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
-use crate::entry::{Key, Timestamp, WriterId};
+use crate::clock::{Clock, SystemClock, WallClock};
+use crate::entry::{Key, WriterId};
+use crate::identity::{Identity, Quorums};
 use crate::transport::Transport;
 use background::Background;
-use turns::Turns;
+use introductions::Introductions;
+use rotation::Rotation;
 
 /// The most replicas that a coordinator can have: its work for each operation
 /// is an array of this many at the most, looked through from end to end.
 pub const MAX_REPLICAS: usize = 64;
+
+/// Half of what replicas admit: see [`CoordinatorBuilder::max_drift`].
+const DEFAULT_FOLLOWED_DRIFT: Duration = Duration::from_secs(30);
 
 /// The client side of a map with N copies: writes to all N replicas and
 /// returns when W have acked, reads from as many as it takes for R to answer,
@@ -88,7 +95,8 @@ struct Inner<T, const N: usize> {
     clock: Clock,
     settings: Settings,
     background: Background<N>,
-    turns: Turns,
+    rotation: Rotation,
+    introductions: Introductions<N>,
 }
 
 struct Settings {
@@ -128,6 +136,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         );
     };
 
+    // At most 64 each.
+    #[allow(clippy::cast_possible_truncation)]
+    const QUORUMS: Quorums = Quorums {
+        n: N as u8,
+        w: W as u8,
+        r: R as u8,
+    };
+
     const QUORUMS_OVERLAP: () = assert!(
         R + W > N,
         "kvquorum: blocking repair needs overlapping quorums, R + W > N"
@@ -138,6 +154,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// Each transport leads to another replica. Their order is that of
     /// receipts and reports.
     pub fn new(transports: [T; N]) -> Self {
+        // Here too, so that the compiler names the line that calls it.
+        let () = Self::QUORUMS_MAKE_SENSE;
         Self::builder(transports).build()
     }
 
@@ -147,9 +165,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         CoordinatorBuilder {
             transports,
             wall: Box::new(SystemClock),
-            max_drift: DEFAULT_MAX_DRIFT,
-            not_before: Timestamp::MIN,
+            max_drift: DEFAULT_FOLLOWED_DRIFT,
             max_background: 256,
+            cluster: None,
             settings: Settings {
                 writer: WriterId::random(),
                 time_limit: Duration::from_secs(2),
@@ -244,6 +262,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         self.inner.settings.writer
     }
 
+    /// What each replica said of itself when it was first called, in order; `None`
+    /// where it was not, or could not be reached. A replica is asked again when
+    /// another is found at its place.
+    ///
+    /// Where one was called with other [quorums](Identity::quorums) than this
+    /// coordinator's, reads of the one may miss what the other has acknowledged,
+    /// and no error tells of it: look here, once all coordinators have started.
+    pub fn identities(&self) -> [Option<Identity>; N] {
+        self.inner.introductions.identities()
+    }
+
     /// What background work is going on and what it came to, for each replica
     /// in order.
     pub fn stats(&self) -> [ReplicaStats; N] {
@@ -299,8 +328,8 @@ pub struct CoordinatorBuilder<const N: usize, const W: usize, const R: usize, T>
     transports: [T; N],
     wall: Box<dyn WallClock>,
     max_drift: Duration,
-    not_before: Timestamp,
     max_background: usize,
+    cluster: Option<String>,
     settings: Settings,
 }
 
@@ -382,6 +411,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
         self
     }
 
+    /// The cluster that all replicas have to [belong to](crate::Replica::with_cluster).
+    /// One of another cluster, or of none, is not counted: it is a node that was
+    /// given the address of one that is gone, for one. Any will do by default.
+    #[must_use]
+    pub fn cluster(mut self, name: impl Into<String>) -> Self {
+        self.cluster = Some(name.into());
+        self
+    }
+
     /// The wall clock that timestamps are taken from. The system's by default.
     #[must_use]
     pub fn wall_clock(mut self, wall: impl WallClock) -> Self {
@@ -390,41 +428,31 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     }
 
     /// How far ahead of the wall clock a version that comes in an answer may
-    /// be for the clock to follow it at once (see [`Clock`]).
-    /// [`DEFAULT_MAX_DRIFT`] by default.
+    /// be for this coordinator's clock to follow it. Half of
+    /// [`DEFAULT_MAX_DRIFT`](crate::DEFAULT_MAX_DRIFT), 30 seconds, by default.
+    ///
+    /// Keep it well below what [replicas admit](crate::Limits::max_drift): a clock
+    /// that is carried to the edge of that, by a single entry, has its writes
+    /// refused by every replica whose clock is a little behind. With half of it,
+    /// clocks may differ by the other half. A version further ahead costs the
+    /// writes of its own key one more attempt each, and nothing else.
     #[must_use]
     pub fn max_drift(mut self, max_drift: Duration) -> Self {
         self.max_drift = max_drift;
         self
     }
 
-    /// Entries are stamped after this timestamp: the greatest that a durable
-    /// store holds, so that a wall clock that was set back between two runs of
-    /// a process does not stamp below what the first has written.
-    ///
-    /// One beyond [`max_drift`](Self::max_drift) is taken on trust only: should
-    /// a write fail because replicas refuse what is stamped after it as too far
-    /// ahead (rule C-DRIFT), and no replica admit it, or too many refuse it for W
-    /// to be reached, then it was a mistake of a clock that was once wrong, and
-    /// is forgotten. That write is stamped again by the wall clock, within its
-    /// [`max_attempts`](Self::max_attempts).
-    #[must_use]
-    pub fn not_before(mut self, timestamp: Timestamp) -> Self {
-        self.not_before = timestamp;
-        self
-    }
-
     /// The coordinator.
     pub fn build(self) -> Coordinator<N, W, R, T> {
-        let mut clock = Clock::over(self.wall, self.max_drift);
-        clock.resume_after(self.not_before);
+        let clock = Clock::new(self.wall, self.max_drift, self.settings.writer);
         Coordinator {
             inner: Arc::new(Inner {
                 transports: self.transports,
                 clock,
                 settings: self.settings,
                 background: Background::new(self.max_background),
-                turns: Turns::default(),
+                rotation: Rotation::default(),
+                introductions: Introductions::new(self.cluster, Coordinator::<N, W, R, T>::QUORUMS),
             }),
         }
     }

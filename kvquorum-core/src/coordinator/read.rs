@@ -5,15 +5,14 @@ use std::sync::Arc;
 use async_stream::stream;
 use futures_core::Stream;
 
-use super::calls::Calls;
+use super::calls::{Calls, Pending, call};
 use super::operation::{Decided, Start, decide};
 use super::report::{ReadError, ReadReceipt, ReadReport};
 use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
-use crate::outcome::{Outcome, ReplicaFailure, admitted};
-use crate::store::Merged;
+use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{Added, ReadTally};
-use crate::transport::{Request, Response, Transport};
+use crate::transport::{Ack, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     pub(super) async fn read(&self, key: Key) -> Result<ReadReceipt<N>, ReadError> {
@@ -42,30 +41,34 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         })
     }
 
-    /// Asks replicas as long as they answer at once.
+    /// Asks replicas one after the other as long as they answer at once, and all
+    /// others together as soon as one does not.
     fn ask_at_once(&self, key: Key) -> Start<Read<N>, impl Future<Output = Read<N>>> {
         let inner = &self.inner;
-        let request = Request::Get { key };
-        let order = inner.turns.next::<N>();
+        let mut request = Request::read(key);
         let mut tally = ReadTally::new(R);
-        for replica in order.clone() {
-            if tally.is_decided() {
+        let mut pending = [const { None }; N];
+        let mut waits = false;
+        for replica in inner.rotation.next::<N>() {
+            if tally.is_decided() && !waits {
                 break;
             }
-            let transport = inner.transports.get(replica);
-            match transport.and_then(|transport| transport.call_now(&request)) {
+            match call(inner, replica, &mut request, &mut pending) {
                 // What is usual goes straight in: `add` would move it twice more,
                 // which is a seventh of a read's instructions.
                 Some(Ok(Response::Entry(entry))) => tally.add_answer(replica, entry),
                 Some(result) => {
                     tally.asked(replica);
-                    tally.add(replica, admitted(result));
+                    tally.add(replica, result);
                 }
-                None => break,
+                None => {
+                    tally.asked(replica);
+                    waits = true;
+                }
             }
         }
-        if !is_settled(&tally, inner.settings.repair, W) {
-            let asking = ask(Arc::clone(inner), tally, order, W, request);
+        if waits || !is_settled(&tally, inner.settings.repair, W) {
+            let asking = ask(Arc::clone(inner), tally, pending, W, request);
             return Start::Unsettled(decide(&inner.background, asking));
         }
         inner.observe_greatest(&tally);
@@ -102,34 +105,24 @@ struct Read<const N: usize> {
     outcomes: [Outcome<Option<Version>>; N],
 }
 
-/// Asks the replicas that were not asked yet until the read is decided, repairs
-/// those that are behind, and goes on until every replica that was asked has
-/// answered, and those that answered late are repaired too.
+/// Waits until the read is decided, repairs the replicas that are behind, and goes
+/// on until every replica that was asked has answered, and those that answered late
+/// are repaired too.
 fn ask<T: Transport, const N: usize>(
     inner: Arc<Inner<T, N>>,
     tally: ReadTally<N>,
-    order: impl Iterator<Item = usize> + Send,
+    pending: Pending<N>,
     holders_needed: usize,
     request: Request,
 ) -> impl Stream<Item = Decided<Read<N>>> + Send {
     stream! {
         let repair = inner.settings.repair;
-        let calls = Calls::new(&inner.transports, &inner.background, inner.settings.time_limit);
+        let calls = Calls::new(Arc::clone(&inner), pending);
         let mut asking = Asking { calls, tally, inner: &inner, request };
 
-        // One after the other as long as they answer at once, and all together
-        // as soon as one does not: a read that need not wait asks no more
-        // replicas than it needs.
-        for replica in order {
-            if asking.tally.is_decided() {
-                break;
-            }
-            if asking.tally.is_asked(replica) {
-                continue;
-            }
-            asking.ask(replica);
-            while !asking.tally.is_decided() && asking.next_ready().await {}
-        }
+        // Each call is polled before anything is decided: all replicas are asked,
+        // however fast the first of them are.
+        while asking.next_ready().await {}
         while !asking.tally.is_decided() && asking.next().await {}
         let answered = asking.tally.is_answered();
         let entry = asking.tally.greatest().cloned();
@@ -165,7 +158,7 @@ fn ask<T: Transport, const N: usize>(
 /// A read under way.
 struct Asking<'a, T, const N: usize> {
     inner: &'a Inner<T, N>,
-    calls: Calls<'a, T, N>,
+    calls: Calls<T, N>,
     tally: ReadTally<N>,
     request: Request,
 }
@@ -173,17 +166,20 @@ struct Asking<'a, T, const N: usize> {
 impl<T: Transport, const N: usize> Asking<'_, T, N> {
     fn ask(&mut self, replica: usize) {
         self.tally.asked(replica);
-        if let Err(failure) = self.calls.start(replica, self.request.clone()) {
-            self.add(replica, Err(failure));
+        if let Some(result) = self.calls.start(replica, &mut self.request) {
+            self.add(replica, result);
         }
     }
 
     /// Sends the greatest entry to those that are known to be behind.
     fn repair(&mut self) {
+        let Some(key) = self.request.key().cloned() else {
+            return;
+        };
         while let Some((replica, entry)) = self.tally.next_repair() {
-            let key = self.request.key().clone();
-            if let Err(failure) = self.calls.start(replica, Request::Merge { key, entry }) {
-                self.add(replica, Err(failure));
+            let mut request = Request::write(&key, entry);
+            if let Some(result) = self.calls.start(replica, &mut request) {
+                self.add(replica, result);
             }
         }
     }
@@ -251,7 +247,7 @@ fn record<T, const N: usize>(
     replica: usize,
     result: Result<Response, ReplicaFailure>,
 ) {
-    if let Ok(Response::Merged(Merged::Superseded { by })) = &result {
+    if let Ok(Response::Ack(Ack::Superseded { by })) = &result {
         inner.clock.observe(by.timestamp);
     }
     match tally.add(replica, result) {

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use crate::clock::ClockExhausted;
 use crate::entry::{Entry, Version};
 use crate::outcome::Outcome;
-use crate::store::Merged;
 use crate::tally::may_be_seen;
+use crate::transport::Ack;
 
 /// The outcomes of stragglers, once the last of them has ended.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ impl<A> Late<A> {
 pub struct WriteReceipt<const N: usize> {
     pub(super) version: Version,
     pub(super) attempts: u32,
-    pub(super) outcomes: [Outcome<Merged>; N],
-    pub(super) late: Option<Late<Merged>>,
+    pub(super) outcomes: [Outcome<Ack>; N],
+    pub(super) late: Option<Late<Ack>>,
 }
 
 impl<const N: usize> WriteReceipt<N> {
@@ -58,7 +58,7 @@ impl<const N: usize> WriteReceipt<N> {
     /// too.
     pub fn superseded_by(&self) -> Option<Version> {
         let told = self.outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Answered(Merged::Superseded { by }) => Some(*by),
+            Outcome::Answered(Ack::Superseded { by }) => Some(*by),
             _ => None,
         });
         told.max()
@@ -66,7 +66,7 @@ impl<const N: usize> WriteReceipt<N> {
 
     /// Each replica's part in the last attempt, in the coordinator's order, as
     /// it was known when the write was decided.
-    pub fn replicas(&self) -> &[Outcome<Merged>; N] {
+    pub fn replicas(&self) -> &[Outcome<Ack>; N] {
         &self.outcomes
     }
 
@@ -146,8 +146,8 @@ pub struct WriteReport {
     attempts: u32,
     /// Whether an attempt before the last may be seen by a read.
     earlier_may_be_seen: bool,
-    replicas: Vec<ReplicaReport<Merged>>,
-    late: Option<Late<Merged>>,
+    replicas: Vec<ReplicaReport<Ack>>,
+    late: Option<Late<Ack>>,
 }
 
 impl WriteReport {
@@ -157,8 +157,8 @@ impl WriteReport {
         attempts: u32,
         earlier_may_be_seen: bool,
         names: [String; N],
-        outcomes: [Outcome<Merged>; N],
-        late: Option<Late<Merged>>,
+        outcomes: [Outcome<Ack>; N],
+        late: Option<Late<Ack>>,
     ) -> Self {
         Self {
             version,
@@ -198,11 +198,11 @@ impl WriteReport {
     }
 
     /// Each replica's part in the last attempt, in the coordinator's order.
-    pub fn replicas(&self) -> &[ReplicaReport<Merged>] {
+    pub fn replicas(&self) -> &[ReplicaReport<Ack>] {
         &self.replicas
     }
 
-    fn outcomes(&self) -> impl Iterator<Item = &Outcome<Merged>> {
+    fn outcomes(&self) -> impl Iterator<Item = &Outcome<Ack>> {
         self.replicas.iter().map(ReplicaReport::outcome)
     }
 
@@ -239,9 +239,9 @@ impl fmt::Display for WriteReport {
         if self.earlier_may_be_seen {
             f.write_str(", and an earlier attempt may be seen")?;
         }
-        write_replicas(f, &self.replicas, |f, merged| match merged {
-            Merged::Applied => f.write_str("acked"),
-            Merged::Superseded { by } => write!(f, "acked, superseded by {by}"),
+        write_replicas(f, &self.replicas, |f, ack| match ack {
+            Ack::Applied => f.write_str("acked"),
+            Ack::Superseded { by } => write!(f, "acked, superseded by {by}"),
         })
     }
 }

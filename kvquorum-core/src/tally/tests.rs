@@ -56,8 +56,8 @@ impl Part {
 
     fn result(self, replica: usize) -> Result<Response, ReplicaFailure> {
         match self {
-            Self::Applied => Ok(Response::Merged(Merged::Applied)),
-            Self::Superseded => Ok(Response::Merged(Merged::Superseded {
+            Self::Applied => Ok(Response::Ack(Ack::Applied)),
+            Self::Superseded => Ok(Response::Ack(Ack::Superseded {
                 by: version(10 + replica as u64),
             })),
             Self::Refused => Err(ReplicaFailure::Refused(Refusal::EmptyKey)),
@@ -203,7 +203,7 @@ fn exactly_those_behind_are_repaired_with_the_greatest_entry() {
         let mut round = sent.clone();
         while !round.is_empty() {
             for (behind, _) in round.drain(..) {
-                let ack = Response::Merged(Merged::Applied);
+                let ack = Response::Ack(Ack::Applied);
                 assert_eq!(tally.add(behind, Ok(ack)), Added::Repaired);
                 assert_eq!(tally.greatest(), greatest.as_ref(), "{answers:?}");
             }

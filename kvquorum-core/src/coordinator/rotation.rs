@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::alone::Alone;
+use crate::cache_padded::CachePadded;
 
 /// As many threads as there often are. More of them share.
 const THREADS: usize = 16;
@@ -18,14 +18,14 @@ thread_local! {
 /// How many reads there were on each thread: one count for all would be what
 /// their reads wait for each other for.
 #[derive(Debug, Default)]
-pub(super) struct Turns([Alone<AtomicU64>; THREADS]);
+pub(super) struct Rotation([CachePadded<AtomicU64>; THREADS]);
 
-impl Turns {
+impl Rotation {
     /// All of N, not always beginning with the same, so that reads which need
     /// not ask all replicas come to each.
     pub(super) fn next<const N: usize>(&self) -> impl Iterator<Item = usize> + Clone + use<N> {
         // 2⁶⁴ by the golden ratio. Multiples of it are spread evenly, and in
-        // step with no pattern of reads: plain turns would lead reads of N
+        // step with no pattern of reads: a plain rotation would lead reads of N
         // keys round and round to the same replica for each key.
         const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
         let first = (self.count().wrapping_mul(GOLDEN) >> 32) as usize;
@@ -34,11 +34,11 @@ impl Turns {
     }
 
     fn count(&self) -> u64 {
-        let Some(Alone(count)) = THREAD.with(|thread| self.0.get(*thread)) else {
+        let Some(CachePadded(count)) = THREAD.with(|thread| self.0.get(*thread)) else {
             return 0;
         };
         // Not one atomic step: where threads share a count, two reads may have
-        // the same turn, and neither waits for the other.
+        // the same place, and neither waits for the other.
         let before = count.load(Ordering::Relaxed);
         count.store(before.wrapping_add(1), Ordering::Relaxed);
         before

@@ -1,0 +1,163 @@
+//! Which replica each transport leads to, so that none is counted twice or taken
+//! for another.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Inner;
+use crate::identity::{Identity, Quorums, ReplicaId};
+use crate::transport::{Call, Request, RequestKind, Response, Transport, TransportError};
+
+/// Why a coordinator does not count a replica. The request was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// Another transport of the coordinator leads to the same replica. It has one
+    /// copy, and so one vote.
+    #[error("it is the same replica as that of transport {other}: {id}")]
+    SameReplica {
+        /// The replica.
+        id: ReplicaId,
+        /// The other transport's place, from 0.
+        other: usize,
+    },
+    /// The replica belongs to another cluster, or to none.
+    #[error("it belongs to {}, and not to the cluster {expected:?}", named(found.as_deref()))]
+    OtherCluster {
+        /// The cluster's name that the coordinator was given.
+        expected: String,
+        /// The name that the replica was given.
+        found: Option<String>,
+    },
+}
+
+fn named(cluster: Option<&str>) -> String {
+    cluster.map_or("no cluster".to_owned(), |name| {
+        format!("the cluster {name:?}")
+    })
+}
+
+#[derive(Debug)]
+pub(super) struct Introductions<const N: usize> {
+    cluster: Option<String>,
+    quorums: Quorums,
+    /// The ids as numbers; 0 where a replica has yet to introduce itself.
+    ids: [AtomicU64; N],
+    identities: Mutex<[Option<Identity>; N]>,
+}
+
+impl<const N: usize> Introductions<N> {
+    pub(super) fn new(cluster: Option<String>, quorums: Quorums) -> Self {
+        Self {
+            cluster,
+            quorums,
+            ids: [const { AtomicU64::new(0) }; N],
+            identities: Mutex::new([const { None }; N]),
+        }
+    }
+
+    pub(super) fn id(&self, replica: usize) -> Option<ReplicaId> {
+        let id = self.ids.get(replica)?.load(Ordering::Relaxed);
+        Some(ReplicaId::new(id.try_into().ok()?))
+    }
+
+    pub(super) fn identities(&self) -> [Option<Identity>; N] {
+        self.lock().clone()
+    }
+
+    /// Has a replica introduce itself again: another one is at its place now.
+    pub(super) fn forget(&self, replica: usize) {
+        let mut identities = self.lock();
+        if let (Some(id), Some(identity)) = (self.ids.get(replica), identities.get_mut(replica)) {
+            id.store(0, Ordering::Relaxed);
+            *identity = None;
+        }
+    }
+
+    fn request(&self) -> Request {
+        let quorums = Some(self.quorums);
+        Request::of(RequestKind::Identify { quorums })
+    }
+
+    fn take_in(
+        &self,
+        replica: usize,
+        result: Result<Response, TransportError>,
+    ) -> Result<ReplicaId, TransportError> {
+        let identity = match result {
+            Ok(Response::Identity(identity)) => identity,
+            Ok(Response::Refused(refusal)) => return Err(TransportError::Rejected(refusal.into())),
+            Ok(_) => return Err(TransportError::Rejected("it does not say who it is".into())),
+            // The request itself was not sent.
+            Err(error) if error.may_have_applied() => {
+                return Err(TransportError::NotSent(error.into()));
+            }
+            Err(error) => return Err(error),
+        };
+        let id = identity.id;
+        self.admit(replica, identity)
+            .map_err(|error| TransportError::Rejected(error.into()))?;
+        Ok(id)
+    }
+
+    fn admit(&self, replica: usize, identity: Identity) -> Result<(), IdentityError> {
+        if let Some(expected) = &self.cluster
+            && Some(expected) != identity.cluster.as_ref()
+        {
+            return Err(IdentityError::OtherCluster {
+                expected: expected.clone(),
+                found: identity.cluster,
+            });
+        }
+        let mut identities = self.lock();
+        let mut others = identities.iter().enumerate();
+        let id = identity.id;
+        let is_same = |it: &Option<Identity>| it.as_ref().is_some_and(|it| it.id == id);
+        if let Some((other, _)) = others.find(|(other, it)| *other != replica && is_same(it)) {
+            return Err(IdentityError::SameReplica { id, other });
+        }
+        if let (Some(place), Some(known)) = (identities.get_mut(replica), self.ids.get(replica)) {
+            *place = Some(identity);
+            known.store(id.get(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Option<Identity>; N]> {
+        // No panic can leave it half changed.
+        let identities = self.identities.lock();
+        identities.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Calls a replica that has yet to introduce itself: asks who it is first.
+pub(super) fn call_introduced<T: Transport, const N: usize>(
+    inner: &Arc<Inner<T, N>>,
+    replica: usize,
+    transport: &T,
+    request: &Request,
+) -> Call {
+    match transport.call(&inner.introductions.request()) {
+        Call::Ready(result) => match inner.introductions.take_in(replica, result) {
+            Ok(id) => transport.call(&addressed(request, id)),
+            Err(error) => Call::Ready(Err(error)),
+        },
+        introducing => {
+            let (inner, request) = (Arc::clone(inner), request.clone());
+            Call::new(async move {
+                let id = inner.introductions.take_in(replica, introducing.await)?;
+                let Some(transport) = inner.transports.get(replica) else {
+                    return Err(TransportError::NotSent("there is no such transport".into()));
+                };
+                transport.call(&addressed(&request, id)).await
+            })
+        }
+    }
+}
+
+fn addressed(request: &Request, id: ReplicaId) -> Request {
+    Request {
+        to: Some(id),
+        kind: request.kind.clone(),
+    }
+}
