@@ -224,7 +224,8 @@ impl Clock {
         let lock = self.stepping_back.lock();
         let _lock = lock.unwrap_or_else(PoisonError::into_inner);
         let now = self.now();
-        if now >= bits {
+        let millis = |bits| Timestamp::from_bits(bits).millis();
+        if millis(now) >= millis(bits) {
             return false;
         }
         // Else another has left it meanwhile.
