@@ -108,7 +108,7 @@ async fn errors_tell_whose_they_are() {
     let coordinator = coordinator(&links);
     let users = coordinator.map::<str, User>("users");
     for link in &links {
-        plant(link, "users/\"eve\"", support::entry(1, "no JSON")).await;
+        plant(link, "users/\"eve\"", support::entry(1, "no JSON"));
     }
     let error = users.get("eve").await.unwrap_err();
     assert!(matches!(error, MapError::Decode(_)), "{error}");
