@@ -28,7 +28,7 @@ fn replica() -> Hosted {
 
 async fn identity(replica: &impl Transport) -> Identity {
     match replica.call(&Request::identify()).await.unwrap() {
-        Response::Identity(identity) => identity,
+        Response::Identity(identity) => *identity,
         other => panic!("{other:?}"),
     }
 }
