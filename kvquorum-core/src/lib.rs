@@ -23,7 +23,7 @@
 //! Each promise has a name, and is written where it is kept: W-ALL, W-QUORUM,
 //! W-FINISH, W-CANCEL, W-FAIL and W-SUPERSEDED at [`Coordinator::put`];
 //! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; C-MONOTONIC at
-//! [`Clock`]; C-DRIFT at [`Refusal::TooFarAhead`]. What quorums do and do not
+//! [`Clock`]; C-DRIFT at [`Refusal::TooFarAhead`]; M-EXACT at [`Map::put`]. What quorums do and do not
 //! promise together is said at [`Coordinator`].
 //!
 //! # Features
@@ -49,9 +49,7 @@ pub use coordinator::{
     ReplicaReport, ReplicaStats, WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
-#[cfg(feature = "json")]
-pub use map::Json;
-pub use map::{Codec, CodecError, Map, MapError};
+pub use map::{Codec, CodecError, Json, Map, MapError};
 pub use outcome::{Outcome, ReplicaFailure};
 pub use replica::{Limits, Replica};
 pub use store::{Merged, Store, StoreError};
