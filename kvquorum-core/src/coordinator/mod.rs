@@ -79,6 +79,7 @@ pub const MAX_REPLICAS: usize = 64;
 /// assert_eq!(map.get("greeting").await?.as_deref(), Some(&b"hello"[..]));
 /// # Ok(()) }
 /// ```
+#[doc = include_str!("configuration.md")]
 pub struct Coordinator<const N: usize, const W: usize, const R: usize, T> {
     inner: Arc<Inner<T, N>>,
 }
