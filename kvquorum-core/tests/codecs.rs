@@ -12,8 +12,9 @@
 mod data_model;
 mod support;
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -350,6 +351,60 @@ fn no_operation_takes_a_key_for_another() {
         assert_eq!(links[0].calls(), calls, "nothing was sent");
         assert_eq!(map.get(&None).await.unwrap(), Some(1));
     });
+}
+
+/// Bug: a key is written in one way and looked for in another.
+#[test]
+fn equal_keys_have_the_same_bytes() {
+    /// Looked for as a string, and stored as a list of one.
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+    #[serde(from = "OneOrMany")]
+    struct Tag(String);
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many([String; 1]),
+    }
+    impl From<OneOrMany> for Tag {
+        fn from(tag: OneOrMany) -> Self {
+            let (OneOrMany::One(tag) | OneOrMany::Many([tag])) = tag;
+            Self(tag)
+        }
+    }
+    impl Borrow<str> for Tag {
+        fn borrow(&self) -> &str {
+            &self.0
+        }
+    }
+    impl Serialize for Tag {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq([&self.0])
+        }
+    }
+    let map = coordinator(&links()).map::<Tag, u8>("tags");
+    let tag = map.encode_key(&Tag("a".to_owned())).unwrap();
+    assert_eq!(tag, Key::from("tags/[\"a\"]"));
+    let error = map.encode_key("a").unwrap_err();
+    assert!(matches!(error, MapError::EncodeKey(_)), "{error}");
+
+    /// Ordered by hand, and not encoded in that order.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    struct Labels(HashSet<u32>);
+    impl Ord for Labels {
+        fn cmp(&self, other: &Self) -> Ordering {
+            let [one, other] = [self, other].map(|labels| BTreeSet::from_iter(&labels.0));
+            one.cmp(&other)
+        }
+    }
+    impl PartialOrd for Labels {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    let map = coordinator(&links()).map::<Labels, u8>("labels");
+    let error = map.encode_key(&Labels((0..50).collect())).unwrap_err();
+    assert!(matches!(error, MapError::EncodeKey(_)), "{error}");
 }
 
 /// Bug: a key is decoded that `get` does not find again, as it is written in

@@ -49,20 +49,18 @@ pub enum MapError {
     Decode(#[source] CodecError),
 }
 
-/// Why an encoding is not sent.
+/// Why an encoding is not used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Inexact {
     #[error("its encoding cannot be decoded")]
     Undecodable(#[source] CodecError),
     #[error("its encoding decodes to something else")]
     Changed,
+    #[error("an equal key has another encoding")]
+    NotTheOnly,
 }
 
 /// Why a stored key is not one of the map's.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ForeignKey {
-    #[error("the key does not begin with the map's name and a slash")]
-    OtherMap,
-    #[error("the key is not encoded as the map encodes it")]
-    OtherEncoding,
-}
+#[error("the key does not begin with the map's name and a slash")]
+pub(super) struct OtherMap;

@@ -18,7 +18,7 @@ pub use error::MapError;
 use crate::coordinator::{Coordinator, ReadReceipt, WriteReceipt};
 use crate::entry::Key;
 use crate::transport::Transport;
-use error::{ForeignKey, Inexact};
+use error::{Inexact, OtherMap};
 
 /// A replicated map with keys and values of the application's types. Made by
 /// [`Coordinator::map`].
@@ -159,8 +159,9 @@ where
     ///
     /// - **M-EXACT.** The key and the value are encoded and decoded again before
     ///   anything is sent. Where one of them does not come back equal, by the
-    ///   `==` of its type, the put fails. So what is read is what was put, and
-    ///   two keys that differ are never the same entry.
+    ///   `==` of its type, the put fails; and so it does where the key that comes
+    ///   back has another encoding. So what is read is what was put, and two keys
+    ///   that differ are never the same entry.
     ///
     /// So no codec takes what is not equal to itself, such as NaN, or a value with
     /// something in a field that serde skips and `==` does not.
@@ -191,7 +192,7 @@ where
         Q: Serialize + Ord + ?Sized,
     {
         let key = self.encode_key(key)?;
-        let value = encode_exactly(&self.codec, value, |decoded: &V| decoded == value)
+        let (value, _) = encode_exactly(&self.codec, value, |decoded: &V| decoded == value)
             .map_err(MapError::EncodeValue)?;
         Ok(self.coordinator.put(key, value).await?)
     }
@@ -306,7 +307,10 @@ where
             let decoded: &K = decoded.borrow();
             decoded.borrow() == key
         };
-        let encoded = encode_exactly(&self.codec, key, is_same).map_err(MapError::EncodeKey)?;
+        let (encoded, decoded) =
+            encode_exactly(&self.codec, key, is_same).map_err(MapError::EncodeKey)?;
+        self.check_encoding(decoded.borrow(), &encoded)
+            .map_err(MapError::EncodeKey)?;
         let mut stored = Vec::with_capacity(self.prefix.len().saturating_add(encoded.len()));
         stored.extend_from_slice(self.prefix.as_bytes());
         stored.extend_from_slice(&encoded);
@@ -337,16 +341,23 @@ where
     /// # Ok::<(), MapError>(())
     /// ```
     pub fn decode_key(&self, key: &Key) -> Result<K::Owned, MapError> {
-        let foreign = |reason| MapError::Decode(CodecError::new(reason));
         let Some(encoded) = key.as_bytes().strip_prefix(self.prefix.as_bytes()) else {
-            return Err(foreign(ForeignKey::OtherMap));
+            return Err(MapError::Decode(CodecError::new(OtherMap)));
         };
         let decoded: K::Owned = self.codec.decode(encoded).map_err(MapError::Decode)?;
-        let again = self.codec.encode::<K>(decoded.borrow());
-        if again.map_err(MapError::Decode)? != encoded {
-            return Err(foreign(ForeignKey::OtherEncoding));
-        }
+        self.check_encoding(decoded.borrow(), encoded)
+            .map_err(MapError::Decode)?;
         Ok(decoded)
+    }
+
+    /// A key has one encoding, that of `K`: not that of what it was borrowed as,
+    /// and none that only decodes to the same.
+    fn check_encoding(&self, key: &K, encoded: &[u8]) -> Result<(), CodecError> {
+        if self.codec.encode(key)? == encoded {
+            Ok(())
+        } else {
+            Err(CodecError::new(Inexact::NotTheOnly))
+        }
     }
 
     fn decode_value(&self, value: &[u8]) -> Result<V, MapError> {
@@ -366,18 +377,18 @@ where
     }
 }
 
-/// The encoding, where it decodes to what `is_same` takes for the same (rule
-/// M-EXACT).
+/// The encoding, and what it decodes to, where `is_same` takes that for the
+/// same (rule M-EXACT).
 ///
 /// Comparing bytes would not do: `Some(None)` and `None` have the same in JSON.
 fn encode_exactly<C: Codec, T: Serialize + ?Sized, D: DeserializeOwned>(
     codec: &C,
     plain: &T,
     is_same: impl FnOnce(&D) -> bool,
-) -> Result<Vec<u8>, CodecError> {
+) -> Result<(Vec<u8>, D), CodecError> {
     let encoded = codec.encode(plain)?;
     match codec.decode(&encoded) {
-        Ok(decoded) if is_same(&decoded) => Ok(encoded),
+        Ok(decoded) if is_same(&decoded) => Ok((encoded, decoded)),
         Ok(_) => Err(CodecError::new(Inexact::Changed)),
         Err(error) => Err(CodecError::new(Inexact::Undecodable(error))),
     }
