@@ -23,7 +23,7 @@
 //! Each promise has a name, and is written where it is kept: W-ALL, W-QUORUM,
 //! W-FINISH, W-CANCEL, W-FAIL and W-SUPERSEDED at [`Coordinator::put`];
 //! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; C-MONOTONIC at
-//! [`Coordinator::put`]; C-DRIFT at [`Change::decide`]. What quorums do and do not
+//! [`Coordinator::put`]; C-DRIFT at [`Change::decide`]; M-EXACT at [`Map::put`]. What quorums do and do not
 //! promise together is said at [`Coordinator`].
 //!
 //! What a replica does with a request is decided in one place, the rule book
@@ -55,9 +55,7 @@ pub use coordinator::{
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use identity::{Identity, Quorums, ReplicaId};
-#[cfg(feature = "json")]
-pub use map::Json;
-pub use map::{Codec, CodecError, Map, MapError};
+pub use map::{Codec, CodecError, Json, Map, MapError};
 pub use outcome::{Outcome, ReplicaFailure};
 pub use record::{Record, RecordError};
 pub use replica::{Limits, Replica};

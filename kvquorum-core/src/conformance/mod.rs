@@ -1,7 +1,7 @@
-//! Conformance suites: what a [`Store`] and a [`Transport`] must do, as tests
-//! to run on your own.
+//! Conformance suites: what a [`Store`], a [`Transport`] and a [`Codec`] must
+//! do, as tests to run on your own.
 //!
-//! [`store`] and [`transport`] take a builder that gives a fresh subject for
+//! [`codec()`] takes a codec and needs nothing else. [`store`] and [`transport`] take a builder that gives a fresh subject for
 //! each check, and a guard that is kept until the check is over: a temporary
 //! directory, a running server, or `()` where there is nothing to keep.
 //!
@@ -67,6 +67,7 @@
 //! [`Rejected`](crate::TransportError::Rejected) mean that the replica did not
 //! act. Nor is it measured that results at once wait for nothing.
 //!
+//! [`Codec`]: crate::Codec
 //! [`Store`]: crate::Store
 //! [`Transport`]: crate::Transport
 
@@ -76,6 +77,7 @@
     reason = "a panic is how a test suite reports, and its numbers are its own"
 )]
 
+mod codec;
 mod store;
 mod transport;
 
@@ -92,6 +94,7 @@ use tokio::task::JoinHandle;
 
 use crate::entry::{Entry, Key, Timestamp, Version, WriterId};
 
+pub use codec::codec;
 pub use store::store;
 pub use transport::transport;
 
@@ -285,7 +288,7 @@ impl Display for Named<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Clause, store, transport};
+    use super::{Clause, codec, store, transport};
 
     /// The bullets under `# Contract` in a file's doc comments, with their
     /// line breaks and links taken out.
@@ -353,6 +356,11 @@ mod tests {
             &contract(include_str!("../transport.rs")),
             transport::CLAUSES,
             transport::UNCHECKED,
+        );
+        assert_covered(
+            &contract(include_str!("../map/codec.rs")),
+            codec::CLAUSES,
+            &[],
         );
     }
 }

@@ -93,6 +93,7 @@ const DEFAULT_FOLLOWED_DRIFT: Duration = Duration::from_secs(30);
 /// assert_eq!(map.get("greeting").await?.as_deref(), Some(&b"hello"[..]));
 /// # Ok(()) }
 /// ```
+#[doc = include_str!("configuration.md")]
 pub struct Coordinator<const N: usize, const W: usize, const R: usize, T> {
     inner: Arc<Inner<T, N>>,
 }
