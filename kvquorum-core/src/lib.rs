@@ -32,7 +32,6 @@
 
 mod cache_padded;
 mod clock;
-//pub mod conformance;
 mod coordinator;
 mod entry;
 mod identity;
