@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use data_model::{Node, Payload, Shape, Tree, pairs, values};
-use kvquorum_core::{Codec, CodecError, Coordinator, Json, Key, MapError, conformance};
+use kvquorum_core::{Codec, CodecError, Coordinator, Json, Key, MapError};
+use kvquorum_testing::conformance;
 use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::TestCaseError;
 use serde::de::DeserializeOwned;

@@ -9,11 +9,13 @@ use serde::de::DeserializeOwned;
 ///
 /// A codec need not have an encoding for everything: a [`Map`](crate::Map)
 /// decodes each encoding before it is sent, and refuses what does not come back
-/// equal. [`conformance::codec`](crate::conformance::codec()) tests the contract
-/// below for a codec of your own.
+/// equal. The conformance suite of
+/// [kvquorum-testing](https://docs.rs/kvquorum-testing) tests the contract below for a
+/// codec of your own.
 ///
 /// ```
-/// use kvquorum_core::{Codec, CodecError, conformance};
+/// use kvquorum_core::{Codec, CodecError};
+/// use kvquorum_testing::conformance;
 /// use serde::{Serialize, de::DeserializeOwned};
 ///
 /// #[derive(Clone, Copy)]

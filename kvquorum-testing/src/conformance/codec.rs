@@ -8,8 +8,10 @@ use serde::de::DeserializeOwned;
 use serde::ser::{Error, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Clause, SHOWN};
-use crate::map::{Codec, CodecError};
+use kvquorum_core::{Codec, CodecError};
+
+use super::Clause;
+use super::shown::MAX_BYTES;
 
 const PURE: Clause = Clause {
     of: "Codec::encode",
@@ -411,7 +413,7 @@ fn decode<C: Codec, T: DeserializeOwned>(codec: &C, encoded: &[u8]) -> Result<T,
 /// A value as text, cut short.
 fn shown(value: &impl Debug) -> String {
     let text = format!("{value:?}");
-    match text.char_indices().nth(SHOWN) {
+    match text.char_indices().nth(MAX_BYTES) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or(&text)),
         None => text,
     }
