@@ -214,7 +214,7 @@ async fn a_read_comes_with_its_receipt() {
     assert_eq!(receipt.entry().unwrap().version, deleted.version());
 
     for link in &links {
-        plant(link, "ages/\"eve\"", support::entry(1, "no JSON")).await;
+        plant(link, "ages/\"eve\"", support::entry(1, "no JSON"));
     }
     let error = ages.get_with_receipt("eve").await.unwrap_err();
     assert!(matches!(error, MapError::Decode(_)), "{error}");

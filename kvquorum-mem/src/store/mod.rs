@@ -91,10 +91,7 @@ impl MemStore {
     /// How many keys there are, tombstones included. Changes under way may or
     /// may not count.
     pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| lock(shard).len())
-            .sum()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     /// Whether no key was ever written, or all are [cleared](Self::clear).
@@ -288,11 +285,7 @@ mod tests {
             let key = Key::from(format!("user:{n}"));
             write(&store, &key, entry(1, "value")).await;
         }
-        let lens: Vec<usize> = store
-            .shards
-            .iter()
-            .map(|shard| lock(shard).len())
-            .collect();
+        let lens: Vec<usize> = store.shards.iter().map(|shard| lock(shard).len()).collect();
         assert_eq!(lens.iter().sum::<usize>(), 6_400);
         assert!(lens.iter().all(|len| (30..300).contains(len)), "{lens:?}");
     }

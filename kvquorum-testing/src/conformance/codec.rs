@@ -49,7 +49,8 @@ pub(super) const CLAUSES: &[&Clause] = &[&PURE, &SCALARS, &COMPOUNDS, &REFUSES, 
 /// each time.
 ///
 /// ```
-/// # use kvquorum_core::{Json, conformance};
+/// # use kvquorum_core::{Json};
+/// use kvquorum_testing::conformance;
 /// # /*
 /// #[test]
 /// # */
