@@ -14,8 +14,7 @@ use crate::gather::{self, Gathering};
 use crate::link::Link;
 use crate::pool::Pool;
 use crate::resolve::Resolver;
-use crate::server::HEAD_TIME_LIMIT;
-use crate::time::within_reason;
+use crate::time::{HEAD_TIMEOUT, within_reason};
 use crate::wire;
 
 /// Half of a coordinator's time limit by default, so that a call can tell that
@@ -25,7 +24,7 @@ const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(1);
 /// Below the server's by default, so that the client is the first to close.
 const IDLE_TIME_LIMIT: Duration = Duration::from_secs(15);
 
-const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIME_LIMIT.as_secs());
+const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIMEOUT.as_secs());
 
 /// A link to one replica over HTTP/1.1, on kept-alive connections.
 ///
