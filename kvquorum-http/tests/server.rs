@@ -548,16 +548,35 @@ async fn a_dropped_server_is_gone_at_once() {
     answers(again.local_addr()).await;
 }
 
-/// A store that panics, as no store should.
+/// A store that panics for some keys, as no store should: at once, when it is
+/// asked, or later.
 struct Panics;
 
+impl Panics {
+    async fn look_at(&self, key: &Key) {
+        if key.as_bytes() == b"late" {
+            tokio::task::yield_now().await;
+        }
+        if key.as_bytes() != b"good" {
+            panic!("this store panics, on purpose");
+        }
+    }
+}
+
 impl Store for Panics {
-    async fn get(&self, _: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.look_at(key).await;
         Ok(None)
     }
 
-    async fn merge(&self, _: &Key, _: Entry) -> Result<Merged, StoreError> {
-        panic!("this store panics, on purpose");
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        assert!(key.as_bytes() != b"now", "this store panics, on purpose");
+        None
+    }
+
+    async fn merge(&self, key: &Key, _: Entry) -> Result<Merged, StoreError> {
+        self.look_at(key).await;
+        Ok(Merged::Applied)
     }
 
     async fn scan(
@@ -569,15 +588,51 @@ impl Store for Panics {
     }
 }
 
+/// Catches a panic that takes the connection, or the other requests of a batch,
+/// with it.
 #[tokio::test]
-async fn a_store_that_panics_costs_one_connection() {
+async fn a_store_that_panics_fails_one_request() {
     let server = Server::bind("127.0.0.1:0", Replica::new(Panics))
         .await
         .unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
-    client.send(post("/write", WRITE)).await;
-    client.closed().await;
-    answers(server.local_addr()).await;
+    for request in [
+        post("/write", WRITE),
+        get_path("/read/now").into_bytes(),
+        get_path("/read/late").into_bytes(),
+    ] {
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status, 500);
+        assert_eq!(answer.error(), "the store panicked");
+    }
+    let batch: [&[u8]; 5] = [
+        b"\x00\x04good",
+        b"\x00\x04late",
+        b"\x00\x03now",
+        b"\x01\x03bad\x80\x80\x04\x07\x01\x01v",
+        b"\x01\x04good\x80\x80\x04\x07\x01\x01v",
+    ];
+    let answer = client.ask(post("/v1/call", requests(batch))).await;
+    assert_eq!(answer.status, 200);
+    let mut body = Vec::new();
+    while let Some(chunk) = client.chunk().await {
+        body.extend(chunk);
+    }
+    let mut answered = outcomes(&body);
+    answered.sort();
+    let panicked = [&[1, 18], &b"the store panicked"[..]].concat();
+    let expected = [
+        &b"\x00\x00\x00"[..],
+        &panicked,
+        &panicked,
+        &panicked,
+        APPLIED,
+    ];
+    for (at, expected) in expected.into_iter().enumerate() {
+        assert_eq!(answered[at], (at as u32, expected.to_vec()));
+    }
+    // The connection is of use for more.
+    assert_eq!(client.ask(get_path("/read/good")).await.status, 200);
 }
 
 #[tokio::test]
