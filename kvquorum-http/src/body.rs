@@ -82,3 +82,28 @@ pub(crate) async fn next_chunk<B: Body + Unpin>(body: &mut B) -> Result<Option<B
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches memory that is taken because a peer says that it will be needed.
+    #[test]
+    fn memory_grows_as_the_body_comes_and_not_as_it_is_announced() {
+        let chunk = Bytes::from_static(&[0; 1000]);
+        for (to_come, capacity) in [
+            (Some(1 << 40), 6000),
+            (None, 6000),
+            // Exactly, where the end is near.
+            (Some(500), 4500),
+            (Some(0), 4000),
+        ] {
+            let mut whole = vec![0; 3000];
+            make_room(&mut whole, &chunk, to_come);
+            assert_eq!(whole.capacity(), capacity);
+            let lies_there = whole.as_ptr();
+            make_room(&mut whole, &chunk, to_come);
+            assert_eq!(whole.as_ptr(), lies_there);
+        }
+    }
+}
