@@ -454,6 +454,33 @@ async fn a_query_is_refused_on_every_route() {
     assert_eq!(store.entries(), []);
 }
 
+/// Catches a fragment that is cut off: the key would be another one.
+#[tokio::test]
+async fn a_fragment_is_refused_on_every_route() {
+    let (server, store) = serve().await;
+    let write = r##"{"key":"k","value":"#","timestamp":1}"##;
+    let mut client = Raw::connect(server.local_addr()).await;
+    assert_eq!(client.ask(post("/write", write)).await.status, 200);
+    let before = store.entries();
+    for request in [
+        post("/write#", r#"{"key":"l","value":1,"timestamp":1}"#),
+        post("/v1/call#a", requests([b"\x00\x01k"])),
+        get_path("/read/k#a").into_bytes(),
+        get_path("http://x/read/k#").into_bytes(),
+    ] {
+        let answer = client.ask(&request).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(answer.error().contains("%23"), "{answer:?}");
+        // Not of the next request.
+        assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+        // In whatever pieces it comes.
+        client.send(&request[..12]).await;
+        tokio::time::sleep(SHORT / 10).await;
+        assert_eq!(client.ask(&request[12..]).await.status, 400);
+    }
+    assert_eq!(store.entries(), before);
+}
+
 #[tokio::test]
 async fn unknown_routes_are_not_found() {
     let (server, _store) = serve().await;

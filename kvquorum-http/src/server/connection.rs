@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use super::answer::AnswerBody;
 use super::eviction::Eviction;
+use super::request_line::HadFragment;
 use super::service::ReplicaService;
 use super::socket::Socket;
 
@@ -39,10 +40,13 @@ pub(super) async fn serve<S: Store>(
     idle: Arc<Eviction>,
     mut stopped: watch::Receiver<()>,
 ) {
-    let answer = service_fn(|request| {
+    let answer = service_fn(|mut request| {
         let (service, activity, idle) = (&service, &activity, &idle);
         async move {
             let exchange = Exchange::begin(activity);
+            if activity.take_fragment() {
+                request.extensions_mut().insert(HadFragment);
+            }
             let answer = service.handle(request).await;
             let mut answer = answer.map(|body| AnswerUnderWay {
                 body,
@@ -80,28 +84,44 @@ pub(super) struct Activity {
     exchanges: AtomicUsize,
     /// Whether the client has to read before more can be written.
     is_unread: AtomicBool,
+    /// Whether the target of the next request has a fragment.
+    has_fragment: AtomicBool,
 }
 
 impl Activity {
+    /// Even while the connection is idle, odd while a request is under way.
+    pub(super) fn exchanges(&self) -> usize {
+        self.exchanges.load(Ordering::Relaxed)
+    }
+
     /// The number of the answer that is written last.
     pub(super) fn answer(&self) -> usize {
-        self.exchanges.load(Ordering::Relaxed).div_ceil(2)
+        self.exchanges().div_ceil(2)
+    }
+
+    pub(super) fn set_fragment(&self) {
+        self.has_fragment.store(true, Ordering::Relaxed);
+    }
+
+    fn take_fragment(&self) -> bool {
+        self.has_fragment.load(Ordering::Relaxed)
+            && self.has_fragment.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn set_unread(&self, is_unread: bool) {
         self.is_unread.store(is_unread, Ordering::Relaxed);
     }
 
-    fn is_idle(&self) -> bool {
-        self.exchanges.load(Ordering::Relaxed).is_multiple_of(2)
+    pub(super) fn is_idle(&self) -> bool {
+        self.exchanges().is_multiple_of(2)
     }
 
     /// Returns once the connection has been idle for a while and has to make
     /// room. It is to be polled whenever the connection is.
     async fn idle_and_asked(&self, idle: &Eviction) {
         loop {
-            let seen = self.exchanges.load(Ordering::Relaxed);
-            let is_past = || self.exchanges.load(Ordering::Relaxed) != seen;
+            let seen = self.exchanges();
+            let is_past = || self.exchanges() != seen;
             sleep(IDLE).await;
             if is_past() || !self.is_idle() {
                 continue;

@@ -10,6 +10,7 @@ mod eviction;
 mod plain;
 mod problem;
 mod request_body;
+mod request_line;
 mod route;
 mod service;
 mod socket;

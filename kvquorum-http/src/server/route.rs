@@ -3,6 +3,7 @@
 use hyper::{Request, StatusCode};
 
 use super::problem::Problem;
+use super::request_line::HadFragment;
 use crate::wire;
 
 /// What the path of a read begins with.
@@ -24,10 +25,15 @@ impl Route {
             path => return Err(no_route(path)),
         };
         allow(request, method)?;
+        // Ignoring either would do something other than what was meant.
         if request.uri().query().is_some() {
-            // Ignoring it would do something other than what was meant.
             return Err(Problem::bad_request(
                 "there is no query on any route; a question mark in a key is written %3F",
+            ));
+        }
+        if request.extensions().get::<HadFragment>().is_some() {
+            return Err(Problem::bad_request(
+                "a request has no fragment; a hash sign in a key is written %23",
             ));
         }
         Ok(route)

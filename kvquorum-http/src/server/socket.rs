@@ -1,8 +1,8 @@
-//! A server's side of a connection, which does not wait forever for a client
-//! that has stopped reading.
+//! A server's side of a connection.
 
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,17 +10,21 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 use tokio::time::sleep;
 
 use super::budget::Budget;
 use super::connection::Activity;
+use super::request_line::RequestLine;
 
-/// A socket on which writing fails when an answer takes too long to be read.
-///
-/// hyper bounds how long it waits for a request, but not how long a client may
-/// take to read the answer.
+/// As much as is read while the first line of a request is looked for: more
+/// than most requests have.
+const HEAD: usize = 8 * 1024;
+
+/// A socket that does what hyper does not: writing fails when an answer takes
+/// too long to be read, and a fragment in a request's target is noticed.
 pub(super) struct Socket {
     inner: TokioIo<TcpStream>,
     timeout: Duration,
@@ -31,6 +35,9 @@ pub(super) struct Socket {
     /// How long that has waited before the wait under way.
     waited: Duration,
     wait: Option<Wait>,
+    /// How many exchanges there were before the request that is being read.
+    exchanges: usize,
+    line: RequestLine,
 }
 
 /// A wait for the client to read.
@@ -55,7 +62,24 @@ impl Socket {
             answer: 0,
             waited: Duration::ZERO,
             wait: None,
+            exchanges: 0,
+            line: RequestLine::default(),
         }
+    }
+
+    /// Whether the first line of a request comes next. Of requests that are sent
+    /// before the last one was answered, that is not known.
+    fn reads_request_line(&mut self) -> bool {
+        let exchanges = self.activity.exchanges();
+        if exchanges != self.exchanges {
+            self.exchanges = exchanges;
+            self.line = if self.activity.is_idle() {
+                RequestLine::default()
+            } else {
+                RequestLine::Over
+            };
+        }
+        self.line != RequestLine::Over
     }
 
     /// The outcome of a write, given that its time is limited.
@@ -108,9 +132,21 @@ impl Read for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        if !self.reads_request_line() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        // hyper's buffer does not show what has been read into it.
+        let mut bytes = [const { MaybeUninit::uninit() }; HEAD];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        let mut read = read.take(buf.remaining());
+        ready!(Pin::new(self.inner.inner_mut()).poll_read(cx, &mut read))?;
+        if self.line.has_fragment(read.filled()) {
+            self.activity.set_fragment();
+        }
+        buf.put_slice(read.filled());
+        Poll::Ready(Ok(()))
     }
 }
 
