@@ -10,12 +10,13 @@ use kvquorum_core::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::connection::{Activity, serve};
 use super::eviction::Eviction;
 use super::service::ReplicaService;
 use super::socket::Socket;
+use crate::time::in_time;
 
 /// How long to wait for a connection to make room before a further one is asked
 /// to: it may take long to leave. Where the system had no file descriptor or no
@@ -54,7 +55,7 @@ impl<S: Store> Acceptor<S> {
         drop(self.listener);
         let mut tasks = connections.tasks;
         let finished = async { while tasks.join_next().await.is_some() {} };
-        let _ = timeout(self.shutdown_timeout, finished).await;
+        let _ = in_time(self.shutdown_timeout, finished).await;
         let cut = tasks.len();
         tasks.shutdown().await;
         cut

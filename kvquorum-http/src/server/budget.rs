@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::unconstrained;
 use tokio::time::sleep;
 
 use super::eviction::Eviction;
@@ -75,8 +76,13 @@ impl Budget {
     /// holds: others need it, and nobody has waited for longer. The caller may
     /// have waited before, for `waited`.
     pub(super) async fn evicted(&self, waited: Duration) {
-        sleep(STALLED.saturating_sub(waited)).await;
-        self.stalled.asked().await;
+        // A peer that always has something to send may use up the task's
+        // cooperative budget before it comes to this.
+        unconstrained(async {
+            sleep(STALLED.saturating_sub(waited)).await;
+            self.stalled.asked().await;
+        })
+        .await;
     }
 
     fn clamp(&self, bytes: usize) -> u32 {
