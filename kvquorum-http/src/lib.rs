@@ -1,31 +1,21 @@
 #![doc = include_str!("../README.md")]
 
-mod address;
 mod answer;
 mod body;
-mod call;
 mod client;
-mod connection;
 mod error;
-mod exchange;
-mod failure;
-mod frames;
-mod gather;
-mod gatherer;
-mod link;
 mod plain;
-mod pool;
 mod problem;
-mod resolve;
 mod server;
 mod service;
 mod socket;
 mod time;
 pub mod wire;
 
-pub use address::AddressError;
+use wire::frames;
+
 pub use answer::AnswerBody;
-pub use client::{HttpTransport, HttpTransportBuilder};
+pub use client::{AddressError, HttpTransport, HttpTransportBuilder};
 pub use error::{HttpError, RemoteStoreError};
 /// In [`HttpError::Status`].
 pub use hyper::StatusCode;

@@ -2,9 +2,10 @@
 
 use hyper::header::{ALLOW, CONNECTION, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::answer::AnswerBody;
+use crate::wire::NOTHING_STORED;
 
 /// Why a request is answered with something other than 200 OK.
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub(crate) struct Problem {
 }
 
 /// The body of an error.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct ErrorBody {
     error: String,
 }
@@ -56,6 +57,10 @@ impl Problem {
         if let Some(allow) = self.allow {
             response.headers_mut().insert(ALLOW, allow);
         }
+        if self.status.is_client_error() && self.status != StatusCode::REQUEST_TIMEOUT {
+            let yes = HeaderValue::from_static("1");
+            response.headers_mut().insert(NOTHING_STORED, yes);
+        }
         if self.status == StatusCode::REQUEST_TIMEOUT {
             // The rest of the body is not waited for, so no other request can
             // follow it.
@@ -64,23 +69,4 @@ impl Problem {
         }
         response
     }
-}
-
-/// What the body of an error says: the client's side of [`Problem`], for
-/// answers that may come from anyone.
-pub(crate) fn error_message(body: &[u8]) -> String {
-    let message = serde_json::from_slice::<ErrorBody>(body).map_or_else(
-        |_| String::from_utf8_lossy(body).trim().to_owned(),
-        |body| body.error,
-    );
-    cut_to_size(message)
-}
-
-/// At most a few hundred characters of what a peer says.
-pub(crate) fn cut_to_size(mut message: String) -> String {
-    const LONGEST: usize = 300;
-    if let Some((end, _)) = message.char_indices().nth(LONGEST) {
-        message.truncate(end);
-    }
-    message
 }

@@ -102,29 +102,3 @@ async fn calls_do_not_gather_where_they_are_told_not_to() {
         }
     }
 }
-
-#[tokio::test]
-async fn calls_beyond_the_room_wait_for_it_and_a_dropped_call_gives_it_back() {
-    // Room for one, as there always is.
-    let mut played = Played::with(|builder| builder.max_gathered_bytes(0)).await;
-    let replica = played.replica.clone();
-    let mut lead = replica.call(get("lead"));
-    let exchange = played.lead(&mut lead).await;
-    let keys = ["a", "b", "c"];
-    let mut calls: Vec<_> = keys.iter().map(|key| replica.call(get(key))).collect();
-    for call in &mut calls {
-        assert!(polled(call).await.is_none());
-    }
-    drop(calls.remove(0));
-    // It has the room now.
-    assert!(polled(&mut calls[0]).await.is_none());
-    exchange.answers_all().await;
-    finds(lead, "lead").await;
-    for (mut call, key) in calls.into_iter().zip(["b", "c"]) {
-        assert!(polled(&mut call).await.is_none());
-        let exchange = played.exchange().await;
-        assert_eq!(exchange.keys, [key]);
-        exchange.answers_all().await;
-        finds(call, key).await;
-    }
-}

@@ -34,7 +34,7 @@ impl Played {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let builder = HttpTransport::builder(listener.local_addr().unwrap());
-        let builder = builder.gather_time_limit(NEVER);
+        let builder = builder.batch_wait(NEVER);
         let (sender, exchanges) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             for connection in 0.. {

@@ -8,7 +8,7 @@ async fn picky() -> (Server, HttpTransport) {
     let server = Server::bind("127.0.0.1:0", Replica::new(Picky::new())).await;
     let server = server.unwrap();
     let replica = HttpTransport::builder(server.local_addr())
-        .gather_time_limit(NEVER)
+        .batch_wait(NEVER)
         .build()
         .unwrap();
     (server, replica)
@@ -71,7 +71,7 @@ async fn a_call_that_leads_and_hangs_holds_up_nobody() {
 async fn large_values_share_an_exchange_both_ways() {
     let (server, _store) = serve().await;
     let replica = HttpTransport::builder(server.local_addr())
-        .gather_time_limit(NEVER)
+        .batch_wait(NEVER)
         .max_batch_bytes(1 << 20)
         .build()
         .unwrap();
@@ -103,15 +103,14 @@ async fn large_values_share_an_exchange_both_ways() {
     }
 }
 
-/// Many calls with little room, of which some are dropped at whatever they are
-/// at: no turn, no room and no answer gets lost.
+/// Many calls with few connections, of which some are dropped at whatever they
+/// are at: no permit and no answer gets lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_that_come_and_go_leave_nothing_behind() {
     let (server, _store) = serve().await;
     let replica = HttpTransport::builder(server.local_addr())
-        .gather_time_limit(NEVER)
+        .batch_wait(NEVER)
         .max_batch(4)
-        .max_gathered_bytes(2_000)
         .max_connections(2)
         .build()
         .unwrap();
@@ -141,7 +140,7 @@ async fn calls_that_come_and_go_leave_nothing_behind() {
     for task in tasks {
         task.await.unwrap();
     }
-    // All the room and all turns are there.
+    // All permits are there.
     let calls: Vec<_> = (0..50)
         .map(|_| {
             let replica = replica.clone();

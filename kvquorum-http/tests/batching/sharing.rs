@@ -98,7 +98,7 @@ async fn an_answer_that_has_begun_lets_the_next_exchange_go() {
 
 #[tokio::test]
 async fn calls_gather_for_no_longer_than_the_limit() {
-    let mut played = Played::with(|builder| builder.gather_time_limit(SHORT)).await;
+    let mut played = Played::with(|builder| builder.batch_wait(SHORT)).await;
     let replica = played.replica.clone();
     // Sent, and then neither answered nor driven.
     let mut at_rest = replica.call(get("at rest"));

@@ -57,19 +57,27 @@
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 400 | the body is not whole frames, or there is none; nothing was stored |
-//! | 404 | another version of the protocol; nothing was stored |
-//! | 405 | not a `POST`; nothing was stored |
-//! | 408 | the body did not arrive in time; nothing was stored |
-//! | 413 | more bytes, or more requests, than the replica reads; nothing was stored |
+//! | 400 | the body is not whole frames, or there is none |
+//! | 404 | another version of the protocol |
+//! | 405 | not a `POST` |
+//! | 408 | the body did not arrive in time |
+//! | 413 | more bytes, or more requests, than the replica reads |
+//!
+//! Nothing was stored with any of them, if it was the replica that said so. A
+//! proxy or a gateway can say the same by itself, after it handed the request on.
+//! So a replica's own answer has the header [`kvquorum-nothing-stored:
+//! 1`](NOTHING_STORED), except with 408; a coordinator must take every status
+//! without it for no answer.
 //!
 //! What is not HTTP is answered with 400, a head that is too long with 431, and
-//! both without a body: nothing was stored.
+//! both without a body and that header.
 //!
 //! A change that a replica of version 1 could misread will have the path
 //! `/v2/call`.
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
+
+pub(crate) mod frames;
 
 use std::error::Error;
 
@@ -79,6 +87,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Where calls of the version spoken here go.
 pub const CALL_PATH: &str = "/v1/call";
+
+/// The header by which a server says that nothing was stored.
+pub const NOTHING_STORED: &str = "kvquorum-nothing-stored";
 
 /// What a request has at most beyond its key and its value, its frame included.
 const FRAMING: usize = 64;
@@ -113,24 +124,15 @@ pub(crate) enum Outcome {
     NotUnderstood(String),
 }
 
-/// What a request takes at most, framed.
-pub(crate) fn longest_frame(request: &Request) -> usize {
+/// What a request takes at most, framed and without a large value.
+pub(crate) fn longest_beside_value(request: &Request) -> usize {
     let payload = match request {
         Request::Get { key } => key.len(),
+        Request::Merge { key, entry } if large_value(entry).is_some() => key.len(),
         Request::Merge { key, entry } => key.len().saturating_add(value_len(entry)),
         _ => 0,
     };
     payload.saturating_add(FRAMING)
-}
-
-/// What a request takes at most, framed and without a large value.
-pub(crate) fn longest_beside_value(request: &Request) -> usize {
-    match request {
-        Request::Merge { key, entry } if large_value(entry).is_some() => {
-            key.len().saturating_add(FRAMING)
-        }
-        _ => longest_frame(request),
-    }
 }
 
 /// Appends a request. Its value, where that is large, is left out and
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_takes_more_than_is_thought() {
+    fn no_request_takes_more_room_than_is_thought() {
         let version = Version {
             timestamp: Timestamp::MAX,
             writer: WriterId::new(u64::MAX),
@@ -292,8 +294,10 @@ mod tests {
                 },
                 Request::Get { key },
             ] {
-                let frame = crate::frames::Frames::of_request(&request).unwrap();
-                assert!(frame.len() <= longest_frame(&request));
+                let beside = longest_beside_value(&request);
+                let mut encoded = Vec::new();
+                encode_request(&request, &mut encoded).unwrap();
+                assert!(encoded.len() + 4 <= beside);
             }
         }
     }

@@ -11,8 +11,10 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::socket::{Allowance, Socket};
 use crate::body::{BodyError, next_chunk, read_whole};
-use crate::frames::Frames;
+use crate::wire::NOTHING_STORED;
+use crate::wire::frames::Frames;
 
 /// A connection, and hyper's machine that moves its bytes.
 ///
@@ -23,6 +25,7 @@ use crate::frames::Frames;
 pub(crate) struct Connection {
     sender: http1::SendRequest<Frames>,
     machine: Machine,
+    allowance: Allowance,
 }
 
 struct Machine {
@@ -30,7 +33,7 @@ struct Machine {
     running: Option<Pin<Box<Http>>>,
 }
 
-type Http = http1::Connection<TokioIo<TcpStream>, Frames>;
+type Http = http1::Connection<TokioIo<Socket>, Frames>;
 
 /// A connection that ended before an answer began.
 pub(crate) struct Lost {
@@ -40,18 +43,20 @@ pub(crate) struct Lost {
 }
 
 /// An answer that has begun, and the connection over which it comes.
-pub(crate) struct Incomplete {
+pub(crate) struct Answer {
     connection: Connection,
     response: Response<Incoming>,
 }
 
 impl Connection {
     pub(crate) async fn open(socket: TcpStream) -> Result<Self, hyper::Error> {
+        let (socket, allowance) = Socket::new(socket);
         let (sender, machine) = http1::handshake(TokioIo::new(socket)).await?;
         let running = Some(Box::pin(machine));
         Ok(Self {
             sender,
             machine: Machine { running },
+            allowance,
         })
     }
 
@@ -62,18 +67,24 @@ impl Connection {
         self.sender.is_ready()
     }
 
-    /// Sends a request, and returns when the answer begins.
+    /// Sends a request, and returns when the answer begins. More than
+    /// `max_head_len` bytes before that are too many.
     pub(crate) fn send(
         mut self,
         request: Request<Frames>,
-    ) -> impl Future<Output = Result<Incomplete, Lost>> {
+        max_head_len: usize,
+    ) -> impl Future<Output = Result<Answer, Lost>> {
         let sent = self.sender.try_send_request(request);
         async move {
+            self.allowance.set(max_head_len.max(1));
             match self.machine.alongside(pin!(sent)).await {
-                Ok(response) => Ok(Incomplete {
-                    connection: self,
-                    response,
-                }),
+                Ok(response) => {
+                    self.allowance.set(usize::MAX);
+                    Ok(Answer {
+                        connection: self,
+                        response,
+                    })
+                }
                 Err(lost) => Err(Lost {
                     maybe_sent: lost.message().is_none(),
                     error: lost.into_error(),
@@ -83,9 +94,15 @@ impl Connection {
     }
 }
 
-impl Incomplete {
+impl Answer {
     pub(crate) fn status(&self) -> StatusCode {
         self.response.status()
+    }
+
+    /// Whether the replica's own server says that nothing was stored. Nobody
+    /// between can say so: whoever answers in the replica's stead cannot know.
+    pub(crate) fn says_nothing_was_stored(&self) -> bool {
+        self.response.headers().contains_key(NOTHING_STORED)
     }
 
     /// The next bytes of its body; `None` at the end.

@@ -1,0 +1,240 @@
+//! What all calls to one replica share, and the way of a call there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Uri};
+use kvquorum_core::Request;
+use tokio::sync::Semaphore;
+
+use super::address::Address;
+use super::batch_queue::{Batch, BatchQueue};
+use super::batch_sender::{BatchSender, send_apart};
+use super::breaker::{Breaker, Denied, Try};
+use super::connect::Connector;
+use super::connection::{Answer, Connection, Lost};
+use super::exchange::Exchange;
+use super::failure::{Called, Failure};
+use super::pool::Pool;
+use crate::error::HttpError;
+use crate::wire::frames::Frames;
+
+/// A replica, as all calls to it know it.
+///
+/// Whatever calls can wait for each other for, a permit for a connection above
+/// all, belongs to a task of its own, which runs whether or not any caller is
+/// polled. One call at a time may run in its caller's task, which is faster:
+/// what it holds is kept for that one call, and nobody waits for it.
+pub(crate) struct Peer {
+    pub(crate) address: Address,
+    pub(crate) uri: Uri,
+    pub(crate) connector: Connector,
+    pub(crate) pool: Pool,
+    pub(crate) queue: BatchQueue,
+    pub(crate) breaker: Breaker,
+    /// One for each connection that may be in use by a task. Never closed.
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) batch_wait: Duration,
+    pub(crate) max_head_len: usize,
+    pub(crate) max_response_len: usize,
+}
+
+impl Peer {
+    pub(crate) async fn call(self: &Arc<Self>, request: Request) -> Called {
+        let frame = Frames::of_request(&request)
+            .map_err(|error| Failure::NotSent(HttpError::Encode(error.into())))?;
+        // A call holds what it sends once.
+        drop(request);
+        let takes_company = self.queue.takes(frame.len());
+        if self.queue.begin_lone(takes_company) {
+            let lone = Lone(Arc::clone(self));
+            match Attempt::try_begin(self) {
+                // In boxes, so that the future of a call that waits is small.
+                Ok(attempt) => return Box::pin(self.call_lone(lone, attempt, frame)).await,
+                Err(Denied::Open(error)) => return Err(Failure::NotSent(error)),
+                Err(Denied::Wait(_)) => {}
+            }
+        }
+        self.breaker.check().map_err(Failure::NotSent)?;
+        if takes_company {
+            let waiting = self.queue.push(frame);
+            if waiting.needs_sender {
+                tokio::spawn(BatchSender::new(Arc::clone(self)).run());
+            }
+            waiting.called().await
+        } else {
+            let (batch, called) = Batch::of_one(frame);
+            tokio::spawn(send_apart(Arc::clone(self), batch, None));
+            called.await
+        }
+    }
+
+    /// A call in an exchange of its own, in its caller's task.
+    async fn call_lone(&self, lone: Lone, attempt: Attempt, frame: Frames) -> Called {
+        let mut exchange = self.begin(attempt, || frame.clone(), None).await?;
+        self.queue.lone_is_answered();
+        let called = match exchange.next().await {
+            Ok(Some((0, called))) => called,
+            Ok(Some(_)) => Err(Failure::unframed()),
+            Ok(None) => Err(Failure::NoAnswer(HttpError::Unanswered)),
+            Err(failure) => Err(failure),
+        };
+        if exchange.is_complete() {
+            self.end(exchange).await;
+        } else {
+            // The answer is there, and does not wait for the end of the body.
+            tokio::spawn(async move {
+                lone.0.end(exchange).await;
+                drop(lone);
+            });
+        }
+        called
+    }
+
+    /// Sends requests, and returns when the answer begins. `first` tells how an
+    /// earlier try of them ended, where that may have reached the replica.
+    ///
+    /// What is rare is in a box, so that the future of a call stays small.
+    pub(crate) async fn begin(
+        &self,
+        attempt: Attempt,
+        requests: impl Fn() -> Frames,
+        mut first: Option<HttpError>,
+    ) -> Result<Exchange, Failure> {
+        if let Some(pooled) = self.pool.take().await {
+            match self.send(pooled, requests()).await {
+                Ok(answer) => {
+                    attempt.answered();
+                    return Ok(Exchange::new(answer, self.max_response_len, first));
+                }
+                Err(lost) if lost.error.is_parse() => {
+                    return Err(Failure::from(lost).after(first.as_ref()));
+                }
+                Err(lost) => {
+                    self.pool.forget(attempt.since);
+                    if lost.maybe_sent {
+                        first = Some(HttpError::Connection(Arc::new(lost.error)));
+                    }
+                }
+            }
+        }
+        let begun = Box::pin(async {
+            let connection = self.connect().await?;
+            Ok(self.send(connection, requests()).await?)
+        });
+        match begun.await {
+            Ok(answer) => {
+                attempt.answered();
+                Ok(Exchange::new(answer, self.max_response_len, first))
+            }
+            Err(failure) => Err(Failure::after(failure, first.as_ref())),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let socket = self.connector.connect().await.map_err(Failure::NotSent)?;
+        Connection::open(socket)
+            .await
+            .map_err(|error| Failure::NotSent(HttpError::Connection(Arc::new(error))))
+    }
+
+    fn send(
+        &self,
+        connection: Connection,
+        requests: Frames,
+    ) -> impl Future<Output = Result<Answer, Lost>> {
+        let mut request = hyper::Request::new(requests);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.address.header.clone());
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+        connection.send(request, self.max_head_len)
+    }
+
+    /// Keeps the connection of an exchange of which no more is expected.
+    pub(crate) async fn end(&self, exchange: Exchange) {
+        if let Some(connection) = exchange.end().await {
+            self.pool.put(connection);
+        }
+    }
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        let error = HttpError::Connection(Arc::new(lost.error));
+        if lost.maybe_sent {
+            Self::NoAnswer(error)
+        } else {
+            Self::NotSent(error)
+        }
+    }
+}
+
+/// The place of the call that runs in its caller's task.
+struct Lone(Arc<Peer>);
+
+impl Drop for Lone {
+    fn drop(&mut self) {
+        self.0.queue.end_lone();
+    }
+}
+
+/// An exchange whose answer has not begun.
+///
+/// Dropped as such, because it failed or nobody waits any longer, it takes with
+/// it all idle connections that have not been used since it began. They are
+/// unlikely to be any better, as where the peer has lost its power, and each of
+/// them would cost another exchange.
+pub(crate) struct Attempt {
+    /// `None` once its answer has begun.
+    peer: Option<Arc<Peer>>,
+    begun: Try,
+    since: Instant,
+}
+
+impl Attempt {
+    fn try_begin(peer: &Arc<Peer>) -> Result<Self, Denied> {
+        Ok(Self::new(peer, peer.breaker.try_begin()?))
+    }
+
+    /// As soon as an exchange may begin, unless the replica does not answer.
+    pub(crate) async fn begin(peer: &Arc<Peer>) -> Result<Self, Failure> {
+        let begun = peer.breaker.begin().await.map_err(Failure::NotSent)?;
+        Ok(Self::new(peer, begun))
+    }
+
+    fn new(peer: &Arc<Peer>, begun: Try) -> Self {
+        Self {
+            peer: Some(Arc::clone(peer)),
+            begun,
+            since: Instant::now(),
+        }
+    }
+
+    fn answered(mut self) {
+        if let Some(peer) = self.peer.take() {
+            peer.breaker.answered();
+        }
+    }
+
+    /// It has not begun after all.
+    pub(crate) fn withdraw(mut self) {
+        if let Some(peer) = self.peer.take() {
+            peer.breaker.withdraw(self.begun);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            peer.breaker.failed(self.begun);
+            peer.pool.forget(self.since);
+        }
+    }
+}
