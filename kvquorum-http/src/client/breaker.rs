@@ -41,6 +41,8 @@ struct State {
 pub(crate) struct Try {
     /// After which answer.
     answers: u64,
+    /// Whether it is one of those that begin at pauses.
+    pub(crate) is_probe: bool,
 }
 
 /// Why no exchange may begin now.
@@ -66,12 +68,15 @@ impl Breaker {
     pub(crate) fn try_begin(&self) -> Result<Try, Denied> {
         let mut state = self.state();
         self.may_begin(&state)?;
+        let is_probe = state.unanswered >= self.max_unanswered;
         state.unanswered = state.unanswered.saturating_add(1);
         if let Some(beyond) = state.unanswered.checked_sub(self.max_unanswered) {
             state.retry_at = Instant::now().checked_add(self.pause(beyond));
         }
-        let answers = state.answers;
-        Ok(Try { answers })
+        Ok(Try {
+            answers: state.answers,
+            is_probe,
+        })
     }
 
     /// Begins an exchange as soon as one may begin, unless the replica does not

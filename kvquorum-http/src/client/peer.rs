@@ -102,6 +102,11 @@ impl Peer {
         requests: impl Fn() -> Frames,
         mut first: Option<HttpError>,
     ) -> Result<Exchange, Failure> {
+        if attempt.begun.is_probe {
+            // Over a new connection: the replica may answer again, and all that
+            // were there before may be dead.
+            self.pool.forget(attempt.since);
+        }
         if let Some(pooled) = self.pool.take().await {
             match self.send(pooled, requests()).await {
                 Ok(answer) => {
