@@ -307,6 +307,84 @@ async fn an_error_message_of_any_length_and_kind_is_cut_to_size() {
     }
 }
 
+/// A replica that sends interim responses without end kept calls busy far beyond
+/// their time limit, and so does any head without end.
+#[tokio::test]
+async fn what_comes_before_an_answer_is_bounded() {
+    for endless in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n",
+    ] {
+        let stub = Stub::new(move |_, mut stream| async move {
+            while stream.write_all(endless.as_bytes()).await.is_ok() {}
+        })
+        .await;
+        let error = call(&transport(stub.addr), merge("k", 1, "v"))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
+        let printed = printed(cause(&error));
+        assert!(printed.contains("before the answer began"), "{printed}");
+    }
+    // A few do no harm, before each answer.
+    let stub = Stub::new(move |_, mut stream| async move {
+        loop {
+            for _ in 0..100 {
+                let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+                stream.write_all(interim).await.unwrap();
+            }
+            stream.write_all(&applied()).await.unwrap();
+            if !read_request(&mut stream).await {
+                return;
+            }
+        }
+    })
+    .await;
+    let replica = HttpTransport::builder(stub.addr)
+        .max_head_len(4_000)
+        .build()
+        .unwrap();
+    for _ in 0..5 {
+        call(&replica, merge("k", 1, "v")).await.unwrap();
+    }
+}
+
+/// What a peer says could move a terminal's cursor, or forge a line of a log.
+#[tokio::test]
+async fn what_a_peer_says_is_escaped() {
+    let evil = "\x1b[2J\r\nERROR all is lost";
+    let json = serde_json::json!({ "error": evil }).to_string();
+    let text = |kind: u8| [&[kind, evil.len() as u8], evil.as_bytes()].concat();
+    for bytes in [
+        answer("404 Not Found", evil),
+        nothing_stored("404 Not Found", &json),
+        answer("200 OK", outcome(0, text(1))),
+        answer("200 OK", outcome(0, text(2))),
+    ] {
+        let stub = Stub::answering(bytes).await;
+        let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+        let printed = printed(&error);
+        assert!(printed.contains("\\u{1b}[2J\\r\\nERROR all"), "{printed}");
+        assert!(!printed.contains(char::is_control), "{printed}");
+    }
+}
+
+/// A status says what happened: the words that explain it may never come.
+#[tokio::test]
+async fn a_status_does_not_wait_for_its_words() {
+    let stub = Stub::new(|_, mut stream| async move {
+        let head = b"HTTP/1.1 503 Later\r\ncontent-length: 9\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+    assert!(
+        matches!(cause(&error), HttpError::Status { .. }),
+        "{error:?}"
+    );
+}
+
 /// A stub that answers the first connection's first request with an ack and
 /// closes it on its second, and hands the connections after it to `play`.
 async fn closes_on_second_request<P, F>(play: P) -> Stub

@@ -199,23 +199,26 @@ async fn what_may_have_arrived_in_a_batch_is_never_called_not_applied() {
     }
 }
 
-/// A connection was opened for each call of a batch that was sent again one by
-/// one, also where nobody waited for it any more.
+/// Each call of a batch that was sent again one by one took a connection, and
+/// broke it, also where nobody waited for the call any more.
 #[tokio::test]
-async fn calls_of_a_split_batch_whose_callers_left_open_no_connection() {
+async fn calls_of_a_split_batch_whose_callers_left_take_no_connection() {
     let mut played = Played::with(|builder| builder.max_connections(1)).await;
     let replica = played.replica.clone();
-    let (mut exchange, calls) = two(&mut played, &replica).await;
-    assert_eq!(exchange.connection, 0);
-    // Its words are awaited for a moment.
-    exchange
-        .writes("HTTP/1.1 413 No\r\ncontent-length: 9\r\n\r\n")
-        .await;
+    let (exchange, calls) = two(&mut played, &replica).await;
+    // It is queued before the two are again.
+    let mut other = replica.call(get("other"));
+    assert!(polled(&mut other).await.is_none());
+    exchange.answers(nothing_stored("413 Too Much", "")).await;
+    let exchange = played.exchange().await;
+    assert_eq!(exchange.keys, ["other"]);
+    let connection = exchange.connection;
     drop(calls);
-    exchange.closed().await;
+    exchange.answers_all().await;
+    finds(other, "other").await;
     let mut next = replica.call(get("next"));
     let exchange = played.lead(&mut next).await;
-    assert_eq!(exchange.connection, 1);
+    assert_eq!(exchange.connection, connection);
     exchange.answers_all().await;
     finds(next, "next").await;
 }

@@ -156,3 +156,70 @@ async fn a_call_that_leads_and_is_dropped_strands_nobody() {
     exchange.answers_all().await;
     finds(gathered, "gathered").await;
 }
+
+/// A lone call held its ack back for up to a second, for the formal end of the
+/// body.
+#[tokio::test]
+async fn an_answer_is_given_before_the_body_has_ended() {
+    let mut played = Played::new().await;
+    let replica = played.replica.clone();
+    for _ in 0..2 {
+        let mut call = replica.call(get("k"));
+        let mut exchange = played.lead(&mut call).await;
+        let begun = Instant::now();
+        exchange.begins().await;
+        exchange.chunk(outcome(0, value_outcome("k"))).await;
+        finds(call, "k").await;
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        // The connection is of use for more once it has.
+        assert_eq!(exchange.connection, 0);
+        exchange.chunk("").await;
+        tokio::spawn(Exchange::read(exchange.stream, 0, exchange.exchanges));
+        // This lets the transport hear of it.
+        tokio::time::sleep(SHORT).await;
+    }
+}
+
+/// Whoever waits for a permit or a connection has to be sure to run: a caller's
+/// future that was begun and is not polled held what others waited for.
+#[tokio::test]
+async fn calls_that_nobody_polls_hold_up_no_others() {
+    let large = "x".repeat(100_000);
+    type Settings = fn(HttpTransportBuilder) -> HttpTransportBuilder;
+    let all: [Settings; 4] = [
+        |it| it,
+        |it| it.max_batch(1),
+        |it| it.max_batch_bytes(1000),
+        |it| it.max_connections(1),
+    ];
+    for set in all {
+        let (server, _store) = serve().await;
+        let builder = HttpTransport::builder(server.local_addr());
+        let builder = builder.max_connections(2).batch_wait(SHORT / 10);
+        let replica = set(builder).build().unwrap();
+        // Begun in one order or another with those that are polled.
+        let mut at_rest = Vec::new();
+        for nth in 0..300 {
+            let mut call = replica.call(merge(&nth.to_string(), 1, &large));
+            if nth % 10 == 0 {
+                tokio::task::yield_now().await;
+            }
+            let _ = polled(&mut call).await;
+            at_rest.push(call);
+        }
+        for key in ["a", "b", "c"] {
+            let (one, other) = tokio::join!(
+                call(&replica, merge(key, 1, key)),
+                call(&replica, merge(key, 1, key))
+            );
+            assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+            assert_eq!(call(&replica, get(key)).await.unwrap(), found(key));
+        }
+        // They have their answers, too, whenever they ask.
+        for call in at_rest.drain(..).rev() {
+            let merged = in_time(call).await.unwrap();
+            assert_eq!(merged, Response::Merged(Merged::Applied));
+        }
+    }
+}
