@@ -31,14 +31,18 @@ pub enum HttpError {
     /// No connection within the time limit for connecting.
     #[error("connecting took longer than {0:?}")]
     ConnectTimedOut(Duration),
-    /// The replica has left several exchanges unanswered, and is tried again
-    /// after a [pause](crate::HttpTransportBuilder::max_backoff).
-    #[error("the replica left {unanswered} exchanges unanswered; the next try is in {pause:?}")]
+    /// Several exchanges in a row had no answer, and the replica is not tried
+    /// again before the end of a
+    /// [pause](crate::HttpTransportBuilder::max_backoff).
+    #[error("the last {unanswered} exchanges had no answer, the next is tried in {pause:?}")]
     NotAnswering {
-        /// How many exchanges were begun since it last answered.
+        /// How many exchanges were begun since the replica last answered.
         unanswered: usize,
         /// When it is tried again, from now.
         pause: Duration,
+        /// How the last of them failed. `None` where they were given up.
+        #[source]
+        last: Option<Arc<HttpError>>,
     },
     /// The request could not be put into bytes.
     #[error("the request cannot be encoded")]

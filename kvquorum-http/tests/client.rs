@@ -46,6 +46,42 @@ async fn a_refused_connection_is_not_sent() {
     assert!(matches!(cause(&error), HttpError::Connect(_)), "{error:?}");
 }
 
+/// Where nobody listens, connecting is not tried over and over, and what is told
+/// meanwhile has the cause in it.
+#[tokio::test]
+async fn a_connection_that_is_refused_is_tried_seldom() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = gone.local_addr().unwrap();
+    drop(gone);
+    let replica = HttpTransport::builder(addr)
+        .max_unanswered(2)
+        .max_backoff(NEVER)
+        .build()
+        .unwrap();
+    until(async || {
+        let error = call(&replica, merge("k", 1, "v")).await.unwrap_err();
+        assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
+        assert!(printed(&error).contains("refused"), "{}", printed(&error));
+        match cause(&error) {
+            HttpError::Connect(_) => false,
+            HttpError::NotAnswering { unanswered, .. } => {
+                assert!(*unanswered >= 2);
+                true
+            }
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    // It is back before it is tried again.
+    let listener = TcpListener::bind(addr).await.unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(read_request(&mut stream).await);
+        stream.write_all(&applied()).await.unwrap();
+    });
+    until(async || replica.call(merge("k", 1, "v")).await.is_ok()).await;
+}
+
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_not_sent() {
     let nowhere = HttpTransport::new("replica.invalid:3001").unwrap();

@@ -5,7 +5,7 @@
 //! whatever became of them: they wait, or broke, or nobody waited for them any
 //! longer. Any answer sets it back.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -32,6 +32,8 @@ struct State {
     unanswered: usize,
     /// Whether one of these has ended.
     has_failed: bool,
+    /// How the last of them failed that was not given up.
+    last: Option<Arc<HttpError>>,
     /// From when on another may begin. `None` for at once.
     retry_at: Option<Instant>,
 }
@@ -119,11 +121,15 @@ impl Breaker {
         }
     }
 
-    /// An exchange has ended, and its answer had not begun.
-    pub(crate) fn failed(&self, begun: Try) {
+    /// An exchange has ended, and its answer had not begun: it failed, or was
+    /// given up.
+    pub(crate) fn failed(&self, begun: Try, error: Option<HttpError>) {
         let mut state = self.state();
         if state.answers == begun.answers {
             state.has_failed = true;
+            if let Some(error) = error {
+                state.last = Some(Arc::new(error));
+            }
             let waits = state.retry_at.is_some();
             drop(state);
             if waits {
@@ -148,8 +154,11 @@ impl Breaker {
         if pause.is_zero() || state.unanswered < self.max_unanswered {
             Ok(())
         } else if state.has_failed {
-            let unanswered = state.unanswered;
-            Err(Denied::Open(HttpError::NotAnswering { unanswered, pause }))
+            Err(Denied::Open(HttpError::NotAnswering {
+                unanswered: state.unanswered,
+                pause,
+                last: state.last.clone(),
+            }))
         } else {
             Err(Denied::Wait(pause))
         }

@@ -25,6 +25,14 @@ impl Failure {
         Self::NoAnswer(HttpError::Decode(Arc::new(DecodeError::Unframed)))
     }
 
+    /// What went wrong on the way, if that is what failed.
+    pub(crate) fn cause(&self) -> Option<&HttpError> {
+        match self {
+            Self::NotSent(error) | Self::NoAnswer(error) | Self::Rejected(error) => Some(error),
+            Self::Store(_) => None,
+        }
+    }
+
     /// The same, where a first try may have reached the replica: nothing may be
     /// reported as though it surely had not.
     pub(crate) fn after(self, first: Option<&HttpError>) -> Self {

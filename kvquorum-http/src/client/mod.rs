@@ -62,7 +62,7 @@ const _: () = assert!(IDLE_TIMEOUT.as_secs() < HEAD_TIME_LIMIT.as_secs());
 ///   hold up, and at the latest after a
 ///   [wait](HttpTransportBuilder::batch_wait). Each has its own answer, as soon
 ///   as that is there, and its own failure.
-/// - Calls go out in their order of arrival. A batch is bounded in
+/// - Queued calls go out in their order of arrival. A batch is bounded in
 ///   [number](HttpTransportBuilder::max_batch) and
 ///   [bytes](HttpTransportBuilder::max_batch_bytes); a call that is longer has
 ///   an exchange of its own. Where a batch is too much for the replica, or for
@@ -231,8 +231,7 @@ impl HttpTransportBuilder {
     }
 
     /// How many exchanges may be under way at once, each with its own
-    /// connection. 256 by default, and at least 1. Connections that are idle
-    /// are not more than that.
+    /// connection. 256 by default, and at least 1.
     ///
     /// With 1, every exchange runs in a task of its own, and a call that is
     /// alone takes a little longer.

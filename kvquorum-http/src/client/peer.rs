@@ -94,14 +94,31 @@ impl Peer {
 
     /// Sends requests, and returns when the answer begins. `first` tells how an
     /// earlier try of them ended, where that may have reached the replica.
-    ///
-    /// What is rare is in a box, so that the future of a call stays small.
     pub(crate) async fn begin(
         &self,
         attempt: Attempt,
         requests: impl Fn() -> Frames,
         mut first: Option<HttpError>,
     ) -> Result<Exchange, Failure> {
+        match self.answer(&attempt, requests, &mut first).await {
+            Ok(answer) => {
+                attempt.answered();
+                Ok(Exchange::new(answer, self.max_response_len, first))
+            }
+            Err(failure) => {
+                let failure = failure.after(first.as_ref());
+                attempt.failed(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        attempt: &Attempt,
+        requests: impl Fn() -> Frames,
+        first: &mut Option<HttpError>,
+    ) -> Result<Answer, Failure> {
         if attempt.begun.is_probe {
             // Over a new connection: the replica may answer again, and all that
             // were there before may be dead.
@@ -109,32 +126,21 @@ impl Peer {
         }
         if let Some(pooled) = self.pool.take().await {
             match self.send(pooled, requests()).await {
-                Ok(answer) => {
-                    attempt.answered();
-                    return Ok(Exchange::new(answer, self.max_response_len, first));
-                }
-                Err(lost) if lost.error.is_parse() => {
-                    return Err(Failure::from(lost).after(first.as_ref()));
-                }
-                Err(lost) => {
+                Err(lost) if !lost.error.is_parse() => {
                     self.pool.forget(attempt.since);
                     if lost.maybe_sent {
-                        first = Some(HttpError::Connection(Arc::new(lost.error)));
+                        *first = Some(HttpError::Connection(Arc::new(lost.error)));
                     }
                 }
+                sent => return Ok(sent?),
             }
         }
-        let begun = Box::pin(async {
+        // In a box, so that the future of a call stays small: it is rare.
+        let anew = Box::pin(async {
             let connection = self.connect().await?;
             Ok(self.send(connection, requests()).await?)
         });
-        match begun.await {
-            Ok(answer) => {
-                attempt.answered();
-                Ok(Exchange::new(answer, self.max_response_len, first))
-            }
-            Err(failure) => Err(Failure::after(failure, first.as_ref())),
-        }
+        anew.await
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
@@ -200,6 +206,8 @@ pub(crate) struct Attempt {
     peer: Option<Arc<Peer>>,
     begun: Try,
     since: Instant,
+    /// How it failed. `None` where it is given up.
+    error: Option<HttpError>,
 }
 
 impl Attempt {
@@ -218,6 +226,7 @@ impl Attempt {
             peer: Some(Arc::clone(peer)),
             begun,
             since: Instant::now(),
+            error: None,
         }
     }
 
@@ -225,6 +234,10 @@ impl Attempt {
         if let Some(peer) = self.peer.take() {
             peer.breaker.answered();
         }
+    }
+
+    fn failed(mut self, failure: &Failure) {
+        self.error = failure.cause().cloned();
     }
 
     /// It has not begun after all.
@@ -238,7 +251,7 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(peer) = self.peer.take() {
-            peer.breaker.failed(self.begun);
+            peer.breaker.failed(self.begun, self.error.take());
             peer.pool.forget(self.since);
         }
     }
