@@ -35,7 +35,7 @@ impl BatchSender {
             let Some(place) = Place::take(&self.peer).await else {
                 return;
             };
-            let attempt = match Attempt::begin(&self.peer).await {
+            let attempt = match Attempt::new(&self.peer).await {
                 Ok(attempt) => attempt,
                 Err(failure) => {
                     self.is_done = true;
@@ -44,7 +44,7 @@ impl BatchSender {
             };
             let Some(batch) = self.peer.queue.next_batch() else {
                 self.is_done = true;
-                return attempt.withdraw();
+                return;
             };
             let mut begin = Box::pin(BatchUnderWay::begin(place, attempt, batch, None));
             match in_time(limit, begin.as_mut()).await {
@@ -81,7 +81,7 @@ impl Drop for BatchSender {
 pub(crate) async fn send_apart(peer: Arc<Peer>, mut batch: Batch, first: Option<HttpError>) {
     let begin = async {
         let place = Place::take(&peer).await?;
-        Some((place, Attempt::begin(&peer).await))
+        Some((place, Attempt::new(&peer).await))
     };
     let begun = tokio::select! {
         biased;

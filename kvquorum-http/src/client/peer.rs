@@ -49,7 +49,7 @@ impl Peer {
         let takes_company = self.queue.takes(frame.len());
         if self.queue.begin_lone(takes_company) {
             let lone = Lone(Arc::clone(self));
-            match Attempt::try_begin(self) {
+            match Attempt::try_new(self) {
                 // In boxes, so that the future of a call that waits is small.
                 Ok(attempt) => return Box::pin(self.call_lone(lone, attempt, frame)).await,
                 Err(Denied::Open(error)) => return Err(Failure::NotSent(error)),
@@ -96,11 +96,18 @@ impl Peer {
     /// earlier try of them ended, where that may have reached the replica.
     pub(crate) async fn begin(
         &self,
-        attempt: Attempt,
+        mut attempt: Attempt,
         requests: impl Fn() -> Frames,
         mut first: Option<HttpError>,
     ) -> Result<Exchange, Failure> {
-        match self.answer(&attempt, requests, &mut first).await {
+        let begun = Instant::now();
+        attempt.begun = Some(begun);
+        if attempt.permitted.is_probe {
+            // Over a new connection: the replica may answer again, and all that
+            // were there before may be dead.
+            self.pool.forget(begun);
+        }
+        match self.answer(begun, requests, &mut first).await {
             Ok(answer) => {
                 attempt.answered();
                 Ok(Exchange::new(answer, self.max_response_len, first))
@@ -115,19 +122,14 @@ impl Peer {
 
     async fn answer(
         &self,
-        attempt: &Attempt,
+        begun: Instant,
         requests: impl Fn() -> Frames,
         first: &mut Option<HttpError>,
     ) -> Result<Answer, Failure> {
-        if attempt.begun.is_probe {
-            // Over a new connection: the replica may answer again, and all that
-            // were there before may be dead.
-            self.pool.forget(attempt.since);
-        }
         if let Some(pooled) = self.pool.take().await {
             match self.send(pooled, requests()).await {
                 Err(lost) if !lost.error.is_parse() => {
-                    self.pool.forget(attempt.since);
+                    self.pool.forget(begun);
                     if lost.maybe_sent {
                         *first = Some(HttpError::Connection(Arc::new(lost.error)));
                     }
@@ -197,35 +199,36 @@ impl Drop for Lone {
 
 /// An exchange whose answer has not begun.
 ///
-/// Dropped as such, because it failed or nobody waits any longer, it takes with
-/// it all idle connections that have not been used since it began. They are
-/// unlikely to be any better, as where the peer has lost its power, and each of
-/// them would cost another exchange.
+/// Dropped as such after it was begun, because it failed or nobody waits any
+/// longer, it takes with it all idle connections that have not been used since.
+/// They are unlikely to be any better, as where the peer has lost its power, and
+/// each of them would cost another exchange.
 pub(crate) struct Attempt {
     /// `None` once its answer has begun.
     peer: Option<Arc<Peer>>,
-    begun: Try,
-    since: Instant,
+    permitted: Try,
+    /// From when on a connection was looked for. Not begun, it leaves no trace.
+    begun: Option<Instant>,
     /// How it failed. `None` where it is given up.
     error: Option<HttpError>,
 }
 
 impl Attempt {
-    fn try_begin(peer: &Arc<Peer>) -> Result<Self, Denied> {
-        Ok(Self::new(peer, peer.breaker.try_begin()?))
+    fn try_new(peer: &Arc<Peer>) -> Result<Self, Denied> {
+        Ok(Self::permitted(peer, peer.breaker.try_begin()?))
     }
 
     /// As soon as an exchange may begin, unless the replica does not answer.
-    pub(crate) async fn begin(peer: &Arc<Peer>) -> Result<Self, Failure> {
-        let begun = peer.breaker.begin().await.map_err(Failure::NotSent)?;
-        Ok(Self::new(peer, begun))
+    pub(crate) async fn new(peer: &Arc<Peer>) -> Result<Self, Failure> {
+        let permitted = peer.breaker.begin().await.map_err(Failure::NotSent)?;
+        Ok(Self::permitted(peer, permitted))
     }
 
-    fn new(peer: &Arc<Peer>, begun: Try) -> Self {
+    fn permitted(peer: &Arc<Peer>, permitted: Try) -> Self {
         Self {
             peer: Some(Arc::clone(peer)),
-            begun,
-            since: Instant::now(),
+            permitted,
+            begun: None,
             error: None,
         }
     }
@@ -239,20 +242,19 @@ impl Attempt {
     fn failed(mut self, failure: &Failure) {
         self.error = failure.cause().cloned();
     }
-
-    /// It has not begun after all.
-    pub(crate) fn withdraw(mut self) {
-        if let Some(peer) = self.peer.take() {
-            peer.breaker.withdraw(self.begun);
-        }
-    }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(peer) = self.peer.take() {
-            peer.breaker.failed(self.begun, self.error.take());
-            peer.pool.forget(self.since);
+        let Some(peer) = self.peer.take() else {
+            return;
+        };
+        match self.begun {
+            Some(begun) => {
+                peer.breaker.failed(self.permitted, self.error.take());
+                peer.pool.forget(begun);
+            }
+            None => peer.breaker.withdraw(self.permitted),
         }
     }
 }
