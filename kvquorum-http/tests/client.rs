@@ -685,7 +685,7 @@ async fn connections_are_used_again() {
 }
 
 #[tokio::test]
-async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
+async fn a_dropped_call_gives_back_its_permit_and_its_connection() {
     let closed = Arc::new(Semaphore::new(0));
     let closes = closed.clone();
     let stub = Stub::new(move |nth, mut stream| {
@@ -717,7 +717,7 @@ async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
 }
 
 #[tokio::test]
-async fn calls_beyond_the_bound_wait_their_turn() {
+async fn calls_beyond_the_bound_wait_for_a_permit() {
     let store = TestStore::gated();
     let server = serve_store(&store).await;
     let replica = HttpTransport::builder(server.local_addr())

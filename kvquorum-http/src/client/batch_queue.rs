@@ -19,8 +19,8 @@ use crate::wire::frames::Frames;
 /// one encoded frame, in place of the request that it was encoded from.
 pub(crate) struct BatchQueue {
     state: Mutex<State>,
-    /// Told to the sender when a lone call is done with it.
-    lone_answered: Notify,
+    /// Told to the sender when the answer to the inline call has begun.
+    inline_answered: Notify,
     limits: Limits,
 }
 
@@ -31,13 +31,13 @@ pub(crate) struct Limits {
     /// How many bytes their frames have together.
     pub(crate) max_batch_bytes: usize,
     /// Whether a call may run in its caller's task.
-    pub(crate) lone: bool,
+    pub(crate) inline: bool,
 }
 
 #[derive(Default)]
 struct State {
     /// Whether a call runs in its caller's task: one at most.
-    lone: bool,
+    inline: bool,
     /// Whether others wait for the beginning of its answer.
     is_awaited: bool,
     /// Whether there is a sender. While there is, calls wait for it.
@@ -72,52 +72,52 @@ impl BatchQueue {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             state: Mutex::default(),
-            lone_answered: Notify::new(),
+            inline_answered: Notify::new(),
             limits,
         }
     }
 
     /// Whether a call of this length may share an exchange with others.
-    pub(crate) fn takes(&self, len: usize) -> bool {
+    pub(crate) fn may_share(&self, len: usize) -> bool {
         self.limits.max_batch > 1 && len <= self.limits.max_batch_bytes
     }
 
     /// Lets a call run in its caller's task, where no other does and none waits.
     /// Others wait for the beginning of its answer if it `is_awaited`.
-    pub(crate) fn begin_lone(&self, is_awaited: bool) -> bool {
+    pub(crate) fn begin_inline(&self, is_awaited: bool) -> bool {
         let mut state = self.state();
-        if !self.limits.lone || state.lone || state.has_sender {
+        if !self.limits.inline || state.inline || state.has_sender {
             return false;
         }
-        state.lone = true;
+        state.inline = true;
         state.is_awaited = is_awaited;
         true
     }
 
-    /// The answer to the lone call has begun.
-    pub(crate) fn lone_is_answered(&self) {
-        self.await_lone_no_longer(&mut self.state());
+    /// The answer to the inline call has begun.
+    pub(crate) fn inline_is_answered(&self) {
+        self.await_inline_no_longer(&mut self.state());
     }
 
-    /// The lone call has come to its end.
-    pub(crate) fn end_lone(&self) {
+    /// The inline call has come to its end.
+    pub(crate) fn end_inline(&self) {
         let mut state = self.state();
-        state.lone = false;
-        self.await_lone_no_longer(&mut state);
+        state.inline = false;
+        self.await_inline_no_longer(&mut state);
     }
 
-    fn await_lone_no_longer(&self, state: &mut State) {
+    fn await_inline_no_longer(&self, state: &mut State) {
         if std::mem::take(&mut state.is_awaited) && state.has_sender {
-            self.lone_answered.notify_one();
+            self.inline_answered.notify_one();
         }
     }
 
-    /// Returns when the answer to the lone call has begun, or has not for too
+    /// Returns when the answer to the inline call has begun, or has not for too
     /// long. Only for the sender.
-    pub(crate) async fn await_lone(&self, limit: Duration) {
+    pub(crate) async fn await_inline(&self, limit: Duration) {
         let answered = async {
             while self.state().is_awaited {
-                self.lone_answered.notified().await;
+                self.inline_answered.notified().await;
             }
         };
         if in_time(limit, answered).await.is_err() {
@@ -284,7 +284,7 @@ impl Callers {
     }
 
     /// Returns once none of those who wait for an answer is there any more.
-    pub(crate) async fn gone(&mut self) {
+    pub(crate) async fn closed(&mut self) {
         // One after the other: it is enough to be woken by the next that is
         // still there.
         for caller in self.callers.iter_mut().flatten() {

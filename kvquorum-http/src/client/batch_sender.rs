@@ -29,10 +29,10 @@ impl BatchSender {
 
     pub(crate) async fn run(mut self) {
         let limit = self.peer.batch_wait;
-        self.peer.queue.await_lone(limit).await;
+        self.peer.queue.await_inline(limit).await;
         loop {
             // First, so that calls gather while all connections are in use.
-            let Some(place) = Place::take(&self.peer).await else {
+            let Some(permit) = ConnectionPermit::acquire(&self.peer).await else {
                 return;
             };
             let attempt = match Attempt::new(&self.peer).await {
@@ -46,7 +46,7 @@ impl BatchSender {
                 self.is_done = true;
                 return;
             };
-            let mut begin = Box::pin(BatchUnderWay::begin(place, attempt, batch, None));
+            let mut begin = Box::pin(BatchUnderWay::begin(permit, attempt, batch, None));
             match in_time(limit, begin.as_mut()).await {
                 Ok(Some(begun)) => {
                     // Most answers are there as soon as they begin.
@@ -78,19 +78,19 @@ impl Drop for BatchSender {
 
 /// Sends a batch at once, beside whatever the [`BatchSender`] does. To be run by
 /// a task of its own.
-pub(crate) async fn send_apart(peer: Arc<Peer>, mut batch: Batch, first: Option<HttpError>) {
+pub(crate) async fn send_separately(peer: Arc<Peer>, mut batch: Batch, first: Option<HttpError>) {
     let begin = async {
-        let place = Place::take(&peer).await?;
-        Some((place, Attempt::new(&peer).await))
+        let permit = ConnectionPermit::acquire(&peer).await?;
+        Some((permit, Attempt::new(&peer).await))
     };
     let begun = tokio::select! {
         biased;
-        () = batch.callers.gone() => return,
+        () = batch.callers.closed() => return,
         begun = begin => begun,
     };
     match begun {
-        Some((place, Ok(attempt))) => {
-            if let Some(begun) = BatchUnderWay::begin(place, attempt, batch, first).await {
+        Some((permit, Ok(attempt))) => {
+            if let Some(begun) = BatchUnderWay::begin(permit, attempt, batch, first).await {
                 begun.finish().await;
             }
         }
@@ -101,13 +101,13 @@ pub(crate) async fn send_apart(peer: Arc<Peer>, mut batch: Batch, first: Option<
 
 /// A permit for a connection in use. Only tasks of their own wait for it and
 /// hold it, never a caller's future, which nobody may poll.
-struct Place {
+struct ConnectionPermit {
     peer: Arc<Peer>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Place {
-    async fn take(peer: &Arc<Peer>) -> Option<Self> {
+impl ConnectionPermit {
+    async fn acquire(peer: &Arc<Peer>) -> Option<Self> {
         let permit = Arc::clone(&peer.permits).acquire_owned().await.ok()?;
         Some(Self {
             peer: Arc::clone(peer),
@@ -118,7 +118,7 @@ impl Place {
 
 /// A batch whose answer has begun.
 struct BatchUnderWay {
-    place: Place,
+    permit: ConnectionPermit,
     exchange: Exchange,
     frames: Vec<Frames>,
     callers: Callers,
@@ -128,7 +128,7 @@ impl BatchUnderWay {
     /// Sends a batch, and returns when its answer begins. `None` where it has
     /// failed, or nobody waits for it any more.
     async fn begin(
-        place: Place,
+        permit: ConnectionPermit,
         attempt: Attempt,
         batch: Batch,
         first: Option<HttpError>,
@@ -142,12 +142,12 @@ impl BatchUnderWay {
             biased;
             // First: where nobody waits, no connection is opened, and a peer
             // that keeps the exchange busy does not keep it alive.
-            () = callers.gone() => return None,
-            begun = place.peer.begin(attempt, requests, first) => begun,
+            () = callers.closed() => return None,
+            begun = permit.peer.begin(attempt, requests, first) => begun,
         };
         match begun {
             Ok(exchange) => Some(Self {
-                place,
+                permit,
                 exchange,
                 frames,
                 callers,
@@ -166,14 +166,14 @@ impl BatchUnderWay {
         if frames.len() > 1 && self.exchange.is_too_much() {
             let told = self.exchange.next().await;
             let callers = std::mem::take(&mut self.callers);
-            resend_each(&self.place.peer, Batch { frames, callers }, told.err());
+            resend_each(&self.permit.peer, Batch { frames, callers }, told.err());
         } else {
             drop(frames);
         }
         while !self.callers.are_done() {
             let next = tokio::select! {
                 biased;
-                () = self.callers.gone() => return,
+                () = self.callers.closed() => return,
                 next = self.exchange.next() => next,
             };
             match next {
@@ -186,7 +186,7 @@ impl BatchUnderWay {
                 Err(failure) => self.callers.fail(&failure),
             }
         }
-        self.place.peer.end(self.exchange).await;
+        self.permit.peer.end(self.exchange).await;
     }
 }
 
@@ -198,6 +198,6 @@ fn resend_each(peer: &Arc<Peer>, batch: Batch, told: Option<Failure>) {
         _ => None,
     };
     for batch in batch.split() {
-        tokio::spawn(send_apart(Arc::clone(peer), batch, first.clone()));
+        tokio::spawn(send_separately(Arc::clone(peer), batch, first.clone()));
     }
 }

@@ -16,19 +16,19 @@ use crate::body::{BodyError, next_chunk, read_whole};
 use crate::wire::NOTHING_STORED;
 use crate::wire::frames::Frames;
 
-/// A connection, and hyper's machine that moves its bytes.
+/// A connection, and hyper's driver that moves its bytes.
 ///
-/// The machine runs inside the future that uses it, not in a task of its own:
+/// The driver runs inside the future that uses it, not in a task of its own:
 /// an exchange then costs no hand-over between tasks, and dropping it closes
 /// the connection. An idle connection is not run at all, so that it does not
 /// notice the peer's close before it [is asked](Self::is_live).
 pub(crate) struct Connection {
     sender: http1::SendRequest<Frames>,
-    machine: Machine,
+    driver: Driver,
     allowance: Allowance,
 }
 
-struct Machine {
+struct Driver {
     /// `None` once it has come to its end.
     running: Option<Pin<Box<Http>>>,
 }
@@ -51,11 +51,11 @@ pub(crate) struct Answer {
 impl Connection {
     pub(crate) async fn open(socket: TcpStream) -> Result<Self, hyper::Error> {
         let (socket, allowance) = Socket::new(socket);
-        let (sender, machine) = http1::handshake(TokioIo::new(socket)).await?;
-        let running = Some(Box::pin(machine));
+        let (sender, driver) = http1::handshake(TokioIo::new(socket)).await?;
+        let running = Some(Box::pin(driver));
         Ok(Self {
             sender,
-            machine: Machine { running },
+            driver: Driver { running },
             allowance,
         })
     }
@@ -63,7 +63,7 @@ impl Connection {
     /// Whether the connection can take a request, as far as can be known
     /// without trying.
     pub(crate) fn is_live(&mut self, cx: &mut Context<'_>) -> bool {
-        self.machine.run(cx);
+        self.driver.run(cx);
         self.sender.is_ready()
     }
 
@@ -77,7 +77,7 @@ impl Connection {
         let sent = self.sender.try_send_request(request);
         async move {
             self.allowance.set(max_head_len.max(1));
-            match self.machine.alongside(pin!(sent)).await {
+            match self.driver.run_until(pin!(sent)).await {
                 Ok(response) => {
                     self.allowance.set(usize::MAX);
                     Ok(Answer {
@@ -108,7 +108,7 @@ impl Answer {
     /// The next bytes of its body; `None` at the end.
     pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
         let chunk = pin!(next_chunk(self.response.body_mut()));
-        self.connection.machine.alongside(chunk).await
+        self.connection.driver.run_until(chunk).await
     }
 
     /// Whether its body has been read to the end, as far as is known.
@@ -119,7 +119,7 @@ impl Answer {
     /// The rest of its body, if that has at most `max` bytes.
     pub(crate) async fn rest(&mut self, max: usize) -> Result<Bytes, BodyError<hyper::Error>> {
         let rest = pin!(read_whole(self.response.body_mut(), max));
-        self.connection.machine.alongside(rest).await
+        self.connection.driver.run_until(rest).await
     }
 
     /// The connection, for another exchange. The body must have been read to
@@ -129,11 +129,11 @@ impl Answer {
     }
 }
 
-impl Machine {
+impl Driver {
     /// Runs until the future that depends on it is done.
-    async fn alongside<F: Future>(&mut self, mut exchange: Pin<&mut F>) -> F::Output {
+    async fn run_until<F: Future>(&mut self, mut exchange: Pin<&mut F>) -> F::Output {
         poll_fn(|cx| {
-            // A second time, because what the machine has done may be all that
+            // A second time, because what the driver has done may be all that
             // the exchange waits for, and may make it ask for more.
             for _ in 0..2 {
                 if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
@@ -151,7 +151,7 @@ impl Machine {
             && running.as_mut().poll(cx).is_ready()
         {
             // Its error, if any, reaches the exchange by way of hyper; dropping
-            // the machine makes sure that nobody waits for it any longer.
+            // the driver makes sure that nobody waits for it any longer.
             self.running = None;
         }
     }

@@ -288,8 +288,8 @@ impl HttpTransportBuilder {
         let max_connections = self.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         // The connection of the one call that runs in its caller's task is not
         // one that a task could wait for.
-        let lone = max_connections > 1;
-        let permits = max_connections.saturating_sub(usize::from(lone));
+        let inline = max_connections > 1;
+        let permits = max_connections.saturating_sub(usize::from(inline));
         Ok(HttpTransport {
             peer: Arc::new(Peer {
                 connector: Connector::new(&address.host, address.port, self.connect_timeout),
@@ -299,7 +299,7 @@ impl HttpTransportBuilder {
                 queue: BatchQueue::new(batch_queue::Limits {
                     max_batch: self.max_batch,
                     max_batch_bytes: self.max_batch_bytes,
-                    lone,
+                    inline,
                 }),
                 breaker: Breaker::new(self.max_unanswered, self.max_backoff),
                 permits: Arc::new(Semaphore::new(permits)),

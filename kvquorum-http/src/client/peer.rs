@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::address::Address;
 use super::batch_queue::{Batch, BatchQueue};
-use super::batch_sender::{BatchSender, send_apart};
+use super::batch_sender::{BatchSender, send_separately};
 use super::breaker::{Breaker, Denied, Try};
 use super::connect::Connector;
 use super::connection::{Answer, Connection, Lost};
@@ -46,18 +46,18 @@ impl Peer {
             .map_err(|error| Failure::NotSent(HttpError::Encode(error.into())))?;
         // A call holds what it sends once.
         drop(request);
-        let takes_company = self.queue.takes(frame.len());
-        if self.queue.begin_lone(takes_company) {
-            let lone = Lone(Arc::clone(self));
+        let may_share = self.queue.may_share(frame.len());
+        if self.queue.begin_inline(may_share) {
+            let inline = Inline(Arc::clone(self));
             match Attempt::try_new(self) {
                 // In boxes, so that the future of a call that waits is small.
-                Ok(attempt) => return Box::pin(self.call_lone(lone, attempt, frame)).await,
+                Ok(attempt) => return Box::pin(self.call_inline(inline, attempt, frame)).await,
                 Err(Denied::Open(error)) => return Err(Failure::NotSent(error)),
                 Err(Denied::Wait(_)) => {}
             }
         }
         self.breaker.check().map_err(Failure::NotSent)?;
-        if takes_company {
+        if may_share {
             let waiting = self.queue.push(frame);
             if waiting.needs_sender {
                 tokio::spawn(BatchSender::new(Arc::clone(self)).run());
@@ -65,15 +65,15 @@ impl Peer {
             waiting.called().await
         } else {
             let (batch, called) = Batch::of_one(frame);
-            tokio::spawn(send_apart(Arc::clone(self), batch, None));
+            tokio::spawn(send_separately(Arc::clone(self), batch, None));
             called.await
         }
     }
 
     /// A call in an exchange of its own, in its caller's task.
-    async fn call_lone(&self, lone: Lone, attempt: Attempt, frame: Frames) -> Called {
+    async fn call_inline(&self, inline: Inline, attempt: Attempt, frame: Frames) -> Called {
         let mut exchange = self.begin(attempt, || frame.clone(), None).await?;
-        self.queue.lone_is_answered();
+        self.queue.inline_is_answered();
         let called = match exchange.next().await {
             Ok(Some((0, called))) => called,
             Ok(Some(_)) => Err(Failure::unframed()),
@@ -85,8 +85,8 @@ impl Peer {
         } else {
             // The answer is there, and does not wait for the end of the body.
             tokio::spawn(async move {
-                lone.0.end(exchange).await;
-                drop(lone);
+                inline.0.end(exchange).await;
+                drop(inline);
             });
         }
         called
@@ -189,11 +189,11 @@ impl From<Lost> for Failure {
 }
 
 /// The place of the call that runs in its caller's task.
-struct Lone(Arc<Peer>);
+struct Inline(Arc<Peer>);
 
-impl Drop for Lone {
+impl Drop for Inline {
     fn drop(&mut self) {
-        self.0.queue.end_lone();
+        self.0.queue.end_inline();
     }
 }
 

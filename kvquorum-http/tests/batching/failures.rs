@@ -8,14 +8,14 @@ async fn two(played: &mut Played, replica: &HttpTransport) -> (Exchange, [Call<'
         let replica = replica.clone();
         Box::pin(async move { replica.call(get(key)).await })
     };
-    let mut lead = call("lead");
-    let exchange = played.lead(&mut lead).await;
+    let mut first = call("first");
+    let exchange = played.single(&mut first).await;
     let mut calls = [call("a"), call("b")];
     for call in &mut calls {
         assert!(polled(call).await.is_none());
     }
     exchange.answers_all().await;
-    finds(lead, "lead").await;
+    finds(first, "first").await;
     let exchange = played.exchange().await;
     assert_eq!(exchange.keys, ["a", "b"]);
     (exchange, calls)
@@ -217,7 +217,7 @@ async fn calls_of_a_split_batch_whose_callers_left_take_no_connection() {
     exchange.answers_all().await;
     finds(other, "other").await;
     let mut next = replica.call(get("next"));
-    let exchange = played.lead(&mut next).await;
+    let exchange = played.single(&mut next).await;
     assert_eq!(exchange.connection, connection);
     exchange.answers_all().await;
     finds(next, "next").await;
@@ -225,7 +225,7 @@ async fn calls_of_a_split_batch_whose_callers_left_take_no_connection() {
 
 #[tokio::test]
 async fn when_nobody_waits_for_an_exchange_its_connection_is_closed() {
-    // Before its answer begins, and after; with its turn given back.
+    // Before its answer begins, and after; with its permit given back.
     for begins in [false, true] {
         let mut played = Played::with(|builder| builder.max_connections(1)).await;
         let replica = played.replica.clone();
@@ -258,19 +258,19 @@ fn a_runtime_that_ends_takes_nothing_with_it_but_its_own_calls() {
     let replica = first.block_on(async {
         let mut played = Played::new().await;
         let replica = played.replica.clone();
-        let lead = tokio::spawn({
+        let first = tokio::spawn({
             let replica = replica.clone();
-            async move { replica.call(get("lead")).await }
+            async move { replica.call(get("first")).await }
         });
         let _exchange = played.exchange().await;
-        let mut gathered = replica.call(get("gathered"));
-        assert!(polled(&mut gathered).await.is_none());
-        // So that there is a gatherer when the runtime ends.
+        let mut queued = replica.call(get("queued"));
+        assert!(polled(&mut queued).await.is_none());
+        // So that there is a sender when the runtime ends.
         std::mem::forget(played.exchanges);
-        drop((lead, gathered));
+        drop((first, queued));
         tokio::spawn({
             let replica = replica.clone();
-            async move { replica.call(get("gathered")).await }
+            async move { replica.call(get("queued")).await }
         });
         tokio::task::yield_now().await;
         replica
