@@ -16,7 +16,7 @@ use super::ask::{Asked, Asking};
 use super::budget::{Budget, Lease, UNCOUNTED};
 use super::service::Inner;
 use crate::error::with_causes;
-use crate::frames::Requests;
+use crate::wire::frames::Requests;
 use crate::wire::Outcome;
 
 /// How much of an answer is made before requests that have not begun wait for

@@ -20,7 +20,7 @@ use super::plain;
 use super::problem::Problem;
 use super::route::{READ, Route};
 use crate::error::with_causes;
-use crate::frames::Requests;
+use crate::wire::frames::Requests;
 use crate::time::within_reason;
 
 /// A replica's two faces as one hyper service: `POST /write` and
