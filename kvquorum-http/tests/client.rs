@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use common::*;
 use kvquorum_core::{
-    Coordinator, Entry, Merged, Refusal, Response, Transport, TransportError, WriteError,
+    Ack, Coordinator, Entry, Refusal, Response, Transport, TransportError, WriteError,
 };
 use kvquorum_http::{HttpError, HttpTransport, RemoteStoreError, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,7 +39,7 @@ async fn a_refused_connection_is_not_sent() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = gone.local_addr().unwrap();
     drop(gone);
-    let error = call(&transport(addr), merge("k", 1, "v"))
+    let error = call(&transport(addr), write("k", 1, "v"))
         .await
         .unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
@@ -59,7 +59,7 @@ async fn a_connection_that_is_refused_is_tried_seldom() {
         .build()
         .unwrap();
     until(async || {
-        let error = call(&replica, merge("k", 1, "v")).await.unwrap_err();
+        let error = call(&replica, write("k", 1, "v")).await.unwrap_err();
         assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
         assert!(printed(&error).contains("refused"), "{}", printed(&error));
         match cause(&error) {
@@ -79,13 +79,13 @@ async fn a_connection_that_is_refused_is_tried_seldom() {
         assert!(read_request(&mut stream).await);
         stream.write_all(&applied()).await.unwrap();
     });
-    until(async || replica.call(merge("k", 1, "v")).await.is_ok()).await;
+    until(async || replica.call(&write("k", 1, "v")).await.is_ok()).await;
 }
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_not_sent() {
     let nowhere = HttpTransport::new("replica.invalid:3001").unwrap();
-    let error = call(&nowhere, get("k")).await.unwrap_err();
+    let error = call(&nowhere, read("k")).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
 }
 
@@ -121,7 +121,7 @@ async fn connecting_ends_at_its_limit() {
         .connect_timeout(SHORT)
         .build()
         .unwrap();
-    let error = call(&replica, get("k")).await.unwrap_err();
+    let error = call(&replica, read("k")).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
     assert!(matches!(cause(&error), HttpError::ConnectTimedOut(_)));
 }
@@ -136,7 +136,7 @@ fn printed(error: &dyn std::error::Error) -> String {
 #[tokio::test]
 async fn an_error_names_each_of_its_causes_once() {
     let stub = Stub::answering(answer("200 OK", outcome(0, b"\x00\x01"))).await;
-    let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+    let error = call(&transport(stub.addr), read("k")).await.unwrap_err();
     let decoding = printed(cause(&error));
     assert!(
         decoding.starts_with(
@@ -148,7 +148,7 @@ async fn an_error_names_each_of_its_causes_once() {
     assert_eq!(decoding.matches("replica protocol").count(), 1);
 
     let nowhere = HttpTransport::new("replica.invalid:3001").unwrap();
-    let error = call(&nowhere, get("k")).await.unwrap_err();
+    let error = call(&nowhere, read("k")).await.unwrap_err();
     let resolving = printed(cause(&error));
     let (connecting, why) = resolving.split_once(": ").unwrap();
     assert_eq!(connecting, "connecting failed");
@@ -161,8 +161,8 @@ async fn an_error_names_each_of_its_causes_once() {
     })
     .await;
     let replica = transport(stub.addr);
-    call(&replica, merge("k", 1, "v")).await.unwrap();
-    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    call(&replica, write("k", 1, "v")).await.unwrap();
+    let error = call(&replica, write("k", 2, "v")).await.unwrap_err();
     let refused = printed(cause(&error));
     assert!(
         refused.starts_with("the first try failed (the connection failed: "),
@@ -179,7 +179,7 @@ async fn an_error_names_each_of_its_causes_once() {
 #[tokio::test]
 async fn a_peer_that_closes_without_an_answer_has_given_no_answer() {
     let stub = Stub::new(|_, _| async {}).await;
-    let error = call(&transport(stub.addr), merge("k", 1, "v"))
+    let error = call(&transport(stub.addr), write("k", 1, "v"))
         .await
         .unwrap_err();
     assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
@@ -213,7 +213,7 @@ async fn an_answer_that_makes_no_sense_is_no_answer() {
         (answer("502 Bad Gateway", outcome(0, APPLIED)), "a gateway"),
     ] {
         let stub = Stub::answering(bytes).await;
-        let error = call(&transport(stub.addr), merge("k", 1, "v"))
+        let error = call(&transport(stub.addr), write("k", 1, "v"))
             .await
             .unwrap_err();
         assert!(
@@ -255,7 +255,7 @@ async fn an_oversized_answer_is_no_answer_and_is_not_read() {
             .max_response_len(1500)
             .build()
             .unwrap();
-        let error = call(&replica, merge("k", 1, "v")).await.unwrap_err();
+        let error = call(&replica, write("k", 1, "v")).await.unwrap_err();
         assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
         let too_large = matches!(cause(&error), HttpError::ResponseTooLarge { max: 1500 });
         assert!(too_large, "{error:?}");
@@ -288,7 +288,7 @@ async fn a_status_is_a_rejection_only_where_the_replica_itself_says_so() {
                 answer(status, body)
             };
             let stub = Stub::answering(bytes).await;
-            let error = call(&transport(stub.addr), merge("k", 1, "v"))
+            let error = call(&transport(stub.addr), write("k", 1, "v"))
                 .await
                 .unwrap_err();
             match error {
@@ -313,7 +313,7 @@ async fn a_status_is_a_rejection_only_where_the_replica_itself_says_so() {
 async fn a_value_far_beyond_what_the_replica_reads_is_rejected() {
     let (server, store) = serve().await;
     let huge = "x".repeat(20 * 1024 * 1024);
-    let error = call(&transport(server.local_addr()), merge("k", 1, &huge)).await;
+    let error = call(&transport(server.local_addr()), write("k", 1, &huge)).await;
     let error = error.unwrap_err();
     assert!(matches!(error, TransportError::Rejected(_)), "{error:?}");
     assert_eq!(store.entries(), []);
@@ -323,7 +323,7 @@ async fn a_value_far_beyond_what_the_replica_reads_is_rejected() {
 async fn a_failed_store_is_a_store_error_with_the_replicas_words() {
     let (server, store) = serve().await;
     store.set_on_fire();
-    let error = call(&transport(server.local_addr()), merge("k", 1, "v")).await;
+    let error = call(&transport(server.local_addr()), write("k", 1, "v")).await;
     let error = error.unwrap_err();
     assert!(error.may_have_applied());
     let TransportError::Store(store_error) = error else {
@@ -338,7 +338,7 @@ async fn a_failed_store_is_a_store_error_with_the_replicas_words() {
 async fn an_error_message_of_any_length_and_kind_is_cut_to_size() {
     for body in ["ü".repeat(10_000).into_bytes(), vec![0xff; 10_000]] {
         let stub = Stub::answering(answer("404 Not Found", body)).await;
-        let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+        let error = call(&transport(stub.addr), read("k")).await.unwrap_err();
         assert!(error.to_string().len() < 2_000);
     }
 }
@@ -355,7 +355,7 @@ async fn what_comes_before_an_answer_is_bounded() {
             while stream.write_all(endless.as_bytes()).await.is_ok() {}
         })
         .await;
-        let error = call(&transport(stub.addr), merge("k", 1, "v"))
+        let error = call(&transport(stub.addr), write("k", 1, "v"))
             .await
             .unwrap_err();
         assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
@@ -381,7 +381,7 @@ async fn what_comes_before_an_answer_is_bounded() {
         .build()
         .unwrap();
     for _ in 0..5 {
-        call(&replica, merge("k", 1, "v")).await.unwrap();
+        call(&replica, write("k", 1, "v")).await.unwrap();
     }
 }
 
@@ -398,7 +398,7 @@ async fn what_a_peer_says_is_escaped() {
         answer("200 OK", outcome(0, text(2))),
     ] {
         let stub = Stub::answering(bytes).await;
-        let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+        let error = call(&transport(stub.addr), read("k")).await.unwrap_err();
         let printed = printed(&error);
         assert!(printed.contains("\\u{1b}[2J\\r\\nERROR all"), "{printed}");
         assert!(!printed.contains(char::is_control), "{printed}");
@@ -414,7 +414,7 @@ async fn a_status_does_not_wait_for_its_words() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+    let error = call(&transport(stub.addr), read("k")).await.unwrap_err();
     assert!(
         matches!(cause(&error), HttpError::Status { .. }),
         "{error:?}"
@@ -451,8 +451,8 @@ async fn a_pooled_connection_that_breaks_is_replaced_once() {
     .await;
     let replica = transport(stub.addr);
     for _ in 0..2 {
-        let merged = call(&replica, merge("k", 1, "v")).await.unwrap();
-        assert_eq!(merged, Response::Merged(Merged::Applied));
+        let merged = call(&replica, write("k", 1, "v")).await.unwrap();
+        assert_eq!(merged, Response::Ack(Ack::Applied));
     }
 }
 
@@ -477,8 +477,8 @@ async fn what_may_have_been_sent_is_never_reported_as_not_sent() {
     ] {
         let stub = second_try(bytes).await;
         let replica = transport(stub.addr);
-        call(&replica, merge("k", 1, "v")).await.unwrap();
-        let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+        call(&replica, write("k", 1, "v")).await.unwrap();
+        let error = call(&replica, write("k", 2, "v")).await.unwrap_err();
         assert!(
             matches!(error, TransportError::NoAnswer(_)),
             "{name}: {error:?}"
@@ -510,8 +510,8 @@ async fn nor_where_nobody_listens_any_more() {
         assert!(read_request(&mut stream).await);
         drop(listener);
     });
-    call(&replica, merge("k", 1, "v")).await.unwrap();
-    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    call(&replica, write("k", 1, "v")).await.unwrap();
+    let error = call(&replica, write("k", 2, "v")).await.unwrap_err();
     in_time(peer).await.unwrap();
     assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
     let HttpError::TriedTwice { second, .. } = cause(&error) else {
@@ -530,7 +530,7 @@ async fn calls_outlive_a_restart_of_the_server() {
         // A pool of several, all of which the restart kills.
         let calls = (0..8).map(|nth| {
             let replica = replica.clone();
-            tokio::spawn(async move { call(&replica, merge(&nth.to_string(), millis, "v")).await })
+            tokio::spawn(async move { call(&replica, write(&nth.to_string(), millis, "v")).await })
         });
         for call in calls.collect::<Vec<_>>() {
             call.await.unwrap().unwrap();
@@ -544,11 +544,11 @@ async fn calls_outlive_a_restart_of_the_server() {
 async fn a_close_that_could_be_noticed_leaves_nothing_in_doubt() {
     let (server, _store) = serve().await;
     let replica = transport(server.local_addr());
-    call(&replica, merge("k", 1, "v")).await.unwrap();
+    call(&replica, write("k", 1, "v")).await.unwrap();
     server.shutdown().await;
     // The close is there; this lets the runtime hear of it.
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    let error = call(&replica, write("k", 2, "v")).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
 }
 
@@ -565,7 +565,7 @@ async fn a_connection_idle_for_too_long_is_not_used_again() {
         .build()
         .unwrap();
     for _ in 0..3 {
-        call(&replica, merge("k", 1, "v")).await.unwrap();
+        call(&replica, write("k", 1, "v")).await.unwrap();
     }
     assert_eq!(stub.requests.available_permits(), 3);
 }
@@ -596,7 +596,7 @@ async fn pooled(permits: Vec<Arc<Semaphore>>) -> (Stub, HttpTransport) {
     for _ in &permits {
         let replica = replica.clone();
         calls.push(tokio::spawn(async move {
-            call(&replica, merge("k", 1, "v")).await.unwrap();
+            call(&replica, write("k", 1, "v")).await.unwrap();
         }));
         in_time(stub.requests.acquire()).await.unwrap().forget();
     }
@@ -615,9 +615,9 @@ fn no_permits(count: usize) -> Vec<Arc<Semaphore>> {
 async fn a_silent_break_costs_one_call_and_not_one_for_each_connection() {
     // Each answers once, and then never again.
     let (_stub, replica) = pooled(no_permits(20)).await;
-    let unanswered = tokio::time::timeout(SHORT, replica.call(merge("k", 2, "v"))).await;
+    let unanswered = tokio::time::timeout(SHORT, replica.call(&write("k", 2, "v"))).await;
     assert!(unanswered.is_err(), "this connection is broken");
-    call(&replica, merge("k", 2, "v")).await.unwrap();
+    call(&replica, write("k", 2, "v")).await.unwrap();
 }
 
 #[tokio::test]
@@ -625,14 +625,14 @@ async fn a_dropped_call_does_not_cost_connections_used_since_it_began() {
     let permits = no_permits(2);
     let (stub, replica) = pooled(permits.clone()).await;
     // It takes the last connection, and the next call takes the one below.
-    let mut slow = Box::pin(replica.call(merge("k", 2, "v")));
+    let mut slow = Box::pin(replica.call(&write("k", 2, "v")));
     let begun = tokio::time::timeout(SHORT, &mut slow).await;
     assert!(begun.is_err(), "this connection has no permit");
     permits[0].add_permits(1);
-    call(&replica, merge("k", 2, "v")).await.unwrap();
+    call(&replica, write("k", 2, "v")).await.unwrap();
     drop(slow);
     permits[0].add_permits(1);
-    call(&replica, merge("k", 3, "v")).await.unwrap();
+    call(&replica, write("k", 3, "v")).await.unwrap();
     // No third connection was opened, whose first request would count here.
     assert_eq!(stub.requests.available_permits(), 0);
 }
@@ -643,18 +643,18 @@ async fn nor_does_a_connection_that_breaks() {
     let (stub, replica) = pooled(permits.clone()).await;
     let lost = {
         let replica = replica.clone();
-        tokio::spawn(async move { call(&replica, merge("k", 2, "v")).await })
+        tokio::spawn(async move { call(&replica, write("k", 2, "v")).await })
     };
     tokio::time::sleep(SHORT).await;
     permits[0].add_permits(1);
-    call(&replica, merge("k", 2, "v")).await.unwrap();
+    call(&replica, write("k", 2, "v")).await.unwrap();
     // The stub closes it, and the retry opens a third.
     permits[1].close();
     lost.await.unwrap().unwrap();
     permits[0].add_permits(1);
     let (one, other) = tokio::join!(
-        call(&replica, merge("k", 3, "v")),
-        call(&replica, merge("k", 3, "v"))
+        call(&replica, write("k", 3, "v")),
+        call(&replica, write("k", 3, "v"))
     );
     one.unwrap();
     other.unwrap();
@@ -679,7 +679,7 @@ async fn connections_are_used_again() {
     .await;
     let replica = transport(stub.addr);
     for _ in 0..50 {
-        call(&replica, merge("k", 1, "v")).await.unwrap();
+        call(&replica, write("k", 1, "v")).await.unwrap();
     }
     assert_eq!(connections.available_permits(), 1);
 }
@@ -708,12 +708,12 @@ async fn a_dropped_call_gives_back_its_permit_and_its_connection() {
         .unwrap();
     for _ in 0..3 {
         tokio::select! {
-            answered = replica.call(merge("k", 1, "v")) => panic!("{answered:?}"),
+            answered = replica.call(&write("k", 1, "v")) => panic!("{answered:?}"),
             arrived = in_time(stub.requests.acquire()) => arrived.unwrap().forget(),
         }
         in_time(closed.acquire()).await.unwrap().forget();
     }
-    call(&replica, merge("k", 1, "v")).await.unwrap();
+    call(&replica, write("k", 1, "v")).await.unwrap();
 }
 
 #[tokio::test]
@@ -728,7 +728,7 @@ async fn calls_beyond_the_bound_wait_for_a_permit() {
     let calls: Vec<_> = (0..5)
         .map(|nth| {
             let replica = replica.clone();
-            tokio::spawn(async move { call(&replica, get(&nth.to_string())).await })
+            tokio::spawn(async move { call(&replica, read(&nth.to_string())).await })
         })
         .collect();
     store.called().await;
@@ -751,8 +751,8 @@ async fn concurrent_calls_each_get_their_own_response() {
         .map(|nth: u64| {
             let (replica, key) = (replica.clone(), nth.to_string());
             tokio::spawn(async move {
-                call(&replica, merge(&key, nth, &key)).await.unwrap();
-                (nth, call(&replica, get(&key)).await.unwrap())
+                call(&replica, write(&key, nth, &key)).await.unwrap();
+                (nth, call(&replica, read(&key)).await.unwrap())
             })
         })
         .collect();
@@ -782,6 +782,6 @@ async fn a_request_arrives_whole_and_its_answer_may_come_in_pieces() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let merged = call(&transport(stub.addr), merge("k", 1, &"x".repeat(500_000))).await;
-    assert_eq!(merged.unwrap(), Response::Merged(Merged::Applied));
+    let merged = call(&transport(stub.addr), write("k", 1, &"x".repeat(500_000))).await;
+    assert_eq!(merged.unwrap(), Response::Ack(Ack::Applied));
 }

@@ -103,7 +103,7 @@ impl Drop for Silent {
 
 /// A call that is given up after a moment; `None` then.
 async fn given_up(replica: &HttpTransport) -> Option<TransportError> {
-    let call = replica.call(merge("k", 1, "v"));
+    let call = replica.call(&write("k", 1, "v"));
     let called = tokio::time::timeout(Duration::from_millis(2), call).await;
     called.ok().map(|called| called.unwrap_err())
 }
@@ -156,13 +156,13 @@ async fn a_replica_that_is_back_is_used_again_soon() {
     until(async || given_up(&replica).await.is_some()).await;
     silent.forgets();
     let begun = Instant::now();
-    until(async || replica.call(merge("k", 1, "v")).await.is_ok()).await;
+    until(async || replica.call(&write("k", 1, "v")).await.is_ok()).await;
     let took = begun.elapsed();
     assert!(took < SHORT * 3, "{took:?}");
     // And as freely as before.
-    let calls = (0..50).map(|_| call(&replica, merge("k", 1, "v")));
+    let calls = (0..50).map(|_| call(&replica, write("k", 1, "v")));
     for called in join_all(calls).await {
-        assert!(matches!(called, Ok(Response::Merged(_))), "{called:?}");
+        assert!(matches!(called, Ok(Response::Ack(_))), "{called:?}");
     }
 }
 
@@ -179,7 +179,7 @@ async fn calls_wait_for_a_replica_that_is_slow() {
     let calls: Vec<_> = (0..50)
         .map(|_| {
             let replica = replica.clone();
-            tokio::spawn(async move { call(&replica, merge("k", 1, "v")).await })
+            tokio::spawn(async move { call(&replica, write("k", 1, "v")).await })
         })
         .collect();
     until(async || silent.connections() > 3).await;
@@ -202,7 +202,7 @@ async fn a_replica_that_does_not_answer_is_tried_over_new_connections() {
         .unwrap();
     let spawn = || {
         let replica = replica.clone();
-        tokio::spawn(async move { replica.call(merge("k", 1, "v")).await })
+        tokio::spawn(async move { replica.call(&write("k", 1, "v")).await })
     };
     let calls: Vec<_> = (0..10).map(|_| spawn()).collect();
     until(async || silent.connections() > 6).await;
@@ -215,7 +215,7 @@ async fn a_replica_that_does_not_answer_is_tried_over_new_connections() {
     let (answered, _, on_dead_ones) = in_time(select_all(calls)).await;
     answered.unwrap().unwrap();
     for _ in 0..10 {
-        call(&replica, merge("k", 1, "v")).await.unwrap();
+        call(&replica, write("k", 1, "v")).await.unwrap();
     }
     on_dead_ones.iter().for_each(|call| call.abort());
 }

@@ -139,7 +139,9 @@ pub(crate) fn longest_beside_value(request: &Request) -> usize {
         RequestKind::Write { entry, .. } if large_value(entry).is_none() => value_len(entry),
         _ => 0,
     };
-    key_len.saturating_add(small_value_len).saturating_add(FRAMING)
+    key_len
+        .saturating_add(small_value_len)
+        .saturating_add(FRAMING)
 }
 
 /// Appends a request. Its value, where that is large, is left out and
@@ -213,9 +215,7 @@ fn value_len(entry: &Entry) -> usize {
 mod tests {
     use std::num::NonZeroU64;
 
-    use kvquorum_core::{
-        Ack, Identity, Quorums, Refusal, ReplicaId, Timestamp, Version, WriterId,
-    };
+    use kvquorum_core::{Ack, Identity, Quorums, Refusal, ReplicaId, Timestamp, Version, WriterId};
 
     use super::*;
 

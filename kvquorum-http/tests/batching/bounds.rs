@@ -10,12 +10,12 @@ async fn batches(
 ) -> Vec<usize> {
     let mut played = Played::with(set).await;
     let replica = played.replica.clone();
-    let mut first = replica.call(get("first"));
+    let mut first = replica.call(&read("first"));
     let exchange = played.single(&mut first).await;
-    let request = |len: &usize| merge("k", 1, &"x".repeat(*len));
+    let request = |len: &usize| write("k", 1, &"x".repeat(*len));
     let mut calls: Vec<_> = values
         .iter()
-        .map(|len| replica.call(request(len)))
+        .map(|len| replica.call(&request(len)))
         .collect();
     for call in &mut calls {
         assert!(polled(call).await.is_none());
@@ -34,10 +34,7 @@ async fn batches(
         exchange.answers(answer("200 OK", body)).await;
     }
     for call in calls {
-        assert_eq!(
-            in_time(call).await.unwrap(),
-            Response::Merged(Merged::Applied)
-        );
+        assert_eq!(in_time(call).await.unwrap(), Response::Ack(Ack::Applied));
     }
     counts
 }
@@ -59,14 +56,14 @@ async fn a_batch_is_bounded_in_bytes() {
 async fn a_large_call_has_an_exchange_of_its_own() {
     let mut played = Played::with(|builder| builder.max_batch_bytes(1000)).await;
     let replica = played.replica.clone();
-    let large = merge("large", 1, &"x".repeat(1000));
+    let large = write("large", 1, &"x".repeat(1000));
     for _ in 0..2 {
         // Nor does it keep others.
-        let mut call = replica.call(large.clone());
+        let mut call = replica.call(&large);
         let exchange = played.single(&mut call).await;
-        let mut other = replica.call(get("other"));
+        let mut other = replica.call(&read("other"));
         let others = played.single(&mut other).await;
-        let mut beside = replica.call(large.clone());
+        let mut beside = replica.call(&large);
         let exchange_beside = played.single(&mut beside).await;
         assert_eq!(exchange_beside.keys, ["large"]);
         for exchange in [exchange, exchange_beside] {
@@ -75,10 +72,7 @@ async fn a_large_call_has_an_exchange_of_its_own() {
         others.answers_all().await;
         finds(other, "other").await;
         for call in [call, beside] {
-            assert_eq!(
-                in_time(call).await.unwrap(),
-                Response::Merged(Merged::Applied)
-            );
+            assert_eq!(in_time(call).await.unwrap(), Response::Ack(Ack::Applied));
         }
     }
 }
@@ -90,7 +84,7 @@ async fn calls_share_no_exchange_where_they_are_told_not_to() {
         let replica = played.replica.clone();
         let mut under_way = Vec::new();
         for key in ["a", "b", "c"] {
-            let mut call = replica.call(get(key));
+            let mut call = replica.call(&read(key));
             let exchange = played.single(&mut call).await;
             assert_eq!(exchange.connection, under_way.len());
             under_way.push((call, exchange));

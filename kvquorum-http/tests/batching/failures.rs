@@ -3,10 +3,10 @@
 use super::*;
 
 /// A batch of two that is under way, alone on its connection.
-async fn two(played: &mut Played, replica: &HttpTransport) -> (Exchange, [Call<'static>; 2]) {
-    let call = |key: &'static str| -> Call<'static> {
+async fn two(played: &mut Played, replica: &HttpTransport) -> (Exchange, [Call; 2]) {
+    let call = |key: &'static str| -> Call {
         let replica = replica.clone();
-        Box::pin(async move { replica.call(get(key)).await })
+        replica.call(&read(key))
     };
     let mut first = call("first");
     let exchange = played.single(&mut first).await;
@@ -207,7 +207,7 @@ async fn calls_of_a_split_batch_whose_callers_left_take_no_connection() {
     let replica = played.replica.clone();
     let (exchange, calls) = two(&mut played, &replica).await;
     // It is queued before the two are again.
-    let mut other = replica.call(get("other"));
+    let mut other = replica.call(&read("other"));
     assert!(polled(&mut other).await.is_none());
     exchange.answers(nothing_stored("413 Too Much", "")).await;
     let exchange = played.exchange().await;
@@ -216,7 +216,7 @@ async fn calls_of_a_split_batch_whose_callers_left_take_no_connection() {
     drop(calls);
     exchange.answers_all().await;
     finds(other, "other").await;
-    let mut next = replica.call(get("next"));
+    let mut next = replica.call(&read("next"));
     let exchange = played.single(&mut next).await;
     assert_eq!(exchange.connection, connection);
     exchange.answers_all().await;
@@ -234,7 +234,7 @@ async fn when_nobody_waits_for_an_exchange_its_connection_is_closed() {
             exchange.begins().await;
         }
         drop(a);
-        let mut later = replica.call(get("later"));
+        let mut later = replica.call(&read("later"));
         assert!(polled(&mut later).await.is_none());
         played.is_silent().await;
         drop(b);
@@ -260,17 +260,17 @@ fn a_runtime_that_ends_takes_nothing_with_it_but_its_own_calls() {
         let replica = played.replica.clone();
         let first = tokio::spawn({
             let replica = replica.clone();
-            async move { replica.call(get("first")).await }
+            async move { replica.call(&read("first")).await }
         });
         let _exchange = played.exchange().await;
-        let mut queued = replica.call(get("queued"));
+        let mut queued = replica.call(&read("queued"));
         assert!(polled(&mut queued).await.is_none());
         // So that there is a sender when the runtime ends.
         std::mem::forget(played.exchanges);
         drop((first, queued));
         tokio::spawn({
             let replica = replica.clone();
-            async move { replica.call(get("queued")).await }
+            async move { replica.call(&read("queued")).await }
         });
         tokio::task::yield_now().await;
         replica
@@ -278,7 +278,7 @@ fn a_runtime_that_ends_takes_nothing_with_it_but_its_own_calls() {
     drop(first);
     runtime().block_on(async {
         // Nobody listens there any more; what counts is that it is tried.
-        let called = call(&replica, get("k")).await;
+        let called = call(&replica, read("k")).await;
         assert!(called.is_err(), "{called:?}");
     });
 }

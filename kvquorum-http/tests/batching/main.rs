@@ -19,7 +19,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::*;
-use kvquorum_core::{Entry, Merged, Refusal, Replica, Response, Transport, TransportError};
+use kvquorum_core::{Ack, Entry, Refusal, Replica, Response, Transport, TransportError};
 use kvquorum_http::{HttpError, HttpTransport, HttpTransportBuilder, Server};
 use played::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

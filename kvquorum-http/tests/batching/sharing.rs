@@ -6,12 +6,12 @@ use super::*;
 async fn calls_that_come_while_an_exchange_is_under_way_share_the_next() {
     let mut played = Played::new().await;
     let replica = played.replica.clone();
-    let mut first = replica.call(get("first"));
+    let mut first = replica.call(&read("first"));
     let exchange = played.single(&mut first).await;
     let (b, c, d) = (
-        replica.call(get("b")),
-        replica.call(get("c")),
-        replica.call(get("d")),
+        replica.call(&read("b")),
+        replica.call(&read("c")),
+        replica.call(&read("d")),
     );
     let mut queued = [b, c, d];
     for call in &mut queued {
@@ -23,7 +23,7 @@ async fn calls_that_come_while_an_exchange_is_under_way_share_the_next() {
     let shared = played.exchange().await;
     assert_eq!(shared.keys, ["b", "c", "d"]);
     // While that one is under way, too.
-    let mut last = replica.call(get("last"));
+    let mut last = replica.call(&read("last"));
     assert!(polled(&mut last).await.is_none());
     played.is_silent().await;
     // They are answered in another order than they were made in.
@@ -44,14 +44,14 @@ async fn a_call_with_nobody_to_share_goes_at_once() {
     for round in 0..3 {
         // Before anything was queued, and after.
         for key in ["a", "b"] {
-            let mut call = replica.call(get(key));
+            let mut call = replica.call(&read(key));
             let exchange = played.single(&mut call).await;
             exchange.answers_all().await;
             finds(call, key).await;
         }
-        let mut first = replica.call(get("first"));
+        let mut first = replica.call(&read("first"));
         let exchange = played.single(&mut first).await;
-        let mut queued = replica.call(get("queued"));
+        let mut queued = replica.call(&read("queued"));
         assert!(polled(&mut queued).await.is_none());
         exchange.answers_all().await;
         finds(first, "first").await;
@@ -66,9 +66,9 @@ async fn a_call_with_nobody_to_share_goes_at_once() {
 async fn an_answer_that_has_begun_lets_the_next_exchange_go() {
     let mut played = Played::new().await;
     let replica = played.replica.clone();
-    let mut slow = replica.call(get("slow"));
+    let mut slow = replica.call(&read("slow"));
     let mut alone = played.single(&mut slow).await;
-    let mut b = replica.call(get("b"));
+    let mut b = replica.call(&read("b"));
     assert!(polled(&mut b).await.is_none());
     alone.begins().await;
     // Its head has to be read.
@@ -78,7 +78,7 @@ async fn an_answer_that_has_begun_lets_the_next_exchange_go() {
         (&["b".to_owned()][..], 1)
     );
     // And so does one of several.
-    let mut c = replica.call(get("c"));
+    let mut c = replica.call(&read("c"));
     assert!(polled(&mut c).await.is_none());
     shared.begins().await;
     let exchange = played.exchange().await;
@@ -101,11 +101,11 @@ async fn calls_are_queued_for_no_longer_than_the_limit() {
     let mut played = Played::with(|builder| builder.batch_wait(SHORT)).await;
     let replica = played.replica.clone();
     // Sent, and then neither answered nor driven.
-    let mut at_rest = replica.call(get("at rest"));
+    let mut at_rest = replica.call(&read("at rest"));
     let _silent = played.single(&mut at_rest).await;
     let mut silent = Vec::new();
     for key in ["b", "c"] {
-        let mut call = replica.call(get(key));
+        let mut call = replica.call(&read(key));
         assert!(polled(&mut call).await.is_none());
         let exchange = played.exchange().await;
         assert_eq!(exchange.keys, [key]);
@@ -122,10 +122,10 @@ async fn calls_are_queued_for_no_longer_than_the_limit() {
 async fn a_queued_call_that_is_dropped_is_not_sent() {
     let mut played = Played::new().await;
     let replica = played.replica.clone();
-    let mut first = replica.call(get("first"));
+    let mut first = replica.call(&read("first"));
     let exchange = played.single(&mut first).await;
     let keys = ["a", "b", "c", "d"];
-    let mut calls: Vec<_> = keys.iter().map(|key| replica.call(get(key))).collect();
+    let mut calls: Vec<_> = keys.iter().map(|key| replica.call(&read(key))).collect();
     for call in &mut calls {
         assert!(polled(call).await.is_none());
     }
@@ -145,9 +145,9 @@ async fn a_queued_call_that_is_dropped_is_not_sent() {
 async fn an_inline_call_that_is_dropped_strands_nobody() {
     let mut played = Played::new().await;
     let replica = played.replica.clone();
-    let mut first = replica.call(get("first"));
+    let mut first = replica.call(&read("first"));
     let mut exchange = played.single(&mut first).await;
-    let mut queued = replica.call(get("queued"));
+    let mut queued = replica.call(&read("queued"));
     assert!(polled(&mut queued).await.is_none());
     drop(first);
     exchange.closed().await;
@@ -164,7 +164,7 @@ async fn an_answer_is_given_before_the_body_has_ended() {
     let mut played = Played::new().await;
     let replica = played.replica.clone();
     for _ in 0..2 {
-        let mut call = replica.call(get("k"));
+        let mut call = replica.call(&read("k"));
         let mut exchange = played.single(&mut call).await;
         let begun = Instant::now();
         exchange.begins().await;
@@ -201,7 +201,7 @@ async fn calls_that_nobody_polls_hold_up_no_others() {
         // Begun in one order or another with those that are polled.
         let mut at_rest = Vec::new();
         for nth in 0..300 {
-            let mut call = replica.call(merge(&nth.to_string(), 1, &large));
+            let mut call = replica.call(&write(&nth.to_string(), 1, &large));
             if nth % 10 == 0 {
                 tokio::task::yield_now().await;
             }
@@ -210,16 +210,16 @@ async fn calls_that_nobody_polls_hold_up_no_others() {
         }
         for key in ["a", "b", "c"] {
             let (one, other) = tokio::join!(
-                call(&replica, merge(key, 1, key)),
-                call(&replica, merge(key, 1, key))
+                call(&replica, write(key, 1, key)),
+                call(&replica, write(key, 1, key))
             );
             assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
-            assert_eq!(call(&replica, get(key)).await.unwrap(), found(key));
+            assert_eq!(call(&replica, read(key)).await.unwrap(), found(key));
         }
         // They have their answers, too, whenever they ask.
         for call in at_rest.drain(..).rev() {
             let merged = in_time(call).await.unwrap();
-            assert_eq!(merged, Response::Merged(Merged::Applied));
+            assert_eq!(merged, Response::Ack(Ack::Applied));
         }
     }
 }
