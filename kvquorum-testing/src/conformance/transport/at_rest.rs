@@ -48,16 +48,17 @@ pub(super) async fn run<T: Transport>(link: T) {
     ended(&AT_REST, what, others.run()).await;
 }
 
+/// Makes the request of this number, with this value.
+type ToRequest = fn(u64, &Bytes) -> Request;
+
 async fn writes_and_reads<T: Transport>(
     others: &mut Others<T>,
     size: &str,
     value: &Bytes,
     polls: usize,
 ) {
-    let requests: [(&str, fn(u64, &Bytes) -> Request); 2] = [
-        ("writes", write),
-        ("reads", |number, _| Request::read(key(number))),
-    ];
+    let read: ToRequest = |number, _| Request::read(key(number));
+    let requests: [(&str, ToRequest); 2] = [("writes", write), ("reads", read)];
     for (kind, request) in requests {
         let calls = (0..RESTING).map(|number| call(&others.link, &request(number, value)));
         let calls = at_rest(polls, calls).await;
