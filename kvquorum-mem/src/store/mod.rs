@@ -24,7 +24,12 @@
 //! a merge takes 34 ns, and 38 through the trait. Shards padded to cache lines
 //! measured the same. A scan pays for it: about a microsecond for each entry.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod order;
+mod scan;
+mod shard;
+mod slots;
+
+use std::array;
 use std::future::ready;
 use std::hash::BuildHasher;
 use std::mem;
@@ -32,15 +37,14 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use kvquorum_core::{Entry, Key, Merged, Store, StoreError};
-use tokio::task::yield_now;
+use kvquorum_core::{
+    Action, Change, Decision, Key, Record, Response, ScanLimit, Store, StoreError,
+};
+use shard::Shard;
 
 /// Many more than threads that meet, and few enough that an empty store costs
 /// little.
 const SHARDS: usize = 64;
-
-/// How many keys a scan takes while it holds a lock.
-const KEYS_AT_ONCE: usize = 256;
 
 /// A [`Store`] in memory: fast, made for many threads, and gone with the
 /// process.
@@ -60,7 +64,7 @@ const KEYS_AT_ONCE: usize = 256;
 /// [`Store::scan`] asks for; it is no snapshot of the whole store.
 ///
 /// ```
-/// use kvquorum_core::{Entry, Key, Merged, Store, Timestamp, Version, WriterId};
+/// use kvquorum_core::{Change, Entry, Key, Record, Store, Timestamp, Version, WriterId};
 /// use kvquorum_mem::MemStore;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -68,8 +72,8 @@ const KEYS_AT_ONCE: usize = 256;
 /// let store = MemStore::new();
 /// let version = Version { timestamp: Timestamp::from_bits(1), writer: WriterId::new(1) };
 /// let entry = Entry::new(version, "coffee");
-/// assert_eq!(store.merge(&Key::from("drink"), entry.clone()).await?, Merged::Applied);
-/// assert_eq!(store.get(&Key::from("drink")).await?, Some(entry));
+/// store.apply(&Key::from("drink"), Change::write(entry.clone())).await?;
+/// assert_eq!(store.get(&Key::from("drink")).await?, Some(Record::from(entry)));
 /// # Ok(())
 /// # }
 /// ```
@@ -78,31 +82,21 @@ pub struct MemStore {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-#[derive(Default)]
-struct Shard {
-    entries: HashMap<Key, Entry, RandomState>,
-    /// The keys of `entries`.
-    order: BTreeSet<Key>,
-}
-
 impl MemStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many keys there are, tombstones included. Merges under way may or
+    /// How many keys there are, tombstones included. Changes under way may or
     /// may not count.
     pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| lock(shard).order.len())
-            .sum()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// Whether no key was ever merged, or all are [cleared](Self::clear).
+    /// Whether no key was ever written, or all are [cleared](Self::clear).
     pub fn is_empty(&self) -> bool {
-        self.shards.iter().all(|shard| lock(shard).order.is_empty())
+        self.len() == 0
     }
 
     /// Forgets everything, as a replica does that lost its disk. This is no
@@ -111,39 +105,46 @@ impl MemStore {
     pub fn clear(&self) {
         for shard in &self.shards {
             // Dropped once the lock is released: there may be much to free.
-            let _forgotten = mem::take(&mut *lock(shard));
+            let _forgotten = mem::replace(&mut *lock(shard), Shard::new(self.hasher.clone()));
         }
     }
 
-    fn read(&self, key: &Key) -> Option<Entry> {
-        self.shard(key).entries.get(key.as_bytes()).cloned()
+    fn read(&self, key: &Key) -> Option<Record> {
+        let hash = self.hash(key);
+        self.shard(hash).get(key.as_bytes(), hash).cloned()
     }
 
-    fn keep_greater(&self, key: &Key, entry: Entry) -> Merged {
-        let mut shard = self.shard(key);
-        let Some(stored) = shard.entries.get_mut(key.as_bytes()) else {
-            shard.order.insert(key.clone());
-            shard.entries.insert(key.clone(), entry);
-            return Merged::Applied;
+    fn change(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        let hash = self.hash(key);
+        let key = key.as_bytes();
+        let mut shard = self.shard(hash);
+        let held = shard.get_mut(key, hash);
+        let Decision { action, response } = change.decide(held.as_deref());
+        let replaced = match (action, held) {
+            (Action::Keep, _) => None,
+            (Action::Replace(record), Some(held)) => Some(mem::replace(held, record)),
+            (Action::Replace(record), None) => {
+                shard.insert(key, hash, record)?;
+                None
+            }
+            (Action::Remove, _) => shard.remove(key, hash),
         };
-        let merged = Merged::verdict(Some(stored), &entry);
-        let loser = match merged {
-            Merged::Applied => mem::replace(stored, entry),
-            Merged::Superseded { .. } => entry,
-        };
-        // Freeing the loser's value is not for others to wait for.
+        // Freeing a value is not for others to wait for.
         drop(shard);
-        drop(loser);
-        merged
+        drop(replaced);
+        Ok(response)
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        // The shard's map hashes under a seed of its own, so that its buckets
-        // and the choice of the shard have nothing to do with each other.
-        let hash = self.hasher.hash_one(key.as_bytes());
+    fn hash(&self, key: &Key) -> u64 {
+        self.hasher.hash_one(key.as_bytes())
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // By bits that a shard's table uses neither for the place of a key, which
+        // are the low ones, nor to tell keys apart, which are the seven highest.
+        let chosen = (hash >> 48) as usize % SHARDS;
         let [first, ..] = &self.shards;
-        let chosen = self.shards.get(hash as usize % SHARDS);
-        lock(chosen.unwrap_or(first))
+        lock(self.shards.get(chosen).unwrap_or(first))
     }
 }
 
@@ -153,77 +154,44 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes the next keys of a shard into the page, as far as they belong there.
-/// Returns the last one, where there may be more.
-fn add_to_page(
-    page: &mut BTreeMap<Key, Entry>,
-    shard: &Mutex<Shard>,
-    from: Bound<&Key>,
-    limit: usize,
-) -> Option<Key> {
-    let shard = lock(shard);
-    let keys = shard.order.range::<Key, _>((from, Bound::Unbounded));
-    for (taken, key) in (1..).zip(keys) {
-        if page.len() >= limit {
-            if page.last_key_value().is_none_or(|(last, _)| key > last) {
-                return None;
-            }
-            page.pop_last();
-        }
-        if let Some(entry) = shard.entries.get(key) {
-            page.insert(key.clone(), entry.clone());
-        }
-        if taken == KEYS_AT_ONCE {
-            return Some(key.clone());
-        }
-    }
-    None
-}
-
 impl Store for MemStore {
-    // Not `async fn`s: a future that would carry the entry, to be polled in
-    // another crate, took nearly as long as the merge itself.
-    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send {
+    // Not `async fn`s: a future that would carry the record, to be polled in
+    // another crate, took nearly as long as the change itself.
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         ready(Ok(self.read(key)))
     }
 
-    fn merge(
+    fn apply(
         &self,
         key: &Key,
-        entry: Entry,
-    ) -> impl Future<Output = Result<Merged, StoreError>> + Send {
-        ready(Ok(self.keep_greater(key, entry)))
+        change: Change,
+    ) -> impl Future<Output = Result<Response, StoreError>> + Send {
+        ready(self.change(key, change))
     }
 
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(scan::scan(&self.shards, range, limit).await)
+    }
+
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
         Some(Ok(self.read(key)))
     }
 
-    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
-        Some(Ok(self.keep_greater(key, entry.clone())))
-    }
-
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        // The least keys seen so far, `limit` at most. The fuller it is, the
-        // sooner each further shard is done.
-        let mut page: BTreeMap<Key, Entry> = BTreeMap::new();
-        for shard in &self.shards {
-            let mut from = from.cloned();
-            while let Some(last) = add_to_page(&mut page, shard, from.as_ref(), limit) {
-                from = Bound::Excluded(last);
-                // A long scan keeps neither other tasks nor merges waiting.
-                yield_now().await;
-            }
-        }
-        Ok(page.into_iter().collect())
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+        Ok(self.change(key, change))
     }
 }
 
 impl Default for MemStore {
     fn default() -> Self {
+        let hasher = RandomState::default();
         Self {
-            hasher: RandomState::default(),
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: array::from_fn(|_| Mutex::new(Shard::new(hasher.clone()))),
+            hasher,
         }
     }
 }
@@ -239,8 +207,11 @@ impl std::fmt::Debug for MemStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvquorum_core::{Timestamp, Version, WriterId};
+    use kvquorum_core::{Ack, Entry, Timestamp, Version, WriterId};
     use std::sync::Arc;
+    use tokio::task::yield_now;
+
+    const ALL: (Bound<&Key>, Bound<&Key>) = (Bound::Unbounded, Bound::Unbounded);
 
     fn entry(timestamp: u64, value: &str) -> Entry {
         let version = Version {
@@ -250,6 +221,10 @@ mod tests {
         Entry::new(version, value.to_owned())
     }
 
+    async fn write(store: &MemStore, key: &Key, entry: Entry) -> Response {
+        store.apply(key, Change::write(entry)).await.unwrap()
+    }
+
     /// Catches a page that a shard late in turn fails to get into, or falls
     /// out of: there are many times more keys than shards.
     #[tokio::test]
@@ -257,12 +232,15 @@ mod tests {
         let store = MemStore::new();
         let keys: Vec<Key> = (0..5_000).map(|n| Key::from(format!("{n:06}"))).collect();
         for key in keys.iter().rev() {
-            store.merge(key, entry(1, "value")).await.unwrap();
+            write(&store, key, entry(1, "value")).await;
         }
         for start in [0, 1, 2_500, 4_990] {
             for limit in [1, 10, 1_000] {
                 let page = store
-                    .scan(Bound::Included(&keys[start]), limit)
+                    .scan(
+                        (Bound::Included(&keys[start]), Bound::Unbounded),
+                        ScanLimit::keys(limit),
+                    )
                     .await
                     .unwrap();
                 let found: Vec<&Key> = page.iter().map(|(key, _)| key).collect();
@@ -279,10 +257,10 @@ mod tests {
         let store = Arc::new(MemStore::new());
         let keys: Vec<Key> = (0..40_000).map(|n| Key::from(format!("{n:06}"))).collect();
         for key in &keys {
-            store.merge(key, entry(1, "value")).await.unwrap();
+            write(&store, key, entry(1, "value")).await;
         }
         let scanned = Arc::clone(&store);
-        let scan = tokio::spawn(async move { scanned.scan(Bound::Unbounded, usize::MAX).await });
+        let scan = tokio::spawn(async move { scanned.scan(ALL, ScanLimit::NONE).await });
         let mut turns = 0;
         while !scan.is_finished() {
             turns += 1;
@@ -305,13 +283,9 @@ mod tests {
         let store = MemStore::new();
         for n in 0..6_400 {
             let key = Key::from(format!("user:{n}"));
-            store.merge(&key, entry(1, "value")).await.unwrap();
+            write(&store, &key, entry(1, "value")).await;
         }
-        let lens: Vec<usize> = store
-            .shards
-            .iter()
-            .map(|shard| lock(shard).order.len())
-            .collect();
+        let lens: Vec<usize> = store.shards.iter().map(|shard| lock(shard).len()).collect();
         assert_eq!(lens.iter().sum::<usize>(), 6_400);
         assert!(lens.iter().all(|len| (30..300).contains(len)), "{lens:?}");
     }
@@ -322,20 +296,24 @@ mod tests {
         let store = MemStore::new();
         assert!(store.is_empty());
         let key = Key::from("key");
-        store.merge(&key, entry(1, "value")).await.unwrap();
+        write(&store, &key, entry(1, "value")).await;
         let deleted = Entry::tombstone(entry(2, "").version);
-        store.merge(&key, deleted).await.unwrap();
+        write(&store, &key, deleted).await;
         assert_eq!(store.len(), 1);
         store.clear();
         assert!(store.is_empty());
         assert_eq!(store.len(), 0);
         assert_eq!(store.get(&key).await.unwrap(), None);
-        assert!(store.scan(Bound::Unbounded, 9).await.unwrap().is_empty());
-        // What is older than what was forgotten counts again.
-        assert_eq!(
-            store.merge(&key, entry(1, "value")).await.unwrap(),
-            Merged::Applied
+        assert!(
+            store
+                .scan(ALL, ScanLimit::keys(9))
+                .await
+                .unwrap()
+                .is_empty()
         );
+        // What is older than what was forgotten counts again.
+        let applied = Response::Ack(Ack::Applied);
+        assert_eq!(write(&store, &key, entry(1, "value")).await, applied);
     }
 
     /// Catches a lock's poison passed on as a panic.
@@ -343,15 +321,18 @@ mod tests {
     async fn a_panic_elsewhere_does_not_poison_the_store() {
         let store = Arc::new(MemStore::new());
         let key = Key::from("key");
-        store.merge(&key, entry(1, "value")).await.unwrap();
+        write(&store, &key, entry(1, "value")).await;
         let poisoner = Arc::clone(&store);
         let poisoned = std::thread::spawn(move || {
             let _locks: Vec<_> = poisoner.shards.iter().map(lock).collect();
             panic!("while all locks are held");
         });
         assert!(poisoned.join().is_err());
-        assert_eq!(store.get(&key).await.unwrap(), Some(entry(1, "value")));
-        store.merge(&key, entry(2, "newer")).await.unwrap();
+        assert_eq!(
+            store.get(&key).await.unwrap(),
+            Some(entry(1, "value").into())
+        );
+        write(&store, &key, entry(2, "newer")).await;
         assert_eq!(store.len(), 1);
     }
 }
