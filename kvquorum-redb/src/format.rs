@@ -20,20 +20,18 @@ use kvquorum_core::{Entry, Key, Timestamp, Version, WriterId};
 use redb::TableDefinition;
 use xxhash_rust::xxh3::Xxh3;
 
-/// The format that this version writes, and the newest that it reads.
-pub(crate) const FORMAT: u64 = 1;
+/// The format that this version writes, and the only one that it reads.
+pub(crate) const FORMAT: u64 = 2;
 
-/// Keys to entries.
-pub(crate) const ENTRIES: TableDefinition<'static, &[u8], &[u8]> =
-    TableDefinition::new("kvquorum.entries");
+/// Keys to records.
+pub(crate) const RECORDS: TableDefinition<'static, &[u8], &[u8]> =
+    TableDefinition::new("kvquorum.records");
 
 /// What is known of the whole store.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("kvquorum.meta");
 
 /// In [`META`]: the format.
 pub(crate) const META_FORMAT: &str = "format";
-/// In [`META`]: the greatest timestamp ever stored.
-pub(crate) const META_MAX_TIMESTAMP: &str = "max_timestamp";
 
 const TOMBSTONE: u8 = 0;
 const VALUE: u8 = 1;
@@ -54,11 +52,6 @@ pub(crate) fn encode(key: &Key, entry: &Entry) -> Bytes {
         *room = checksum(key.as_bytes(), rest).to_le_bytes();
     }
     bytes.into()
-}
-
-/// The value in the bytes of an entry that has one.
-pub(crate) fn value_in(encoded: &Bytes) -> Bytes {
-    encoded.slice(HEAD_LEN.min(encoded.len())..)
 }
 
 /// An entry where the engine has it.
@@ -133,7 +126,6 @@ mod tests {
                 let bytes = encode(&key, &entry);
                 let stored = Stored::decode(key.as_bytes(), &bytes).unwrap();
                 assert_eq!(stored.to_entry(), entry);
-                assert_eq!(value_in(&bytes), entry.value.unwrap_or_default());
             }
         }
     }

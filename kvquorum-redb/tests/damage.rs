@@ -28,7 +28,7 @@ type Written = BTreeMap<Key, Vec<Entry>>;
 /// A file that was closed, and the same as a crash would have left it.
 async fn files() -> (Written, [Vec<u8>; 2]) {
     let disk = Disk::default();
-    let store = RedbStore::builder().open_on(disk.clone()).await.unwrap();
+    let store = RedbStore::builder().open_on(disk.backend()).await.unwrap();
     let mut numbers = Numbers::new(1);
     let mut written = Written::new();
     for round in 1..=3 {
@@ -93,7 +93,7 @@ async fn a_damaged_file_is_refused_or_serves_what_was_written() {
         damage(&mut bytes, &mut numbers);
         let disk = Disk::holding(bytes);
         let settings = RedbStore::builder().verify(verify);
-        let store = match settings.open_on(disk).await {
+        let store = match settings.open_on(disk.backend()).await {
             Ok(store) => store,
             Err(error) => {
                 let known = matches!(
