@@ -4,11 +4,11 @@ use std::ops::Bound;
 use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use kvquorum_core::{Entry, Key};
+use kvquorum_core::{Key, Record, ScanLimit};
 use redb::{Database, ReadableDatabase};
 
 use crate::error::{RedbStoreError, read_error};
-use crate::format::{RECORDS, Stored};
+use crate::format::{RECORDS, decode, encoded_len};
 use crate::place::guarded;
 
 /// The engine's database, or why there is none. Whoever uses it has the lock for
@@ -41,36 +41,42 @@ impl Engine {
         std::mem::replace(&mut now, state)
     }
 
-    /// What is under a key.
-    pub(crate) fn get(&self, key: &Key) -> Result<Option<Entry>, RedbStoreError> {
+    /// The record under a key.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Record>, RedbStoreError> {
         self.read(|database| {
             let reading = database.begin_read().map_err(read_error)?;
             let table = reading.open_table(RECORDS).map_err(read_error)?;
             let stored = table.get(key.as_bytes()).map_err(read_error)?;
-            stored
-                .map(|stored| entry_of(key, stored.value()))
-                .transpose()
+            stored.map(|stored| decode(key, stored.value())).transpose()
         })
     }
 
-    /// Up to `limit` entries in the order of keys, of one commit.
+    /// A page of records, of one commit.
     pub(crate) fn scan(
         &self,
-        from: Bound<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Entry)>, RedbStoreError> {
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, RedbStoreError> {
         self.read(|database| {
             let reading = database.begin_read().map_err(read_error)?;
             let table = reading.open_table(RECORDS).map_err(read_error)?;
-            let range = (from.map(Key::as_bytes), Bound::Unbounded);
-            let range = table.range::<&[u8]>(range).map_err(read_error)?;
-            let page = range.take(limit).map(|pair| {
+            let range = (range.0.map(Key::as_bytes), range.1.map(Key::as_bytes));
+            let mut page = Vec::new();
+            let mut bytes = 0_usize;
+            for pair in table.range::<&[u8]>(range).map_err(read_error)? {
                 let (key, stored) = pair.map_err(read_error)?;
-                let key = Key::from(key.value());
-                let entry = entry_of(&key, stored.value())?;
-                Ok((key, entry))
-            });
-            page.collect()
+                let (key, stored) = (key.value(), stored.value());
+                bytes = bytes
+                    .saturating_add(key.len())
+                    .saturating_add(encoded_len(stored));
+                if !limit.allows(page.len(), bytes) {
+                    break;
+                }
+                let key = Key::from(key);
+                let record = decode(&key, stored)?;
+                page.push((key, record));
+            }
+            Ok(page)
         })
     }
 
@@ -82,12 +88,5 @@ impl Engine {
             Ok(database) => guarded(|| read(database), read_error),
             Err(error) => Err(error.clone()),
         }
-    }
-}
-
-fn entry_of(key: &Key, stored: &[u8]) -> Result<Entry, RedbStoreError> {
-    match Stored::decode(key.as_bytes(), stored) {
-        Some(stored) => Ok(stored.to_entry()),
-        None => Err(RedbStoreError::Damaged { key: key.clone() }),
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kvquorum_core::{Key, StoreError};
+use kvquorum_core::{Key, RecordError, StoreError};
 use redb::{DatabaseError, StorageError};
 
 /// A store could not be opened or created.
@@ -108,7 +108,17 @@ pub enum RedbStoreError {
         /// The key.
         key: Key,
     },
-    /// The key and the value together are longer than the store takes. Nothing
+    /// What is stored under a key is as it was written, but not a record that
+    /// this release knows: a later one may have written it. It is neither served
+    /// nor changed.
+    #[error("the record under {key:?} is not one that this release knows")]
+    UnknownRecord {
+        /// The key.
+        key: Key,
+        /// What is not known.
+        source: RecordError,
+    },
+    /// The key and the record together are longer than the store takes. Nothing
     /// was stored.
     #[error("a record of {len} bytes is longer than the {max} that the store takes")]
     TooLarge {
@@ -227,6 +237,10 @@ mod tests {
             RedbStoreError::Damaged {
                 key: Key::from("k"),
             },
+            RedbStoreError::UnknownRecord {
+                key: Key::from("k"),
+                source: RecordError::Short { len: 0 },
+            },
             RedbStoreError::TooLarge { len: 2, max: 1 },
             RedbStoreError::ReadFailed(cause()),
             RedbStoreError::Reopening,
@@ -258,6 +272,7 @@ mod tests {
         match error {
             RedbStoreError::WriteFailed(_)
             | RedbStoreError::WritesRefused(_)
+            | RedbStoreError::UnknownRecord { .. }
             | RedbStoreError::ReadFailed(_)
             | RedbStoreError::ReopenFailed(_) => true,
             RedbStoreError::Damaged { .. }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
-use kvquorum_core::{Entry, Key, Merged, Store, StoreError};
+use kvquorum_core::{Change, Key, Record, Response, ScanLimit, Store, StoreError};
 use redb::Database;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -17,13 +17,6 @@ use crate::error::{OpenError, RedbStoreError};
 use crate::place::{Place, Settings};
 use crate::queue::Queue;
 use crate::writer::{Apply, Task, Writer};
-
-/// Well within what the engine takes, which is 3 GiB.
-const MAX_LEN: usize = 1 << 30;
-
-/// What a change takes in memory until it is answered, beyond the bytes of its
-/// key and its value, about.
-const OVERHEAD: usize = 256;
 
 /// A durable [`Store`]: what it acked is there when it is opened again.
 pub struct RedbStore {
@@ -160,7 +153,7 @@ impl Drop for RedbStore {
 }
 
 impl Store for RedbStore {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         match &self.reads {
             None => Ok(self.engine.get(key)?),
             Some(places) => {
@@ -171,36 +164,33 @@ impl Store for RedbStore {
         }
     }
 
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
-        match &self.reads {
-            None => Some(self.engine.get(key).map_err(StoreError::from)),
-            Some(_) => None,
-        }
-    }
-
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        let value = entry.value.as_ref().map_or(0, |value| value.len());
-        let len = key.len().saturating_add(value).saturating_add(OVERHEAD);
-        if len > MAX_LEN {
-            // The engine would fail, and all changes of the commit with it.
-            return Err(RedbStoreError::TooLarge { len, max: MAX_LEN }.into());
-        }
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
         let key = key.clone();
         let apply = move |answer| {
             Task::Apply(Apply {
                 key,
-                entry,
-                len,
+                change,
                 answer,
             })
         };
         Ok(self.ask(apply).await?)
     }
 
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        let from = from.cloned();
-        let scan = move |engine: &Engine| engine.scan(from.as_ref(), limit);
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        let (from, to) = (range.0.cloned(), range.1.cloned());
+        let scan = move |engine: &Engine| engine.scan((from.as_ref(), to.as_ref()), limit);
         Ok(self.scans.run(&self.engine, scan).await?)
+    }
+
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
+        match &self.reads {
+            None => Some(self.engine.get(key).map_err(StoreError::from)),
+            Some(_) => None,
+        }
     }
 }
 

@@ -10,15 +10,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kvquorum_core::{Entry, Key, Merged};
+use kvquorum_core::{Action, Change, Decision, Key, Response};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
 use crate::engine::Engine;
 use crate::error::{OpenError, RedbStoreError};
-use crate::format::{RECORDS, Stored, encode};
+use crate::format::{RECORDS, decode, encode};
 use crate::place::{Place, Settings, guarded};
 use crate::queue::{Next, Queue};
+
+/// Well within what the engine takes, which is 3 GiB.
+const MAX_LEN: usize = 1 << 30;
+
+/// What a change takes in a commit beyond the bytes of its key and its record,
+/// about.
+const OVERHEAD: usize = 256;
 
 /// What an ack of a change stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +36,13 @@ pub enum Durability {
     Flushed,
     /// The change is in memory, and is flushed within about this time.
     ///
-    /// **This breaks the contract of [`Store::merge`]**: what was acked since
+    /// **This breaks the contract of [`Store::apply`]**: what was acked since
     /// the last flush is lost with the process, all of it together, and the
     /// store goes back to what it was at that flush. A quorum that counted such
     /// an ack may then have no copy left where it promised one. It is for data
     /// that can be had again, and for filling a store in bulk.
     ///
-    /// [`Store::merge`]: kvquorum_core::Store::merge
+    /// [`Store::apply`]: kvquorum_core::Store::apply
     Every(Duration),
 }
 
@@ -51,10 +58,8 @@ type Answer<T> = oneshot::Sender<Result<T, RedbStoreError>>;
 /// A change that waits for its commit.
 pub(crate) struct Apply {
     pub(crate) key: Key,
-    pub(crate) entry: Entry,
-    /// What it takes in memory, about.
-    pub(crate) len: usize,
-    pub(crate) answer: Answer<Merged>,
+    pub(crate) change: Change,
+    pub(crate) answer: Answer<Response>,
 }
 
 pub(crate) struct Writer {
@@ -63,7 +68,7 @@ pub(crate) struct Writer {
     pub(crate) place: Place,
     pub(crate) settings: Settings,
     pub(crate) durability: Durability,
-    /// How many bytes of changes one commit takes.
+    /// At how many bytes a commit takes no more.
     pub(crate) max_commit: usize,
     /// When the oldest commit was made that is not flushed yet.
     pub(crate) unflushed_since: Option<Instant>,
@@ -120,34 +125,41 @@ impl Writer {
             Durability::Flushed => true,
             Durability::Every(_) => self.flush_due_at().is_some_and(|due| due <= Instant::now()),
         };
-        let queue = Arc::clone(&self.queue);
-        let mut room = self.max_commit.saturating_sub(first.len);
-        let mut taken = vec![first];
+        let (queue, max_commit) = (Arc::clone(&self.queue), self.max_commit);
+        let mut answers = vec![first.answer];
         let committed = self.write(flush, |transaction| {
-            let mut records = transaction.open_table(RECORDS).map_err(failure)?;
+            let mut batch = Batch::of(transaction)?;
             let mut outcomes = Vec::new();
-            let mut written = false;
-            while let Some(change) = taken.get(outcomes.len()) {
-                outcomes.push(apply(&mut records, change, &mut written)?);
-                let fits = |task: &Task| matches!(task, Task::Apply(next) if next.len <= room);
-                if let Some(Task::Apply(next)) = queue.take_if(fits) {
-                    room = room.saturating_sub(next.len);
-                    taken.push(next);
-                }
+            let mut next = Some((first.key, first.change));
+            while let Some((key, change)) = next {
+                outcomes.push(batch.apply(&key, change)?);
+                let more = batch.size < max_commit;
+                let task = queue.take_if(|task| more && matches!(task, Task::Apply(_)));
+                next = match task {
+                    Some(Task::Apply(Apply {
+                        key,
+                        change,
+                        answer,
+                    })) => {
+                        answers.push(answer);
+                        Some((key, change))
+                    }
+                    _ => None,
+                };
             }
-            Ok((outcomes, written))
+            Ok((outcomes, batch.written))
         });
-        let answered = u64::try_from(taken.len()).unwrap_or(u64::MAX);
+        let answered = u64::try_from(answers.len()).unwrap_or(u64::MAX);
         self.engine.changes.fetch_add(answered, Ordering::Relaxed);
         match committed {
             Ok(outcomes) => {
-                for (change, outcome) in taken.into_iter().zip(outcomes) {
-                    let _ = change.answer.send(outcome);
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    let _ = answer.send(outcome);
                 }
             }
             Err(error) => {
-                for change in taken {
-                    let _ = change.answer.send(Err(error.clone()));
+                for answer in answers {
+                    let _ = answer.send(Err(error.clone()));
                 }
             }
         }
@@ -244,29 +256,59 @@ fn close(state: Result<Database, RedbStoreError>) -> Result<(), RedbStoreError> 
     )
 }
 
-/// Keeps the greater of two entries.
-fn apply(
-    records: &mut Table<'_, &'static [u8], &'static [u8]>,
-    change: &Apply,
-    written: &mut bool,
-) -> Result<Result<Merged, RedbStoreError>, Failure> {
-    let Apply { key, entry, .. } = change;
-    if let Some(stored) = records.get(key.as_bytes()).map_err(failure)? {
-        let Some(stored) = Stored::decode(key.as_bytes(), stored.value()) else {
-            return Ok(Err(RedbStoreError::Damaged { key: key.clone() }));
-        };
-        let stored = stored.to_entry();
-        let merged = Merged::verdict(Some(&stored), entry);
-        if merged != Merged::Applied || stored == *entry {
-            return Ok(Ok(merged));
-        }
+/// The changes of one transaction.
+struct Batch<'t> {
+    records: Table<'t, &'static [u8], &'static [u8]>,
+    written: bool,
+    /// What the changes take, about.
+    size: usize,
+}
+
+impl<'t> Batch<'t> {
+    fn of(transaction: &'t WriteTransaction) -> Result<Self, Failure> {
+        Ok(Self {
+            records: transaction.open_table(RECORDS).map_err(failure)?,
+            written: false,
+            size: 0,
+        })
     }
-    let encoded = encode(key, entry);
-    records
-        .insert(key.as_bytes(), encoded.as_ref())
-        .map_err(failure)?;
-    *written = true;
-    Ok(Ok(Merged::Applied))
+
+    /// Makes one change. A failure of the engine is one of all; what is wrong
+    /// with this change alone is in its own answer.
+    fn apply(
+        &mut self,
+        key: &Key,
+        change: Change,
+    ) -> Result<Result<Response, RedbStoreError>, Failure> {
+        self.size = self.size.saturating_add(OVERHEAD);
+        let stored = self.records.get(key.as_bytes()).map_err(failure)?;
+        let held = match stored.map(|stored| decode(key, stored.value())) {
+            Some(Err(error)) => return Ok(Err(error)),
+            Some(Ok(held)) => Some(held),
+            None => None,
+        };
+        let Decision { action, response } = change.decide(held.as_ref());
+        match action {
+            Action::Keep => {}
+            Action::Replace(record) => {
+                let len = key.len().saturating_add(record.encoded_len());
+                if len > MAX_LEN {
+                    // The engine would fail, and all changes with it.
+                    return Ok(Err(RedbStoreError::TooLarge { len, max: MAX_LEN }));
+                }
+                let stored = encode(key, &record);
+                let inserted = self.records.insert(key.as_bytes(), stored.as_slice());
+                drop(inserted.map_err(failure)?);
+                self.size = self.size.saturating_add(len);
+                self.written = true;
+            }
+            Action::Remove => {
+                let removed = self.records.remove(key.as_bytes()).map_err(failure)?;
+                self.written |= removed.is_some();
+            }
+        }
+        Ok(Ok(response))
+    }
 }
 
 fn failure(error: impl Into<redb::Error>) -> Failure {

@@ -15,10 +15,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
-use kvquorum_core::{Entry, Key, Store};
+use kvquorum_core::{Entry, Key};
 use kvquorum_redb::{OpenError, RedbStore, RedbStoreError};
 use redb::{Database, TableDefinition};
-use support::{all, cause, entry, version};
+use support::{Entries, all, cause, entry, version};
 
 /// Bug: entries or tombstones do not outlive the store.
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn a_store_opened_again_holds_what_it_held() {
         let store = settings.open(&path).await.unwrap();
         assert_eq!(all(&store).await.unwrap(), expected);
         for (key, entry) in &expected {
-            assert_eq!(store.get(key).await.unwrap().as_ref(), Some(entry));
+            assert_eq!(store.entry(key).await.unwrap().as_ref(), Some(entry));
         }
         // Dropped, not closed: opening it at once must find it let go.
     }
@@ -340,7 +340,7 @@ async fn what_was_removed_acks_nothing() {
         panic!("{error:?}");
     };
     assert!(matches!(*error, OpenError::Lost { .. }), "{error:?}");
-    let error = store.get(&key).await.unwrap_err();
+    let error = store.entry(&key).await.unwrap_err();
     assert!(
         matches!(cause(&error), RedbStoreError::ReopenFailed(_)),
         "{error:?}"

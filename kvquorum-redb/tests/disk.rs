@@ -14,9 +14,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvquorum_core::{Key, Merged, Store};
+use kvquorum_core::{Ack, Key};
 use kvquorum_redb::{Durability, RedbStore, RedbStoreError};
-use support::{Disk, Numbers, all, cause, entry, version};
+use support::{Disk, Entries, Numbers, all, cause, entry, version};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
@@ -58,9 +58,9 @@ async fn merges_that_wait_share_the_next_flush() {
         "acked, not flushed"
     );
     disk.let_syncs_go();
-    assert_eq!(first.await.unwrap().unwrap(), Merged::Applied);
+    assert_eq!(first.await.unwrap().unwrap(), Ack::Applied);
     for merged in others.join_all().await {
-        assert_eq!(merged.unwrap(), Merged::Applied);
+        assert_eq!(merged.unwrap(), Ack::Applied);
     }
     let after = store.stats();
     assert_eq!(after.changes, 65);
@@ -93,16 +93,13 @@ async fn nothing_is_shown_or_counted_on_before_it_is_flushed() {
         tokio::spawn(async move { store.merge(&key, entry(2, "between")).await })
     };
     assert!(timeout(SOON, &mut superseded).await.is_err());
-    assert_eq!(store.get(&key).await.unwrap(), Some(entry(1, "old")));
+    assert_eq!(store.entry(&key).await.unwrap(), Some(entry(1, "old")));
     assert_eq!(all(&store).await.unwrap(), [(key.clone(), entry(1, "old"))]);
     disk.let_syncs_go();
-    assert_eq!(merging.await.unwrap().unwrap(), Merged::Applied);
+    assert_eq!(merging.await.unwrap().unwrap(), Ack::Applied);
     let by = version(3);
-    assert_eq!(
-        superseded.await.unwrap().unwrap(),
-        Merged::Superseded { by }
-    );
-    assert_eq!(store.get(&key).await.unwrap(), Some(entry(3, "new")));
+    assert_eq!(superseded.await.unwrap().unwrap(), Ack::Superseded { by });
+    assert_eq!(store.entry(&key).await.unwrap(), Some(entry(3, "new")));
 }
 
 /// Bug: a merge that leaves all as it is waits for a flush.
@@ -114,9 +111,9 @@ async fn what_changes_nothing_is_not_flushed() {
     store.merge(&key, entry(2, "new")).await.unwrap();
     let before = disk.syncs();
     let merged = store.merge(&key, entry(1, "old")).await.unwrap();
-    assert_eq!(merged, Merged::Superseded { by: version(2) });
+    assert_eq!(merged, Ack::Superseded { by: version(2) });
     let merged = store.merge(&key, entry(2, "new")).await.unwrap();
-    assert_eq!(merged, Merged::Applied);
+    assert_eq!(merged, Ack::Applied);
     assert_eq!(disk.syncs(), before);
 }
 
@@ -146,7 +143,7 @@ async fn a_failed_write_is_never_acked_and_is_the_last() {
             match merged {
                 Ok(merged) => {
                     assert!(!failed, "an ack after a failure");
-                    assert_eq!(merged, Merged::Applied);
+                    assert_eq!(merged, Ack::Applied);
                     acked.insert(key, number);
                 }
                 Err(error) => {
@@ -160,7 +157,7 @@ async fn a_failed_write_is_never_acked_and_is_the_last() {
                     if case % 3 == 0 {
                         disk.fail_after(u64::MAX);
                     }
-                    if let Ok(found) = store.get(&key).await {
+                    if let Ok(found) = store.entry(&key).await {
                         let held = found.map_or(0, |entry| entry.version.timestamp.to_bits());
                         assert_eq!(held, acked[&key], "what failed is shown");
                     }
@@ -175,7 +172,7 @@ async fn a_failed_write_is_never_acked_and_is_the_last() {
         disk.fail_after(u64::MAX);
         let store = open(&disk).await;
         for (key, number) in &acked {
-            let found = store.get(key).await.unwrap().unwrap();
+            let found = store.entry(key).await.unwrap().unwrap();
             let held = found.version.timestamp.to_bits();
             assert!(held >= *number, "case {case}: an acked entry is gone");
             let value = if held < 20 { "before" } else { "during" };
@@ -237,7 +234,7 @@ async fn acked_entries_survive_a_loss_of_power_at_any_moment() {
 /// The timestamp of what is under a key, whose value must be the one that
 /// belongs to it.
 async fn held(store: &RedbStore, key: &Key) -> u64 {
-    let Some(found) = store.get(key).await.unwrap() else {
+    let Some(found) = store.entry(key).await.unwrap() else {
         return 0;
     };
     let time = found.version.timestamp.to_bits();
@@ -261,12 +258,12 @@ async fn a_looser_store_acks_at_once_and_flushes_within_its_time() {
     assert!(disk.syncs() - before <= 1, "a flush for each");
     tokio::time::sleep(interval * 4).await;
     let flushed = open(&power(1)).await;
-    assert_eq!(flushed.get(&key).await.unwrap(), Some(entry(50, "v")));
+    assert_eq!(flushed.entry(&key).await.unwrap(), Some(entry(50, "v")));
     // And what is left when the store is closed.
     store.merge(&key, entry(51, "v")).await.unwrap();
     store.close().await.unwrap();
     let flushed = open(&power(2)).await;
-    assert_eq!(flushed.get(&key).await.unwrap(), Some(entry(51, "v")));
+    assert_eq!(flushed.entry(&key).await.unwrap(), Some(entry(51, "v")));
 }
 
 /// Bug: what a commit takes is bounded by nothing but memory; or a value larger

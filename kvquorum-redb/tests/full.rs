@@ -15,10 +15,10 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kvquorum_core::{Key, Merged, Store, StoreError};
+use kvquorum_core::{Ack, Key, StoreError};
 use kvquorum_redb::{RedbStore, RedbStoreError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use support::{all, cause, entry};
+use support::{Entries, all, cause, entry};
 
 const DIRECTORY: &str = "KVQUORUM_FULL_DIRECTORY";
 const LIMIT: u64 = 8 << 20;
@@ -27,7 +27,7 @@ fn value(number: u64) -> Vec<u8> {
     number.to_le_bytes().repeat(1_000)
 }
 
-async fn merge(store: &RedbStore, number: u64) -> Result<Merged, StoreError> {
+async fn merge(store: &RedbStore, number: u64) -> Result<Ack, StoreError> {
     let key = Key::from(number.to_string());
     store.merge(&key, entry(1, value(number))).await
 }
@@ -86,7 +86,7 @@ async fn the_process_that_runs_into_the_limit() {
     let store = RedbStore::create_new(directory).await.unwrap();
     let acked = fill(&store).await;
     // What is in memory is still read.
-    let found = store.get(&Key::from("0")).await.unwrap();
+    let found = store.entry(&Key::from("0")).await.unwrap();
     assert_eq!(found, Some(entry(1, value(0))));
     eprintln!("acked {acked}");
 }
@@ -103,7 +103,7 @@ async fn a_disk_that_is_full_costs_only_what_was_not_acked() {
 
     let store = RedbStore::open(directory.path()).await.unwrap();
     for number in 0..acked {
-        let found = store.get(&Key::from(number.to_string())).await.unwrap();
+        let found = store.entry(&Key::from(number.to_string())).await.unwrap();
         assert_eq!(found, Some(entry(1, value(number))));
     }
     let held = all(&store).await.unwrap().len() as u64;
@@ -126,14 +126,14 @@ async fn the_process_whose_disk_has_room_again() {
         assert!(merge(&store, 0).await.is_err());
         store.reopen().await.unwrap();
         for number in 0..acked {
-            let found = store.get(&Key::from(number.to_string())).await.unwrap();
+            let found = store.entry(&Key::from(number.to_string())).await.unwrap();
             assert_eq!(found, Some(entry(1, value(number))));
         }
         // More than there was room for.
         for number in 0..acked + 100 {
             merge(&store, number).await.unwrap();
         }
-        assert!(store.get(&Key::from("0")).await.unwrap().is_some());
+        assert!(store.entry(&Key::from("0")).await.unwrap().is_some());
     }
     store.close().await.unwrap();
     eprintln!("went on after {acked}");

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use kvquorum_core::{Key, Merged, Store};
+use kvquorum_core::{Ack, Key};
 use kvquorum_redb::RedbStore;
-use support::{Numbers, all, entry};
+use support::{Entries, Numbers, all, entry};
 
 /// How many kills, unless `KVQUORUM_KILL_ROUNDS` tells.
 const ROUNDS: u64 = 10;
@@ -84,7 +84,7 @@ fn the_process_that_is_killed() {
                     for step in first.. {
                         let entry = entry(step, value(writer, step));
                         let merged = store.merge(&key(writer, step), entry).await;
-                        assert_eq!(merged.unwrap(), Merged::Applied);
+                        assert_eq!(merged.unwrap(), Ack::Applied);
                         // One call, so that no line is cut.
                         let line = format!("ack {writer} {step}\n");
                         std::io::stderr().write_all(line.as_bytes()).unwrap();
@@ -168,7 +168,7 @@ async fn acked_entries_survive_a_kill_at_any_moment() {
             acks += last - known(&before);
             // The keys before the last hold the steps before it.
             for step in last.saturating_sub(KEYS - 1).max(1)..=last {
-                let stored = store.get(&key(writer, step)).await.unwrap();
+                let stored = store.entry(&key(writer, step)).await.unwrap();
                 assert_eq!(
                     stored,
                     Some(entry(step, value(writer, step))),

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use kvquorum_core::{Entry, Key, Store, StoreError};
+use kvquorum_core::{Entry, Key, Record, Store, StoreError};
 use kvquorum_redb::{Builder, Reads, RedbStore, RedbStoreError};
-use support::{Disk, Numbers, all, cause, entry, version};
+use support::{Disk, Entries, Numbers, all, cause, entry, version};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -63,7 +63,7 @@ fn on_threads(max: usize) -> Builder {
 fn get(store: &Arc<RedbStore>, number: u64) -> JoinHandle<()> {
     let store = Arc::clone(store);
     tokio::spawn(async move {
-        let found = store.get(&key(number)).await.unwrap().unwrap();
+        let found = store.entry(&key(number)).await.unwrap().unwrap();
         assert_eq!(found.version, version(1));
     })
 }
@@ -86,7 +86,7 @@ async fn begun<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F> {
 async fn begun_reads(store: &Arc<RedbStore>, numbers: std::ops::Range<u64>) -> Vec<Get> {
     let reads = numbers.map(|number| {
         let store = Arc::clone(store);
-        Box::pin(async move { store.get(&key(number)).await }) as Get
+        Box::pin(async move { store.entry(&key(number)).await }) as Get
     });
     begun(reads.collect()).await
 }
@@ -131,7 +131,7 @@ async fn reads_see_what_was_acked_and_never_go_back() {
                         .merge(&key(writer), entry(time, vec![0; 100]))
                         .await
                         .unwrap();
-                    let found = store.get(&key(writer)).await.unwrap().unwrap();
+                    let found = store.entry(&key(writer)).await.unwrap().unwrap();
                     assert_eq!(found.version, version(time), "not its own merge");
                 }
             });
@@ -144,7 +144,7 @@ async fn reads_see_what_was_acked_and_never_go_back() {
                 let mut last = HashMap::new();
                 loop {
                     let number = numbers.below(WRITERS);
-                    let found = store.get(&key(number)).await.unwrap();
+                    let found = store.entry(&key(number)).await.unwrap();
                     let found = found.map(|entry| entry.version);
                     let before = last.insert(number, found).flatten();
                     assert!(found >= before, "a read went back");
@@ -213,7 +213,10 @@ async fn a_dropped_read_is_not_made_and_frees_its_place() {
 async fn reads_that_nobody_polls_keep_no_places() {
     let disk = Disk::default();
     let store = open_without_memory(&disk, on_threads(2)).await;
+    disk.hold_reads(2);
     let asleep = begun_reads(&store, 0..40).await;
+    until_reads_wait(&disk, 2).await;
+    disk.let_reads_go();
     for number in 0..KEYS {
         timeout(LATE, get(&store, number)).await.unwrap().unwrap();
     }
@@ -228,8 +231,11 @@ async fn scans_that_nobody_polls_keep_no_places() {
     let disk = Disk::default();
     let settings = RedbStore::builder().max_scans(2);
     let store = open_without_memory(&disk, settings).await;
+    disk.hold_reads(2);
     let asleep: Vec<_> = (0..20).map(|_| Box::pin(all(&store))).collect();
     let mut asleep = begun(asleep).await;
+    until_reads_wait(&disk, 2).await;
+    disk.let_reads_go();
     let scan = timeout(LATE, all(&store)).await.unwrap();
     assert_eq!(scan.unwrap().len() as u64, KEYS);
     for scan in &mut asleep {
@@ -252,12 +258,13 @@ fn reads_are_made_where_they_are_to_be() {
         };
         let store = runtime.block_on(open_without_memory(&disk, settings));
         let asked = key(7);
-        let now = store.get_now(&asked);
-        let mut get = std::pin::pin!(store.get(&asked));
+        let now = store.try_get(&asked);
+        let mut get = std::pin::pin!(store.entry(&asked));
         match get.as_mut().poll(&mut context) {
             Poll::Ready(Ok(Some(found))) => {
                 assert!(on_caller);
-                assert_eq!(now.unwrap().unwrap(), Some(found));
+                let now = now.unwrap().unwrap().map(Record::into_entry);
+                assert_eq!(now, Some(found));
             }
             // There is no runtime here.
             Poll::Ready(Err(error)) => {
@@ -323,11 +330,11 @@ async fn a_damaged_entry_fails_its_own_reads_alone() {
         };
         assert_eq!(*named, key(DAMAGED));
     };
-    is_its_error(store.get(&key(DAMAGED)).await.unwrap_err());
+    is_its_error(store.entry(&key(DAMAGED)).await.unwrap_err());
     let merged = store.merge(&key(DAMAGED), entry(2, "new")).await;
     is_its_error(merged.unwrap_err());
     for number in (0..KEYS).filter(|number| *number != DAMAGED) {
-        let found = store.get(&key(number)).await.unwrap().unwrap();
+        let found = store.entry(&key(number)).await.unwrap().unwrap();
         assert_eq!(found.version, version(1));
     }
 }
@@ -341,7 +348,7 @@ async fn after_a_failed_write_reads_show_what_was_flushed_or_fail() {
         let settings = RedbStore::builder().max_page_cache(page_cache);
         let store = Arc::new(settings.open_on(disk.backend()).await.unwrap());
         for number in 0..KEYS {
-            store.get(&key(number)).await.unwrap();
+            store.entry(&key(number)).await.unwrap();
         }
         store.merge(&key(0), entry(2, "flushed")).await.unwrap();
         disk.fail_after(0);
@@ -350,7 +357,7 @@ async fn after_a_failed_write_reads_show_what_was_flushed_or_fail() {
             assert!(merged.is_err());
         }
         for number in 0..KEYS {
-            match store.get(&key(number)).await {
+            match store.entry(&key(number)).await {
                 Ok(found) => {
                     let acked = if number == 0 { 2 } else { 1 };
                     assert_eq!(found.unwrap().version, version(acked));

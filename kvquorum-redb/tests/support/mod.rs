@@ -5,15 +5,20 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "a test"
 )]
 
 use std::io;
+use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex};
 
-use kvquorum_core::{Entry, Key, Store, StoreError, Timestamp, Version, WriterId};
+use kvquorum_core::{
+    Ack, Change, Entry, Key, Record, Response, ScanLimit, Store, StoreError, Timestamp, Version,
+    WriterId,
+};
 use kvquorum_redb::{RedbStore, RedbStoreError, StorageBackend};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -36,9 +41,40 @@ pub fn cause(error: &StoreError) -> &RedbStoreError {
         .expect("the store's own error")
 }
 
+/// A store by its entries.
+pub trait Entries {
+    /// Writes an entry.
+    fn merge(
+        &self,
+        key: &Key,
+        entry: Entry,
+    ) -> impl Future<Output = Result<Ack, StoreError>> + Send;
+
+    /// The entry under a key.
+    fn entry(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send;
+}
+
+impl Entries for RedbStore {
+    async fn merge(&self, key: &Key, entry: Entry) -> Result<Ack, StoreError> {
+        match self.apply(key, Change::write(entry)).await? {
+            Response::Ack(ack) => Ok(ack),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        Ok(self.get(key).await?.map(Record::into_entry))
+    }
+}
+
 /// All entries of a store.
 pub async fn all(store: &RedbStore) -> Result<Vec<(Key, Entry)>, StoreError> {
-    store.scan(std::ops::Bound::Unbounded, usize::MAX).await
+    let everything = (Bound::Unbounded, Bound::Unbounded);
+    let records = store.scan(everything, ScanLimit::NONE).await?;
+    let entries = records.into_iter();
+    Ok(entries
+        .map(|(key, record)| (key, record.into_entry()))
+        .collect())
 }
 
 /// Numbers from a seed.
