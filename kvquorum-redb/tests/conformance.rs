@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use kvquorum_core::conformance;
 use kvquorum_redb::{Builder, Reads, RedbStore};
+use kvquorum_testing::conformance;
 use tempfile::TempDir;
 
 async fn open(settings: Builder) -> (RedbStore, TempDir) {
