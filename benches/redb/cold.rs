@@ -12,17 +12,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kvquorum_core::{Coordinator, Replica, Store};
+use kvquorum_core::{Coordinator, Entry, Replica, Store};
 use kvquorum_mem::MemStore;
 use kvquorum_redb::{Durability, Reads, RedbStore};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-use super::{FEW, Numbers, VALUE_LEN, entry, forget, key, median, write};
+use super::{FEW, Numbers, entry, forget, key, median, write};
 
-/// Their pages are 300 MiB about: more than is read in a turn.
-const KEYS: u64 = 1_000_000;
-const TURN: Duration = Duration::from_secs(3);
+/// Their pages are 1 GiB about: more than is read in a turn.
+const KEYS: u64 = 800_000;
+const VALUE_LEN: usize = 1_000;
+const TURN: Duration = Duration::from_secs(2);
 const TURNS: usize = 5;
 
 /// What reads the cold file.
@@ -32,6 +33,13 @@ enum Readers {
     Tasks(u64),
     /// So many reads a second.
     PerSecond(u64),
+}
+
+/// Numbers that have nothing in common with those of another seed.
+fn numbers(seed: u64) -> Numbers {
+    let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    numbers.below(1);
+    numbers
 }
 
 type Times = Vec<Duration>;
@@ -79,7 +87,7 @@ fn read_on(
     static SEED: AtomicU64 = AtomicU64::new(1);
     let reader = |_| {
         let (store, stop) = (Arc::clone(store), Arc::clone(stop));
-        let mut numbers = Numbers(SEED.fetch_add(1, Ordering::Relaxed));
+        let mut numbers = numbers(SEED.fetch_add(1, Ordering::Relaxed));
         runtime.spawn(async move {
             let mut times = Times::new();
             while !stop.load(Ordering::Relaxed) {
@@ -121,9 +129,8 @@ fn turn(runtime: &Runtime, store: &Arc<RedbStore>, readers: Option<Readers>) -> 
             let reading = scope.spawn(|| {
                 begin_when_due(runtime, Duration::from_secs(1) / rate as u32, |number| {
                     let store = Arc::clone(store);
-                    let mut numbers = Numbers(number + 1);
+                    let mut numbers = numbers(number + 1);
                     async move {
-                        numbers.below(KEYS);
                         let found = store.get(&key(numbers.below(KEYS))).await.unwrap();
                         assert!(found.is_some());
                     }
@@ -149,7 +156,8 @@ pub(crate) fn measure() {
             let store = Arc::clone(&store);
             runtime.spawn(async move {
                 for number in (task..KEYS).step_by(1_000) {
-                    write(&store, &key(number), entry()).await.unwrap();
+                    let entry = Entry::new(entry().version, vec![1; VALUE_LEN]);
+                    write(&store, &key(number), entry).await.unwrap();
                 }
             })
         })

@@ -335,7 +335,8 @@ fn measure_readers(runtime: &Runtime, directory: &Path) {
             });
             // The first round fills the caches.
             let rounds: Vec<_> = rounds.skip(1).collect();
-            let what = format!("{tasks} readers, {what}");
+            let readers = if tasks == 1 { "1 reader" } else { "64 readers" };
+            let what = format!("{readers}, {what}");
             report(&what, "µs", &rounds);
         }
     };
