@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         }
         None => PathBuf::from("three-node-data").join(arguments.port.to_string()),
     };
-    let store = RedbStore::open(&directory).await?;
+    let store = RedbStore::open_or_create(&directory).await?;
     serve(arguments, store, &format!("in {}", directory.display())).await
 }
 
