@@ -49,12 +49,15 @@ impl Order {
         }
     }
 
-    /// Gives a key another number.
-    pub(super) fn renumber(&mut self, key: &[u8], to: u32, slots: &Slots) {
+    /// Puts another number in the place of a key's.
+    pub(super) fn replace(&mut self, key: &[u8], by: u32, slots: &Slots) {
         if let Ok((at, place)) = self.find(key, slots)
-            && let Some(number) = self.blocks.get_mut(at).and_then(|block| block.get_mut(place))
+            && let Some(number) = self
+                .blocks
+                .get_mut(at)
+                .and_then(|block| block.get_mut(place))
         {
-            *number = to;
+            *number = by;
         }
     }
 

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 /// How many slots lie in one allocation. What a shard has room for but does not
 /// use is less than that, however large it is; a `Vec` of all would have room for
 /// the double each time it grows.
-const CHUNK: usize = 256;
+const CHUNK: usize = 4096;
 
 /// A key and its record. A key of up to 16 bytes takes no allocation, and no more
 /// room than the pointer, length and capacity of a longer one.
