@@ -32,7 +32,7 @@
 
 mod cache_padded;
 mod clock;
-//pub mod conformance;
+mod conditional;
 mod coordinator;
 mod entry;
 mod identity;
@@ -46,6 +46,7 @@ mod tally;
 mod transport;
 pub use bytes::Bytes;
 pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
+pub use conditional::{Conditional, ConditionalWrite, TooContended};
 pub use coordinator::{
     Coordinator, CoordinatorBuilder, IdentityError, MAX_REPLICAS, ReadError, ReadReceipt,
     ReadReport, ReplicaReport, ReplicaStats, WriteError, WriteReceipt, WriteReport,
