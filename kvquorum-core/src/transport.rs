@@ -103,7 +103,7 @@ pub enum Response {
     /// To [`RequestKind::Write`]: the ack.
     Ack(Ack),
     /// To [`RequestKind::Identify`]: who the replica is.
-    Identity(Identity),
+    Identity(Box<Identity>),
     /// To any request: the replica did not admit it, and nothing has changed.
     Refused(Refusal),
 }

@@ -1,6 +1,6 @@
 //! Whether each sentence of the contracts is tested.
 
-use super::{Clause, store, transport};
+use super::{Clause, codec, store, transport};
 
 /// The bullets under `# Contract` in a file's doc comments, with their line breaks
 /// and links taken out.
@@ -76,5 +76,10 @@ fn every_sentence_of_the_contracts_is_quoted() {
         &contract(include_str!("../../../kvquorum-core/src/transport.rs")),
         transport::CLAUSES,
         transport::UNCHECKED,
+    );
+    assert_covered(
+        &contract(include_str!("../../../kvquorum-core/src/map/codec.rs")),
+        codec::CLAUSES,
+        &[],
     );
 }

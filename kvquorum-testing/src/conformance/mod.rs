@@ -1,7 +1,7 @@
-//! Conformance suites: what a [`Store`] and a [`Transport`] must do, as tests
-//! to run on your own.
+//! Conformance suites: what a [`Store`], a [`Transport`] and a [`Codec`] must do,
+//! as tests to run on your own.
 //!
-//! [`store`] and [`transport`] take a builder that gives a fresh subject for
+//! [`codec()`] takes a codec and needs nothing else. [`store`] and [`transport`] take a builder that gives a fresh subject for
 //! each check, and a guard that is kept until the check is over: a temporary
 //! directory, a running server, or `()` where there is nothing to keep.
 //!
@@ -73,6 +73,7 @@
 //! [`Rejected`](kvquorum_core::TransportError::Rejected) mean that the replica did
 //! not act. Nor is it measured that `try_get`, `try_apply` and `call` return at once.
 //!
+//! [`Codec`]: kvquorum_core::Codec
 //! [`Store`]: kvquorum_core::Store
 //! [`Transport`]: kvquorum_core::Transport
 
@@ -82,6 +83,7 @@
     reason = "a panic is how a test suite reports, and its numbers are its own"
 )]
 
+mod codec;
 #[cfg(test)]
 mod contracts;
 mod futures;
@@ -94,6 +96,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
+pub use codec::codec;
 pub use store::store;
 pub use transport::transport;
 

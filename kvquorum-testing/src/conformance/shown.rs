@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 use kvquorum_core::{Entry, Key, Record};
 
 /// A value or a key is shown up to this many bytes.
-const MAX_BYTES: usize = 40;
+pub(super) const MAX_BYTES: usize = 40;
 
 struct Cut<'a>(&'a [u8]);
 

@@ -159,7 +159,7 @@ impl<T: Transport> Subject<T> {
 
     async fn identify(&self, request: Request) -> Identity {
         match self.ask(request.clone()).await {
-            Response::Identity(identity) => identity,
+            Response::Identity(identity) => *identity,
             other => mistaken(&request, &other),
         }
     }
