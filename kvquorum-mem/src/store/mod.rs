@@ -208,6 +208,9 @@ impl std::fmt::Debug for MemStore {
 mod tests {
     use super::*;
     use kvquorum_core::{Ack, Entry, Timestamp, Version, WriterId};
+    use rand_xoshiro::Xoshiro256PlusPlus;
+    use rand_xoshiro::rand_core::{Rng, SeedableRng};
+    use std::collections::BTreeMap;
     use std::sync::Arc;
     use tokio::task::yield_now;
 
@@ -314,6 +317,53 @@ mod tests {
         // What is older than what was forgotten counts again.
         let applied = Response::Ack(Ack::Applied);
         assert_eq!(write(&store, &key, entry(1, "value")).await, applied);
+    }
+
+    /// Catches a removal that takes another key with it, leaves its own in the
+    /// order or hides one, an order that is none where keys come and go, and pages
+    /// past a bound or a limit. Keys are few in one run, so that each comes and goes
+    /// often, and many in the other.
+    #[tokio::test]
+    async fn it_holds_what_a_map_holds() {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
+        let mut draw = |below: usize| (random.next_u64() >> 33) as usize % below;
+        for keys in [300, 20_000] {
+            let (store, mut map) = (MemStore::new(), BTreeMap::<Key, Record>::new());
+            // Of many lengths, also those that are not kept in the slot itself.
+            let key_of = |n: usize| Key::from(format!("{n:0width$}", width = n % 40));
+            for step in 0..40_000 {
+                let key = key_of(draw(keys));
+                // First more come than go, and then more go than come.
+                if draw(3) < if step < 20_000 { 1 } else { 2 } {
+                    store.apply(&key, Change::remove()).await.unwrap();
+                    map.remove(&key);
+                } else {
+                    let entry = entry(step, &step.to_string());
+                    write(&store, &key, entry.clone()).await;
+                    map.insert(key.clone(), entry.into());
+                }
+                assert_eq!(store.get(&key).await.unwrap().as_ref(), map.get(&key));
+                if step % 2_000 == 0 {
+                    assert_eq!(store.len(), map.len());
+                    let other = key_of(draw(keys));
+                    let (from, to) = (key.clone().min(other.clone()), key.max(other));
+                    let range = (Bound::Excluded(&from), Bound::Included(&to));
+                    let limit = ScanLimit::keys(draw(400)).with_max_bytes(draw(20_000));
+                    for range in [ALL, range] {
+                        let page = store.scan(range, limit).await.unwrap();
+                        assert_eq!(page, limit.take(map.range::<Key, _>(range)));
+                        let all = store.scan(range, ScanLimit::NONE).await.unwrap();
+                        assert_eq!(all, ScanLimit::NONE.take(map.range::<Key, _>(range)));
+                    }
+                }
+            }
+            for key in map.keys() {
+                assert_eq!(store.get(key).await.unwrap().as_ref(), map.get(key));
+                store.apply(key, Change::remove()).await.unwrap();
+            }
+            assert!(store.is_empty());
+            assert_eq!(store.scan(ALL, ScanLimit::NONE).await.unwrap(), []);
+        }
     }
 
     /// Catches a lock's poison passed on as a panic.
