@@ -47,7 +47,8 @@ impl Index {
     /// Adds a number that is not there yet.
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
         self.len = self.len.saturating_add(1);
-        if self.len > self.buckets.len() / 4 * 3 {
+        let quarter = self.buckets.len() / 4;
+        if self.len > self.buckets.len().saturating_sub(quarter) {
             self.grow();
         }
         self.put(Bucket {
@@ -159,8 +160,7 @@ mod tests {
     use super::*;
 
     /// Bugs: a removal that loses what stood behind it, at the end of the table
-    /// too; growth that loses numbers; a number found under another's hash. Hashes
-    /// are few, so that all of them collide.
+    /// too; growth that loses numbers. Hashes are few, so that all of them collide.
     #[test]
     fn it_holds_what_a_map_holds() {
         let mut random = 1_u64;
