@@ -46,6 +46,42 @@ async fn a_refused_connection_is_not_sent() {
     assert!(matches!(cause(&error), HttpError::Connect(_)), "{error:?}");
 }
 
+/// Where nobody listens, connecting is not tried over and over, and what is told
+/// meanwhile has the cause in it.
+#[tokio::test]
+async fn a_connection_that_is_refused_is_tried_seldom() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = gone.local_addr().unwrap();
+    drop(gone);
+    let replica = HttpTransport::builder(addr)
+        .max_unanswered(2)
+        .max_backoff(NEVER)
+        .build()
+        .unwrap();
+    until(async || {
+        let error = call(&replica, merge("k", 1, "v")).await.unwrap_err();
+        assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
+        assert!(printed(&error).contains("refused"), "{}", printed(&error));
+        match cause(&error) {
+            HttpError::Connect(_) => false,
+            HttpError::NotAnswering { unanswered, .. } => {
+                assert!(*unanswered >= 2);
+                true
+            }
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    // It is back before it is tried again.
+    let listener = TcpListener::bind(addr).await.unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(read_request(&mut stream).await);
+        stream.write_all(&applied()).await.unwrap();
+    });
+    until(async || replica.call(merge("k", 1, "v")).await.is_ok()).await;
+}
+
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_not_sent() {
     let nowhere = HttpTransport::new("replica.invalid:3001").unwrap();
@@ -82,7 +118,7 @@ async fn a_write_to_hosts_that_do_not_answer_is_not_applied_by_default() {
 async fn connecting_ends_at_its_limit() {
     let (addr, _queue) = unanswering().await;
     let replica = HttpTransport::builder(addr)
-        .connect_time_limit(SHORT)
+        .connect_timeout(SHORT)
         .build()
         .unwrap();
     let error = call(&replica, get("k")).await.unwrap_err();
@@ -128,9 +164,14 @@ async fn an_error_names_each_of_its_causes_once() {
     call(&replica, merge("k", 1, "v")).await.unwrap();
     let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
     let refused = printed(cause(&error));
-    assert!(refused.starts_with("the connection failed ("), "{refused}");
     assert!(
-        refused.ends_with("), and the replica refused the second try: the key is empty"),
+        refused.starts_with("the first try failed (the connection failed: "),
+        "{refused}"
+    );
+    assert!(
+        refused.ends_with(
+            "), and so did the second: the replica refused the request: the key is empty"
+        ),
         "{refused}"
     );
 }
@@ -221,39 +262,51 @@ async fn an_oversized_answer_is_no_answer_and_is_not_read() {
     }
 }
 
+/// Proxies and gateways answer with any status by themselves, some of them after
+/// they handed the request on: a write was then called not applied, and was.
 #[tokio::test]
-async fn a_peer_that_does_not_take_calls_has_rejected_them() {
+async fn a_status_is_a_rejection_only_where_the_replica_itself_says_so() {
     for status in [
-        "404 Not Found",
         "400 Bad Request",
+        "401 Unauthorized",
+        "403 Forbidden",
+        "404 Not Found",
         "405 No",
+        "408 Request Timeout",
         "413 No",
-        "401 No",
+        "429 Too Many Requests",
+        "431 No",
+        "500 Internal Server Error",
+        "503 Service Unavailable",
+        "504 Gateway Timeout",
     ] {
-        let stub = Stub::answering(answer(status, "{\"error\":\"go away\"}")).await;
-        let error = call(&transport(stub.addr), merge("k", 1, "v"))
-            .await
-            .unwrap_err();
-        assert!(matches!(error, TransportError::Rejected(_)), "{error:?}");
-        let HttpError::Status {
-            status: code,
-            message,
-        } = cause(&error)
-        else {
-            panic!("{error:?}");
-        };
-        assert!(status.starts_with(code.as_str()));
-        assert_eq!(message, "go away");
+        for is_own in [false, true] {
+            let body = "{\"error\":\"go away\"}";
+            let bytes = if is_own {
+                nothing_stored(status, body)
+            } else {
+                answer(status, body)
+            };
+            let stub = Stub::answering(bytes).await;
+            let error = call(&transport(stub.addr), merge("k", 1, "v"))
+                .await
+                .unwrap_err();
+            match error {
+                TransportError::Rejected(_) => assert!(is_own, "{status}"),
+                TransportError::NoAnswer(_) => assert!(!is_own, "{status}"),
+                _ => panic!("{error:?}"),
+            }
+            let HttpError::Status {
+                status: code,
+                message,
+            } = cause(&error)
+            else {
+                panic!("{error:?}");
+            };
+            assert!(status.starts_with(code.as_str()));
+            assert_eq!(message, "go away");
+        }
     }
-}
-
-#[tokio::test]
-async fn a_request_that_did_not_arrive_in_time_was_not_sent() {
-    let stub = Stub::answering(answer("408 Request Timeout", "")).await;
-    let error = call(&transport(stub.addr), merge("k", 1, "v"))
-        .await
-        .unwrap_err();
-    assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
 }
 
 #[tokio::test]
@@ -288,6 +341,84 @@ async fn an_error_message_of_any_length_and_kind_is_cut_to_size() {
         let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
         assert!(error.to_string().len() < 2_000);
     }
+}
+
+/// A replica that sends interim responses without end kept calls busy far beyond
+/// their time limit, and so does any head without end.
+#[tokio::test]
+async fn what_comes_before_an_answer_is_bounded() {
+    for endless in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n",
+    ] {
+        let stub = Stub::new(move |_, mut stream| async move {
+            while stream.write_all(endless.as_bytes()).await.is_ok() {}
+        })
+        .await;
+        let error = call(&transport(stub.addr), merge("k", 1, "v"))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
+        let printed = printed(cause(&error));
+        assert!(printed.contains("before the answer began"), "{printed}");
+    }
+    // A few do no harm, before each answer.
+    let stub = Stub::new(move |_, mut stream| async move {
+        loop {
+            for _ in 0..100 {
+                let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+                stream.write_all(interim).await.unwrap();
+            }
+            stream.write_all(&applied()).await.unwrap();
+            if !read_request(&mut stream).await {
+                return;
+            }
+        }
+    })
+    .await;
+    let replica = HttpTransport::builder(stub.addr)
+        .max_head_len(4_000)
+        .build()
+        .unwrap();
+    for _ in 0..5 {
+        call(&replica, merge("k", 1, "v")).await.unwrap();
+    }
+}
+
+/// What a peer says could move a terminal's cursor, or forge a line of a log.
+#[tokio::test]
+async fn what_a_peer_says_is_escaped() {
+    let evil = "\x1b[2J\r\nERROR all is lost";
+    let json = serde_json::json!({ "error": evil }).to_string();
+    let text = |kind: u8| [&[kind, evil.len() as u8], evil.as_bytes()].concat();
+    for bytes in [
+        answer("404 Not Found", evil),
+        nothing_stored("404 Not Found", &json),
+        answer("200 OK", outcome(0, text(1))),
+        answer("200 OK", outcome(0, text(2))),
+    ] {
+        let stub = Stub::answering(bytes).await;
+        let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+        let printed = printed(&error);
+        assert!(printed.contains("\\u{1b}[2J\\r\\nERROR all"), "{printed}");
+        assert!(!printed.contains(char::is_control), "{printed}");
+    }
+}
+
+/// A status says what happened: the words that explain it may never come.
+#[tokio::test]
+async fn a_status_does_not_wait_for_its_words() {
+    let stub = Stub::new(|_, mut stream| async move {
+        let head = b"HTTP/1.1 503 Later\r\ncontent-length: 9\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+    assert!(
+        matches!(cause(&error), HttpError::Status { .. }),
+        "{error:?}"
+    );
 }
 
 /// A stub that answers the first connection's first request with an ack and
@@ -339,7 +470,7 @@ async fn what_may_have_been_sent_is_never_reported_as_not_sent() {
         })
     };
     for (bytes, name) in [
-        (answer("404 Not Found", ""), "rejected"),
+        (nothing_stored("404 Not Found", ""), "rejected"),
         (answer("408 Request Timeout", ""), "too late"),
         (refused(), "refused"),
         (b"nonsense\r\n\r\n".to_vec(), "nonsense"),
@@ -353,8 +484,15 @@ async fn what_may_have_been_sent_is_never_reported_as_not_sent() {
             "{name}: {error:?}"
         );
         match cause(&error) {
-            HttpError::LostThenFailed { then, .. } => assert!(!then.may_have_applied()),
-            HttpError::LostThenRefused { refusal, .. } => assert_eq!(*refusal, Refusal::EmptyKey),
+            HttpError::TriedTwice { first, second } => {
+                assert!(matches!(**first, HttpError::Connection(_)), "{first:?}");
+                match &**second {
+                    HttpError::Refused(Refusal::EmptyKey) => assert_eq!(name, "refused"),
+                    HttpError::Status { .. } => assert_eq!(name, "rejected"),
+                    other => panic!("{name}: {other:?}"),
+                }
+            }
+            HttpError::Status { .. } => assert_eq!(name, "too late"),
             HttpError::Connection(_) => assert_eq!(name, "nonsense"),
             other => panic!("{name}: {other:?}"),
         }
@@ -376,10 +514,10 @@ async fn nor_where_nobody_listens_any_more() {
     let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
     in_time(peer).await.unwrap();
     assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
-    let HttpError::LostThenFailed { then, .. } = cause(&error) else {
+    let HttpError::TriedTwice { second, .. } = cause(&error) else {
         panic!("{error:?}");
     };
-    assert!(matches!(**then, TransportError::NotSent(_)), "{then:?}");
+    assert!(matches!(**second, HttpError::Connect(_)), "{second:?}");
 }
 
 #[tokio::test]
@@ -423,7 +561,7 @@ async fn a_connection_idle_for_too_long_is_not_used_again() {
     })
     .await;
     let replica = HttpTransport::builder(stub.addr)
-        .idle_time_limit(std::time::Duration::ZERO)
+        .idle_timeout(std::time::Duration::ZERO)
         .build()
         .unwrap();
     for _ in 0..3 {
@@ -547,7 +685,7 @@ async fn connections_are_used_again() {
 }
 
 #[tokio::test]
-async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
+async fn a_dropped_call_gives_back_its_permit_and_its_connection() {
     let closed = Arc::new(Semaphore::new(0));
     let closes = closed.clone();
     let stub = Stub::new(move |nth, mut stream| {
@@ -579,7 +717,7 @@ async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
 }
 
 #[tokio::test]
-async fn calls_beyond_the_bound_wait_their_turn() {
+async fn calls_beyond_the_bound_wait_for_a_permit() {
     let store = TestStore::gated();
     let server = serve_store(&store).await;
     let replica = HttpTransport::builder(server.local_addr())

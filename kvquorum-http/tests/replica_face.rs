@@ -217,3 +217,31 @@ async fn a_refusal_is_a_response() {
     }
     assert_eq!(store.entries(), []);
 }
+
+/// By this a coordinator tells a replica's own refusals from those of a proxy.
+/// What did not arrive in time may arrive again by way of one that repeats it.
+#[tokio::test]
+async fn what_stored_nothing_says_so() {
+    let store = TestStore::new();
+    let service = service(&store)
+        .with_max_batch(1)
+        .with_body_time_limit(SHORT);
+    let server = Server::bind("127.0.0.1:0", service).await.unwrap();
+    let unfinished = "POST /v1/call HTTP/1.1\r\ncontent-length: 9\r\n\r\n";
+    for (request, status) in [
+        (post("/v1/call", b"{}"), 400),
+        (post("/v2/call", b""), 404),
+        (get_path("/v1/call").into_bytes(), 405),
+        (post("/v1/call", requests([MERGE; 2])), 413),
+        (unfinished.into(), 408),
+    ] {
+        let mut client = Raw::connect(server.local_addr()).await;
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status, status);
+        let says_so = answer.header("kvquorum-nothing-stored") == Some("1");
+        assert_eq!(says_so, status != 408, "{answer:?}");
+    }
+    let mut client = Raw::connect(server.local_addr()).await;
+    let stored = client.ask(post("/v1/call", requests([MERGE]))).await;
+    assert_eq!(stored.header("kvquorum-nothing-stored"), None);
+}

@@ -344,12 +344,14 @@ async fn limits_may_be_as_large_or_as_small_as_can_be() {
             .await
             .unwrap();
         let replica = HttpTransport::builder(server.local_addr())
-            .connect_time_limit(longest)
-            .idle_time_limit(longest)
-            .gather_time_limit(longest)
+            .connect_timeout(longest)
+            .idle_timeout(longest)
+            .batch_wait(longest)
             .max_batch(most)
             .max_batch_bytes(most)
-            .max_gathered_bytes(most)
+            .max_unanswered(most)
+            .max_backoff(longest)
+            .max_head_len(most)
             .max_connections(most)
             .max_response_len(most)
             .build()

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use kvquorum_core::{Replica, Request, Response, Store, StoreError};
+use kvquorum_core::{Call, Replica, Request, Response, Store, Transport, TransportError};
 
 use crate::error::with_causes;
 use crate::time::in_time;
@@ -15,33 +15,40 @@ use crate::time::in_time;
 /// What a replica's store came to, or what is said of its failure.
 pub(super) type Asked = Result<Response, String>;
 
-/// Asks, with a time limit. A store that panics has failed for this request
-/// alone.
-pub(super) async fn ask<S: Store>(
-    replica: &Replica<S>,
-    limit: Duration,
-    request: Request,
-) -> Asked {
-    let mut answer = pin!(replica.handle(request));
-    let answer = poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
-            Ok(polled) => polled.map(said),
-            Err(_) => Poll::Ready(Err(panicked())),
-        },
-    );
-    let too_slow = |_| Err(format!("the store did not answer within {limit:?}"));
-    in_time(limit, answer).await.unwrap_or_else(too_slow)
+/// A request at the replica.
+pub(super) enum Asking {
+    Ready(Asked),
+    Pending(Call),
 }
 
-/// The answer, where the store need not wait for it.
-pub(super) fn try_ask<S: Store>(replica: &Replica<S>, request: &Request) -> Option<Asked> {
-    match catch_unwind(AssertUnwindSafe(|| replica.handle_now(request))) {
-        Ok(answer) => answer.map(said),
-        Err(_) => Some(Err(panicked())),
+/// Asks. A store that panics has failed for this request alone.
+pub(super) fn ask<S: Store>(replica: &Replica<S>, request: &Request) -> Asking {
+    match catch_unwind(AssertUnwindSafe(|| replica.call(request))) {
+        Ok(Call::Ready(answer)) => Asking::Ready(said(answer)),
+        Ok(pending) => Asking::Pending(pending),
+        Err(_) => Asking::Ready(Err(panicked())),
     }
 }
 
-fn said(answer: Result<Response, StoreError>) -> Asked {
+impl Asking {
+    /// The answer, with a time limit.
+    pub(super) async fn answer(self, limit: Duration) -> Asked {
+        let mut call = match self {
+            Self::Ready(asked) => return asked,
+            Self::Pending(call) => pin!(call),
+        };
+        let answer = poll_fn(
+            |cx| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
+                Ok(polled) => polled.map(said),
+                Err(_) => Poll::Ready(Err(panicked())),
+            },
+        );
+        let too_slow = |_| Err(format!("the store did not answer within {limit:?}"));
+        in_time(limit, answer).await.unwrap_or_else(too_slow)
+    }
+}
+
+fn said(answer: Result<Response, TransportError>) -> Asked {
     // Whoever reads it knows that it is the store that failed.
     answer.map_err(|error| {
         error

@@ -12,11 +12,11 @@ use kvquorum_core::{Request, Response, Store};
 use tokio::task::JoinSet;
 
 use super::answer::{AnswerBody, Made};
-use super::ask::Asked;
+use super::ask::{Asked, Asking};
 use super::budget::{Budget, Lease, UNCOUNTED};
 use super::service::Inner;
 use crate::error::with_causes;
-use crate::frames::Requests;
+use crate::wire::frames::Requests;
 use crate::wire::Outcome;
 
 /// How much of an answer is made before requests that have not begun wait for
@@ -107,13 +107,16 @@ impl<S: Store> Batch<S> {
     }
 
     fn begin_request(&mut self, cx: &mut Context<'_>, which: u32, request: Request) {
-        if let Some(asked) = self.service.try_ask(&request) {
-            return self.push(Answer::new(which, asked, &self.service.answers, UNCOUNTED));
-        }
+        let asking = match self.service.ask(&request) {
+            Asking::Ready(asked) => {
+                return self.push(Answer::new(which, asked, &self.service.answers, UNCOUNTED));
+            }
+            pending => pending,
+        };
         let service = Arc::clone(&self.service);
         let received = self.received.clone();
         let mut answer = Box::pin(async move {
-            let asked = service.ask(request).await;
+            let asked = asking.answer(service.settings.store_timeout).await;
             drop(received);
             Answer::new(which, asked, &service.answers, 0)
         });

@@ -1,7 +1,7 @@
 //! The plain face: JSON in and out, for people, curl and any language.
 
 use hyper::StatusCode;
-use kvquorum_core::{Entry, Key, Merged, Refusal, Request, Response, Timestamp, Version, WriterId};
+use kvquorum_core::{Ack, Entry, Refusal, Request, Response, Timestamp, Version, WriterId};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -51,10 +51,8 @@ pub(super) fn parse_write(body: &[u8]) -> Result<Request, Problem> {
         timestamp: write.timestamp,
         writer: WriterId::ANONYMOUS,
     };
-    Ok(Request::Merge {
-        key: write.key.into(),
-        entry: Entry::new(version, write.value.get().as_bytes().to_vec()),
-    })
+    let entry = Entry::new(version, write.value.get().as_bytes().to_vec());
+    Ok(Request::write(write.key, entry))
 }
 
 fn not_a_write(error: impl std::fmt::Display) -> Problem {
@@ -93,8 +91,8 @@ fn whole_millis<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Erro
 
 pub(super) fn write_answer(response: Response) -> Result<Vec<u8>, Problem> {
     let superseded_by = match response {
-        Response::Merged(Merged::Applied) => None,
-        Response::Merged(Merged::Superseded { by }) => Some(Superseding {
+        Response::Ack(Ack::Applied) => None,
+        Response::Ack(Ack::Superseded { by }) => Some(Superseding {
             timestamp: by.timestamp.millis(),
         }),
         other => return Err(not_the_answer(&other)),
@@ -120,9 +118,7 @@ pub(super) fn parse_read(path: &str) -> Result<Request, Problem> {
     })?;
     let key = String::from_utf8(key)
         .map_err(|error| Problem::bad_request(format!("the key is not UTF-8: {error}")))?;
-    Ok(Request::Get {
-        key: Key::from(key),
-    })
+    Ok(Request::read(key))
 }
 
 /// `None` where a `%` is not followed by two hexadecimal digits.

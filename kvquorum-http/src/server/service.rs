@@ -13,14 +13,14 @@ use hyper::{Request, Response, StatusCode};
 use kvquorum_core::{Limits, Replica, Store};
 
 use super::answer::AnswerBody;
-use super::ask::{Asked, ask, try_ask};
+use super::ask::{Asked, Asking, ask};
 use super::batch::{Batch, no_memory};
 use super::budget::{Budget, UNCOUNTED};
 use super::plain;
 use super::problem::Problem;
 use super::route::{READ, Route};
 use crate::error::with_causes;
-use crate::frames::Requests;
+use crate::wire::frames::Requests;
 use crate::time::within_reason;
 
 /// A replica's two faces as one hyper service: `POST /write` and
@@ -57,7 +57,7 @@ pub struct ReplicaService<S>(Arc<Inner<S>>);
 
 /// What clones of a service share.
 pub(super) struct Inner<S> {
-    replica: Arc<Replica<S>>,
+    replica: Replica<S>,
     pub(super) settings: Settings,
     /// For request bodies, until their requests are done.
     pub(super) bodies: Budget,
@@ -68,7 +68,7 @@ pub(super) struct Inner<S> {
 /// Settings of a [`ReplicaService`].
 #[must_use]
 pub struct ReplicaServiceBuilder<S> {
-    replica: Arc<Replica<S>>,
+    replica: Replica<S>,
     settings: Settings,
 }
 
@@ -79,18 +79,17 @@ pub(super) struct Settings {
     max_total_answer_len: Option<usize>,
     max_batch: usize,
     pub(super) body_timeout: Duration,
-    store_timeout: Duration,
+    pub(super) store_timeout: Duration,
 }
 
 impl<S: Store> ReplicaService<S> {
     /// A service with the default settings.
-    pub fn new(replica: impl Into<Arc<Replica<S>>>) -> Self {
+    pub fn new(replica: Replica<S>) -> Self {
         Self::builder(replica).build()
     }
 
     /// The settings of a service.
-    pub fn builder(replica: impl Into<Arc<Replica<S>>>) -> ReplicaServiceBuilder<S> {
-        let replica = replica.into();
+    pub fn builder(replica: Replica<S>) -> ReplicaServiceBuilder<S> {
         ReplicaServiceBuilder {
             settings: Settings {
                 max_body_len: longest_body(replica.limits()),
@@ -105,7 +104,7 @@ impl<S: Store> ReplicaService<S> {
     }
 
     /// The replica behind this service.
-    pub fn replica(&self) -> &Arc<Replica<S>> {
+    pub fn replica(&self) -> &Replica<S> {
         &self.0.replica
     }
 
@@ -152,7 +151,7 @@ impl<S: Store> ReplicaService<S> {
         let (body, _lease) = self.0.read_body(request).await?;
         let request = plain::parse_write(&body)?;
         drop(body);
-        let response = self.0.ask(request).await.map_err(Problem::internal)?;
+        let response = self.0.answer(&request).await.map_err(Problem::internal)?;
         let answer = plain::write_answer(response)?;
         Ok(AnswerBody::json(answer, None))
     }
@@ -164,7 +163,7 @@ impl<S: Store> ReplicaService<S> {
         let key = request.uri().path().strip_prefix(READ).unwrap_or_default();
         let read = plain::parse_read(key);
         self.0.settings.ignore_body(request);
-        let response = self.0.ask(read?).await.map_err(Problem::internal)?;
+        let response = self.0.answer(&read?).await.map_err(Problem::internal)?;
         let answer = plain::read_answer(response)?;
         let len = answer.len();
         let lease = (len > UNCOUNTED).then(|| self.0.answers.try_take(len));
@@ -184,13 +183,12 @@ impl<S: Store> ReplicaService<S> {
 }
 
 impl<S: Store> Inner<S> {
-    pub(super) async fn ask(&self, request: kvquorum_core::Request) -> Asked {
-        ask(&self.replica, self.settings.store_timeout, request).await
+    pub(super) fn ask(&self, request: &kvquorum_core::Request) -> Asking {
+        ask(&self.replica, request)
     }
 
-    /// The answer, where the store need not wait for it.
-    pub(super) fn try_ask(&self, request: &kvquorum_core::Request) -> Option<Asked> {
-        try_ask(&self.replica, request)
+    async fn answer(&self, request: &kvquorum_core::Request) -> Asked {
+        self.ask(request).answer(self.settings.store_timeout).await
     }
 }
 
@@ -304,12 +302,6 @@ where
 
 impl<S: Store> From<Replica<S>> for ReplicaService<S> {
     fn from(replica: Replica<S>) -> Self {
-        Self::new(replica)
-    }
-}
-
-impl<S: Store> From<Arc<Replica<S>>> for ReplicaService<S> {
-    fn from(replica: Arc<Replica<S>>) -> Self {
         Self::new(replica)
     }
 }

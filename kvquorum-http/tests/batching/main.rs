@@ -16,6 +16,7 @@ mod sharing;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use common::*;
 use kvquorum_core::{Entry, Merged, Refusal, Replica, Response, Transport, TransportError};

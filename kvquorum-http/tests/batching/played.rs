@@ -24,7 +24,7 @@ pub(crate) struct Exchange {
 }
 
 impl Played {
-    /// One whose transport lets calls gather for as long as it takes.
+    /// One whose transport queues calls for as long as it takes.
     pub(crate) async fn new() -> Self {
         Self::with(|builder| builder).await
     }
@@ -34,7 +34,7 @@ impl Played {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let builder = HttpTransport::builder(listener.local_addr().unwrap());
-        let builder = builder.gather_time_limit(NEVER);
+        let builder = builder.batch_wait(NEVER);
         let (sender, exchanges) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             for connection in 0.. {
@@ -62,7 +62,7 @@ impl Played {
     }
 
     /// The exchange that this call has to itself.
-    pub(crate) async fn lead(&mut self, call: &mut Call<'_>) -> Exchange {
+    pub(crate) async fn single(&mut self, call: &mut Call<'_>) -> Exchange {
         let exchange = self.exchange_beside(call).await;
         assert_eq!(exchange.keys.len(), 1);
         exchange

@@ -490,6 +490,12 @@ pub async fn read_body(stream: &mut TcpStream) -> Option<Vec<u8>> {
     }
 }
 
+/// An answer by which a replica says that nothing was stored.
+pub fn nothing_stored(status: &str, body: &str) -> Vec<u8> {
+    let head = format!("{status}\r\nkvquorum-nothing-stored: 1");
+    answer(&head, body)
+}
+
 /// An answer of this status with this body.
 pub fn answer(status: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();

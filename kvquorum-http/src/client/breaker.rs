@@ -1,0 +1,180 @@
+//! A circuit breaker: few exchanges try a replica that does not answer, with
+//! growing pauses.
+//!
+//! It counts the exchanges begun since the replica last began an answer,
+//! whatever became of them: they wait, or broke, or nobody waited for them any
+//! longer. Any answer sets it back.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::error::HttpError;
+use crate::time::in_time;
+
+/// The first pause. Each is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) struct Breaker {
+    max_unanswered: usize,
+    max_backoff: Duration,
+    state: Mutex<State>,
+    /// Told to those who wait to begin.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// How often the replica has begun an answer.
+    answers: u64,
+    /// How many exchanges have begun since the last of them.
+    unanswered: usize,
+    /// Whether one of these has ended.
+    has_failed: bool,
+    /// How the last of them failed that was not given up.
+    last: Option<Arc<HttpError>>,
+    /// From when on another may begin. `None` for at once.
+    retry_at: Option<Instant>,
+}
+
+/// An exchange that has begun, as the breaker knows it.
+#[derive(Clone, Copy)]
+pub(crate) struct Try {
+    /// After which answer.
+    answers: u64,
+    /// Whether it is one of those that begin at pauses.
+    pub(crate) is_probe: bool,
+}
+
+/// Why no exchange may begin now.
+#[derive(Debug)]
+pub(crate) enum Denied {
+    /// Too many wait for an answer, and none has failed: so long.
+    Wait(Duration),
+    /// The replica does not answer.
+    Open(HttpError),
+}
+
+impl Breaker {
+    pub(crate) fn new(max_unanswered: usize, max_backoff: Duration) -> Self {
+        Self {
+            max_unanswered: max_unanswered.max(1),
+            max_backoff,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Begins an exchange, if one may begin now.
+    pub(crate) fn try_begin(&self) -> Result<Try, Denied> {
+        let mut state = self.state();
+        self.may_begin(&state)?;
+        let is_probe = state.unanswered >= self.max_unanswered;
+        state.unanswered = state.unanswered.saturating_add(1);
+        if let Some(beyond) = state.unanswered.checked_sub(self.max_unanswered) {
+            state.retry_at = Instant::now().checked_add(self.pause(beyond));
+        }
+        Ok(Try {
+            answers: state.answers,
+            is_probe,
+        })
+    }
+
+    /// Begins an exchange as soon as one may begin, unless the replica does not
+    /// answer.
+    pub(crate) async fn begin(&self) -> Result<Try, HttpError> {
+        loop {
+            // First, so that no change is missed.
+            let changed = self.changed.notified();
+            match self.try_begin() {
+                Ok(begun) => return Ok(begun),
+                Err(Denied::Open(error)) => return Err(error),
+                // Whether it was a change or the pause is over is looked at.
+                Err(Denied::Wait(pause)) => drop(in_time(pause, changed).await),
+            }
+        }
+    }
+
+    /// Whether a call may wait for an exchange to begin.
+    pub(crate) fn check(&self) -> Result<(), HttpError> {
+        match self.may_begin(&self.state()) {
+            Err(Denied::Open(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The answer to an exchange has begun, whichever it is.
+    pub(crate) fn answered(&self) {
+        let mut state = self.state();
+        let answers = state.answers.wrapping_add(1);
+        let before = std::mem::replace(
+            &mut *state,
+            State {
+                answers,
+                ..State::default()
+            },
+        );
+        drop(state);
+        if before.retry_at.is_some() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// An exchange has ended, and its answer had not begun: it failed, or was
+    /// given up.
+    pub(crate) fn failed(&self, begun: Try, error: Option<HttpError>) {
+        let mut state = self.state();
+        if state.answers == begun.answers {
+            state.has_failed = true;
+            if let Some(error) = error {
+                state.last = Some(Arc::new(error));
+            }
+            let waits = state.retry_at.is_some();
+            drop(state);
+            if waits {
+                self.changed.notify_waiters();
+            }
+        }
+    }
+
+    /// An exchange has not begun after all.
+    pub(crate) fn withdraw(&self, begun: Try) {
+        let mut state = self.state();
+        if state.answers == begun.answers {
+            state.unanswered = state.unanswered.saturating_sub(1);
+        }
+    }
+
+    fn may_begin(&self, state: &State) -> Result<(), Denied> {
+        let Some(retry_at) = state.retry_at else {
+            return Ok(());
+        };
+        let pause = retry_at.saturating_duration_since(Instant::now());
+        if pause.is_zero() || state.unanswered < self.max_unanswered {
+            Ok(())
+        } else if state.has_failed {
+            Err(Denied::Open(HttpError::NotAnswering {
+                unanswered: state.unanswered,
+                pause,
+                last: state.last.clone(),
+            }))
+        } else {
+            Err(Denied::Wait(pause))
+        }
+    }
+
+    /// The pause after so many exchanges beyond the bound: at random between
+    /// half and all of it, so that clients do not come back together.
+    fn pause(&self, beyond: usize) -> Duration {
+        let pause = FIRST_PAUSE.saturating_mul(1_u32 << beyond.min(16));
+        pause
+            .min(self.max_backoff)
+            .mul_f64(fastrand::f64() / 2.0 + 0.5)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No panic can leave it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
