@@ -8,13 +8,14 @@
     reason = "in a test a panic is how a broken promise shows"
 )]
 
+use std::ops::Bound;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Call, Entry, Key, Limits, Replica, Request, Response, Store, Timestamp, Transport,
-    TransportError, Version, WriterId,
+    Ack, Call, Change, Entry, Key, Limits, Record, Replica, Request, Response, ScanLimit, Store,
+    StoreError, Timestamp, Transport, TransportError, Version, WriterId,
 };
 use kvquorum_mem::{Data, Link, MemStore, Network, Node, NodeError};
 use tokio::time::{Instant, sleep, timeout};
@@ -455,6 +456,46 @@ async fn a_request_under_way_at_a_crash_never_arrives() {
         node.restart();
         sleep(LONG).await;
         assert_eq!(stored(&node).await, None);
+    }
+}
+
+/// A store that is never ready at once.
+struct Slow(MemStore);
+
+impl Store for Slow {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        self.0.apply(key, change).await
+    }
+
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.0.scan(range, limit).await
+    }
+}
+
+/// Catches a call over a sound link that begins after its node has crashed.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_not_begun_at_a_crash_never_begins() {
+    for restarted in [false, true] {
+        let node = Network::new(7).host(Replica::new(Slow(MemStore::new())));
+        let link = node.link();
+        let call = link.call(&write(1));
+        node.stop();
+        if restarted {
+            node.restart();
+        }
+        let error = answer(call).await.unwrap_err();
+        assert!(matches!(error, TransportError::NoAnswer(_)), "{error}");
+        assert_eq!(node.store().get(&key()).await.unwrap(), None);
+        node.restart();
+        assert!(is_applied(&answer(link.call(&write(1))).await));
     }
 }
 
