@@ -13,8 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use kvquorum_core::{Replica, Request, Response, Store, Transport, TransportError};
+use kvquorum_core::{Call, Replica, Request, Response, Store, Transport, TransportError};
 use rand_xoshiro::Xoshiro256PlusPlus as Random;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use tokio::runtime::Handle;
@@ -224,16 +223,18 @@ impl<S: Store> Node<S> {
     }
 
     /// A request arrives that was sent to this life of the node.
-    async fn arrive(&self, request: Request, life: u64) -> Answer {
-        if self.0.lives.load(Ordering::Acquire) != life {
+    async fn arrive(&self, request: &Request, life: u64) -> Answer {
+        self.still_lives(life)?;
+        self.0.replica.call(request).await
+    }
+
+    fn still_lives(&self, life: u64) -> Result<(), TransportError> {
+        if self.0.lives.load(Ordering::Acquire) == life {
+            Ok(())
+        } else {
             let name = self.name().to_owned();
-            return Err(TransportError::NoAnswer(NodeError::Crashed { name }.into()));
+            Err(TransportError::NoAnswer(NodeError::Crashed { name }.into()))
         }
-        self.0
-            .replica
-            .handle(request)
-            .await
-            .map_err(TransportError::Store)
     }
 }
 
@@ -398,7 +399,8 @@ struct Inner {
 ///
 /// # Dropped calls
 ///
-/// A request is sent when the call is first polled. One that was sent still
+/// A request is sent when the call is first polled; over a sound link to a
+/// replica that answers at once, when the call is made. One that was sent still
 /// arrives after its caller has dropped the call, on time, carried by a task
 /// of the runtime; see [`Network::with_max_strays`]. While its caller is there,
 /// a message moves only when the call is polled.
@@ -610,9 +612,9 @@ impl<S: Store> Link<S> {
         wait(latency).await;
         let life = connected?;
         let Some(after) = again else {
-            return self.node().arrive(request, life).await;
+            return self.node().arrive(&request, life).await;
         };
-        let answer = self.node().arrive(request.clone(), life).await;
+        let answer = self.node().arrive(&request, life).await;
         // To report a refusal is to promise that nothing is stored, later
         // neither: a transport that may deliver twice would have to keep back
         // either the refusal or the second delivery.
@@ -621,7 +623,7 @@ impl<S: Store> Link<S> {
             self.node().0.network.stray(async move {
                 wait(after).await;
                 // Whoever asked has got the first answer.
-                drop(node.arrive(request, life).await);
+                drop(node.arrive(&request, life).await);
             });
         }
         answer
@@ -664,25 +666,27 @@ impl Drop for Sent<'_> {
     }
 }
 
-#[async_trait]
 impl<S: Store> Transport for Link<S> {
-    async fn call(&self, request: Request) -> Answer {
+    fn call(&self, request: &Request) -> Call {
         if self.0.faulty.load(Ordering::Acquire) {
-            // In a box of its own, so that sound calls need not make room for
-            // it in theirs.
-            return Box::pin(self.call_faulty(request)).await;
+            let (link, request) = (self.clone(), request.clone());
+            return Call::new(async move { link.call_faulty(request).await });
         }
-        let life = self.node().connect()?;
-        self.node().arrive(request, life).await
-    }
-
-    fn call_now(&self, request: &Request) -> Option<Answer> {
-        if self.0.faulty.load(Ordering::Acquire) {
-            return None;
-        }
-        match self.node().connect() {
-            Ok(_) => self.node().0.replica.call_now(request),
-            Err(down) => Some(Err(down)),
+        let life = match self.node().connect() {
+            Ok(life) => life,
+            Err(down) => return Call::Ready(Err(down)),
+        };
+        match self.node().0.replica.call(request) {
+            ready @ Call::Ready(_) => ready,
+            // The replica has not begun, and never does so once its node has
+            // crashed.
+            Call::Pending(call) => {
+                let node = self.node().clone();
+                Call::new(async move {
+                    node.still_lives(life)?;
+                    call.await
+                })
+            }
         }
     }
 

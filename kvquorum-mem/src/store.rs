@@ -32,7 +32,9 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use kvquorum_core::{Entry, Key, Merged, Store, StoreError};
+use kvquorum_core::{
+    Action, Change, Decision, Key, Record, Response, ScanLimit, Store, StoreError,
+};
 use tokio::task::yield_now;
 
 /// Many more than threads that meet, and few enough that an empty store costs
@@ -60,7 +62,7 @@ const KEYS_AT_ONCE: usize = 256;
 /// [`Store::scan`] asks for; it is no snapshot of the whole store.
 ///
 /// ```
-/// use kvquorum_core::{Entry, Key, Merged, Store, Timestamp, Version, WriterId};
+/// use kvquorum_core::{Change, Entry, Key, Record, Store, Timestamp, Version, WriterId};
 /// use kvquorum_mem::MemStore;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -68,8 +70,8 @@ const KEYS_AT_ONCE: usize = 256;
 /// let store = MemStore::new();
 /// let version = Version { timestamp: Timestamp::from_bits(1), writer: WriterId::new(1) };
 /// let entry = Entry::new(version, "coffee");
-/// assert_eq!(store.merge(&Key::from("drink"), entry.clone()).await?, Merged::Applied);
-/// assert_eq!(store.get(&Key::from("drink")).await?, Some(entry));
+/// store.apply(&Key::from("drink"), Change::write(entry.clone())).await?;
+/// assert_eq!(store.get(&Key::from("drink")).await?, Some(Record::from(entry)));
 /// # Ok(())
 /// # }
 /// ```
@@ -80,8 +82,8 @@ pub struct MemStore {
 
 #[derive(Default)]
 struct Shard {
-    entries: HashMap<Key, Entry, RandomState>,
-    /// The keys of `entries`.
+    records: HashMap<Key, Record, RandomState>,
+    /// The keys of `records`.
     order: BTreeSet<Key>,
 }
 
@@ -91,7 +93,7 @@ impl MemStore {
         Self::default()
     }
 
-    /// How many keys there are, tombstones included. Merges under way may or
+    /// How many keys there are, tombstones included. Changes under way may or
     /// may not count.
     pub fn len(&self) -> usize {
         self.shards
@@ -100,7 +102,7 @@ impl MemStore {
             .sum()
     }
 
-    /// Whether no key was ever merged, or all are [cleared](Self::clear).
+    /// Whether no key was ever written, or all are [cleared](Self::clear).
     pub fn is_empty(&self) -> bool {
         self.shards.iter().all(|shard| lock(shard).order.is_empty())
     }
@@ -115,26 +117,34 @@ impl MemStore {
         }
     }
 
-    fn read(&self, key: &Key) -> Option<Entry> {
-        self.shard(key).entries.get(key.as_bytes()).cloned()
+    fn read(&self, key: &Key) -> Option<Record> {
+        self.shard(key).records.get(key.as_bytes()).cloned()
     }
 
-    fn keep_greater(&self, key: &Key, entry: Entry) -> Merged {
+    fn change(&self, key: &Key, change: Change) -> Response {
         let mut shard = self.shard(key);
-        let Some(stored) = shard.entries.get_mut(key.as_bytes()) else {
-            shard.order.insert(key.clone());
-            shard.entries.insert(key.clone(), entry);
-            return Merged::Applied;
+        let Shard { records, order } = &mut *shard;
+        let Some(stored) = records.get_mut(key.as_bytes()) else {
+            let Decision { action, response } = change.decide(None);
+            if let Action::Replace(record) = action {
+                order.insert(key.clone());
+                records.insert(key.clone(), record);
+            }
+            return response;
         };
-        let merged = Merged::verdict(Some(stored), &entry);
-        let loser = match merged {
-            Merged::Applied => mem::replace(stored, entry),
-            Merged::Superseded { .. } => entry,
+        let Decision { action, response } = change.decide(Some(stored));
+        let replaced = match action {
+            Action::Keep => None,
+            Action::Replace(record) => Some(mem::replace(stored, record)),
+            Action::Remove => {
+                order.remove(key.as_bytes());
+                records.remove(key.as_bytes())
+            }
         };
-        // Freeing the loser's value is not for others to wait for.
+        // Freeing a value is not for others to wait for.
         drop(shard);
-        drop(loser);
-        merged
+        drop(replaced);
+        response
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
@@ -156,13 +166,13 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 /// Takes the next keys of a shard into the page, as far as they belong there.
 /// Returns the last one, where there may be more.
 fn add_to_page(
-    page: &mut BTreeMap<Key, Entry>,
+    page: &mut BTreeMap<Key, Record>,
     shard: &Mutex<Shard>,
-    from: Bound<&Key>,
+    range: (Bound<&Key>, Bound<&Key>),
     limit: usize,
 ) -> Option<Key> {
     let shard = lock(shard);
-    let keys = shard.order.range::<Key, _>((from, Bound::Unbounded));
+    let keys = shard.order.range::<Key, _>(range);
     for (taken, key) in (1..).zip(keys) {
         if page.len() >= limit {
             if page.last_key_value().is_none_or(|(last, _)| key > last) {
@@ -170,8 +180,8 @@ fn add_to_page(
             }
             page.pop_last();
         }
-        if let Some(entry) = shard.entries.get(key) {
-            page.insert(key.clone(), entry.clone());
+        if let Some(record) = shard.records.get(key) {
+            page.insert(key.clone(), record.clone());
         }
         if taken == KEYS_AT_ONCE {
             return Some(key.clone());
@@ -181,41 +191,46 @@ fn add_to_page(
 }
 
 impl Store for MemStore {
-    // Not `async fn`s: a future that would carry the entry, to be polled in
-    // another crate, took nearly as long as the merge itself.
-    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send {
+    // Not `async fn`s: a future that would carry the record, to be polled in
+    // another crate, took nearly as long as the change itself.
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         ready(Ok(self.read(key)))
     }
 
-    fn merge(
+    fn apply(
         &self,
         key: &Key,
-        entry: Entry,
-    ) -> impl Future<Output = Result<Merged, StoreError>> + Send {
-        ready(Ok(self.keep_greater(key, entry)))
+        change: Change,
+    ) -> impl Future<Output = Result<Response, StoreError>> + Send {
+        ready(Ok(self.change(key, change)))
     }
 
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
-        Some(Ok(self.read(key)))
-    }
-
-    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
-        Some(Ok(self.keep_greater(key, entry.clone())))
-    }
-
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        // The least keys seen so far, `limit` at most. The fuller it is, the
-        // sooner each further shard is done.
-        let mut page: BTreeMap<Key, Entry> = BTreeMap::new();
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        // The least keys seen so far. The fuller it is, the sooner each further
+        // shard is done.
+        let mut page: BTreeMap<Key, Record> = BTreeMap::new();
+        let max_keys = limit.max_keys.max(1);
         for shard in &self.shards {
-            let mut from = from.cloned();
-            while let Some(last) = add_to_page(&mut page, shard, from.as_ref(), limit) {
+            let (mut from, to) = (range.0.cloned(), range.1);
+            while let Some(last) = add_to_page(&mut page, shard, (from.as_ref(), to), max_keys) {
                 from = Bound::Excluded(last);
-                // A long scan keeps neither other tasks nor merges waiting.
+                // A long scan keeps neither other tasks nor changes waiting.
                 yield_now().await;
             }
         }
-        Ok(page.into_iter().collect())
+        Ok(limit.take(&page))
+    }
+
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
+        Some(Ok(self.read(key)))
+    }
+
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+        Ok(Ok(self.change(key, change)))
     }
 }
 
@@ -239,8 +254,10 @@ impl std::fmt::Debug for MemStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvquorum_core::{Timestamp, Version, WriterId};
+    use kvquorum_core::{Ack, Entry, Timestamp, Version, WriterId};
     use std::sync::Arc;
+
+    const ALL: (Bound<&Key>, Bound<&Key>) = (Bound::Unbounded, Bound::Unbounded);
 
     fn entry(timestamp: u64, value: &str) -> Entry {
         let version = Version {
@@ -250,6 +267,10 @@ mod tests {
         Entry::new(version, value.to_owned())
     }
 
+    async fn write(store: &MemStore, key: &Key, entry: Entry) -> Response {
+        store.apply(key, Change::write(entry)).await.unwrap()
+    }
+
     /// Catches a page that a shard late in turn fails to get into, or falls
     /// out of: there are many times more keys than shards.
     #[tokio::test]
@@ -257,12 +278,15 @@ mod tests {
         let store = MemStore::new();
         let keys: Vec<Key> = (0..5_000).map(|n| Key::from(format!("{n:06}"))).collect();
         for key in keys.iter().rev() {
-            store.merge(key, entry(1, "value")).await.unwrap();
+            write(&store, key, entry(1, "value")).await;
         }
         for start in [0, 1, 2_500, 4_990] {
             for limit in [1, 10, 1_000] {
                 let page = store
-                    .scan(Bound::Included(&keys[start]), limit)
+                    .scan(
+                        (Bound::Included(&keys[start]), Bound::Unbounded),
+                        ScanLimit::keys(limit),
+                    )
                     .await
                     .unwrap();
                 let found: Vec<&Key> = page.iter().map(|(key, _)| key).collect();
@@ -279,10 +303,10 @@ mod tests {
         let store = Arc::new(MemStore::new());
         let keys: Vec<Key> = (0..40_000).map(|n| Key::from(format!("{n:06}"))).collect();
         for key in &keys {
-            store.merge(key, entry(1, "value")).await.unwrap();
+            write(&store, key, entry(1, "value")).await;
         }
         let scanned = Arc::clone(&store);
-        let scan = tokio::spawn(async move { scanned.scan(Bound::Unbounded, usize::MAX).await });
+        let scan = tokio::spawn(async move { scanned.scan(ALL, ScanLimit::NONE).await });
         let mut turns = 0;
         while !scan.is_finished() {
             turns += 1;
@@ -305,7 +329,7 @@ mod tests {
         let store = MemStore::new();
         for n in 0..6_400 {
             let key = Key::from(format!("user:{n}"));
-            store.merge(&key, entry(1, "value")).await.unwrap();
+            write(&store, &key, entry(1, "value")).await;
         }
         let lens: Vec<usize> = store
             .shards
@@ -322,20 +346,24 @@ mod tests {
         let store = MemStore::new();
         assert!(store.is_empty());
         let key = Key::from("key");
-        store.merge(&key, entry(1, "value")).await.unwrap();
+        write(&store, &key, entry(1, "value")).await;
         let deleted = Entry::tombstone(entry(2, "").version);
-        store.merge(&key, deleted).await.unwrap();
+        write(&store, &key, deleted).await;
         assert_eq!(store.len(), 1);
         store.clear();
         assert!(store.is_empty());
         assert_eq!(store.len(), 0);
         assert_eq!(store.get(&key).await.unwrap(), None);
-        assert!(store.scan(Bound::Unbounded, 9).await.unwrap().is_empty());
-        // What is older than what was forgotten counts again.
-        assert_eq!(
-            store.merge(&key, entry(1, "value")).await.unwrap(),
-            Merged::Applied
+        assert!(
+            store
+                .scan(ALL, ScanLimit::keys(9))
+                .await
+                .unwrap()
+                .is_empty()
         );
+        // What is older than what was forgotten counts again.
+        let applied = Response::Ack(Ack::Applied);
+        assert_eq!(write(&store, &key, entry(1, "value")).await, applied);
     }
 
     /// Catches a lock's poison passed on as a panic.
@@ -343,15 +371,18 @@ mod tests {
     async fn a_panic_elsewhere_does_not_poison_the_store() {
         let store = Arc::new(MemStore::new());
         let key = Key::from("key");
-        store.merge(&key, entry(1, "value")).await.unwrap();
+        write(&store, &key, entry(1, "value")).await;
         let poisoner = Arc::clone(&store);
         let poisoned = std::thread::spawn(move || {
             let _locks: Vec<_> = poisoner.shards.iter().map(lock).collect();
             panic!("while all locks are held");
         });
         assert!(poisoned.join().is_err());
-        assert_eq!(store.get(&key).await.unwrap(), Some(entry(1, "value")));
-        store.merge(&key, entry(2, "newer")).await.unwrap();
+        assert_eq!(
+            store.get(&key).await.unwrap(),
+            Some(entry(1, "value").into())
+        );
+        write(&store, &key, entry(2, "newer")).await;
         assert_eq!(store.len(), 1);
     }
 }

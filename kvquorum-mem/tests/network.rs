@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Entry, Key, Limits, Merged, Replica, Request, Response, Store, Timestamp, Transport,
+    Ack, Call, Entry, Key, Limits, Replica, Request, Response, Store, Timestamp, Transport,
     TransportError, Version, WriterId,
 };
 use kvquorum_mem::{Data, Link, MemStore, Network, Node, NodeError};
@@ -40,15 +40,12 @@ fn entry(timestamp: u64) -> Entry {
     Entry::new(version, "value")
 }
 
-fn merge(timestamp: u64) -> Request {
-    Request::Merge {
-        key: key(),
-        entry: entry(timestamp),
-    }
+fn write(timestamp: u64) -> Request {
+    Request::write(key(), entry(timestamp))
 }
 
 fn is_applied(answer: &Result<Response, TransportError>) -> bool {
-    matches!(answer, Ok(Response::Merged(Merged::Applied)))
+    matches!(answer, Ok(Response::Ack(Ack::Applied)))
 }
 
 /// The answer to a call that must have one: where it has none, the test fails
@@ -63,18 +60,25 @@ async fn answer(
 
 /// What the node's store holds under the key, by its timestamp.
 async fn stored(node: &Node) -> Option<u64> {
-    let entry = node.store().get(&key()).await.unwrap();
-    entry.map(|entry| entry.version.timestamp.to_bits())
+    let record = node.store().get(&key()).await.unwrap();
+    record.map(|record| record.entry().version.timestamp.to_bits())
 }
 
 /// Sends a merge, and lets the caller leave this much later.
 async fn send(link: &Link, timestamp: u64, patience: Duration) -> bool {
-    timeout(patience, link.call(merge(timestamp))).await.is_ok()
+    timeout(patience, link.call(&write(timestamp)))
+        .await
+        .is_ok()
 }
 
 /// Whether a call is never answered, however patient its caller is.
 async fn never_answered(link: &Link, timestamp: u64) -> bool {
     !send(link, timestamp, LONG).await
+}
+
+/// Whether a call is not over when it is made.
+fn is_pending(link: &Link, timestamp: u64) -> bool {
+    matches!(link.call(&write(timestamp)), Call::Pending(_))
 }
 
 /// Catches a result at once that is past a fault, or that comes of a request
@@ -92,21 +96,23 @@ async fn only_a_sound_link_has_results_at_once() {
     for set in faults {
         let (node, link) = pair();
         set(&link);
-        assert!(link.call_now(&merge(1)).is_none());
+        assert!(is_pending(&link, 1));
         assert_eq!(stored(&node).await, None);
 
         link.heal();
-        let result = link.call_now(&merge(1));
-        assert!(result.as_ref().is_some_and(is_applied), "{result:?}");
+        let Call::Ready(result) = link.call(&write(1)) else {
+            panic!("a sound link is not as fast as its replica");
+        };
+        assert!(is_applied(&result), "{result:?}");
         assert_eq!(stored(&node).await, Some(1));
 
         node.stop();
-        let result = link.call_now(&merge(2));
-        let Some(Err(TransportError::NotSent(_))) = result else {
-            panic!("{result:?}");
+        let call = link.call(&write(2));
+        let Call::Ready(Err(TransportError::NotSent(_))) = call else {
+            panic!("{call:?}");
         };
         set(&link);
-        assert!(link.call_now(&merge(2)).is_none());
+        assert!(is_pending(&link, 2));
         assert_eq!(stored(&node).await, Some(1));
     }
 }
@@ -117,7 +123,7 @@ fn a_sound_call_completes_at_its_first_poll_and_needs_no_runtime() {
     let (_node, link) = pair();
     link.lose_requests(1.0);
     link.heal();
-    let mut call = pin!(link.call(merge(1)));
+    let mut call = pin!(link.call(&write(1)));
     match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => assert!(is_applied(&answer)),
         Poll::Pending => panic!("a call over a sound link waits for something"),
@@ -138,7 +144,7 @@ async fn a_node_hosts_the_replica_it_was_given() {
     assert_eq!((link.name(), node.name()), ("b", "b"));
     assert_eq!(node.replica().limits().max_key_len, 2);
     assert!(matches!(
-        answer(link.call(merge(1))).await,
+        answer(link.call(&write(1))).await,
         Ok(Response::Refused(_))
     ));
 }
@@ -150,11 +156,11 @@ async fn latency_counts_once_each_way() {
     let start = Instant::now();
     link.set_request_latency(3 * MS);
     link.set_response_latency(40 * MS);
-    assert!(is_applied(&answer(link.call(merge(1))).await));
+    assert!(is_applied(&answer(link.call(&write(1))).await));
     assert_eq!(start.elapsed(), 43 * MS);
 
     // The request has arrived while the response is under way.
-    let mut call = pin!(link.call(merge(2)));
+    let mut call = pin!(link.call(&write(2)));
     assert!(timeout(2 * MS, &mut call).await.is_err());
     assert_eq!(stored(&node).await, Some(1), "arrived too early");
     assert!(timeout(2 * MS, &mut call).await.is_err());
@@ -163,7 +169,7 @@ async fn latency_counts_once_each_way() {
     assert_eq!(start.elapsed(), 86 * MS);
 
     link.set_latency(5 * MS);
-    answer(link.call(merge(3))).await.unwrap();
+    answer(link.call(&write(3))).await.unwrap();
     assert_eq!(start.elapsed(), 96 * MS);
 }
 
@@ -175,7 +181,7 @@ async fn latencies_are_spread_over_their_range() {
     let mut seen = Vec::new();
     for timestamp in 1..200 {
         let start = Instant::now();
-        answer(link.call(merge(timestamp))).await.unwrap();
+        answer(link.call(&write(timestamp))).await.unwrap();
         seen.push(start.elapsed());
     }
     seen.sort();
@@ -231,7 +237,7 @@ async fn a_duplicate_arrives_a_second_time_later() {
     let (node, link) = pair();
     link.duplicate(1.0, 10 * MS);
     let start = Instant::now();
-    assert!(is_applied(&answer(link.call(merge(1))).await));
+    assert!(is_applied(&answer(link.call(&write(1))).await));
     assert_eq!(start.elapsed(), Duration::ZERO);
     // Once more over nothing, so that the second delivery shows.
     node.store().clear();
@@ -261,7 +267,7 @@ async fn a_partition_cuts_each_direction_by_itself() {
     assert!(never_answered(&link, 3).await);
     assert_eq!(stored(&node).await, Some(2));
     link.heal();
-    assert!(is_applied(&answer(link.call(merge(4))).await));
+    assert!(is_applied(&answer(link.call(&write(4))).await));
 }
 
 /// Catches a partition that ends with all other faults, or only half.
@@ -273,7 +279,7 @@ async fn a_partition_can_end_without_the_other_faults() {
     link.hang();
     link.reconnect();
     let start = Instant::now();
-    assert!(is_applied(&answer(link.call(merge(1))).await));
+    assert!(is_applied(&answer(link.call(&write(1))).await));
     assert_eq!(start.elapsed(), 10 * MS);
 }
 
@@ -283,7 +289,7 @@ async fn a_partition_can_end_without_the_other_faults() {
 async fn a_fault_counts_when_a_message_is_sent() {
     let (node, link) = pair();
     link.set_request_latency(10 * MS);
-    let mut call = pin!(link.call(merge(1)));
+    let mut call = pin!(link.call(&write(1)));
     assert!(timeout(5 * MS, &mut call).await.is_err());
     // The request is past it; the response is not.
     link.cut();
@@ -293,7 +299,7 @@ async fn a_fault_counts_when_a_message_is_sent() {
     link.heal();
     link.set_request_latency(10 * MS);
     link.cut_responses();
-    let mut call = pin!(link.call(merge(2)));
+    let mut call = pin!(link.call(&write(2)));
     assert!(timeout(5 * MS, &mut call).await.is_err());
     // Healed before the response was sent.
     link.heal();
@@ -307,7 +313,7 @@ async fn faults_belong_to_a_link() {
     let other = node.link();
     link.clone().cut();
     assert!(never_answered(&link, 1).await);
-    assert!(is_applied(&answer(other.call(merge(2))).await));
+    assert!(is_applied(&answer(other.call(&write(2))).await));
 }
 
 /// Catches a hang that loses the call, or lets it through.
@@ -315,7 +321,7 @@ async fn faults_belong_to_a_link() {
 async fn a_hung_call_completes_once_the_link_is_healed() {
     let (node, link) = pair();
     link.hang();
-    let mut call = pin!(link.call(merge(1)));
+    let mut call = pin!(link.call(&write(1)));
     assert!(timeout(LONG, &mut call).await.is_err());
     assert_eq!(stored(&node).await, None);
     link.heal();
@@ -323,7 +329,7 @@ async fn a_hung_call_completes_once_the_link_is_healed() {
 
     // The same for a response.
     link.set_request_latency(10 * MS);
-    let mut call = pin!(link.call(merge(2)));
+    let mut call = pin!(link.call(&write(2)));
     assert!(timeout(5 * MS, &mut call).await.is_err());
     link.hang();
     assert!(timeout(LONG, &mut call).await.is_err());
@@ -355,7 +361,7 @@ async fn a_request_that_was_sent_arrives_after_its_caller_has_left() {
     sleep(2 * MS).await;
     assert_eq!(stored(&node).await, Some(1));
     // Never polled, never sent.
-    drop(link.call(merge(2)));
+    drop(link.call(&write(2)));
     sleep(LONG).await;
     assert_eq!(stored(&node).await, Some(1));
 }
@@ -369,11 +375,8 @@ async fn strays_are_bounded() {
     for _ in 0..2 {
         node.store().clear();
         for number in 0..10 {
-            let request = Request::Merge {
-                key: Key::from(format!("key {number}")),
-                entry: entry(1),
-            };
-            assert!(timeout(MS, link.call(request)).await.is_err());
+            let request = Request::write(format!("key {number}"), entry(1));
+            assert!(timeout(MS, link.call(&request)).await.is_err());
         }
         sleep(LONG).await;
         assert_eq!(node.store().len(), 3);
@@ -382,7 +385,7 @@ async fn strays_are_bounded() {
     let calls: Vec<_> = (1..=10)
         .map(|timestamp| {
             let link = link.clone();
-            tokio::spawn(async move { answer(link.call(merge(timestamp))).await })
+            tokio::spawn(async move { answer(link.call(&write(timestamp))).await })
         })
         .collect();
     for call in calls {
@@ -395,13 +398,13 @@ async fn strays_are_bounded() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_down_refuses_and_comes_back_with_its_data() {
     let (node, link) = pair();
-    answer(link.call(merge(1))).await.unwrap();
+    answer(link.call(&write(1))).await.unwrap();
     node.crash(Data::Kept);
     // Once more does not start it.
     node.crash(Data::Kept);
     assert!(!node.is_up());
     let start = Instant::now();
-    let error = answer(link.call(merge(2))).await.unwrap_err();
+    let error = answer(link.call(&write(2))).await.unwrap_err();
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(!error.may_have_applied());
     let TransportError::NotSent(cause) = error else {
@@ -418,18 +421,18 @@ async fn a_node_that_is_down_refuses_and_comes_back_with_its_data() {
     node.restart();
     assert!(node.is_up());
     assert_eq!(stored(&node).await, Some(1));
-    assert!(is_applied(&answer(link.call(merge(3))).await));
+    assert!(is_applied(&answer(link.call(&write(3))).await));
 }
 
 /// Catches a disk that survives its loss.
 #[tokio::test(start_paused = true)]
 async fn a_crash_can_lose_the_data() {
     let (node, link) = pair();
-    answer(link.call(merge(5))).await.unwrap();
+    answer(link.call(&write(5))).await.unwrap();
     node.crash(Data::Lost);
     node.restart();
     assert_eq!(stored(&node).await, None);
-    assert!(is_applied(&answer(link.call(merge(1))).await));
+    assert!(is_applied(&answer(link.call(&write(1))).await));
 }
 
 /// Catches a request that comes through a crash, even to the node's next life,
@@ -440,7 +443,7 @@ async fn a_request_under_way_at_a_crash_never_arrives() {
         let (node, link) = pair();
         link.set_request_latency(10 * MS);
         link.duplicate(1.0, 10 * MS);
-        let mut call = pin!(link.call(merge(1)));
+        let mut call = pin!(link.call(&write(1)));
         assert!(timeout(5 * MS, &mut call).await.is_err());
         node.crash(Data::Kept);
         if restarted {
@@ -460,7 +463,7 @@ async fn a_request_under_way_at_a_crash_never_arrives() {
 async fn a_duplicate_does_not_come_through_a_crash() {
     let (node, link) = pair();
     link.duplicate(1.0, 10 * MS);
-    assert!(is_applied(&answer(link.call(merge(1))).await));
+    assert!(is_applied(&answer(link.call(&write(1))).await));
     node.crash(Data::Lost);
     node.restart();
     sleep(LONG).await;
@@ -472,7 +475,7 @@ async fn a_duplicate_does_not_come_through_a_crash() {
 async fn an_answer_under_way_at_a_crash_still_arrives() {
     let (node, link) = pair();
     link.set_response_latency(10 * MS);
-    let mut call = pin!(link.call(merge(1)));
+    let mut call = pin!(link.call(&write(1)));
     assert!(timeout(5 * MS, &mut call).await.is_err());
     node.crash(Data::Kept);
     assert!(is_applied(&answer(call).await));
@@ -491,7 +494,7 @@ async fn a_refusal_to_connect_meets_the_links_faults() {
     link.heal();
     link.set_latency(5 * MS);
     let start = Instant::now();
-    let answer = answer(link.call(merge(1))).await;
+    let answer = answer(link.call(&write(1))).await;
     assert!(matches!(answer, Err(TransportError::NotSent(_))));
     assert_eq!(start.elapsed(), 10 * MS);
 }
@@ -563,7 +566,7 @@ async fn sound_calls_draw_nothing() {
         link.lose_requests(0.5);
         link.lose_requests(0.0);
         for timestamp in 1..=sound_calls {
-            assert!(is_applied(&answer(link.call(merge(timestamp))).await));
+            assert!(is_applied(&answer(link.call(&write(timestamp))).await));
         }
         lossy(&link);
         history(&link).await
@@ -579,7 +582,7 @@ async fn what_a_hang_holds_goes_on_when_it_ends() {
     link.hang();
     let held = tokio::spawn({
         let link = link.clone();
-        async move { link.call(merge(1)).await }
+        async move { link.call(&write(1)).await }
     });
     // It is sent, and held.
     tokio::time::sleep(MS).await;
@@ -646,7 +649,7 @@ async fn what_a_link_held_back_arrives_in_the_order_it_was_sent() {
         for timestamp in 1..=12 {
             let (link, arrived) = (link.clone(), arrived.clone());
             tokio::spawn(async move {
-                link.call(merge(timestamp)).await.unwrap();
+                link.call(&write(timestamp)).await.unwrap();
                 arrived.lock().unwrap().push(timestamp);
             });
         }

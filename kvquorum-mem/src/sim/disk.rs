@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kvquorum_core::{Entry, Key, Merged, Store, StoreError};
+use kvquorum_core::{
+    Action, Change, Decision, Entry, Key, Record, Response, ScanLimit, Store, StoreError,
+};
 
 /// What a crash leaves of a [`Disk`]'s data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +30,9 @@ pub struct Disk(Mutex<Data>);
 
 #[derive(Debug, Default)]
 struct Data {
-    entries: BTreeMap<Key, Entry>,
-    /// What each merge since the last sync has replaced, oldest first.
-    unsynced: Vec<(Key, Option<Entry>)>,
+    records: BTreeMap<Key, Record>,
+    /// What each change since the last sync has replaced, oldest first.
+    unsynced: Vec<(Key, Option<Record>)>,
 }
 
 impl Disk {
@@ -49,19 +51,19 @@ impl Disk {
     /// first.
     pub fn lose(&self, survives: Survives) {
         let mut data = self.data();
-        let Data { entries, unsynced } = &mut *data;
+        let Data { records, unsynced } = &mut *data;
         match survives {
             Survives::All => unsynced.clear(),
             Survives::Synced => {
                 for (key, replaced) in unsynced.drain(..).rev() {
                     match replaced {
-                        Some(entry) => entries.insert(key, entry),
-                        None => entries.remove(&key),
+                        Some(record) => records.insert(key, record),
+                        None => records.remove(&key),
                     };
                 }
             }
             Survives::Nothing => {
-                entries.clear();
+                records.clear();
                 unsynced.clear();
             }
         }
@@ -69,26 +71,34 @@ impl Disk {
 
     /// The entry under a key, as the disk holds it now.
     pub fn entry(&self, key: &Key) -> Option<Entry> {
-        self.data().entries.get(key).cloned()
+        self.record(key).map(Record::into_entry)
     }
 
-    /// All that the disk holds now, in the order of keys.
+    /// All entries that the disk holds now, in the order of keys. What a replica
+    /// keeps of itself, under the empty key, is not among them.
     pub fn entries(&self) -> Vec<(Key, Entry)> {
         let data = self.data();
-        let entries = data.entries.iter();
-        entries
-            .map(|(key, entry)| (key.clone(), entry.clone()))
+        let records = data.records.iter().filter(|(key, _)| !key.is_empty());
+        records
+            .map(|(key, record)| (key.clone(), record.entry().clone()))
             .collect()
     }
 
-    fn keep_greater(&self, key: &Key, entry: Entry) -> Merged {
+    fn record(&self, key: &Key) -> Option<Record> {
+        self.data().records.get(key).cloned()
+    }
+
+    fn change(&self, key: &Key, change: Change) -> Response {
         let mut data = self.data();
-        let merged = Merged::verdict(data.entries.get(key), &entry);
-        if merged == Merged::Applied {
-            let replaced = data.entries.insert(key.clone(), entry);
-            data.unsynced.push((key.clone(), replaced));
-        }
-        merged
+        let Data { records, unsynced } = &mut *data;
+        let Decision { action, response } = change.decide(records.get(key));
+        let replaced = match action {
+            Action::Keep => return response,
+            Action::Replace(record) => records.insert(key.clone(), record),
+            Action::Remove => records.remove(key),
+        };
+        unsynced.push((key.clone(), replaced));
+        response
     }
 
     /// The data are whole between any two statements.
@@ -98,28 +108,27 @@ impl Disk {
 }
 
 impl Store for Disk {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        Ok(self.entry(key))
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        Ok(self.record(key))
     }
 
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        Ok(self.keep_greater(key, entry))
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        Ok(self.change(key, change))
     }
 
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
-        Some(Ok(self.entry(key)))
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(limit.take(self.data().records.range::<Key, _>(range)))
     }
 
-    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
-        Some(Ok(self.keep_greater(key, entry.clone())))
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
+        Some(Ok(self.record(key)))
     }
 
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        let data = self.data();
-        let range = data.entries.range::<Key, _>((from, Bound::Unbounded));
-        let page = range.take(limit);
-        Ok(page
-            .map(|(key, entry)| (key.clone(), entry.clone()))
-            .collect())
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+        Ok(Ok(self.change(key, change)))
     }
 }

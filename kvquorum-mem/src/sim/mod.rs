@@ -101,10 +101,11 @@ use std::array::from_fn;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kvquorum_core::{Replica, Store, WriterId};
+use kvquorum_core::{Replica, ReplicaId, Store, WriterId};
 use tokio::time::Instant;
 
 pub use clock::Clock;
@@ -154,6 +155,8 @@ struct Inner {
 struct Drawn {
     random: Random,
     clocks: Vec<Clock>,
+    /// How many replicas there are.
+    replicas: u64,
 }
 
 impl World {
@@ -166,6 +169,7 @@ impl World {
             drawn: Mutex::new(Drawn {
                 random,
                 clocks: Vec::new(),
+                replicas: 0,
             }),
         }))
     }
@@ -224,7 +228,9 @@ impl World {
         let machines = from_fn(|number| {
             let disk = Arc::new(Disk::new());
             let replica = replica(number, Arc::clone(&disk), self.clock());
-            let replica = replica.with_name(format!("node {number}"));
+            let replica = replica
+                .with_name(format!("node {number}"))
+                .with_id(self.replica_id());
             Machine {
                 node: self.network().host(replica),
                 disk,
@@ -235,6 +241,14 @@ impl World {
             machines,
             links: Mutex::default(),
         }
+    }
+
+    /// An id for the next replica, which no other one in this world has.
+    fn replica_id(&self) -> ReplicaId {
+        let mut drawn = self.drawn();
+        let id = NonZeroU64::MIN.saturating_add(drawn.replicas);
+        drawn.replicas = id.get();
+        ReplicaId::new(id)
     }
 
     fn drawn(&self) -> MutexGuard<'_, Drawn> {
