@@ -4,17 +4,19 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Bound;
-use std::pin::{Pin, pin};
+use std::panic::resume_unwind;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::panicking;
 
-use async_trait::async_trait;
 use kvquorum_core::{
-    Entry, Key, Merged, Request, Response, Store, StoreError, Transport, TransportError,
+    Action, Call, Change, Entry, Key, Record, Refusal, Request, Response, ScanLimit, Store,
+    StoreError, Transport, TransportError, Version, WriterId,
 };
 use kvquorum_mem::sim::Random;
 
-use crate::oracle::Shared;
+use crate::oracle::{Answered, End, Shared};
 
 thread_local! {
     static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
@@ -30,74 +32,80 @@ pub fn current() -> Option<usize> {
 pub async fn on_behalf<F: Future>(op: Option<usize>, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|cx| {
-        let before = CURRENT.replace(op);
-        let polled = future.as_mut().poll(cx);
-        CURRENT.set(before);
-        polled
+        let _current = Current(CURRENT.replace(op));
+        future.as_mut().poll(cx)
     })
     .await
+}
+
+/// What was current before: a store may panic meanwhile.
+struct Current(Option<usize>);
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
 }
 
 /// Watches the client's end of a link.
 pub struct Spy<T> {
     pub inner: T,
     pub oracle: Shared,
-    pub coordinator: usize,
-    pub replica: usize,
+    pub end: End,
 }
 
-struct Watch<'a> {
-    oracle: &'a Shared,
+struct Watch {
+    oracle: Shared,
     call: Option<usize>,
 }
 
-impl Watch<'_> {
-    fn answered(mut self, response: Option<&Response>) {
+impl Watch {
+    fn answered(mut self, result: &Result<Response, TransportError>, at_once: bool) {
         if let Some(call) = self.call.take() {
-            self.oracle.lock().call_answered(call, response);
+            let answered = match result {
+                Ok(response) => Answered::Response(response),
+                Err(error) => Answered::Error {
+                    may_have_applied: error.may_have_applied(),
+                },
+            };
+            self.oracle.lock().call_answered(call, answered, at_once);
         }
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(call) = self.call {
-            self.oracle.lock().call_dropped(call);
+        let Some(call) = self.call else { return };
+        let mut oracle = self.oracle.lock();
+        if panicking() {
+            oracle.call_answered(call, Answered::Panic, false);
+        } else {
+            oracle.call_dropped(call);
         }
     }
 }
 
-type Calling<'a> = Pin<Box<dyn Future<Output = Result<Response, TransportError>> + Send + 'a>>;
-
-#[async_trait]
 impl<T: Transport> Transport for Spy<T> {
-    // Not an `async fn`: the call begins here, even if it is never polled.
-    fn call<'life0, 'async_trait>(&'life0 self, request: Request) -> Calling<'async_trait>
-    where
-        'life0: 'async_trait,
-        Self: 'async_trait,
-    {
+    fn call(&self, request: &Request) -> Call {
+        let call = self.oracle.lock().call_started(self.end, request, current());
         let watch = Watch {
-            oracle: &self.oracle,
-            call: Some(self.started(&request)),
+            oracle: self.oracle.clone(),
+            call: Some(call),
         };
-        let calling = self.inner.call(request);
-        Box::pin(async move {
-            let result = calling.await;
-            watch.answered(result.as_ref().ok());
-            result
-        })
-    }
-
-    fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
-        let call = self.started(request);
-        let result = self.inner.call_now(request);
-        let mut oracle = self.oracle.lock();
-        match &result {
-            Some(result) => oracle.call_answered_at_once(call, result.as_ref().ok()),
-            None => oracle.call_not_made(call),
+        match self.inner.call(request) {
+            Call::Ready(result) => {
+                watch.answered(&result, true);
+                Call::Ready(result)
+            }
+            Call::Pending(calling) => {
+                self.oracle.lock().call_waits(call);
+                Call::new(async move {
+                    let result = calling.await;
+                    watch.answered(&result, false);
+                    result
+                })
+            }
         }
-        result
     }
 
     fn name(&self) -> &str {
@@ -105,10 +113,19 @@ impl<T: Transport> Transport for Spy<T> {
     }
 }
 
-impl<T> Spy<T> {
-    fn started(&self, request: &Request) -> usize {
-        let mut oracle = self.oracle.lock();
-        oracle.call_started(self.coordinator, self.replica, request, current())
+/// The entry that a change writes; `None` where it writes none. A change is
+/// opaque, and shows its entry by what it comes to: over nothing, or over the
+/// least entry of the same time where it is too far ahead for that.
+pub fn written(change: &Change) -> Option<Entry> {
+    let mut decision = change.clone().decide(None);
+    if let Response::Refused(Refusal::TooFarAhead { timestamp, .. }) = decision.response {
+        let writer = WriterId::new(0);
+        let least = Entry::new(Version { timestamp, writer }, "");
+        decision = change.clone().decide(Some(&Record::from(least)));
+    }
+    match decision.action {
+        Action::Replace(record) => Some(record.into_entry()),
+        _ => None,
     }
 }
 
@@ -117,103 +134,142 @@ pub struct Watched<S> {
     pub store: S,
     pub oracle: Shared,
     pub replica: usize,
-    pub failures: Failures,
+    pub faults: StoreFaults,
 }
 
-/// A store's failures: some come before it has done what it was asked, and some
-/// after.
-pub struct Failures {
+/// What goes wrong in a store, some of it before it has done what it was asked,
+/// and some of it after.
+pub struct StoreFaults {
     pub random: Mutex<Random>,
-    pub percent: Arc<AtomicU32>,
+    pub rates: Arc<Rates>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    Before,
-    After,
+/// Each in a hundred.
+#[derive(Default)]
+pub struct Rates {
+    pub errors: AtomicU32,
+    pub panics: AtomicU32,
+    /// How often it has to be waited for, if not for long.
+    pub waits: AtomicU32,
 }
 
-impl<S: Store> Watched<S> {
-    fn failure(&self) -> Option<Failure> {
-        let percent = self.failures.percent.load(Ordering::Relaxed);
-        let random = self.failures.random.lock();
-        let mut random = random.unwrap_or_else(PoisonError::into_inner);
-        if !random.percent(percent) {
+#[derive(Clone, Copy)]
+struct Fault {
+    panics: bool,
+    before: bool,
+}
+
+impl Fault {
+    fn strike(self) -> StoreError {
+        if self.panics {
+            // Past the hook, which counts the panics that are nobody's intention.
+            resume_unwind(Box::new("the store panics"));
+        }
+        StoreError::new(io::Error::other("the disk failed"))
+    }
+}
+
+impl<S> Watched<S> {
+    fn draws(&self, rate: &AtomicU32) -> bool {
+        let percent = rate.load(Ordering::Relaxed);
+        percent > 0 && self.random(|random| random.percent(percent))
+    }
+
+    fn random<A>(&self, draw: impl FnOnce(&mut Random) -> A) -> A {
+        let random = self.faults.random.lock();
+        draw(&mut random.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn waits(&self) -> bool {
+        self.draws(&self.faults.rates.waits)
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        let rates = &self.faults.rates;
+        let panics = self.draws(&rates.panics);
+        if !panics && !self.draws(&rates.errors) {
             return None;
         }
-        let before = random.percent(50);
-        self.oracle.lock().store_failed(self.replica, before);
-        Some(if before {
-            Failure::Before
-        } else {
-            Failure::After
-        })
+        let before = self.random(|random| random.percent(50));
+        self.oracle.lock().store_fails(self.replica, panics, before);
+        Some(Fault { panics, before })
     }
 
-    fn got(&self, key: &Key, entry: Option<&Entry>) {
-        self.oracle.lock().store_got(self.replica, key, entry);
+    fn got(&self, key: &Key, got: &Result<Option<Record>, StoreError>) {
+        if let Ok(record) = got {
+            let entry = record.as_ref().map(Record::entry);
+            self.oracle.lock().store_got(self.replica, key, entry);
+        }
     }
 
-    fn merged(&self, key: &Key, entry: &Entry, merged: Merged) {
-        let mut oracle = self.oracle.lock();
-        oracle.store_merged(self.replica, key, entry, merged);
+    fn applied(
+        &self,
+        key: &Key,
+        entry: Option<&Entry>,
+        fault: Option<Fault>,
+        result: Result<Response, StoreError>,
+    ) -> Result<Response, StoreError> {
+        if let (Some(entry), Ok(response)) = (entry, &result) {
+            let mut oracle = self.oracle.lock();
+            oracle.store_applied(self.replica, key, entry, response);
+        }
+        match fault {
+            Some(fault) => Err(fault.strike()),
+            None => result,
+        }
     }
-}
-
-fn broken() -> StoreError {
-    StoreError::new(io::Error::other("the disk failed"))
 }
 
 impl<S: Store> Store for Watched<S> {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        if self.failure().is_some() {
-            return Err(broken());
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        if let Some(fault) = self.fault() {
+            return Err(fault.strike());
         }
-        let entry = self.store.get(key).await?;
-        self.got(key, entry.as_ref());
-        Ok(entry)
+        let got = self.store.get(key).await;
+        self.got(key, &got);
+        got
     }
 
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        let failure = self.failure();
-        if failure == Some(Failure::Before) {
-            return Err(broken());
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        let fault = self.fault();
+        if let Some(fault) = fault.filter(|fault| fault.before) {
+            return Err(fault.strike());
         }
-        let merged = self.store.merge(key, entry.clone()).await?;
-        self.merged(key, &entry, merged);
-        match failure {
-            Some(_) => Err(broken()),
-            None => Ok(merged),
-        }
+        let entry = written(&change);
+        let result = self.store.apply(key, change).await;
+        self.applied(key, entry.as_ref(), fault, result)
     }
 
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
-        let result = self.store.get_now(key)?;
-        if self.failure().is_some() {
-            return Some(Err(broken()));
-        }
-        if let Ok(entry) = &result {
-            self.got(key, entry.as_ref());
-        }
-        Some(result)
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.store.scan(range, limit).await
     }
 
-    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
-        let failure = self.failure();
-        if failure == Some(Failure::Before) {
-            return Some(Err(broken()));
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
+        if self.waits() {
+            return None;
         }
-        let result = self.store.merge_now(key, entry)?;
-        if let Ok(merged) = &result {
-            self.merged(key, entry, *merged);
+        let got = self.store.try_get(key)?;
+        if let Some(fault) = self.fault() {
+            return Some(Err(fault.strike()));
         }
-        match failure {
-            Some(_) => Some(Err(broken())),
-            None => Some(result),
-        }
+        self.got(key, &got);
+        Some(got)
     }
 
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        self.store.scan(from, limit).await
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+        if self.waits() {
+            return Err(change);
+        }
+        let fault = self.fault();
+        if let Some(fault) = fault.filter(|fault| fault.before) {
+            return Ok(Err(fault.strike()));
+        }
+        let entry = written(&change);
+        let result = self.store.try_apply(key, change)?;
+        Ok(self.applied(key, entry.as_ref(), fault, result))
     }
 }

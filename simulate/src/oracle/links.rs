@@ -1,145 +1,162 @@
-//! What goes over links: rules W-ALL, W-FINISH, W-CANCEL, R-REPAIR and
-//! C-MONOTONIC, time limits, and the bound on background work.
+//! What goes over links: rules W-ALL, W-FINISH, W-CANCEL and R-REPAIR, time
+//! limits, and the bound on background work.
 
 use super::*;
 
 impl Oracle {
-    /// A call that sets out. `op` is the operation whose caller drives it.
-    pub fn call_started(
-        &mut self,
-        coordinator: usize,
-        replica: usize,
-        request: &Request,
-        op: Option<usize>,
-    ) -> usize {
+    /// A call that is made. `op` is the operation whose caller drives it.
+    pub fn call_started(&mut self, end: End, request: &Request, op: Option<usize>) -> usize {
         self.counts.calls += 1;
-        let mut attempt = 0;
-        if let Request::Merge { key, entry } = request {
-            let (key, stamp) = (index_of(key), Stamp::of(entry));
-            match op {
-                Some(op) if self.ops[op].kind != Kind::Get => {
-                    attempt = self.stamped(op, replica, key, stamp);
-                }
-                _ => self.repairing(coordinator, replica, key, stamp),
+        self.coordinators[end.coordinator].stamps.look_at_wall();
+        let now = self.now();
+        let introduced = self.introduced.take();
+        if introduced.is_some_and(|introduced| introduced.end != end) {
+            self.broken("W-ALL", || "a replica introduced itself in vain".into());
+        }
+        let mut call = Call {
+            end,
+            op,
+            attempt: 0,
+            started: now,
+            introduces: matches!(request.kind, RequestKind::Identify { .. }),
+            reads: false,
+        };
+        if let Some(introduced) = introduced {
+            call.op = introduced.op;
+            call.started = introduced.started;
+        }
+        let writing = call.op.filter(|op| self.ops[*op].kind != Kind::Get);
+        match (&request.kind, writing) {
+            (RequestKind::Write { key, entry }, Some(op)) => {
+                let stamp = Stamp::of(entry);
+                call.attempt = match introduced {
+                    Some(introduced) => introduced.attempt,
+                    None => self.attempt(op, end.replica, Some(stamp)),
+                };
+                self.sent(op, call.attempt, key, stamp);
+            }
+            (RequestKind::Write { key, entry }, None) => {
+                self.repairing(end, key, Stamp::of(entry));
+            }
+            (_, Some(op)) => call.attempt = self.attempt(op, end.replica, None),
+            (_, None) => {
+                call.reads = true;
+                self.asked(call);
             }
         }
-        let state = &mut self.coordinators[coordinator];
+        let state = &mut self.coordinators[end.coordinator];
         state.under_way += 1;
-        match op {
-            Some(op) if !self.ops[op].ended => self.ops[op].under_way[replica] += 1,
-            _ => state.background[replica] += 1,
+        match call.op {
+            Some(op) if !self.ops[op].ended => self.ops[op].under_way[end.replica] += 1,
+            _ => state.background[end.replica] += 1,
         }
-        self.check_background(coordinator, replica);
-        self.calls.push(Some(Call {
-            coordinator,
-            replica,
-            op,
-            attempt,
-            started: self.now(),
-        }));
+        self.check_background(end);
+        self.calls.push(Some(call));
         self.calls.len() - 1
     }
 
-    /// A write sends its entry to a replica: its first stamp, or a later one.
-    pub(super) fn stamped(
-        &mut self,
-        op_index: usize,
-        replica: usize,
-        key: usize,
-        stamp: Stamp,
-    ) -> usize {
-        let quorums = self.quorums;
-        let op = &mut self.ops[op_index];
-        if let Some(last) = op.stamps.last_mut().filter(|last| last.stamp == stamp) {
-            last.sent |= 1 << replica;
-            return op.stamps.len() - 1;
-        }
-        let attempt = op.stamps.len();
-        let (kind, client, last) = (op.kind, op.client, op.stamps.last().map(|last| last.stamp));
-        let coordinator = op.coordinator;
-        let own = key == op.key
-            && match op.kind {
-                Kind::Delete => stamp.tombstone,
-                _ => stamp.value.reverse_bits() == op_index as u64,
-            };
-        let refused = op.is_refused_as_lent(quorums);
-        op.stamps.push(Stamped {
-            stamp,
-            lent: false,
-            too_far_ahead: 0,
-            sent: 1 << replica,
-            applied: 0,
-            superseded: 0,
-        });
-        op.acks = 0;
-        op.failed = 0;
-        op.decided = None;
-        let origin = self.keys[key].origins.entry(stamp).or_default();
-        origin.makers.push((op_index, attempt));
-        let [a, b, c] = Stamp::numbers(Some(stamp));
-        self.log(Who::Client(client), &[4, key as u64, a, b, c], || {
-            format!("  stamps #{op_index} as {stamp}")
-        });
-        if !own {
-            self.broken("nothing that nobody wrote", || {
-                format!("operation #{op_index} sends {stamp} under k{key}")
+    /// A read asks a replica, or has it introduce itself for that.
+    fn asked(&mut self, call: Call) {
+        let now = self.now();
+        let Some(op) = call.op else { return };
+        let (reading, bit) = (&mut self.ops[op].reading, 1 << call.end.replica);
+        let is_late = reading.asked & bit == 0 && reading.waits.is_some_and(|since| since < now);
+        reading.asked |= bit;
+        if is_late {
+            self.broken("a get that has to wait asks all", || {
+                format!("#{op} asks replica {} later", call.end.replica)
             });
         }
-        if kind == Kind::Foreign {
-            return attempt;
+    }
+
+    /// Which attempt of a write a call to a replica belongs to: the last one, unless
+    /// that has called the replica already, or has sent another entry.
+    fn attempt(&mut self, index: usize, replica: usize, stamp: Option<Stamp>) -> usize {
+        let bit = 1 << replica;
+        let is_same = |attempt: &Attempt| match (attempt.stamp, stamp) {
+            (Some(sent), Some(stamp)) => sent == stamp,
+            _ => attempt.called & bit == 0,
+        };
+        if !self.ops[index].attempts.last().is_some_and(is_same) {
+            self.begin_attempt(index);
         }
-        if refused {
-            self.refused_as_lent(op_index);
-        } else if last >= Some(stamp) {
-            self.broken("C-MONOTONIC", || {
-                format!(
-                    "operation #{op_index} was stamped {}, then {stamp}",
-                    show(last)
-                )
-            });
+        let attempts = &mut self.ops[index].attempts;
+        if let Some(attempt) = attempts.last_mut() {
+            attempt.called |= bit;
         }
-        let state = &mut self.coordinators[coordinator];
-        let bits = stamp.version.timestamp.to_bits();
-        let must_exceed = state.must_exceed.max(state.not_before);
-        if attempt > 0 {
+        attempts.len() - 1
+    }
+
+    fn begin_attempt(&mut self, index: usize) {
+        let (now, quorums) = (self.now(), self.quorums);
+        let refused = self.failed_ahead(index);
+        let op = &self.ops[index];
+        let mut past = None;
+        if let Some(last) = op.attempts.last() {
             self.counts.restamped += 1;
-        } else if state.lends(bits) {
-            state.not_before = bits;
-            self.ops[op_index].stamps[0].lent = true;
-        } else {
-            state.must_exceed = state.must_exceed.max(bits);
+            let superseded = if last.acks >= quorums.w { last.told } else { None };
+            past = last.past.max(superseded);
+            let for_a_reason = superseded.is_some() || refused;
+            if op.kind != Kind::Foreign && !for_a_reason {
+                self.broken("W-SUPERSEDED", || {
+                    format!("#{index} was stamped again, and not superseded")
+                });
+            }
         }
-        if bits <= must_exceed {
-            self.broken("C-MONOTONIC", || {
-                format!("coordinator {coordinator} stamps {bits:#x} after it knew {must_exceed:#x}")
+        let coordinator = self.ops[index].coordinator;
+        let steps = self.clock_steps_of(coordinator);
+        let bounds = self.coordinators[coordinator].stamps.bounds(steps);
+        let attempts = &mut self.ops[index].attempts;
+        attempts.push(Attempt::new(now, past, bounds));
+    }
+
+    /// A write sends its entry to a replica.
+    fn sent(&mut self, index: usize, attempt: usize, key: &Key, stamp: Stamp) {
+        let op = &mut self.ops[index];
+        let (kind, client) = (op.kind, op.client);
+        let own = index_of(key) == Some(op.key)
+            && match kind {
+                Kind::Delete => stamp.tombstone,
+                _ => stamp.value.reverse_bits() == index as u64,
+            };
+        if !own {
+            return self.broken("nothing that nobody wrote", || {
+                format!("operation #{index} sends {stamp} under {key}")
             });
         }
-        attempt
-    }
-
-    /// A timestamp past one from before a restart was refused. Neither binds the
-    /// coordinator any more, nor counts the attempt as one past what was
-    /// acknowledged.
-    pub(super) fn refused_as_lent(&mut self, index: usize) {
-        let op = &mut self.ops[index];
-        op.refused += 1;
-        self.coordinators[op.coordinator].not_before = 0;
-    }
-
-    pub(super) fn repairing(
-        &mut self,
-        coordinator: usize,
-        replica: usize,
-        key: usize,
-        stamp: Stamp,
-    ) {
-        self.counts.repairs += 1;
+        let sent = op.attempts[attempt].stamp;
+        if sent == Some(stamp) {
+            return;
+        }
+        if let Some(sent) = sent {
+            return self.broken("W-ALL", || {
+                format!("operation #{index} sends {sent} and {stamp} in one attempt")
+            });
+        }
+        op.attempts[attempt].stamp = Some(stamp);
+        let origin = self.keys[op.key].origins.entry(stamp).or_default();
+        origin.makers.push((index, attempt));
         let [a, b, c] = Stamp::numbers(Some(stamp));
-        let numbers = [5, coordinator as u64, key as u64, a, b, c];
-        self.log(Who::Replica(replica), &numbers, || {
-            format!("  coordinator {coordinator} repairs k{key} with {stamp}")
+        self.log(Who::Client(client), &[4, a, b, c], || {
+            format!("  stamps #{index} as {stamp}")
         });
-        if !self.keys[key].origins.contains_key(&stamp) {
+        self.given_out(index, attempt, stamp);
+    }
+
+    fn repairing(&mut self, end: End, key: &Key, stamp: Stamp) {
+        let End {
+            coordinator,
+            replica,
+        } = end;
+        self.counts.repairs += 1;
+        let index = index_of(key).unwrap_or(usize::MAX);
+        let [a, b, c] = Stamp::numbers(Some(stamp));
+        let numbers = [5, coordinator as u64, index as u64, a, b, c];
+        self.log(Who::Replica(replica), &numbers, || {
+            format!("  coordinator {coordinator} repairs {key} with {stamp}")
+        });
+        let state = self.keys.get(index);
+        if !state.is_some_and(|key| key.origins.contains_key(&stamp)) {
             self.broken("R-REPAIR", || {
                 format!("coordinator {coordinator} repairs with {stamp}, which nobody wrote")
             });
@@ -151,78 +168,106 @@ impl Oracle {
         }
     }
 
+    /// A call that has to be waited for.
+    pub fn call_waits(&mut self, call: usize) {
+        let now = self.now();
+        if let Some(Call {
+            op: Some(op),
+            reads: true,
+            ..
+        }) = self.calls[call]
+        {
+            self.ops[op].reading.waits.get_or_insert(now);
+        }
+    }
+
     /// A call that came to its end.
-    pub fn call_answered(&mut self, call: usize, response: Option<&Response>) {
+    pub fn call_answered(&mut self, call: usize, answered: Answered<'_>, at_once: bool) {
+        self.counts.at_once += u64::from(at_once);
         let Some((call, now)) = self.call_ended(call) else {
             return;
         };
-        let code = match response {
-            Some(Response::Entry(_)) => 1,
-            Some(Response::Merged(Merged::Applied)) => 2,
-            Some(Response::Merged(_)) => 3,
-            Some(_) => 4,
-            None => 5,
+        if matches!(answered, Answered::Panic) {
+            let state = &mut self.coordinators[call.end.coordinator];
+            state.panicked[call.end.replica] += 1;
+        }
+        self.log_answer(call, answered);
+        if let (true, Answered::Response(Response::Identity(_))) = (call.introduces, answered) {
+            self.introduced = Some(Introduced {
+                end: call.end,
+                op: call.op,
+                attempt: call.attempt,
+                started: call.started,
+            });
+            return;
+        }
+        self.take_in(call, answered, now);
+    }
+
+    fn log_answer(&mut self, call: Call, answered: Answered<'_>) {
+        let code = match answered {
+            Answered::Response(Response::Entry(_)) => 1,
+            Answered::Response(Response::Ack(Ack::Applied)) => 2,
+            Answered::Response(Response::Ack(_)) => 3,
+            Answered::Response(Response::Identity(_)) => 7,
+            Answered::Response(_) => 4,
+            Answered::Panic => 6,
+            _ => 5,
         };
         if code == 4 {
             self.counts.refused += 1;
         }
-        let who = call.op.map_or(Who::Replica(call.replica), |op| {
+        let replica = call.end.replica;
+        let who = call.op.map_or(Who::Replica(replica), |op| {
             Who::Client(self.ops[op].client)
         });
-        self.log(who, &[6, call.replica as u64, code], || {
-            let what = match response {
-                Some(Response::Entry(entry)) => show(entry.as_ref().map(Stamp::of)),
-                Some(Response::Merged(Merged::Applied)) => "applied".into(),
-                Some(Response::Merged(_)) => "superseded".into(),
-                Some(Response::Refused(refusal)) => format!("refused: {refusal}"),
+        self.log(who, &[6, replica as u64, code], || {
+            let what = match answered {
+                Answered::Response(Response::Entry(entry)) => {
+                    show(entry.as_ref().map(Stamp::of))
+                }
+                Answered::Response(Response::Ack(Ack::Applied)) => "applied".into(),
+                Answered::Response(Response::Ack(_)) => "superseded".into(),
+                Answered::Response(Response::Identity(_)) => "who it is".into(),
+                Answered::Response(Response::Refused(refusal)) => format!("refused: {refusal}"),
+                Answered::Panic => "a panic".into(),
                 _ => "an error".into(),
             };
-            format!("  replica {} answers: {what}", call.replica)
+            format!("  replica {replica} answers: {what}")
         });
-        let Quorums { n, w, r } = self.quorums;
+    }
+
+    /// What a call came to, as part of its operation.
+    fn take_in(&mut self, call: Call, mut answered: Answered<'_>, now: u64) {
+        let quorums = self.quorums;
         let Some(op) = call.op.map(|op| &mut self.ops[op]) else {
             return;
         };
-        if op.ended || (op.kind != Kind::Get && call.attempt + 1 != op.stamps.len()) {
+        if let (true, Answered::Error { may_have_applied }) = (call.introduces, &mut answered) {
+            // The request itself was not sent.
+            *may_have_applied = false;
+        }
+        if let Answered::Response(Response::Ack(Ack::Superseded { by })) = answered {
+            op.told.push(*by);
+        }
+        if op.ended {
             return;
         }
-        match (op.kind, response) {
-            (Kind::Get, Some(Response::Entry(entry))) => {
-                let stamp = entry.as_ref().map(Stamp::of);
-                op.best_of_all = op.best_of_all.max(stamp);
-                if op.decided.is_none() {
-                    op.answered += 1;
-                    op.best = op.best.max(stamp);
-                }
-            }
-            (Kind::Get, Some(Response::Merged(_))) => {}
-            (Kind::Put | Kind::Delete | Kind::Foreign, Some(Response::Merged(_))) => op.acks += 1,
-            _ => op.failed += 1,
+        if op.kind == Kind::Get {
+            return op.reading.answer(&answered, quorums, now);
         }
-        if let Some(Response::Refused(Refusal::TooFarAhead { .. })) = response
-            && let Some(last) = op.stamps.last_mut()
-        {
-            last.too_far_ahead += 1;
-        }
-        op.decide(n, w, r, now);
-    }
-
-    /// A call that had its result at once.
-    pub fn call_answered_at_once(&mut self, call: usize, response: Option<&Response>) {
-        self.counts.at_once += 1;
-        self.call_answered(call, response);
-    }
-
-    /// A call that had no result at once, and is still to be made.
-    pub fn call_not_made(&mut self, call: usize) {
-        let Some((call, _)) = self.call_ended(call) else {
+        let attempts = op.attempts.len();
+        let Some(attempt) = op.attempts.get_mut(call.attempt) else {
             return;
         };
-        self.counts.calls -= 1;
-        if let Some(op) = call.op.map(|op| &mut self.ops[op])
-            && op.kind != Kind::Get
+        if let (Answered::Response(Response::Refused(Refusal::TooFarAhead { .. })), Some(stamp)) =
+            (answered, attempt.stamp)
         {
-            op.stamps[call.attempt].sent &= !(1 << call.replica);
+            let stamps = &mut self.coordinators[op.coordinator].stamps;
+            stamps.refused(stamp.version);
+        }
+        if call.attempt + 1 == attempts {
+            attempt.answer(&answered, quorums, now);
         }
     }
 
@@ -232,53 +277,47 @@ impl Oracle {
             return;
         };
         let age = now - call.started;
-        let state = &self.coordinators[call.coordinator];
+        let replica = call.end.replica;
+        let state = &self.coordinators[call.end.coordinator];
         let limit = state.settings.time_limit.as_micros() as u64;
-        self.log(Who::Replica(call.replica), &[7, age], || {
+        self.log(Who::Replica(replica), &[7, age], || {
             format!("  a call is dropped after {} ms", age / 1_000)
         });
-        if age < limit {
-            // `under_way` no longer counts this one.
-            let state = &mut self.coordinators[call.coordinator];
-            state.given_up[call.replica] += 1;
-            if state.under_way < state.settings.background {
-                self.broken("W-FINISH, W-CANCEL", || {
-                    format!(
-                        "a call to replica {} was dropped after {} ms, with room in the background",
-                        call.replica,
-                        age / 1_000
-                    )
-                });
-            }
-            return;
+        let state = &mut self.coordinators[call.end.coordinator];
+        if age >= limit {
+            self.counts.without_answer += 1;
+            state.timed_out[replica] += 1;
+            return self.take_in(call, Answered::TimedOut, now);
         }
-        self.counts.without_answer += 1;
-        self.coordinators[call.coordinator].timed_out[call.replica] += 1;
-        let Quorums { n, w, r } = self.quorums;
-        if let Some(op) = call.op.map(|op| &mut self.ops[op])
-            && !op.ended
-            && (op.kind == Kind::Get || call.attempt + 1 == op.stamps.len())
-        {
-            op.failed += 1;
-            op.decide(n, w, r, now);
+        state.given_up[replica] += 1;
+        // `under_way` no longer counts this one.
+        if state.under_way < state.settings.background {
+            self.broken("W-FINISH, W-CANCEL", || {
+                format!(
+                    "a call to replica {replica} was dropped after {} ms, with room in the \
+                     background",
+                    age / 1_000
+                )
+            });
         }
     }
 
-    pub(super) fn call_ended(&mut self, call: usize) -> Option<(Call, u64)> {
+    fn call_ended(&mut self, call: usize) -> Option<(Call, u64)> {
         let call = self.calls[call].take()?;
         let now = self.now();
-        let state = &mut self.coordinators[call.coordinator];
+        let state = &mut self.coordinators[call.end.coordinator];
+        state.stamps.look_at_wall();
         state.under_way -= 1;
         let limit = state.settings.time_limit.as_micros() as u64;
+        let replica = call.end.replica;
         match call.op {
-            Some(op) if !self.ops[op].ended => self.ops[op].under_way[call.replica] -= 1,
-            _ => state.background[call.replica] -= 1,
+            Some(op) if !self.ops[op].ended => self.ops[op].under_way[replica] -= 1,
+            _ => state.background[replica] -= 1,
         }
         if now > call.started + limit + TIMER_SLACK {
             self.broken("time limit", || {
                 format!(
-                    "a call to replica {} took {} ms of {} ms",
-                    call.replica,
+                    "a call to replica {replica} took {} ms of {} ms",
                     (now - call.started) / 1_000,
                     limit / 1_000
                 )
@@ -287,13 +326,16 @@ impl Oracle {
         (!self.over).then_some((call, now))
     }
 
-    pub(super) fn check_background(&mut self, coordinator: usize, replica: usize) {
-        let state = &self.coordinators[coordinator];
-        let (now, bound) = (state.background[replica], state.settings.background);
+    pub(super) fn check_background(&mut self, end: End) {
+        let state = &self.coordinators[end.coordinator];
+        let (now, bound) = (state.background[end.replica], state.settings.background);
         // As many again may belong to operations whose callers have left.
         if now > bound.saturating_mul(2) {
             self.broken("bound on background work", || {
-                format!("{now} calls to replica {replica} in the background, and {bound} allowed")
+                format!(
+                    "{now} calls to replica {} in the background, and {bound} allowed",
+                    end.replica
+                )
             });
         }
     }

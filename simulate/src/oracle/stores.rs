@@ -3,16 +3,18 @@
 use super::*;
 
 impl Oracle {
-    pub fn store_failed(&mut self, replica: usize, before: bool) {
-        *self.counts.faults.entry("store failure").or_default() += 1;
-        self.log(Who::Replica(replica), &[14, u64::from(before)], || {
+    pub fn store_fails(&mut self, replica: usize, panics: bool, before: bool) {
+        let kind = if panics { "store panic" } else { "store failure" };
+        *self.counts.faults.entry(kind).or_default() += 1;
+        let numbers = [14, u64::from(panics), u64::from(before)];
+        self.log(Who::Replica(replica), &numbers, || {
             let when = if before { "before" } else { "after" };
-            format!("the store fails {when} its work")
+            format!("{kind} {when} its work")
         });
     }
 
     pub fn store_got(&mut self, replica: usize, key: &Key, entry: Option<&Entry>) {
-        let key = index_of(key);
+        let Some(key) = index_of(key) else { return };
         let got = entry.map(Stamp::of);
         let holds = self.replicas[replica].holds[key];
         let [a, b, c] = Stamp::numbers(got);
@@ -30,44 +32,62 @@ impl Oracle {
         }
     }
 
-    pub fn store_merged(&mut self, replica: usize, key: &Key, entry: &Entry, merged: Merged) {
-        let key = index_of(key);
+    /// The rules once more, in other words than those of the library: a replica
+    /// takes in what is not too far ahead, or no further ahead than the step after
+    /// what it holds; and it keeps the greater entry.
+    pub fn store_applied(&mut self, replica: usize, key: &Key, entry: &Entry, response: &Response) {
+        let Some(key) = index_of(key) else { return };
         let stamp = Stamp::of(entry);
-        let bit = 1 << replica;
         let [a, b, c] = Stamp::numbers(Some(stamp));
-        let code = u64::from(merged == Merged::Applied);
-        self.log(
-            Who::Replica(replica),
-            &[3, key as u64, a, b, c, code],
-            || match merged {
-                Merged::Applied => format!("merge k{key} {stamp}: applied"),
-                Merged::Superseded { .. } => format!("merge k{key} {stamp}: superseded"),
-            },
-        );
-        let wall = self.replicas[replica].clock.now_millis();
-        let latest = wall.saturating_add(self.max_drift.as_millis() as u64);
-        if stamp.version.timestamp.millis() > latest {
-            self.broken("C-DRIFT", || {
-                format!("replica {replica} took in {stamp}, and its clock reads {wall} ms")
-            });
-        }
-        let holds = &mut self.replicas[replica].holds[key];
-        let before = *holds;
-        let expected = if before > Some(stamp) {
-            let by = before.unwrap_or(stamp).version;
-            Merged::Superseded { by }
-        } else {
-            *holds = Some(stamp);
-            Merged::Applied
+        let (code, said) = match response {
+            Response::Ack(Ack::Applied) => (1, "applied"),
+            Response::Ack(_) => (0, "superseded"),
+            Response::Refused(_) => (2, "refused"),
+            _ => (3, "nonsense"),
         };
-        if merged != expected {
-            self.broken("a superseded write says so", || {
+        let numbers = [3, key as u64, a, b, c, code];
+        self.log(Who::Replica(replica), &numbers, || {
+            format!("write k{key} {stamp}: {said}")
+        });
+        let state = &mut self.replicas[replica];
+        let wall = state.clock.now_millis();
+        let latest = wall.saturating_add(self.max_drift.as_millis() as u64);
+        let held = state.holds[key];
+        let furthest = held.map_or(0, |held| held.version.timestamp.to_bits() + 1);
+        let is_ahead = stamp.version.timestamp.millis() > latest
+            && stamp.version.timestamp.to_bits() > furthest;
+        let is_refused = matches!(response, Response::Refused(Refusal::TooFarAhead { .. }));
+        if is_ahead != is_refused {
+            return self.broken("C-DRIFT", || {
                 format!(
-                    "replica {replica} held {}, merged {stamp}, and answers {merged:?}",
-                    show(before)
+                    "replica {replica} held {}, its clock read {wall} ms, and {stamp} was {said}",
+                    show(held)
                 )
             });
         }
+        if is_refused {
+            return;
+        }
+        let expected = match held {
+            Some(held) if held > stamp => Ack::Superseded { by: held.version },
+            _ => {
+                state.holds[key] = Some(stamp);
+                Ack::Applied
+            }
+        };
+        if *response != Response::Ack(expected) {
+            self.broken("a superseded write says so", || {
+                format!(
+                    "replica {replica} held {}, was sent {stamp}, and answers {response:?}",
+                    show(held)
+                )
+            });
+        }
+        self.taken_in(replica, key, stamp, expected);
+    }
+
+    fn taken_in(&mut self, replica: usize, key: usize, stamp: Stamp, ack: Ack) {
+        let bit = 1 << replica;
         let Some(origin) = self.keys[key].origins.get(&stamp) else {
             self.broken("nothing that nobody wrote", || {
                 format!("replica {replica} took in {stamp}")
@@ -75,13 +95,13 @@ impl Oracle {
             return;
         };
         for (op, attempt) in &origin.makers {
-            let attempt = &mut self.ops[*op].stamps[*attempt];
-            match merged {
-                Merged::Applied => attempt.applied |= bit,
-                Merged::Superseded { .. } => attempt.superseded |= bit,
+            let attempt = &mut self.ops[*op].attempts[*attempt];
+            match ack {
+                Ack::Applied => attempt.applied |= bit,
+                Ack::Superseded { .. } => attempt.superseded |= bit,
             }
         }
-        if origin.is_forbidden() && merged == Merged::Applied {
+        if origin.is_forbidden() && ack == Ack::Applied {
             self.broken("a write that was not applied is never seen", || {
                 format!("replica {replica} took in {stamp} afterwards")
             });
