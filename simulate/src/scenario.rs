@@ -180,7 +180,7 @@ impl Profile {
                 Some(_) => 0,
             },
             store_panics: match bug {
-                None | Some(Bug::PanicsPass) => of(random, &[0, 0, 1, 5]),
+                None | Some(Bug::PanicsPass | Bug::PanicsUncounted) => of(random, &[0, 0, 1, 5]),
                 Some(_) => 0,
             },
             store_waits: of(random, &[0, 0, 20]),
@@ -572,6 +572,10 @@ impl<const N: usize> Shop<N> {
         let millis = match random.below(6) {
             // Little else shows it.
             _ if self.plan.bug == Some(Bug::EarlierForgotten) => now + 60_000,
+            _ if self.plan.bug == Some(Bug::FollowsSeen) => {
+                let drift = client.settings.max_drift.as_millis() as u64;
+                now + drift + random.below(30)
+            }
             0 | 1 => now / 1_000 * 1_000,
             2 | 3 => now,
             4 => now + 59_990 + random.below(20),

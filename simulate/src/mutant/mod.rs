@@ -88,7 +88,8 @@ impl Calls {
                 Ok(Ok(answer)) => Some(answer.map_err(|error| error.may_have_applied())),
                 Ok(Err(panic)) if ends.bug == Some(Bug::PanicsPass) => resume_unwind(panic),
                 Ok(Err(_)) => {
-                    ends.panicked[replica].fetch_add(1, Ordering::Relaxed);
+                    let is_counted = ends.bug != Some(Bug::PanicsUncounted);
+                    ends.panicked[replica].fetch_add(u64::from(is_counted), Ordering::Relaxed);
                     Some(Err(true))
                 }
                 Err(_) => None,

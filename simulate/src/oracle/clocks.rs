@@ -61,6 +61,11 @@ impl Stamps {
         self.clock.now_millis()
     }
 
+    /// How many writer ids of it are known.
+    pub fn writers(&self) -> usize {
+        self.times.len()
+    }
+
     pub fn clock_index(&self) -> usize {
         self.clock_index
     }
@@ -75,7 +80,7 @@ impl Stamps {
         Bounds {
             writers: self.times.len(),
             must_exceed: self.times.last().map_or(0, |times| times.must_exceed),
-            latest: is_bound.then(|| self.wall() + self.max_drift),
+            latest: is_bound.then(|| self.wall() + self.max_drift + 1),
         }
     }
 
@@ -134,7 +139,7 @@ impl Stamps {
         let next = past.and_then(Timestamp::next);
         let known = self.times.iter().position(|times| times.writer == writer);
         let is_next = |told: &Version| told.timestamp.next() == Some(timestamp);
-        if known.is_none() && past.is_some() && told.iter().any(is_next) {
+        if known.is_none() && told.iter().any(is_next) {
             let before = self.lent.insert(bits, writer);
             let again = before.filter(|before| *before >= writer);
             return again.map(|before| format!("lends {timestamp} to {writer} after {before}"));
@@ -154,7 +159,8 @@ impl Stamps {
             let known = bounds.must_exceed;
             return Some(format!("stamps {bits:#x} after it knew {known:#x}"));
         }
-        if timestamp.millis() > self.reach {
+        // The counter may overflow.
+        if timestamp.millis() > self.reach + 1 {
             let reach = self.reach;
             return Some(format!("follows to {timestamp}, and may to {reach} ms"));
         }
@@ -214,10 +220,13 @@ impl Oracle {
     }
 
     /// C-MONOTONIC: later timestamps are greater than what was read, unless it
-    /// is further ahead of the wall clock than the bound.
+    /// is further ahead of the wall clock than the bound, or the clock has stepped
+    /// back meanwhile.
     pub(super) fn observed(&mut self, index: usize, stamp: Stamp) {
         let op = &self.ops[index];
-        let untouched = self.clock_steps_of(op.coordinator) == op.clock_steps;
+        let state = &self.coordinators[op.coordinator];
+        let untouched = self.clock_steps_of(op.coordinator) == op.clock_steps
+            && state.stamps.writers() == op.writers;
         let state = &mut self.coordinators[op.coordinator];
         let drift = state.settings.max_drift.as_millis() as u64;
         if untouched && stamp.version.timestamp.millis() <= op.wall.saturating_add(drift) {

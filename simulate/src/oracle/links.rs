@@ -69,13 +69,20 @@ impl Oracle {
         }
     }
 
-    /// Which attempt of a write a call to a replica belongs to: the last one, unless
-    /// that has called the replica already, or has sent another entry.
+    /// Which attempt of a write a call to a replica belongs to: that of the same
+    /// entry; else the last one, unless that has called the replica already, or has
+    /// sent another entry.
     fn attempt(&mut self, index: usize, replica: usize, stamp: Option<Stamp>) -> usize {
         let bit = 1 << replica;
-        let is_same = |attempt: &Attempt| match (attempt.stamp, stamp) {
-            (Some(sent), Some(stamp)) => sent == stamp,
-            _ => attempt.called & bit == 0,
+        let mut attempts = self.ops[index].attempts.iter();
+        let is_sent = |attempt: &Attempt| stamp.is_some() && attempt.stamp == stamp;
+        if let Some(place) = attempts.position(is_sent) {
+            self.ops[index].attempts[place].called |= bit;
+            return place;
+        }
+        let is_same = |attempt: &Attempt| {
+            let is_other = attempt.stamp.is_some() && stamp.is_some();
+            !is_other && attempt.called & bit == 0
         };
         if !self.ops[index].attempts.last().is_some_and(is_same) {
             self.begin_attempt(index);
@@ -89,25 +96,27 @@ impl Oracle {
 
     fn begin_attempt(&mut self, index: usize) {
         let (now, quorums) = (self.now(), self.quorums);
-        let refused = self.failed_ahead(index);
-        let op = &self.ops[index];
-        let mut past = None;
-        if let Some(last) = op.attempts.last() {
-            self.counts.restamped += 1;
-            let superseded = if last.acks >= quorums.w { last.told } else { None };
-            past = last.past.max(superseded);
-            let for_a_reason = superseded.is_some() || refused;
-            if op.kind != Kind::Foreign && !for_a_reason {
-                self.broken("W-SUPERSEDED", || {
-                    format!("#{index} was stamped again, and not superseded")
-                });
-            }
-        }
+        self.failed_ahead(index);
         let coordinator = self.ops[index].coordinator;
         let steps = self.clock_steps_of(coordinator);
         let bounds = self.coordinators[coordinator].stamps.bounds(steps);
-        let attempts = &mut self.ops[index].attempts;
-        attempts.push(Attempt::new(now, past, bounds));
+        let op = &mut self.ops[index];
+        let mut attempt = Attempt::new(now, bounds);
+        let Some(last) = op.attempts.last() else {
+            return op.attempts.push(attempt);
+        };
+        let is_superseded = last.acks >= quorums.w && last.is_superseded;
+        attempt.is_past = last.is_past || is_superseded;
+        attempt.past = last.past.max(last.told.filter(|_| is_superseded));
+        let is_refused = last.acks < quorums.w && last.is_refused;
+        let for_a_reason = is_superseded || is_refused || op.kind == Kind::Foreign;
+        op.attempts.push(attempt);
+        self.counts.restamped += 1;
+        if !for_a_reason {
+            self.broken("W-SUPERSEDED", || {
+                format!("#{index} was stamped again, and not superseded")
+            });
+        }
     }
 
     /// A write sends its entry to a replica.
@@ -187,7 +196,8 @@ impl Oracle {
         let Some((call, now)) = self.call_ended(call) else {
             return;
         };
-        if matches!(answered, Answered::Panic) {
+        let is_foreign = |op: usize| self.ops[op].kind == Kind::Foreign;
+        if matches!(answered, Answered::Panic) && !call.op.is_some_and(is_foreign) {
             let state = &mut self.coordinators[call.end.coordinator];
             state.panicked[call.end.replica] += 1;
         }

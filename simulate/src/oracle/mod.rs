@@ -452,6 +452,7 @@ impl Oracle {
             losses: self.replicas.iter().map(|replica| replica.losses).collect(),
             wall: stamps.wall(),
             clock_steps,
+            writers: stamps.writers(),
             under_way: vec![0; self.quorums.n],
             attempts: Vec::new(),
             told: Vec::new(),
@@ -613,6 +614,12 @@ impl Oracle {
         let keys = self.keys.iter().flat_map(|key| key.origins.keys());
         let stamps = keys.map(|stamp| stamp.version.timestamp.millis()).max();
         clocks.max(stamps).unwrap_or(0)
+    }
+
+    /// Whether the next call over this link is part of one with an introduction, and
+    /// has less time than others.
+    pub fn is_introduced(&self, end: End) -> bool {
+        self.introduced.is_some_and(|introduced| introduced.end == end)
     }
 
     /// Whether a call over this link would be that of a write, where this is the

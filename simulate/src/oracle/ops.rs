@@ -19,6 +19,8 @@ pub(super) struct Op {
     pub losses: Vec<u32>,
     pub wall: u64,
     pub clock_steps: u32,
+    /// How many writer ids of its coordinator's clock were known.
+    pub writers: usize,
     pub under_way: Vec<u32>,
     /// Of a write.
     pub attempts: Vec<Attempt>,
@@ -31,8 +33,7 @@ pub(super) struct Op {
 impl Op {
     /// Whether it is stamped past all that was acknowledged before it began.
     pub fn is_past(&self) -> bool {
-        let last = self.attempts.last();
-        last.is_some_and(|last| last.past.is_some())
+        self.attempts.last().is_some_and(|last| last.is_past)
     }
 }
 
@@ -78,7 +79,9 @@ pub(super) struct Attempt {
     pub began: u64,
     /// Once its entry was sent: replicas may have to introduce themselves first.
     pub stamp: Option<Stamp>,
-    /// What it has to be past, where an earlier attempt was superseded.
+    /// Whether an earlier attempt was superseded, and what it has to be past then,
+    /// as far as the deciding acks told.
+    pub is_past: bool,
     pub past: Option<Version>,
     /// What the coordinator's clock was bound to when it began.
     pub bounds: Bounds,
@@ -89,6 +92,10 @@ pub(super) struct Attempt {
     pub superseded: u32,
     pub acks: usize,
     pub failed: usize,
+    /// Whether an answer, be it later than the deciding one, told of a greater
+    /// entry, or refused it as too far ahead.
+    pub is_superseded: bool,
+    pub is_refused: bool,
     /// Up to the decision: whether a replica that answered may have applied it,
     /// or refused it as too far ahead, and the greatest version that was told of.
     pub may_be_applied: bool,
@@ -100,17 +107,20 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub fn new(began: u64, past: Option<Version>, bounds: Bounds) -> Self {
+    pub fn new(began: u64, bounds: Bounds) -> Self {
         Self {
             began,
             stamp: None,
-            past,
+            is_past: false,
+            past: None,
             bounds,
             called: 0,
             applied: 0,
             superseded: 0,
             acks: 0,
             failed: 0,
+            is_superseded: false,
+            is_refused: false,
             may_be_applied: false,
             too_far_ahead: false,
             told: None,
@@ -125,13 +135,15 @@ impl Attempt {
             Answered::Response(Response::Ack(ack)) => {
                 self.acks += 1;
                 self.may_be_applied = true;
-                if let (Ack::Superseded { by }, true) = (ack, before) {
-                    self.told = self.told.max(Some(*by));
+                if let Ack::Superseded { by } = ack {
+                    self.is_superseded = true;
+                    self.told = self.told.max(Some(*by).filter(|_| before));
                 }
             }
             answered => {
                 self.failed += 1;
                 self.may_be_applied |= before && answered.may_have_applied();
+                self.is_refused |= answered.is_too_far_ahead();
                 self.too_far_ahead |= before && answered.is_too_far_ahead();
             }
         }

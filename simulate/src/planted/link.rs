@@ -69,9 +69,10 @@ impl BuggyLink {
     /// What comes back within half the time limit, and else this. The call itself
     /// goes on.
     fn hasty(&self, request: &Request, instead: impl FnOnce() -> Answer + Send + 'static) -> Call {
+        let is_introduced = self.place.oracle.lock().is_introduced(self.place.end);
         let calling = match self.inner.call(request) {
-            Call::Pending(calling) => calling,
-            ready => return ready,
+            Call::Pending(calling) if !is_introduced => calling,
+            call => return call,
         };
         let (send, receive) = oneshot::channel();
         let (limit, op) = (self.place.time_limit, current());

@@ -131,6 +131,7 @@ bugs! {
         SupersededIgnored: "a superseded ack is taken for an ack",
         RestampedEqual: "a superseded write is sent again as it was",
         PanicsPass: "the panic of one replica's store reaches the caller",
+        PanicsUncounted: "the panic of one replica's store is not counted",
     }
 }
 
