@@ -71,7 +71,7 @@ async fn serve(arguments: Arguments, store: impl Store, place: &str) -> Result<(
     writeln!(
         io::stdout(),
         "A replica {place}, on {url}\n\n  \
-         curl -d '{{\"key\": \"tea\", \"value\": \"green\", \"timestamp\": 1700000000000}}' {url}/write\n  \
+         curl -d '{{\"key\": \"tea\", \"value\": \"green\", \"timestamp\": '$(date +%s)000'}}' {url}/write\n  \
          curl {url}/read/tea\n\n\
          Ctrl-C ends it."
     )?;

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::cache_padded::CachePadded;
 use crate::entry::{Timestamp, Version, WriterId};
@@ -45,18 +45,30 @@ impl<F: Fn() -> u64 + Send + Sync + 'static> WallClock for F {
 pub struct SystemClock;
 
 impl WallClock for SystemClock {
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn now_millis(&self) -> u64 {
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
+        std::time::SystemTime::now()
+            .duration_since(std::time::SystemTime::UNIX_EPOCH)
             .map_or(0, whole_millis)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn now_millis(&self) -> u64 {
+        kernel_millis(rustix::time::ClockId::Realtime)
     }
 
     /// As of the kernel's last tick, which is read in a tenth of the time.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn lately_millis(&self) -> u64 {
-        use rustix::time::{ClockId, clock_gettime};
-        Duration::try_from(clock_gettime(ClockId::RealtimeCoarse)).map_or(0, whole_millis)
+        kernel_millis(rustix::time::ClockId::RealtimeCoarse)
     }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn kernel_millis(clock: rustix::time::ClockId) -> u64 {
+    let time = rustix::time::clock_gettime(clock);
+    let millis = u64::try_from(time.tv_nsec / 1_000_000).unwrap_or(0);
+    u64::try_from(time.tv_sec).map_or(0, |secs| secs.saturating_mul(1000).saturating_add(millis))
 }
 
 /// A duration in milliseconds, as far as a `u64` goes.
@@ -224,7 +236,8 @@ impl Clock {
         let lock = self.stepping_back.lock();
         let _lock = lock.unwrap_or_else(PoisonError::into_inner);
         let now = self.now();
-        if now >= bits {
+        let millis = |bits| Timestamp::from_bits(bits).millis();
+        if millis(now) >= millis(bits) {
             return false;
         }
         // Else another has left it meanwhile.

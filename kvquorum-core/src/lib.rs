@@ -10,8 +10,8 @@
 //! ```text
 //! put, get, delete        Coordinator   the client side; decides at a quorum
 //!   fan-out over N        Transport     a link to one replica
-//!     checks, then merges Replica       the node side; the one door to a store
-//!       compare and keep  Store         one replica's local storage
+//!     checks, decides     Replica       the node side; the one door to a store
+//!       keeps             Store         one replica's local storage
 //! ```
 //!
 //! The crate knows no adapter and opens no socket, and every source of time or
@@ -23,8 +23,11 @@
 //! Each promise has a name, and is written where it is kept: W-ALL, W-QUORUM,
 //! W-FINISH, W-CANCEL, W-FAIL and W-SUPERSEDED at [`Coordinator::put`];
 //! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; C-MONOTONIC at
-//! [`Clock`]; C-DRIFT at [`Refusal::TooFarAhead`]. What quorums do and do not
+//! [`Coordinator::put`]; C-DRIFT at [`Change::decide`]; M-EXACT at [`Map::put`]. What quorums do and do not
 //! promise together is said at [`Coordinator`].
+//!
+//! What a replica does with a request is decided in one place, the rule book
+//! [`Change::decide`]: stores keep, core decides.
 //!
 //! # Features
 //!
@@ -32,7 +35,7 @@
 
 mod cache_padded;
 mod clock;
-//pub mod conformance;
+mod conditional;
 mod coordinator;
 mod entry;
 mod identity;
@@ -46,15 +49,14 @@ mod tally;
 mod transport;
 pub use bytes::Bytes;
 pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
+pub use conditional::{Conditional, ConditionalWrite, TooContended};
 pub use coordinator::{
     Coordinator, CoordinatorBuilder, IdentityError, MAX_REPLICAS, ReadError, ReadReceipt,
     ReadReport, ReplicaReport, ReplicaStats, WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use identity::{Identity, Quorums, ReplicaId};
-#[cfg(feature = "json")]
-pub use map::Json;
-pub use map::{Codec, CodecError, Map, MapError};
+pub use map::{Codec, CodecError, Json, Map, MapError};
 pub use outcome::{Outcome, ReplicaFailure};
 pub use record::{Record, RecordError};
 pub use replica::{Limits, Replica};

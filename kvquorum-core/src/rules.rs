@@ -18,7 +18,11 @@ pub struct Change(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Write { entry: Entry, ahead: Option<Ahead> },
+    // What is rare is in a box, so that a change is small, and quick to move.
+    Write {
+        entry: Entry,
+        ahead: Option<Box<Ahead>>,
+    },
     Remove,
 }
 
@@ -61,7 +65,7 @@ impl Change {
     pub(crate) fn write_ahead(entry: Entry, ahead: Ahead) -> Self {
         Self(Kind::Write {
             entry,
-            ahead: Some(ahead),
+            ahead: Some(Box::new(ahead)),
         })
     }
 
@@ -83,6 +87,7 @@ impl Change {
     /// 2. It equals what is held: [applied](Ack::Applied) already.
     /// 3. It is less than what is held: [superseded](Ack::Superseded).
     /// 4. Else it replaces what is held, and is [applied](Ack::Applied).
+    #[inline]
     pub fn decide(self, held: Option<&Record>) -> Decision {
         match self.0 {
             Kind::Write { entry, ahead } => write(entry, ahead, held.map(Record::entry)),
@@ -95,7 +100,7 @@ impl Change {
 }
 
 #[inline]
-fn write(entry: Entry, ahead: Option<Ahead>, held: Option<&Entry>) -> Decision {
+fn write(entry: Entry, ahead: Option<Box<Ahead>>, held: Option<&Entry>) -> Decision {
     let refusal = ahead.and_then(|ahead| ahead.refusal(&entry, held));
     let (action, response) = match (refusal, held) {
         (Some(refusal), _) => (Action::Keep, Response::Refused(refusal)),
@@ -112,6 +117,7 @@ fn write(entry: Entry, ahead: Option<Ahead>, held: Option<&Entry>) -> Decision {
     Decision { action, response }
 }
 
+#[inline]
 fn replaced(entry: Entry) -> (Action, Response) {
     (Action::Replace(entry.into()), Response::Ack(Ack::Applied))
 }

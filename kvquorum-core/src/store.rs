@@ -18,13 +18,13 @@ use crate::transport::Response;
 ///
 /// It has three duties: to read the record of a key, to apply a change to one
 /// key as one atomic step, and to list records in the order of keys.
-/// Implementations write plain `async fn`s. The conformance suite for stores tests
-/// every sentence of the contracts below; run it on yours.
+/// Implementations write plain `async fn`s. The conformance suite of
+/// [kvquorum-testing](https://docs.rs/kvquorum-testing) tests the contracts below;
+/// run it on yours.
 ///
 /// Calls come from many tasks at once, on several threads, for any key: the
 /// [`Replica`](crate::Replica) bounds keys and values, and keeps what it knows of
-/// itself under the empty key. A store that blocks must do so off the async
-/// threads, or say so where it is opened.
+/// itself under the empty key.
 ///
 /// A backend that has a conditional write (an object store, a table with a
 /// version column) is a store through [`Conditional`](crate::Conditional).
@@ -32,19 +32,20 @@ use crate::transport::Response;
 /// ```
 /// use std::collections::BTreeMap;
 /// use std::ops::Bound;
+/// use std::sync::Mutex;
+///
 /// use kvquorum_core::{Action, Change, Decision, Key, Record, Response, ScanLimit, Store, StoreError};
-/// use tokio::sync::Mutex;
 ///
 /// #[derive(Default)]
 /// struct OneLock(Mutex<BTreeMap<Key, Record>>);
 ///
 /// impl Store for OneLock {
 ///     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-///         Ok(self.0.lock().await.get(key).cloned())
+///         Ok(self.0.lock().unwrap().get(key).cloned())
 ///     }
 ///
 ///     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
-///         let mut map = self.0.lock().await;
+///         let mut map = self.0.lock().unwrap();
 ///         let Decision { action, response } = change.decide(map.get(key));
 ///         match action {
 ///             Action::Keep => None,
@@ -59,12 +60,104 @@ use crate::transport::Response;
 ///         range: (Bound<&Key>, Bound<&Key>),
 ///         limit: ScanLimit,
 ///     ) -> Result<Vec<(Key, Record)>, StoreError> {
-///         let map = self.0.lock().await;
-///         Ok(limit.take(map.range::<Key, _>(range)))
+///         Ok(limit.take(self.0.lock().unwrap().range::<Key, _>(range)))
 ///     }
 /// }
 /// # tokio::runtime::Runtime::new().unwrap().block_on(
-/// kvquorum_core::conformance::store(|| async { (OneLock::default(), ()) })
+/// kvquorum_testing::conformance::store(|| async { (OneLock::default(), ()) })
+/// # );
+/// ```
+///
+/// # Contract
+///
+/// Of every method:
+///
+/// - A call that is not polled holds up no other.
+///
+/// Callers may poll a call, and then leave it at rest for as long as they like. So
+/// a call must not wait in line for what is granted to its future and kept until
+/// that is polled again: tokio's `Mutex`, `Semaphore` and bounded channels grant in
+/// that way. Where a call has to wait, it hands the work to a task or a thread,
+/// which needs nobody to poll it, and awaits the answer. The lock of the store above
+/// is held by a thread that runs.
+///
+/// # Stores that block
+///
+/// A store that blocks does so off the async threads, or says so where it is opened.
+/// `spawn_blocking` needs an [`Arc`] of what it works on. The work then goes on,
+/// whatever becomes of its caller:
+///
+/// ```
+/// # use std::collections::BTreeMap;
+/// use std::ops::Bound;
+/// use std::sync::{Arc, Mutex};
+///
+/// use kvquorum_core::{Action, Change, Decision, Key, Record, Response, ScanLimit, Store, StoreError};
+/// use tokio::task::spawn_blocking;
+///
+/// # #[derive(Default)]
+/// # struct Database(BTreeMap<Key, Record>);
+/// # impl Database {
+/// #     fn read(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+/// #         Ok(self.0.get(key).cloned())
+/// #     }
+/// #     fn write(&mut self, key: &Key, record: Option<Record>) -> Result<(), StoreError> {
+/// #         match record {
+/// #             Some(record) => self.0.insert(key.clone(), record),
+/// #             None => self.0.remove(key),
+/// #         };
+/// #         Ok(())
+/// #     }
+/// #     fn list(&self, range: (Bound<Key>, Bound<Key>), limit: ScanLimit) -> Result<Vec<(Key, Record)>, StoreError> {
+/// #         Ok(limit.take(self.0.range(range)))
+/// #     }
+/// # }
+/// #[derive(Default)]
+/// struct Blocking(Arc<Mutex<Database>>);
+///
+/// impl Blocking {
+///     async fn run<T: Send + 'static>(
+///         &self,
+///         work: impl FnOnce(&mut Database) -> Result<T, StoreError> + Send + 'static,
+///     ) -> Result<T, StoreError> {
+///         let database = Arc::clone(&self.0);
+///         let running = spawn_blocking(move || work(&mut database.lock().unwrap()));
+///         running.await.map_err(StoreError::new)?
+///     }
+/// }
+///
+/// impl Store for Blocking {
+///     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+///         let key = key.clone();
+///         self.run(move |database| database.read(&key)).await
+///     }
+///
+///     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+///         let key = key.clone();
+///         self.run(move |database| {
+///             let held = database.read(&key)?;
+///             let Decision { action, response } = change.decide(held.as_ref());
+///             match action {
+///                 Action::Keep => {}
+///                 Action::Replace(record) => database.write(&key, Some(record))?,
+///                 Action::Remove => database.write(&key, None)?,
+///             }
+///             Ok(response)
+///         })
+///         .await
+///     }
+///
+///     async fn scan(
+///         &self,
+///         range: (Bound<&Key>, Bound<&Key>),
+///         limit: ScanLimit,
+///     ) -> Result<Vec<(Key, Record)>, StoreError> {
+///         let range = (range.0.cloned(), range.1.cloned());
+///         self.run(move |database| database.list(range, limit)).await
+///     }
+/// }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(
+/// kvquorum_testing::conformance::store(|| async { (Blocking::default(), ()) })
 /// # );
 /// ```
 pub trait Store: Send + Sync + 'static {
@@ -83,15 +176,16 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Contract
     ///
-    /// - To read the record, to let [`Change::decide`] decide by it, and to do what
-    ///   the [`Action`](crate::Action) says is one atomic step for the key: no
+    /// - Reading the record, deciding by it with [`Change::decide`], and doing what
+    ///   the [`Action`](crate::Action) says are one atomic step for the key: no
     ///   other change of it comes in between.
+    /// - The response is the one that was decided at that step.
     /// - When `apply` returns `Ok`, what is then held is as safe as this store ever
     ///   makes it: a durable store has flushed it. This holds where the action is
     ///   to keep what is held, too.
     /// - On `Err` the change has been made as a whole, or not at all.
-    /// - The same holds where the future is dropped half-way, and the change may
-    ///   then be made later.
+    /// - Where the future is dropped half-way, the change is made as a whole, now or
+    ///   later, or not at all.
     fn apply(
         &self,
         key: &Key,
@@ -99,20 +193,23 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Response, StoreError>> + Send;
 
     /// Records in ascending order of the keys' bytes, from the beginning of a
-    /// range. The range is never empty by its bounds alone: its end is not before
-    /// its start, and where both are the same key, both include it.
+    /// range.
     ///
-    /// To walk a whole range, go on with [`Bound::Excluded`] of the last key until
-    /// a page is empty.
+    /// The range is one that [`BTreeMap::range`](std::collections::BTreeMap::range)
+    /// takes: its end is not before its start, and where both are the same key, not
+    /// both exclude it. To walk a whole range, go on with [`Bound::Excluded`] of the
+    /// last key until a page is empty.
     ///
     /// # Contract
     ///
+    /// - The keys of a page are in the range, and ascend by their bytes.
+    /// - A page holds no more than the [`ScanLimit`] allows.
     /// - An empty page means that nothing is left in the range. A page may be
     ///   shorter than the limit allows.
-    /// - A page holds no more than the [limit](ScanLimit) allows.
     /// - Each key comes at most once, with a record that it held at some time
-    ///   during the call, and no key between the first and the last is left out
-    ///   that was there throughout the call.
+    ///   during the call.
+    /// - No key of the range up to the last of the page is left out that held a
+    ///   record throughout the call.
     fn scan(
         &self,
         range: (Bound<&Key>, Bound<&Key>),
@@ -139,8 +236,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Contract
     ///
-    /// - A change that is handed back has not been made, and never will be from
-    ///   this.
+    /// - A change that is handed back is as it was, has not been made, and never
+    ///   will be from this.
     /// - A result is what `apply` would have brought back, and promises the same.
     /// - It returns at once, as `try_get` does.
     fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {

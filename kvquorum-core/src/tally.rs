@@ -266,8 +266,8 @@ impl<const N: usize> ReadTally<N> {
         }
     }
 
-    /// The greatest entry seen.
-    pub(crate) fn into_greatest(mut self) -> Option<Entry> {
+    /// The greatest entry seen, moved out: so this is asked last.
+    pub(crate) fn take_greatest(&mut self) -> Option<Entry> {
         match self.replicas.get_mut(self.greatest) {
             Some(Knowledge::Holds(held)) => held.take(),
             _ => None,

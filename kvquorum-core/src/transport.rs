@@ -103,7 +103,7 @@ pub enum Response {
     /// To [`RequestKind::Write`]: the ack.
     Ack(Ack),
     /// To [`RequestKind::Identify`]: who the replica is.
-    Identity(Identity),
+    Identity(Box<Identity>),
     /// To any request: the replica did not admit it, and nothing has changed.
     Refused(Refusal),
 }
@@ -176,7 +176,9 @@ pub enum Refusal {
 /// [`Replica`](crate::Replica) and two remote ones. Wrappers (metrics,
 /// authentication, faults) are transports around transports.
 ///
-/// The conformance suite for transports tests the contract; run it on yours.
+/// The conformance suite of
+/// [kvquorum-testing](https://docs.rs/kvquorum-testing) tests the contract; run it
+/// on yours.
 ///
 /// A transport that has to wait returns [`Call::new`] of an `async` block:
 ///
@@ -190,11 +192,12 @@ pub enum Refusal {
 ///
 /// impl Transport for Channel {
 ///     fn call(&self, request: &Request) -> Call {
-///         let (queue, request) = (self.0.clone(), request.clone());
+///         let (answer, answered) = oneshot::channel();
+///         // To wait for room in the queue would hold up others, should nobody
+///         // poll the call.
+///         let sent = self.0.try_send((request.clone(), answer));
 ///         Call::new(async move {
-///             let (answer, answered) = oneshot::channel();
-///             let sent = queue.send((request, answer)).await;
-///             sent.map_err(|closed| TransportError::NotSent(closed.to_string().into()))?;
+///             sent.map_err(|full| TransportError::NotSent(full.to_string().into()))?;
 ///             // The replica may have acted: `NotSent` would be a lie.
 ///             answered.await.map_err(|lost| TransportError::NoAnswer(lost.into()))
 ///         })
@@ -235,15 +238,16 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// - The response is the replica's answer to exactly this request,
     ///   whatever else is under way.
-    /// - Key, entry and response arrive unchanged, bit for bit.
+    /// - All calls lead to the same replica.
+    /// - Request and response arrive unchanged, bit for bit.
     /// - A refusal is a response, not an error; unless an earlier try of the
     ///   same call may have been stored.
     /// - The error tells whether the replica can have acted:
     ///   [`NotSent`](TransportError::NotSent) and
     ///   [`Rejected`](TransportError::Rejected) only where it surely has not,
     ///   in no try.
-    /// - Calls do not wait for each other beyond what the link needs. A call that
-    ///   is not polled holds up no other.
+    /// - Calls do not wait for each other beyond what the link needs.
+    /// - A call that is not polled holds up no other.
     /// - Dropping the call is safe at any time. Whether the request still
     ///   reaches the replica is then unknown.
     /// - `call` itself does not block.
@@ -256,6 +260,10 @@ pub trait Transport: Send + Sync + 'static {
     fn call(&self, request: &Request) -> Call;
 
     /// What reports and errors call this replica: an address, for one.
+    ///
+    /// # Contract
+    ///
+    /// - It is not empty.
     fn name(&self) -> &str;
 }
 

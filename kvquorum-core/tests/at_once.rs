@@ -9,12 +9,13 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use kvquorum_core::{
-    Coordinator, Outcome, ReadError, Refusal, Replica, ReplicaFailure, Request, Transport,
-    WriteError, WriterId,
+    Call, Coordinator, Outcome, ReadError, Refusal, Replica, ReplicaFailure, Request, RequestKind,
+    Response, Transport, WriteError, WriterId,
 };
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use support::{
     Line, Link, MapStore, NOON, Wall, entry, let_background_finish, links_at_once, plant,
 };
@@ -75,7 +76,7 @@ async fn w_fail_says_what_each_replica_did() {
 #[tokio::test]
 async fn w_superseded_a_put_goes_past_what_is_newer() {
     let links = links_at_once();
-    plant(&links[1], "k", entry(NOON + 10, "newer")).await;
+    plant(&links[1], "k", entry(NOON + 10, "newer"));
     let coordinator = coordinator(&links);
     let receipt = coordinator.put("k", "v").await.unwrap();
     assert_eq!(receipt.attempts(), 2);
@@ -94,8 +95,8 @@ async fn w_superseded_a_put_goes_past_what_is_newer() {
 async fn r_quorum_the_greatest_of_r_answers_is_returned() {
     let links = links_at_once();
     let coordinator = Three::builder(links.clone()).repair_off().build();
-    plant(&links[0], "k", entry(1, "old")).await;
-    plant(&links[1], "k", entry(2, "new")).await;
+    plant(&links[0], "k", entry(1, "old"));
+    plant(&links[1], "k", entry(2, "new"));
     for _ in 0..50 {
         let receipt = coordinator.get_with_receipt("k").await.unwrap();
         let held: Vec<_> = receipt.replicas().iter().map(Outcome::answer).collect();
@@ -114,7 +115,7 @@ async fn r_quorum_the_greatest_of_r_answers_is_returned() {
 async fn r_repair_those_behind_are_sent_the_greatest_entry() {
     for greatest in [0, 1, 2] {
         let links = links_at_once();
-        plant(&links[greatest], "k", entry(5, "new")).await;
+        plant(&links[greatest], "k", entry(5, "new"));
         let coordinator = coordinator(&links);
         for _ in 0..10 {
             coordinator.get("k").await.unwrap();
@@ -126,7 +127,7 @@ async fn r_repair_those_behind_are_sent_the_greatest_entry() {
         let sent = links.iter().flat_map(|link| {
             let seen = link.seen.lock().unwrap();
             seen.iter()
-                .filter(|request| matches!(request, Request::Merge { .. }))
+                .filter(|request| matches!(request.kind, RequestKind::Write { .. }))
                 .count()
                 .checked_sub(1)
         });
@@ -142,7 +143,7 @@ async fn r_repair_blocking_asks_as_many_as_it_needs() {
         .repair_blocking()
         .build();
     for link in &links {
-        plant(link, "k", entry(5, "v")).await;
+        plant(link, "k", entry(5, "v"));
     }
     assert_eq!(coordinator.get("k").await.unwrap().unwrap(), "v");
     assert!(links.iter().all(|link| link.calls() == 1));
@@ -174,7 +175,7 @@ async fn c_monotonic_versions_read_are_observed() {
     let links = links_at_once();
     let ahead = entry(NOON + 500, "v");
     for link in &links {
-        plant(link, "k", ahead.clone()).await;
+        plant(link, "k", ahead.clone());
     }
     let coordinator = coordinator(&links);
     coordinator.get("k").await.unwrap();
@@ -191,7 +192,7 @@ async fn c_monotonic_acks_of_a_failed_write_are_observed() {
     links[0].set(Line::Refused);
     links[1].set(Line::Refused);
     let newer = entry(NOON + 500, "newer");
-    plant(&links[2], "k", newer.clone()).await;
+    plant(&links[2], "k", newer.clone());
     let coordinator = coordinator(&links);
     coordinator.put("k", "v").await.unwrap_err();
     links.iter().for_each(|link| link.set(Line::Up));
@@ -203,8 +204,8 @@ async fn c_monotonic_acks_of_a_failed_write_are_observed() {
 #[tokio::test(start_paused = true)]
 async fn r_repair_blocking_repairs_all_that_are_behind() {
     let links = links_at_once();
-    plant(&links[0], "k", entry(5, "new")).await;
-    plant(&links[1], "k", entry(5, "new")).await;
+    plant(&links[0], "k", entry(5, "new"));
+    plant(&links[1], "k", entry(5, "new"));
     let coordinator = Coordinator::<3, 2, 3, _>::builder(links.clone())
         .repair_blocking()
         .build();
@@ -217,14 +218,25 @@ async fn r_repair_blocking_repairs_all_that_are_behind() {
 #[test]
 fn results_at_once_come_through_pointers() {
     let [link, ..]: [Arc<Link>; 3] = links_at_once();
-    let request = Request::Get { key: "k".into() };
+    let request = Request::read("k");
+    let is_over = |call| matches!(call, Call::Ready(Ok(_)));
     let boxed: Box<dyn Transport> = Box::new(Arc::clone(&link));
-    assert!(boxed.call_now(&request).is_some());
+    assert!(is_over(boxed.call(&request)));
     let shared: Arc<dyn Transport> = link;
-    assert!(shared.call_now(&request).is_some());
+    assert!(is_over(shared.call(&request)));
 
     let replica = Replica::new(Arc::new(MapStore::default()));
-    assert!(replica.call_now(&request).is_some());
-    let (key, entry) = ("k".into(), entry(1, "v"));
-    assert!(replica.call_now(&Request::Merge { key, entry }).is_some());
+    assert!(is_over(replica.call(&request)));
+    assert!(is_over(replica.call(&Request::write("k", entry(1, "v")))));
+}
+
+/// Bugs: a call that is over cannot be awaited; polled again, it panics.
+#[tokio::test]
+async fn a_call_that_is_over_can_be_awaited() {
+    let replica = Replica::new(MapStore::default());
+    let mut call = replica.call(&Request::read("k"));
+    let answer = (&mut call).await.unwrap();
+    assert_eq!(answer, Response::Entry(None));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut call).poll(&mut cx).is_pending());
 }

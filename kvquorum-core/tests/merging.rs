@@ -1,4 +1,4 @@
-//! The order of entries, and merge: commutative, associative, idempotent.
+//! The order of entries, and their maximum: commutative, associative, idempotent.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
     reason = "a test"
 )]
 
-use kvquorum_core::{Bytes, Entry, Merged, Timestamp, Version, WriterId};
+use kvquorum_core::{Bytes, Entry, Timestamp, Version, WriterId};
 use proptest::prelude::*;
 
 /// Few different ones, so that ties of every kind are frequent.
@@ -23,7 +23,7 @@ fn entries() -> impl Strategy<Value = Entry> {
 }
 
 fn merge(a: &Entry, b: &Entry) -> Entry {
-    a.clone().merge(b.clone())
+    a.max(b).clone()
 }
 
 proptest! {
@@ -64,22 +64,5 @@ proptest! {
             .then(a.value.is_none().cmp(&b.value.is_none()))
             .then(a.value.cmp(&b.value));
         prop_assert_eq!(a.cmp(&b), expected);
-    }
-
-    /// A verdict says of a merge what the merge does.
-    #[test]
-    fn verdicts_are_true(current in prop::option::of(entries()), incoming in entries()) {
-        let after = match &current {
-            Some(current) => merge(current, &incoming),
-            None => incoming.clone(),
-        };
-        match Merged::verdict(current.as_ref(), &incoming) {
-            Merged::Applied => prop_assert_eq!(after, incoming),
-            Merged::Superseded { by } => {
-                prop_assert_ne!(&after, &incoming);
-                prop_assert_eq!(Some(after), current);
-                prop_assert!(by >= incoming.version);
-            }
-        }
     }
 }

@@ -13,8 +13,13 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvquorum_core::{Coordinator, Entry, Key, Outcome, ReadError, ReplicaFailure, Request, Store};
-use support::{Line, Link, NOON, Wall, entry, let_background_finish, links, plant, within_an_hour};
+use kvquorum_core::{
+    Coordinator, Entry, Key, Outcome, ReadError, ReplicaFailure, RequestKind, Store,
+};
+use support::{
+    Line, Link, NOON, Wall, entry, let_background_finish, links, links_at_once, plant,
+    within_an_hour,
+};
 use tokio::time::{Instant, timeout};
 
 const SLOW: Duration = Duration::from_millis(100);
@@ -34,10 +39,10 @@ fn blocking(links: &[Arc<Link>; 3]) -> Three<2, 2> {
         .build()
 }
 
-async fn plant_in(links: &[Arc<Link>], entries: [Option<Entry>; 3]) {
+fn plant_in(links: &[Arc<Link>], entries: [Option<Entry>; 3]) {
     for (link, entry) in links.iter().zip(entries) {
         if let Some(entry) = entry {
-            plant(link, "k", entry).await;
+            plant(link, "k", entry);
         }
     }
 }
@@ -49,8 +54,8 @@ fn all_hold(links: &[Arc<Link>], entry: &Entry) -> bool {
 
 fn merges_sent(link: &Link) -> Vec<Entry> {
     let seen = link.seen.lock().unwrap();
-    let merges = seen.iter().filter_map(|request| match request {
-        Request::Merge { entry, .. } => Some(entry.clone()),
+    let merges = seen.iter().filter_map(|request| match &request.kind {
+        RequestKind::Write { entry, .. } => Some(entry.clone()),
         _ => None,
     });
     merges.collect()
@@ -62,7 +67,7 @@ async fn r_quorum_returns_with_the_rth_answer() {
     for (r, expected) in [(1, 20), (2, 40), (3, 60)] {
         let links = links();
         for (link, millis) in links.iter().zip([10, 20, 30]) {
-            plant(link, "k", entry(millis, "v")).await;
+            plant(link, "k", entry(millis, "v"));
             link.set(Line::Slow(Duration::from_millis(millis)));
         }
         let start = Instant::now();
@@ -94,7 +99,7 @@ async fn r_quorum_the_greatest_entry_is_returned_wherever_it_is() {
         let links = links();
         let mut entries = [(); 3].map(|()| Some(entry(1, "old")));
         entries[newest] = Some(entry(2, "new"));
-        plant_in(&links, entries).await;
+        plant_in(&links, entries);
         let value = coordinator::<3>(&links).get("k").await.unwrap();
         assert_eq!(value.as_deref(), Some(&b"new"[..]));
     }
@@ -108,7 +113,7 @@ async fn r_quorum_absent_is_an_answer() {
     assert_eq!(coordinator.get("k").await.unwrap(), None);
     links[0].set(Line::Refused);
     assert_eq!(coordinator.get("k").await.unwrap(), None);
-    plant(&links[1], "k", entry(1, "v")).await;
+    plant(&links[1], "k", entry(1, "v"));
     let value = coordinator.get("k").await.unwrap();
     assert_eq!(value.as_deref(), Some(&b"v"[..]));
 }
@@ -147,7 +152,7 @@ async fn r_quorum_a_tombstone_reads_as_absent_and_an_empty_value_does_not() {
     let receipt = coordinator.get_with_receipt("k").await.unwrap();
     assert_eq!(receipt.entry().unwrap().value, None);
     // A straggler that comes late with the old value changes nothing.
-    plant(&links[0], "k", entry(NOON, "")).await;
+    plant(&links[0], "k", entry(NOON, ""));
     assert_eq!(coordinator.get("k").await.unwrap(), None);
 }
 
@@ -205,7 +210,7 @@ async fn r_fail_early_typed_and_complete() {
 /// repairs.
 #[tokio::test(start_paused = true)]
 async fn reads_that_need_not_wait_ask_r_replicas_in_turn() {
-    let links = links();
+    let links = links_at_once();
     let coordinator = coordinator::<2>(&links);
     for _ in 0..300 {
         let receipt = coordinator.get_with_receipt("k").await.unwrap();
@@ -221,6 +226,29 @@ async fn reads_that_need_not_wait_ask_r_replicas_in_turn() {
     }
 }
 
+/// R-REPAIR. Bug: once a replica had to be waited for, the others are still asked
+/// one by one, and those that were not needed are never repaired.
+#[tokio::test(start_paused = true)]
+async fn reads_that_wait_for_one_replica_ask_all() {
+    for waits in 0..3 {
+        let links = links_at_once();
+        links[waits].set(Line::Slow(SLOW));
+        let coordinator = coordinator::<2>(&links);
+        for index in 0..20 {
+            let receipt = coordinator.get_with_receipt(format!("k{index}")).await;
+            let outcomes = receipt.unwrap();
+            let waited = outcomes.replicas()[waits].is_pending();
+            let not_asked = |outcome: &Outcome<_>| matches!(outcome, Outcome::NotAsked);
+            let left = outcomes
+                .replicas()
+                .iter()
+                .filter(|it| not_asked(it))
+                .count();
+            assert_eq!(left, usize::from(!waited), "{outcomes:?}");
+        }
+    }
+}
+
 /// R-REPAIR in the background. Bugs: a replica found behind is left so; it is
 /// sent a fresh version, and so wins over later writes; it is sent a value
 /// without its version; it is deleted.
@@ -232,7 +260,7 @@ async fn r_repair_those_behind_are_sent_the_greatest_entry_as_it_is() {
         for line in [Line::Up, Line::Slow(SLOW)] {
             let links = links();
             let entries = [None, Some(entry(1, "old")), Some(greatest.clone())];
-            plant_in(&links, entries).await;
+            plant_in(&links, entries);
             links.iter().for_each(|link| link.set(line));
             let coordinator = coordinator::<3>(&links);
             let start = Instant::now();
@@ -258,7 +286,7 @@ async fn r_repair_those_behind_are_sent_the_greatest_entry_as_it_is() {
 async fn r_repair_takes_late_answers_into_account() {
     for (late, expected) in [(None, 5), (Some(entry(9, "v")), 9)] {
         let links = links();
-        plant_in(&links, [Some(entry(5, "v")), Some(entry(4, "v")), late]).await;
+        plant_in(&links, [Some(entry(5, "v")), Some(entry(4, "v")), late]);
         links[0].set(Line::Slow(SLOW / 2));
         links[1].set(Line::Slow(SLOW / 2));
         links[2].set(Line::Slow(SLOW));
@@ -274,7 +302,7 @@ async fn r_repair_takes_late_answers_into_account() {
 #[tokio::test(start_paused = true)]
 async fn r_repair_off_repairs_nothing() {
     let links = links();
-    plant_in(&links, [Some(entry(5, "v")), None, Some(entry(9, "v"))]).await;
+    plant_in(&links, [Some(entry(5, "v")), None, Some(entry(9, "v"))]);
     // Two answer in time, one of them behind, and one is late and ahead.
     links[0].set(Line::Slow(SLOW / 2));
     links[1].set(Line::Slow(SLOW / 2));
@@ -292,7 +320,7 @@ async fn r_repair_off_repairs_nothing() {
 #[tokio::test(start_paused = true)]
 async fn r_repair_each_call_has_a_time_limit_of_its_own() {
     let links = links();
-    plant_in(&links, [Some(entry(5, "v")), Some(entry(4, "v")), None]).await;
+    plant_in(&links, [Some(entry(5, "v")), Some(entry(4, "v")), None]);
     links[0].set(Line::Slow(Duration::from_millis(1)));
     links[1].set_gets(Line::Slow(Duration::from_millis(500)));
     links[1].set_merges(Line::Slow(Duration::from_millis(900)));
@@ -315,7 +343,7 @@ async fn r_repair_each_call_has_a_time_limit_of_its_own() {
 #[tokio::test(start_paused = true)]
 async fn r_repair_blocking_returns_once_w_replicas_hold_it() {
     let links = links();
-    plant_in(&links, [Some(entry(5, "v")), None, None]).await;
+    plant_in(&links, [Some(entry(5, "v")), None, None]);
     links[2].set(Line::Hangs);
     links[1].set_merges(Line::Slow(SLOW));
     let start = Instant::now();
@@ -332,7 +360,7 @@ async fn r_repair_blocking_counts_holders_that_have_it_already() {
     // Two hold it: nothing to wait for.
     let links = links();
     let v = || Some(entry(5, "v"));
-    plant_in(&links, [v(), v(), None]).await;
+    plant_in(&links, [v(), v(), None]);
     links.iter().for_each(|link| link.set_merges(Line::Hangs));
     links[2].set(Line::Hangs);
     let start = Instant::now();
@@ -341,7 +369,7 @@ async fn r_repair_blocking_counts_holders_that_have_it_already() {
 
     // One of the first two does; the third, late, does too.
     let links = support::links();
-    plant_in(&links, [v(), None, v()]).await;
+    plant_in(&links, [v(), None, v()]);
     links[1].set_merges(Line::Hangs);
     links[2].set_gets(Line::Slow(SLOW));
     let start = Instant::now();
@@ -355,7 +383,7 @@ async fn r_repair_blocking_counts_holders_that_have_it_already() {
 #[tokio::test(start_paused = true)]
 async fn r_repair_blocking_fails_where_too_few_can_hold_it() {
     let links = links();
-    plant_in(&links, [Some(entry(5, "v")), None, None]).await;
+    plant_in(&links, [Some(entry(5, "v")), None, None]);
     links[1].set_merges(Line::Refused);
     links[2].set(Line::Refused);
     let start = Instant::now();
@@ -373,7 +401,7 @@ async fn r_repair_blocking_fails_where_too_few_can_hold_it() {
 
     // One that cannot be repaired is enough where all are needed.
     let links = support::links();
-    plant_in(&links, [Some(entry(5, "v")), None, None]).await;
+    plant_in(&links, [Some(entry(5, "v")), None, None]);
     links[1].set_merges(Line::Refused);
     links[2].set(Line::Hangs);
     let all = Three::<3, 2>::builder(links).repair_blocking().build();
@@ -387,7 +415,7 @@ async fn r_repair_blocking_fails_where_too_few_can_hold_it() {
 #[tokio::test(start_paused = true)]
 async fn r_fail_does_not_wait_for_blocking_repair() {
     let links = links();
-    plant(&links[0], "k", entry(5, "v")).await;
+    plant(&links[0], "k", entry(5, "v"));
     links[1].set(Line::Refused);
     links[2].set(Line::Slow(SLOW));
     let all = Three::<2, 3>::builder(links).repair_blocking().build();
@@ -406,9 +434,9 @@ async fn r_repair_is_bounded_after_the_decision_too() {
     }
     links[2].set_gets(Line::Slow(2 * SLOW));
     links[0].set_merges(Line::Hangs);
-    plant_in(&links, [None, Some(entry(5, "v")), Some(entry(5, "v"))]).await;
+    plant_in(&links, [None, Some(entry(5, "v")), Some(entry(5, "v"))]);
     for (link, millis) in links.iter().zip([5, 5, 9]) {
-        plant(link, "late", entry(millis, "v")).await;
+        plant(link, "late", entry(millis, "v"));
     }
     let coordinator = Three::<2, 2>::builder(links.clone())
         .max_background(1)
@@ -430,7 +458,7 @@ async fn r_repair_is_bounded_after_the_decision_too() {
 #[tokio::test(start_paused = true)]
 async fn c_monotonic_acks_of_repairs_are_observed() {
     let links = links();
-    plant_in(&links, [Some(entry(5, "v")), None, None]).await;
+    plant_in(&links, [Some(entry(5, "v")), None, None]);
     // It arrives after the read, and just before the repair.
     let ahead = entry(NOON + 10_000, "ahead");
     *links[1].overlapping.lock().unwrap() = vec![ahead.clone()];
@@ -445,7 +473,7 @@ async fn c_monotonic_acks_of_repairs_are_observed() {
 #[tokio::test(start_paused = true)]
 async fn r_repair_blocking_asks_as_many_as_it_needs() {
     let links = links();
-    plant_in(&links, [Some(entry(5, "v")), None, None]).await;
+    plant_in(&links, [Some(entry(5, "v")), None, None]);
     let coordinator = Three::<3, 1>::builder(links.clone())
         .repair_blocking()
         .build();
@@ -460,7 +488,7 @@ async fn r_repair_blocking_asks_as_many_as_it_needs() {
 async fn r_repair_blocking_reads_never_go_back() {
     let links = links();
     let old = || Some(entry(1, "old"));
-    plant_in(&links, [Some(entry(2, "new")), old(), old()]).await;
+    plant_in(&links, [Some(entry(2, "new")), old(), old()]);
     let reader = blocking(&links);
     links[1].set_merges(Line::Slow(SLOW));
     links[2].set(Line::Hangs);
@@ -477,7 +505,7 @@ async fn r_repair_blocking_reads_never_go_back() {
 #[tokio::test(start_paused = true)]
 async fn r_repair_is_bounded_background_work() {
     let links = links();
-    plant_in(&links, [Some(entry(5, "v")), None, Some(entry(5, "v"))]).await;
+    plant_in(&links, [Some(entry(5, "v")), None, Some(entry(5, "v"))]);
     links[1].set_merges(Line::Hangs);
     let coordinator = Three::<2, 3>::builder(links.clone())
         .max_background(3)
@@ -498,7 +526,7 @@ async fn r_repair_is_bounded_background_work() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_read_is_carried_on() {
     let links = links();
-    plant_in(&links, [Some(entry(5, "v")), None, None]).await;
+    plant_in(&links, [Some(entry(5, "v")), None, None]);
     links.iter().for_each(|link| link.set(Line::Slow(SLOW)));
     let coordinator = coordinator::<2>(&links);
     let get = coordinator.get("k");
@@ -514,7 +542,7 @@ async fn a_dropped_read_is_carried_on() {
 async fn c_monotonic_versions_read_are_observed() {
     let links = links();
     let ahead = || Some(entry(NOON + 10_000, "ahead"));
-    plant_in(&links, [ahead(), ahead(), ahead()]).await;
+    plant_in(&links, [ahead(), ahead(), ahead()]);
     let coordinator = coordinator::<2>(&links);
     coordinator.get("k").await.unwrap();
     let receipt = coordinator.put("k", "v").await.unwrap();
@@ -528,7 +556,7 @@ async fn c_monotonic_versions_read_are_observed() {
 async fn c_monotonic_late_versions_are_observed() {
     for late in ["read", "write"] {
         let links = links();
-        plant(&links[2], "k", entry(NOON + 10_000, "ahead")).await;
+        plant(&links[2], "k", entry(NOON + 10_000, "ahead"));
         links[2].set(Line::Slow(SLOW));
         let coordinator = coordinator::<1>(&links);
         if late == "read" {

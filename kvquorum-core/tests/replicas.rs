@@ -9,12 +9,14 @@
 
 mod support;
 
+use std::num::NonZeroU64;
 use std::ops::Bound;
 use std::time::Duration;
 
 use kvquorum_core::{
-    Coordinator, Entry, Key, Limits, Merged, Outcome, Refusal, Replica, ReplicaFailure, Request,
-    Response, Store, StoreError, SystemClock, Transport, TransportError, WallClock, WriteError,
+    Ack, Change, Coordinator, Entry, Key, Limits, Outcome, Record, Refusal, Replica,
+    ReplicaFailure, ReplicaId, Request, Response, ScanLimit, Store, StoreError, SystemClock,
+    Timestamp, Transport, TransportError, Version, WallClock, WriteError, WriterId,
 };
 use support::{MapStore, NOON, Wall, entry};
 
@@ -27,25 +29,23 @@ fn replica() -> Replica<MapStore> {
         .with_limits(limits)
 }
 
-async fn merge(replica: &Replica<MapStore>, key: &str, entry: Entry) -> Response {
-    let key = Key::from(key);
-    replica.handle(Request::Merge { key, entry }).await.unwrap()
+async fn write(replica: &Replica<MapStore>, key: &str, entry: Entry) -> Response {
+    replica.call(&Request::write(key, entry)).await.unwrap()
 }
 
 /// Bug: a replica that stores without comparing.
 #[tokio::test]
 async fn a_replica_keeps_the_greater_entry() {
     let replica = replica();
-    let applied = Response::Merged(Merged::Applied);
-    assert_eq!(merge(&replica, "k", entry(2, "new")).await, applied);
+    let applied = Response::Ack(Ack::Applied);
+    assert_eq!(write(&replica, "k", entry(2, "new")).await, applied);
     let by = entry(2, "new").version;
-    let superseded = Response::Merged(Merged::Superseded { by });
-    assert_eq!(merge(&replica, "k", entry(1, "old")).await, superseded);
+    let superseded = Response::Ack(Ack::Superseded { by });
+    assert_eq!(write(&replica, "k", entry(1, "old")).await, superseded);
     assert_eq!(replica.store().entry("k"), Some(entry(2, "new")));
-    assert_eq!(merge(&replica, "k", entry(2, "new")).await, applied);
-    assert_eq!(merge(&replica, "k", entry(3, "newer")).await, applied);
-    let request = Request::Get { key: "k".into() };
-    let found = replica.handle(request).await.unwrap();
+    assert_eq!(write(&replica, "k", entry(2, "new")).await, applied);
+    assert_eq!(write(&replica, "k", entry(3, "newer")).await, applied);
+    let found = replica.call(&Request::read("k")).await.unwrap();
     assert_eq!(found, Response::Entry(Some(entry(3, "newer"))));
 }
 
@@ -59,23 +59,21 @@ async fn what_is_beyond_the_limits_is_refused_and_changes_nothing() {
         ("key", "sixsix", Refusal::ValueTooLarge { len: 6, max: 5 }),
     ];
     for (key, value, refusal) in cases {
-        let response = merge(&replica, key, entry(1, value)).await;
+        let response = write(&replica, key, entry(1, value)).await;
         assert_eq!(response, Response::Refused(refusal));
     }
     for (key, refusal) in [
         ("", Refusal::EmptyKey),
         ("four", Refusal::KeyTooLong { len: 4, max: 3 }),
     ] {
-        let response = replica
-            .handle(Request::Get { key: key.into() })
-            .await
-            .unwrap();
+        let response = replica.call(&Request::read(key)).await.unwrap();
         assert_eq!(response, Response::Refused(refusal));
     }
-    let stored = replica.store().scan(Bound::Unbounded, 10).await.unwrap();
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let stored = replica.store().scan(all, ScanLimit::NONE).await.unwrap();
     assert_eq!(stored, []);
-    let within = merge(&replica, "key", entry(1, "fives")).await;
-    assert_eq!(within, Response::Merged(Merged::Applied));
+    let within = write(&replica, "key", entry(1, "fives")).await;
+    assert_eq!(within, Response::Ack(Ack::Applied));
 }
 
 struct Broken;
@@ -85,15 +83,27 @@ struct Broken;
 struct DiskFull;
 
 impl Store for Broken {
-    async fn get(&self, _: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        if key.is_empty() {
+            let id = ReplicaId::new(NonZeroU64::MIN).get();
+            let version = Version {
+                timestamp: Timestamp::MIN,
+                writer: WriterId::new(id),
+            };
+            return Ok(Some(Entry::new(version, "").into()));
+        }
         Err(StoreError::new(DiskFull))
     }
 
-    async fn merge(&self, _: &Key, _: Entry) -> Result<Merged, StoreError> {
+    async fn apply(&self, _: &Key, _: Change) -> Result<Response, StoreError> {
         Err(StoreError::new(DiskFull))
     }
 
-    async fn scan(&self, _: Bound<&Key>, _: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+    async fn scan(
+        &self,
+        _: (Bound<&Key>, Bound<&Key>),
+        _: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
         Err(StoreError::new(DiskFull))
     }
 }
@@ -146,7 +156,7 @@ async fn c_drift_counts_from_the_clock_as_it_is_now() {
         .with_wall_clock(Lags)
         .with_limits(limits);
     for (ahead, admitted) in [(0, true), (1, true), (2, false)] {
-        let response = merge(&replica, "k", entry(NOON + ahead, "v")).await;
+        let response = write(&replica, "k", entry(NOON + ahead, "v")).await;
         let refused = matches!(
             response,
             Response::Refused(Refusal::TooFarAhead {

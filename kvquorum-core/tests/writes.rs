@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvquorum_core::{
-    Coordinator, Merged, Outcome, Refusal, ReplicaFailure, Request, TransportError, WriteError,
-    WriterId,
+    Ack, Call, Coordinator, Outcome, ReplicaFailure, Request, RequestKind, Transport,
+    TransportError, WriteError, WriterId,
 };
 use support::{
     Line, Link, NOON, Wall, entry, let_background_finish, links, links_at, plant, within_an_hour,
@@ -147,7 +147,7 @@ async fn w_finish_stragglers_are_carried_on() {
 
     let receipt = receipt.settled().await;
     assert_eq!(start.elapsed(), 2 * SLOW);
-    assert_eq!(receipt.replicas()[2].answer(), Some(&Merged::Applied));
+    assert_eq!(receipt.replicas()[2].answer(), Some(&Ack::Applied));
     assert_eq!(holding(&links, "k", "v"), 3);
     assert_eq!(links[2].dropped(), 0);
     assert_eq!(coordinator.stats()[2].in_background, 0);
@@ -378,14 +378,27 @@ async fn w_fail_settles_when_the_stragglers_have_answered() {
     assert_eq!(settled.report().unwrap().acked(), 2);
     let held = links[1].store().entry("k").unwrap();
     assert_eq!(held.version, settled.report().unwrap().version());
+}
 
-    // From the future, and refused by one replica after the other.
-    let links = links_at(&Wall::at(NOON - 3_600_000));
-    links[2].set(Line::Slow(SLOW));
-    let error = coordinator::<2>(&links).put("k", "v").await.unwrap_err();
-    assert!(matches!(error, WriteError::MaybeApplied(_)));
-    let settled = error.settled().await;
-    assert!(matches!(settled, WriteError::NotApplied(_)), "{settled}");
+/// W-FAIL. A write that every replica refuses, one after the other. Bugs: it says
+/// "maybe applied" though the last refusal is about to come; it waits longer for
+/// it than the others took.
+#[tokio::test(start_paused = true)]
+async fn w_fail_waits_as_long_again_to_be_able_to_say_not_applied() {
+    let ms = Duration::from_millis;
+    for (last, not_applied) in [(ms(30), true), (ms(38), true), (ms(100), false)] {
+        let links = links_at(&Wall::at(NOON - 3_600_000));
+        for (link, each_way) in links.iter().zip([ms(5), ms(10), last / 2]) {
+            link.set(Line::Slow(each_way));
+        }
+        let start = Instant::now();
+        let error = coordinator::<2>(&links).put("k", "v").await.unwrap_err();
+        assert_eq!(start.elapsed(), if not_applied { last } else { ms(40) });
+        let said = matches!(error, WriteError::NotApplied(_));
+        assert_eq!(said, not_applied, "{error}");
+        let settled = error.settled().await;
+        assert!(matches!(settled, WriteError::NotApplied(_)), "{settled}");
+    }
 }
 
 /// W-FAIL. Bug: an earlier attempt that was applied somewhere is forgotten when
@@ -393,9 +406,10 @@ async fn w_fail_settles_when_the_stragglers_have_answered() {
 #[tokio::test(start_paused = true)]
 async fn w_fail_remembers_earlier_attempts() {
     // Replica 2 holds an entry so far ahead that the others refuse to go past
-    // it; replicas 0 and 1 apply the first attempt.
+    // it, and cannot be reached then; replicas 0 and 1 apply the first attempt.
     let links = links();
-    plant(&links[2], "k", entry(NOON + 3_600_000, "future")).await;
+    plant(&links[2], "k", entry(NOON + 3_600_000, "future"));
+    *links[2].refuse_merges_after.lock().unwrap() = Some(1);
     let error = coordinator::<3>(&links).put("k", "v").await.unwrap_err();
     assert!(matches!(error, WriteError::MaybeApplied(_)), "{error}");
     assert_eq!(holding(&links, "k", "v"), 2);
@@ -405,10 +419,7 @@ async fn w_fail_remembers_earlier_attempts() {
     assert!(error.to_string().contains("earlier attempt may be seen"));
     for replica in report.replicas() {
         let failure = replica.outcome().failure().unwrap();
-        assert!(matches!(
-            failure,
-            ReplicaFailure::Refused(Refusal::TooFarAhead { .. })
-        ));
+        assert!(!failure.may_have_applied(), "{failure}");
     }
 }
 
@@ -418,14 +429,14 @@ async fn w_superseded_a_put_goes_past_what_is_newer() {
     for holders in 1..=3 {
         let links = links();
         for link in &links[..holders] {
-            plant(link, "k", entry(NOON + 10_000, "ten seconds ahead")).await;
+            plant(link, "k", entry(NOON + 10_000, "ten seconds ahead"));
         }
         let receipt = coordinator::<2>(&links).put("k", "v").await.unwrap();
         assert_eq!(receipt.attempts(), 2);
         assert_eq!(holding(&links, "k", "v"), 3);
         assert!(receipt.version().timestamp.millis() >= NOON + 10_000);
         for outcome in receipt.replicas() {
-            assert!(matches!(outcome, Outcome::Answered(Merged::Applied)));
+            assert!(matches!(outcome, Outcome::Answered(Ack::Applied)));
         }
     }
 }
@@ -435,28 +446,33 @@ async fn w_superseded_a_put_goes_past_what_is_newer() {
 async fn w_superseded_a_delete_goes_past_what_is_newer() {
     let links = links();
     for link in &links {
-        plant(link, "k", entry(NOON + 10_000, "ten seconds ahead")).await;
+        plant(link, "k", entry(NOON + 10_000, "ten seconds ahead"));
     }
     let coordinator = coordinator::<2>(&links);
     assert_eq!(coordinator.delete("k").await.unwrap().attempts(), 2);
     assert_eq!(coordinator.get("k").await.unwrap(), None);
 }
 
-/// W-SUPERSEDED. Bug: a clock that is far behind can write a key once, and never
-/// again. It must catch up as soon as replicas have admitted the later time.
+/// W-SUPERSEDED. Bugs: a clock that is far behind can write a key once, and never
+/// again; two of its writes share a version.
 #[tokio::test(start_paused = true)]
-async fn w_superseded_a_clock_that_is_years_behind_catches_up() {
+async fn w_superseded_a_clock_that_is_years_behind_can_write() {
     let links = links();
     let slow = Coordinator::<3, 2, 2, _>::builder(links.clone())
         .wall_clock(Wall::at(1_000))
         .build();
-    coordinator::<2>(&links).put("k", "first").await.unwrap();
-    let second = slow.put("k", "second").await.unwrap();
-    assert_eq!(second.attempts(), 2);
-    let third = slow.put("k", "third").await.unwrap();
-    assert_eq!(third.attempts(), 1, "the clock has caught up");
-    assert!(third.version() > second.version());
-    assert_eq!(holding(&links, "k", "third"), 3);
+    let mut last = coordinator::<2>(&links)
+        .put("k", "first")
+        .await
+        .unwrap()
+        .version();
+    for value in ["second", "third", "fourth"] {
+        let receipt = slow.put("k", value).await.unwrap();
+        assert_eq!(receipt.attempts(), 2);
+        assert!(receipt.version() > last);
+        assert_eq!(holding(&links, "k", value), 3);
+        last = receipt.version();
+    }
 }
 
 /// W-SUPERSEDED. Bug: saying "acknowledged" of what an older entry may have
@@ -465,7 +481,7 @@ async fn w_superseded_a_clock_that_is_years_behind_catches_up() {
 async fn w_superseded_attempts_are_bounded() {
     let links = links();
     for link in &links {
-        plant(link, "k", entry(NOON + 10_000, "ten seconds ahead")).await;
+        plant(link, "k", entry(NOON + 10_000, "ten seconds ahead"));
     }
     let coordinator: Coordinator<3, 2, 2, _> = Coordinator::builder(links.clone())
         .wall_clock(Wall::at(NOON))
@@ -509,7 +525,7 @@ async fn w_superseded_a_write_that_overlaps_with_others_is_acknowledged() {
 async fn w_superseded_a_late_ack_is_told_of() {
     let links = links();
     let ahead = entry(NOON + 10_000, "of a write that failed");
-    plant(&links[2], "k", ahead.clone()).await;
+    plant(&links[2], "k", ahead.clone());
     links[2].set(Line::Slow(SLOW));
     let receipt = coordinator::<2>(&links).put("k", "v").await.unwrap();
     assert_eq!((receipt.attempts(), receipt.superseded_by()), (1, None));
@@ -525,7 +541,7 @@ async fn w_superseded_a_write_done_again_wins_over_the_one_that_failed() {
     for first in [Some("zzz"), None] {
         let links = links();
         for link in &links {
-            plant(link, "k", entry(NOON, "old")).await;
+            plant(link, "k", entry(NOON, "old"));
         }
         let slow = Coordinator::<3, 2, 2, _>::builder(links.clone())
             .wall_clock(Wall::at(NOON - 120_000))
@@ -554,7 +570,7 @@ async fn a_minority_that_is_wrong_about_the_time_is_not_believed() {
     let links: [Arc<Link>; 3] = links();
     let year_3000 = 32_503_680_000_000;
     let mad: [Arc<Link>; 1] = links_at(&Wall::at(year_3000));
-    plant(&mad[0], "spoilt", entry(year_3000, "future")).await;
+    plant(&mad[0], "spoilt", entry(year_3000, "future"));
     let [mad] = mad;
     let links = [mad, Arc::clone(&links[1]), Arc::clone(&links[2])];
     let coordinator = coordinator::<1>(&links);
@@ -568,7 +584,7 @@ async fn a_minority_that_is_wrong_about_the_time_is_not_believed() {
 #[tokio::test(start_paused = true)]
 async fn c_monotonic_acks_of_a_failed_write_are_observed() {
     let links = links();
-    plant(&links[0], "k", entry(NOON + 10_000, "ahead")).await;
+    plant(&links[0], "k", entry(NOON + 10_000, "ahead"));
     links[1].set(Line::Refused);
     links[2].set(Line::Refused);
     let coordinator = coordinator::<2>(&links);
@@ -624,7 +640,7 @@ async fn w_superseded_many_writers_of_one_key_all_succeed() {
 async fn an_entry_from_the_future_spoils_no_other_key() {
     let links = links();
     let year_3000 = 32_503_680_000_000;
-    plant(&links[0], "spoilt", entry(year_3000, "future")).await;
+    plant(&links[0], "spoilt", entry(year_3000, "future"));
     let coordinator = coordinator::<2>(&links);
     for _ in 0..3 {
         assert!(coordinator.get("spoilt").await.is_ok());
@@ -708,20 +724,71 @@ async fn a_time_limit_without_end_is_no_trouble() {
     assert_eq!(holding(&links, "k", "v"), 3);
 }
 
-/// A transport that panics. Bug: the panic is followed by another, in a task
-/// that is to drive on what has panicked.
+/// Bugs: a panic of one transport, or of a store in this process, takes the
+/// caller's task with it though W others have acked; it passes for an ack, or for
+/// "not applied"; it is not counted.
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_a_transport_is_the_callers_alone() {
-    let links = links();
-    links.iter().for_each(|link| link.set(Line::Slow(SLOW)));
-    links[1].set(Line::Panics(SLOW));
-    let coordinator = coordinator::<3>(&links);
-    let writer = coordinator.clone();
-    let put = tokio::spawn(async move { writer.put("k", "v").await.map(|_| ()) });
-    assert!(put.await.unwrap_err().is_panic());
-    assert_eq!(coordinator.background_tasks(), 0);
-    links[1].set(Line::Up);
-    coordinator.put("k", "v").await.unwrap();
+async fn a_panic_of_a_transport_is_the_failure_of_its_call() {
+    for line in [Line::PanicsAtOnce, Line::Panics(SLOW)] {
+        for panicking in 0..3 {
+            let links = links();
+            links[panicking].set(line);
+            let coordinator = coordinator::<2>(&links);
+            let receipt = coordinator.put("k", "v").await.unwrap().settled().await;
+            assert_eq!(receipt.acked(), 2);
+            let failure = receipt.replicas()[panicking].failure();
+            assert!(
+                matches!(failure, Some(ReplicaFailure::Panicked(said)) if said == "the test says so"),
+                "{failure:?}"
+            );
+            let value = coordinator.get("k").await.unwrap();
+            assert_eq!(value.as_deref(), Some(&b"v"[..]));
+            within_an_hour(coordinator.drain()).await;
+            assert!(coordinator.stats()[panicking].panicked >= 1);
+        }
+        let links = links();
+        links[0].set(Line::Refused);
+        links[1].set(Line::Refused);
+        links[2].set(line);
+        let error = coordinator::<2>(&links).put("k", "v").await.unwrap_err();
+        let settled = error.settled().await;
+        assert!(matches!(settled, WriteError::MaybeApplied(_)), "{settled}");
+    }
+}
+
+/// W-FAIL. A transport that always has something to do uses up what its task may do
+/// at a time. Bug: the timer is never looked at, and the time limit does not hold.
+#[tokio::test]
+async fn w_fail_a_transport_that_is_never_idle_has_its_time_limit() {
+    struct Busy;
+    impl Transport for Busy {
+        fn call(&self, request: &Request) -> Call {
+            if let RequestKind::Identify { .. } = request.kind {
+                return support::links::<1>()[0].call(request);
+            }
+            Call::new(async {
+                loop {
+                    tokio::task::consume_budget().await;
+                }
+            })
+        }
+        fn name(&self) -> &str {
+            "busy"
+        }
+    }
+    let coordinator = Coordinator::<1, 1, 1, _>::builder([Busy])
+        .time_limit(Duration::from_millis(50))
+        .build();
+    let put = timeout(Duration::from_secs(20), coordinator.put("k", "v"));
+    let error = put
+        .await
+        .expect("the time limit does not hold")
+        .unwrap_err();
+    let failure = error.report().unwrap().replicas()[0].outcome().failure();
+    assert!(
+        matches!(failure, Some(ReplicaFailure::TimedOut(_))),
+        "{error}"
+    );
 }
 
 /// Draining. Bug: a process that ends cuts off its own stragglers, repairs or
@@ -776,7 +843,10 @@ async fn every_replica_is_sent_the_same_entry() {
         .unwrap();
     for link in &links {
         let seen = link.seen.lock().unwrap();
-        let [Request::Merge { key, entry }] = &seen[..] else {
+        let [request] = &seen[..] else {
+            panic!("{seen:?}");
+        };
+        let RequestKind::Write { key, entry } = &request.kind else {
             panic!("{seen:?}");
         };
         assert_eq!(key.as_bytes(), [0, 255, 7]);

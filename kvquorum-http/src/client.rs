@@ -14,8 +14,7 @@ use crate::gather::{self, Gathering};
 use crate::link::Link;
 use crate::pool::Pool;
 use crate::resolve::Resolver;
-use crate::server::HEAD_TIME_LIMIT;
-use crate::time::within_reason;
+use crate::time::{HEAD_TIMEOUT, within_reason};
 use crate::wire;
 
 /// Half of a coordinator's time limit by default, so that a call can tell that
@@ -25,7 +24,7 @@ const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(1);
 /// Below the server's by default, so that the client is the first to close.
 const IDLE_TIME_LIMIT: Duration = Duration::from_secs(15);
 
-const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIME_LIMIT.as_secs());
+const _: () = assert!(IDLE_TIME_LIMIT.as_secs() < HEAD_TIMEOUT.as_secs());
 
 /// A link to one replica over HTTP/1.1, on kept-alive connections.
 ///
@@ -151,7 +150,7 @@ impl HttpTransportBuilder {
 
     /// How long a connection may be idle and still be used again. 15 seconds
     /// by default; keep it below the
-    /// [server's](crate::ServerBuilder::head_time_limit), so that a request
+    /// [server's](crate::ServerBuilder::head_timeout), so that a request
     /// does not meet the server's close half-way.
     ///
     /// Older connections are closed by the next call, whichever it uses.
@@ -161,7 +160,7 @@ impl HttpTransportBuilder {
     }
 
     /// How many calls may share an exchange. 256 by default, and at most as many
-    /// as the [server takes](crate::ReplicaService::with_max_batch). With 1,
+    /// as the [server takes](crate::ReplicaServiceBuilder::max_batch). With 1,
     /// calls do not gather: each has an exchange of its own, and a connection.
     pub fn max_batch(mut self, max: usize) -> Self {
         self.gathering.max_batch = max;
@@ -170,7 +169,7 @@ impl HttpTransportBuilder {
 
     /// How many bytes the requests may have that share an exchange. 256 KiB by
     /// default; keep it below what the
-    /// [server reads](crate::ReplicaService::with_max_body_len). A longer
+    /// [server reads](crate::ReplicaServiceBuilder::max_body_len). A longer
     /// request does not gather: it has an exchange of its own.
     pub fn max_batch_bytes(mut self, max: usize) -> Self {
         self.gathering.max_batch_bytes = max;

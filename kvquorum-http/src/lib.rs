@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
-mod answer;
 mod body;
 mod call;
 mod client;
@@ -13,21 +12,16 @@ mod frames;
 mod gather;
 mod gatherer;
 mod link;
-mod plain;
 mod pool;
 mod problem;
 mod resolve;
 mod server;
-mod service;
-mod socket;
 mod time;
 pub mod wire;
 
 pub use address::AddressError;
-pub use answer::AnswerBody;
 pub use client::{HttpTransport, HttpTransportBuilder};
 pub use error::{HttpError, RemoteStoreError};
 /// In [`HttpError::Status`].
 pub use hyper::StatusCode;
-pub use server::{Server, ServerBuilder};
-pub use service::ReplicaService;
+pub use server::{AnswerBody, ReplicaService, ReplicaServiceBuilder, Server, ServerBuilder};

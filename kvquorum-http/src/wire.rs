@@ -57,11 +57,12 @@
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 400 | the body is not whole frames, or there is none; nothing was stored |
+//! | 400 | the body is not whole frames, or there is none, or the path has a query; nothing was stored |
 //! | 404 | another version of the protocol; nothing was stored |
 //! | 405 | not a `POST`; nothing was stored |
 //! | 408 | the body did not arrive in time; nothing was stored |
 //! | 413 | more bytes, or more requests, than the replica reads; nothing was stored |
+//! | 503 | no memory for the body in time; nothing was stored |
 //!
 //! What is not HTTP is answered with 400, a head that is too long with 431, and
 //! both without a body: nothing was stored.

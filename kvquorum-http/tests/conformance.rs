@@ -38,7 +38,7 @@ async fn http_is_a_transport_where_calls_do_not_share_exchanges() {
 #[tokio::test]
 async fn http_is_a_transport_where_the_server_takes_no_batches() {
     kvquorum_core::conformance::transport(|| async {
-        let service = service(&TestStore::new()).with_max_batch(1);
+        let service = settings(&TestStore::new()).max_batch(1).build();
         let server = kvquorum_http::Server::bind("127.0.0.1:0", service).await;
         let server = server.unwrap();
         (transport(server.local_addr()), server)

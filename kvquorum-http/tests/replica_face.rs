@@ -78,7 +78,7 @@ async fn undecodable_requests_are_not_understood_and_the_others_are_answered() {
 #[tokio::test]
 async fn a_batch_is_bounded_in_number() {
     let store = TestStore::new();
-    let service = service(&store).with_max_batch(3);
+    let service = settings(&store).max_batch(3).build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     let answer = client.ask(post("/v1/call", requests([MERGE; 4]))).await;
@@ -92,7 +92,9 @@ async fn a_batch_is_bounded_in_number() {
 
 #[tokio::test]
 async fn an_answer_does_not_wait_for_a_slow_one_and_each_has_its_time() {
-    let service = ReplicaService::new(Replica::new(Picky::new())).with_store_time_limit(SHORT);
+    let service = ReplicaService::builder(Replica::new(Picky::new()))
+        .store_timeout(SHORT)
+        .build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     let batch = [&b"\x00\x05hangs"[..], b"\x00\x01a", b"\x00\x01b"];

@@ -122,7 +122,7 @@ async fn a_client_that_is_told_to_send_and_sends_too_much_still_gets_the_answer(
 #[tokio::test]
 async fn a_body_that_stops_half_way_changes_nothing() {
     let store = TestStore::new();
-    let service = service(&store).with_body_time_limit(SHORT);
+    let service = settings(&store).body_timeout(SHORT).build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let whole = post("/write", WRITE);
     let chunked = format!(
@@ -161,7 +161,7 @@ async fn a_body_that_breaks_the_rules_changes_nothing() {
 #[tokio::test]
 async fn heads_that_never_end_and_idle_connections_are_closed_in_time() {
     let store = TestStore::new();
-    let server = start(Server::builder().head_time_limit(SHORT), &store).await;
+    let server = start(Server::builder().head_timeout(SHORT), &store).await;
     for silent in ["", "GET /re", "GET /read/k HTTP/1.1\r\nhost: x\r\n"] {
         let mut client = Raw::connect(server.local_addr()).await;
         client.send(silent).await;
@@ -197,7 +197,7 @@ async fn heads_are_bounded_in_length_and_in_number() {
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_until_another_is_answered() {
     let store = TestStore::gated();
-    let builder = Server::builder().max_connections(2).head_time_limit(NEVER);
+    let builder = Server::builder().max_connections(2).head_timeout(NEVER);
     let server = start(builder, &store).await;
     let mut busy = Vec::new();
     for _ in 0..2 {
@@ -230,7 +230,7 @@ async fn connections_beyond_the_bound_wait_until_another_is_answered() {
 #[tokio::test]
 async fn idle_connections_make_room_for_others_the_longest_idle_first() {
     let store = TestStore::new();
-    let builder = Server::builder().max_connections(8).head_time_limit(NEVER);
+    let builder = Server::builder().max_connections(8).head_timeout(NEVER);
     let server = start(builder, &store).await;
     let mut idle = Vec::new();
     for _ in 0..8 {
@@ -255,7 +255,7 @@ async fn idle_connections_make_room_for_others_the_longest_idle_first() {
 #[tokio::test]
 async fn the_pool_of_one_client_does_not_lock_out_another() {
     let store = TestStore::gated();
-    let builder = Server::builder().max_connections(8).head_time_limit(NEVER);
+    let builder = Server::builder().max_connections(8).head_timeout(NEVER);
     let server = start(builder, &store).await;
     let pooled = unbatched(server.local_addr());
     let calls: Vec<_> = (0..8)
@@ -278,7 +278,7 @@ async fn the_pool_of_one_client_does_not_lock_out_another() {
 #[tokio::test]
 async fn silent_clients_do_not_keep_others_out() {
     let store = TestStore::new();
-    let builder = Server::builder().max_connections(2).head_time_limit(SHORT);
+    let builder = Server::builder().max_connections(2).head_timeout(SHORT);
     let server = start(builder, &store).await;
     let _silent = Raw::connect(server.local_addr()).await;
     let mut half = Raw::connect(server.local_addr()).await;
@@ -291,7 +291,7 @@ async fn a_client_that_does_not_read_does_not_keep_others_out() {
     let store = TestStore::new();
     let large = format!("\"{}\"", "x".repeat(1024 * 1024 - 2));
     store.insert("large", Entry::new(version(1), large));
-    let builder = Server::builder().max_connections(1).write_time_limit(SHORT);
+    let builder = Server::builder().max_connections(1).write_timeout(SHORT);
     let server = start(builder, &store).await;
     let mut deaf = Raw::connect(server.local_addr()).await;
     // More than the sockets' buffers can hold.
@@ -307,7 +307,7 @@ async fn a_client_that_reads_a_little_now_and_then_does_not_keep_others_out() {
     store.insert("large", Entry::new(version(1), large));
     let builder = Server::builder()
         .max_connections(1)
-        .write_time_limit(2 * SHORT);
+        .write_timeout(2 * SHORT);
     let server = start(builder, &store).await;
     let mut slow = Raw::connect(server.local_addr()).await;
     slow.send(get_path("/read/large")).await;
@@ -327,18 +327,19 @@ async fn a_client_that_reads_a_little_now_and_then_does_not_keep_others_out() {
 async fn limits_may_be_as_large_or_as_small_as_can_be() {
     let store = TestStore::new();
     for (longest, most) in [(Duration::MAX, usize::MAX), (Duration::ZERO, 0)] {
-        let service = service(&store)
-            .with_body_time_limit(longest)
-            .with_store_time_limit(longest)
-            .with_max_body_len(most)
-            .with_max_batch(most);
+        let service = settings(&store)
+            .body_timeout(longest)
+            .store_timeout(longest)
+            .max_body_len(most)
+            .max_batch(most)
+            .build();
         let server = Server::builder()
             .max_connections(most)
-            .head_time_limit(longest)
+            .head_timeout(longest)
             .max_head_len(most)
             .max_headers(most)
-            .write_time_limit(longest)
-            .shutdown_time_limit(longest)
+            .write_timeout(longest)
+            .shutdown_timeout(longest)
             .bind("127.0.0.1:0", service)
             .await
             .unwrap();
@@ -392,7 +393,7 @@ async fn as_many_headers_as_fit_into_the_head() {
 #[tokio::test]
 async fn a_store_that_hangs_is_answered_for() {
     let store = TestStore::gated();
-    let service = service(&store).with_store_time_limit(SHORT);
+    let service = settings(&store).store_timeout(SHORT).build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     let answer = client.ask(post("/write", WRITE)).await;
@@ -416,7 +417,7 @@ async fn a_client_that_goes_away_does_not_hold_its_connection_open() {
 #[tokio::test]
 async fn a_shutdown_lets_requests_under_way_finish_and_takes_no_more() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let builder = Server::builder().shutdown_timeout(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;
@@ -464,7 +465,7 @@ async fn streamed(to: SocketAddr, store: &TestStore) -> Raw {
 #[tokio::test]
 async fn a_shutdown_lets_streamed_answers_finish() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let builder = Server::builder().shutdown_timeout(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut client = streamed(addr, &store).await;
@@ -484,7 +485,7 @@ async fn a_shutdown_lets_streamed_answers_finish() {
 #[tokio::test]
 async fn a_client_that_goes_away_in_the_middle_does_not_hold_its_connection_open() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let builder = Server::builder().shutdown_timeout(NEVER);
     let server = start(builder, &store).await;
     let client = streamed(server.local_addr(), &store).await;
     drop(client);
@@ -494,7 +495,7 @@ async fn a_client_that_goes_away_in_the_middle_does_not_hold_its_connection_open
 #[tokio::test]
 async fn a_connection_with_a_streamed_answer_does_not_make_room() {
     let store = TestStore::gated();
-    let builder = Server::builder().max_connections(2).head_time_limit(NEVER);
+    let builder = Server::builder().max_connections(2).head_timeout(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     // So long ago that it would be the first to go if it were idle.
@@ -517,7 +518,7 @@ async fn a_connection_with_a_streamed_answer_does_not_make_room() {
 #[tokio::test]
 async fn a_shutdown_cuts_what_does_not_finish_in_time() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(SHORT);
+    let builder = Server::builder().shutdown_timeout(SHORT);
     let server = start(builder, &store).await;
     let mut stuck = Raw::connect(server.local_addr()).await;
     stuck.send(post("/write", WRITE)).await;
@@ -530,7 +531,7 @@ async fn a_shutdown_cuts_what_does_not_finish_in_time() {
 #[tokio::test]
 async fn a_dropped_server_is_gone_at_once() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let builder = Server::builder().shutdown_timeout(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;
@@ -547,16 +548,35 @@ async fn a_dropped_server_is_gone_at_once() {
     answers(again.local_addr()).await;
 }
 
-/// A store that panics, as no store should.
+/// A store that panics for some keys, as no store should: at once, when it is
+/// asked, or later.
 struct Panics;
 
+impl Panics {
+    async fn look_at(&self, key: &Key) {
+        if key.as_bytes() == b"late" {
+            tokio::task::yield_now().await;
+        }
+        if key.as_bytes() != b"good" {
+            panic!("this store panics, on purpose");
+        }
+    }
+}
+
 impl Store for Panics {
-    async fn get(&self, _: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.look_at(key).await;
         Ok(None)
     }
 
-    async fn merge(&self, _: &Key, _: Entry) -> Result<Merged, StoreError> {
-        panic!("this store panics, on purpose");
+    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+        assert!(key.as_bytes() != b"now", "this store panics, on purpose");
+        None
+    }
+
+    async fn merge(&self, key: &Key, _: Entry) -> Result<Merged, StoreError> {
+        self.look_at(key).await;
+        Ok(Merged::Applied)
     }
 
     async fn scan(
@@ -568,15 +588,51 @@ impl Store for Panics {
     }
 }
 
+/// Catches a panic that takes the connection, or the other requests of a batch,
+/// with it.
 #[tokio::test]
-async fn a_store_that_panics_costs_one_connection() {
+async fn a_store_that_panics_fails_one_request() {
     let server = Server::bind("127.0.0.1:0", Replica::new(Panics))
         .await
         .unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
-    client.send(post("/write", WRITE)).await;
-    client.closed().await;
-    answers(server.local_addr()).await;
+    for request in [
+        post("/write", WRITE),
+        get_path("/read/now").into_bytes(),
+        get_path("/read/late").into_bytes(),
+    ] {
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status, 500);
+        assert_eq!(answer.error(), "the store panicked");
+    }
+    let batch: [&[u8]; 5] = [
+        b"\x00\x04good",
+        b"\x00\x04late",
+        b"\x00\x03now",
+        b"\x01\x03bad\x80\x80\x04\x07\x01\x01v",
+        b"\x01\x04good\x80\x80\x04\x07\x01\x01v",
+    ];
+    let answer = client.ask(post("/v1/call", requests(batch))).await;
+    assert_eq!(answer.status, 200);
+    let mut body = Vec::new();
+    while let Some(chunk) = client.chunk().await {
+        body.extend(chunk);
+    }
+    let mut answered = outcomes(&body);
+    answered.sort();
+    let panicked = [&[1, 18], &b"the store panicked"[..]].concat();
+    let expected = [
+        &b"\x00\x00\x00"[..],
+        &panicked,
+        &panicked,
+        &panicked,
+        APPLIED,
+    ];
+    for (at, expected) in expected.into_iter().enumerate() {
+        assert_eq!(answered[at], (at as u32, expected.to_vec()));
+    }
+    // The connection is of use for more.
+    assert_eq!(client.ask(get_path("/read/good")).await.status, 200);
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@
 //! made costs no task, no timer and no look at the clock.
 
 use std::any::Any;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -31,37 +32,60 @@ type Calling = Pin<Box<dyn Future<Output = Result<Response, TransportError>> + S
 /// The calls that were not over at once, at most one to each replica.
 pub(super) type Pending<const N: usize> = [Option<Calling>; N];
 
-/// Makes a call. Where it has to be waited for it is put among the pending ones,
-/// and there is no result.
+/// Calls replicas in this order, until `take_in` breaks off.
 ///
-/// A panic is the failure of this one call.
+/// A panic is the failure of the one call that it comes from. All are made within
+/// one `catch_unwind`, as each of those costs.
 #[inline]
-pub(super) fn call<T: Transport, const N: usize>(
+pub(super) fn call_each<S, T: Transport, const N: usize>(
+    inner: &Arc<Inner<T, N>>,
+    request: &mut Request,
+    mut replicas: impl Iterator<Item = usize>,
+    state: &mut S,
+    take_in: impl Fn(&mut S, usize, Call) -> ControlFlow<()>,
+    fail: impl Fn(&mut S, usize, ReplicaFailure),
+) {
+    let mut called = 0;
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
+        for replica in &mut replicas {
+            called = replica;
+            if take_in(state, replica, call(inner, replica, request)).is_break() {
+                break;
+            }
+        }
+    })) {
+        fail(state, called, inner.panicked(called, &*panic));
+    }
+}
+
+/// Puts a call among those that have to be waited for.
+pub(super) fn set<const N: usize>(pending: &mut Pending<N>, replica: usize, call: Calling) {
+    if let Some(slot) = pending.get_mut(replica) {
+        *slot = Some(call);
+    }
+}
+
+/// Makes a call. It may panic.
+#[inline]
+fn call<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     replica: usize,
     request: &mut Request,
-    pending: &mut Pending<N>,
-) -> Option<Result<Response, ReplicaFailure>> {
-    let transport = inner.transports.get(replica)?;
+) -> Call {
+    let Some(transport) = inner.transports.get(replica) else {
+        return Call::new(pending());
+    };
     request.to = inner.introductions.id(replica);
-    let call = || match request.to {
+    match request.to {
         Some(_) => transport.call(request),
         None => call_introduced(inner, replica, transport, request),
-    };
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Call::Ready(result)) => Some(inner.admitted(replica, result)),
-        Ok(Call::Pending(calling)) => {
-            *pending.get_mut(replica)? = Some(calling);
-            None
-        }
-        Err(panic) => Some(Err(inner.panicked(replica, &*panic))),
     }
 }
 
 impl<T, const N: usize> Inner<T, N> {
     /// A response as an answer or a failure: a refusal is a failure.
     #[inline]
-    fn admitted(
+    pub(super) fn admitted(
         &self,
         replica: usize,
         result: Result<Response, TransportError>,
@@ -133,21 +157,25 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         if in_background && !self.inner.background.reserve(replica) {
             return Some(Err(ReplicaFailure::GivenUp));
         }
-        let mut pending = [const { None }; N];
-        let result = call(&self.inner, replica, request, &mut pending);
-        let calling = pending.get_mut(replica).and_then(Option::take);
-        match (self.under_way.get_mut(replica), calling) {
-            (Some(slot), Some(calling)) => {
+        let inner = &self.inner;
+        let made = catch_unwind(AssertUnwindSafe(|| call(inner, replica, request)));
+        let result = match (made, self.under_way.get_mut(replica)) {
+            (Ok(Call::Pending(calling)), Some(slot)) => {
                 *slot = Some(UnderWay {
                     calling,
                     deadline: None,
                     in_background,
                 });
+                return None;
             }
-            _ if in_background => self.inner.background.release(replica),
-            _ => {}
+            (Ok(Call::Ready(result)), _) => inner.admitted(replica, result),
+            (Err(panic), _) => Err(inner.panicked(replica, &*panic)),
+            (Ok(Call::Pending(_)), None) => return None,
+        };
+        if in_background {
+            inner.background.release(replica);
         }
-        result
+        Some(result)
     }
 
     /// The next answer; `None` when no call is under way.

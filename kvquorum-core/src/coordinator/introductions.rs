@@ -85,7 +85,7 @@ impl<const N: usize> Introductions<N> {
         result: Result<Response, TransportError>,
     ) -> Result<ReplicaId, TransportError> {
         let identity = match result {
-            Ok(Response::Identity(identity)) => identity,
+            Ok(Response::Identity(identity)) => *identity,
             Ok(Response::Refused(refusal)) => return Err(TransportError::Rejected(refusal.into())),
             Ok(_) => return Err(TransportError::Rejected("it does not say who it is".into())),
             // The request itself was not sent.

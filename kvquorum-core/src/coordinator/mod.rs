@@ -45,17 +45,20 @@ const DEFAULT_FOLLOWED_DRIFT: Duration = Duration::from_secs(30);
 /// returns when W have acked, reads from as many as it takes for R to answer,
 /// and merges by last write wins.
 ///
-/// Numbers that make no sense do not compile:
+/// Numbers that make no sense do not compile, and the compiler names the line that
+/// makes the coordinator. `cargo build` and `cargo test` find it; `cargo check`,
+/// and so an editor, does not look.
 ///
 /// ```compile_fail
-/// # use kvquorum_core::{Coordinator, Transport};
+/// # use kvquorum_core::{Call, Coordinator, Request, Transport};
 /// # fn f<T: Transport>(replicas: [T; 3]) {
 /// Coordinator::<3, 4, 2, _>::new(replicas); // four acks of three replicas
 /// # }
-/// # struct L; #[async_trait::async_trait] impl Transport for L {
-/// # async fn call(&self, _: kvquorum_core::Request)
-/// # -> Result<kvquorum_core::Response, kvquorum_core::TransportError> { std::future::pending().await }
-/// # fn name(&self) -> &str { "" } }
+/// # struct L;
+/// # impl Transport for L {
+/// #     fn call(&self, _: &Request) -> Call { Call::new(std::future::pending()) }
+/// #     fn name(&self) -> &str { "" }
+/// # }
 /// # f([L, L, L]);
 /// ```
 ///
@@ -71,21 +74,26 @@ const DEFAULT_FOLLOWED_DRIFT: Duration = Duration::from_secs(30);
 /// behind may be acknowledged by replicas that have not heard of a greater
 /// entry, and lose to it.
 ///
-/// Cloning is cheap, and all clones share one clock and one bound on
-/// background work. A call that does not complete at once needs a Tokio
-/// runtime with time enabled around it; without one it panics where it has to
-/// wait, and gives up what would go on in the background.
+/// Before it sends a replica anything else, a coordinator asks it who it is. One
+/// that is at two places of the coordinator is counted once, one of another
+/// [cluster](CoordinatorBuilder::cluster) is not counted, and where another replica
+/// has come to the place of one, it is asked again: the calls that show it fail, and
+/// have changed nothing. [`IdentityError`] says why.
+///
+/// Clones share one clock and one bound on background work. Call it inside a Tokio
+/// runtime with timers. Outside one, a call that has to wait panics, and background
+/// work is dropped.
 ///
 /// ```
-/// # use std::sync::Arc;
 /// # use kvquorum_core::{Coordinator, Replica, Store};
-/// # async fn example<S: Store>(a: Arc<Replica<S>>, b: Arc<Replica<S>>, c: Arc<Replica<S>>)
+/// # async fn example<S: Store>(a: Replica<S>, b: Replica<S>, c: Replica<S>)
 /// # -> Result<(), Box<dyn std::error::Error>> {
 /// let map = Coordinator::<3, 2, 2, _>::new([a, b, c]);
 /// map.put("greeting", "hello").await?;
 /// assert_eq!(map.get("greeting").await?.as_deref(), Some(&b"hello"[..]));
 /// # Ok(()) }
 /// ```
+#[doc = include_str!("configuration.md")]
 pub struct Coordinator<const N: usize, const W: usize, const R: usize, T> {
     inner: Arc<Inner<T, N>>,
 }
@@ -179,8 +187,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 
     /// Writes a value under a key, and returns when W replicas have acked.
     ///
-    /// Keys are copied from what is borrowed. Values are taken over, from a
-    /// `Vec<u8>`, a `String` or [`Bytes`], or are `'static`.
+    /// Keys are copied from what is borrowed. Pass an owned value (`Vec<u8>`,
+    /// `String`, [`Bytes`]) or a `'static` one: it is not copied.
     ///
     /// - **W-ALL.** The entry goes to all N replicas at once.
     /// - **W-QUORUM.** Only acks count.
@@ -190,16 +198,23 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///   not cut the fan-out short, within the same bound. It is not stamped
     ///   anew if it turns out superseded.
     /// - **W-SUPERSEDED.** A put that learns of a greater entry from an ack
-    ///   moves its clock past it and stamps again, so that it is greater than
-    ///   all that was acknowledged before it began. Where it is superseded even
-    ///   then, it is by a write that overlaps with it, or that had failed and
-    ///   takes effect late; it is acknowledged, and the
-    ///   [receipt](WriteReceipt::superseded_by) says so.
+    ///   stamps again, past it, so that where `2 W > N` it is greater than all
+    ///   that was acknowledged before it began. If a greater entry turns up even
+    ///   then, it comes from a concurrent write, or from a failed one that landed
+    ///   late; the put still succeeds, and the
+    ///   [receipt](WriteReceipt::superseded_by) names it.
+    /// - **C-MONOTONIC.** No two writes get the same version, whatever the wall
+    ///   clock does. Where `2 W > N`, of two acknowledged writes to one key, one
+    ///   after the other, the later has the greater version. A write that replicas
+    ///   refuse as [too far ahead](crate::Refusal::TooFarAhead), by a clock that is
+    ///   ahead of its wall clock, sets that clock back, and stamps again.
     ///
     /// # Errors
     ///
     /// **W-FAIL.** As soon as W acks are out of reach. The error says of each
     /// replica what is known, and of the whole whether the entry may be seen.
+    /// Where no replica can have applied it so far, it first waits for the others
+    /// as long again as it has taken, to be able to say *not applied*.
     /// A failed write is never rolled back.
     pub async fn put(
         &self,
@@ -230,9 +245,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///   decision included, is sent the greatest entry with its original
     ///   version: in the background, unless set otherwise.
     ///
-    /// Replicas are asked one after the other, beginning now with one and now
-    /// with another, as long as they answer at once; as soon as one does not, all
-    /// others are asked together with it.
+    /// Replicas that answer at once, as those in the same process do, are asked one
+    /// after the other, starting with a different one each time, until R have
+    /// answered. As soon as one does not answer at once, all others are asked
+    /// together with it.
     ///
     /// # Errors
     ///
@@ -257,7 +273,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         &self.inner.transports
     }
 
-    /// The writer id that this coordinator's versions carry.
+    /// The writer id that this coordinator's versions carry, unless its clock had
+    /// to pass an entry that is too far ahead to follow, or was set back: then they
+    /// carry ids of their own.
     pub fn writer(&self) -> WriterId {
         self.inner.settings.writer
     }
@@ -402,9 +420,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
         self
     }
 
-    /// The id that versions carry. Random by default. No two coordinators
-    /// should write under the same id at the same time; if they do, all
-    /// replicas still agree on one of two entries with the same version.
+    /// The id that versions carry. Random by default. No two coordinators should
+    /// write under the same id, not even one after the other: a process that starts
+    /// again takes a new one. If they do, versions may come twice, and of two
+    /// entries with the same version all replicas still agree on one.
     #[must_use]
     pub fn writer(mut self, writer: WriterId) -> Self {
         self.settings.writer = writer;

@@ -1,18 +1,19 @@
 //! Getting: rules R-QUORUM, R-REPAIR and R-FAIL.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_stream::stream;
 use futures_core::Stream;
 
-use super::calls::{Calls, Pending, call};
+use super::calls::{Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
 use super::report::{ReadError, ReadReceipt, ReadReport};
 use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{Added, ReadTally};
-use crate::transport::{Ack, Request, Response, Transport};
+use crate::transport::{Ack, Call, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     pub(super) async fn read(&self, key: Key) -> Result<ReadReceipt<N>, ReadError> {
@@ -46,37 +47,50 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     fn ask_at_once(&self, key: Key) -> Start<Read<N>, impl Future<Output = Read<N>>> {
         let inner = &self.inner;
         let mut request = Request::read(key);
-        let mut tally = ReadTally::new(R);
-        let mut pending = [const { None }; N];
-        let mut waits = false;
-        for replica in inner.rotation.next::<N>() {
-            if tally.is_decided() && !waits {
-                break;
-            }
-            match call(inner, replica, &mut request, &mut pending) {
-                // What is usual goes straight in: `add` would move it twice more,
-                // which is a seventh of a read's instructions.
-                Some(Ok(Response::Entry(entry))) => tally.add_answer(replica, entry),
-                Some(result) => {
-                    tally.asked(replica);
-                    tally.add(replica, result);
+        let mut asked = (ReadTally::new(R), [const { None }; N], false);
+        call_each(
+            inner,
+            &mut request,
+            inner.rotation.next::<N>(),
+            &mut asked,
+            |(tally, pending, waits), replica, call| {
+                match call {
+                    // What is usual goes straight in: `add` would move it twice
+                    // more, which is a seventh of a read's instructions.
+                    Call::Ready(Ok(Response::Entry(entry))) => tally.add_answer(replica, entry),
+                    Call::Ready(result) => {
+                        tally.asked(replica);
+                        tally.add(replica, inner.admitted(replica, result));
+                    }
+                    Call::Pending(call) => {
+                        tally.asked(replica);
+                        set(pending, replica, call);
+                        *waits = true;
+                    }
                 }
-                None => {
-                    tally.asked(replica);
-                    waits = true;
+                if tally.is_decided() && !*waits {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
                 }
-            }
-        }
-        if waits || !is_settled(&tally, inner.settings.repair, W) {
+            },
+            |(tally, ..), replica, failure| {
+                tally.asked(replica);
+                tally.add(replica, Err(failure));
+            },
+        );
+        let (tally, _, waits) = &mut asked;
+        if *waits || !is_settled(tally, inner.settings.repair, W) {
+            let (tally, pending, _) = asked;
             let asking = ask(Arc::clone(inner), tally, pending, W, request);
             return Start::Unsettled(decide(&inner.background, asking));
         }
-        inner.observe_greatest(&tally);
+        inner.observe_greatest(tally);
         Start::Settled(Read {
             answered: tally.is_answered(),
             holders: W,
             outcomes: tally.report(),
-            entry: tally.into_greatest(),
+            entry: tally.take_greatest(),
         })
     }
 }

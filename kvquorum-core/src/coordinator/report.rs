@@ -347,8 +347,8 @@ pub enum WriteError {
     /// written instead.
     ///
     /// Where replicas refuse all writes because they are stamped
-    /// [too far ahead](crate::Refusal::TooFarAhead), this coordinator's
-    /// [clock](crate::Clock) was carried into the future.
+    /// [too far ahead](crate::Refusal::TooFarAhead), this coordinator's wall clock
+    /// is ahead of theirs.
     #[error("the write failed and was not applied: {0}")]
     NotApplied(Box<WriteReport>),
     /// Too few replicas acked, and the entry may be seen: now, later, by some

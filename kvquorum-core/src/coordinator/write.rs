@@ -1,6 +1,7 @@
 //! Putting and deleting: rules W-ALL, W-QUORUM, W-FINISH, W-CANCEL, W-FAIL and
 //! W-SUPERSEDED.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_stream::stream;
@@ -9,7 +10,7 @@ use futures_core::Stream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::calls::{Calls, Pending, call};
+use super::calls::{Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
 use super::report::{Late, WriteError, WriteReceipt, WriteReport};
 use super::{Coordinator, Inner};
@@ -17,7 +18,7 @@ use crate::clock::{ClockExhausted, Stamp};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{WriteTally, WriteVerdict, may_be_seen};
-use crate::transport::{Ack, Refusal, Request, Response, Transport};
+use crate::transport::{Ack, Call, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// Whether any two sets of W replicas have one in common.
@@ -113,24 +114,33 @@ fn send_to_all<T: Transport, const N: usize>(
     needed: usize,
     request: &mut Request,
 ) -> Start<Sent<N>, impl Future<Output = Sent<N>>> {
-    let mut tally = WriteTally::new(needed);
-    let mut pending = [const { None }; N];
-    for replica in 0..N {
-        match call(inner, replica, request, &mut pending) {
-            // What is usual goes straight in: `add` would move it twice more,
-            // which is a twentieth of a write's instructions.
-            Some(Ok(Response::Ack(ack))) => tally.add_ack(replica, ack),
-            Some(result) => tally.add(replica, result),
-            None => {}
-        }
-    }
+    let mut sent = (WriteTally::new(needed), [const { None }; N]);
+    call_each(
+        inner,
+        request,
+        0..N,
+        &mut sent,
+        |(tally, pending), replica, call| {
+            match call {
+                // What is usual goes straight in: `add` would move it twice more,
+                // which is a twentieth of a write's instructions.
+                Call::Ready(Ok(Response::Ack(ack))) => tally.add_ack(replica, ack),
+                Call::Ready(result) => tally.add(replica, inner.admitted(replica, result)),
+                Call::Pending(call) => set(pending, replica, call),
+            }
+            ControlFlow::Continue(())
+        },
+        |(tally, _), replica, failure| tally.add(replica, Err(failure)),
+    );
+    let (tally, _) = &sent;
     match tally.verdict() {
         Some(verdict) if !tally.is_pending() => {
-            let outcomes = tally.into_outcomes();
+            let outcomes = sent.0.into_outcomes();
             inner.observe(&outcomes);
             Start::Settled((verdict, outcomes, None))
         }
         _ => {
+            let (tally, pending) = sent;
             let sending = await_rest(Arc::clone(inner), needed, tally, pending);
             Start::Unsettled(decide(&inner.background, sending))
         }

@@ -26,12 +26,12 @@ impl<S: Store> Replica<S> {
             self.known.remember(quorums);
         }
         match self.known.id.get().copied().or_else(|| self.try_learn_id()) {
-            Some(id) => Call::Ready(Ok(Response::Identity(self.identity(id)))),
+            Some(id) => Call::Ready(Ok(Response::Identity(Box::new(self.identity(id))))),
             None => {
                 let replica = self.clone();
                 Call::new(async move {
                     let id = replica.learn_id().await.map_err(TransportError::Store)?;
-                    Ok(Response::Identity(replica.identity(id)))
+                    Ok(Response::Identity(Box::new(replica.identity(id))))
                 })
             }
         }

@@ -18,10 +18,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use kvquorum_core::{
-    Bytes, Entry, Key, Limits, Merged, Replica, Request, Response, Store, StoreError, Timestamp,
-    Transport, TransportError, Version, WallClock, WriterId,
+    Ack, Action, Bytes, Call, Change, Decision, Entry, Key, Limits, Record, Replica, Request,
+    RequestKind, Response, ScanLimit, Store, StoreError, Timestamp, Transport, TransportError,
+    Version, WallClock, WriterId,
 };
 
 /// A wall clock that a test turns.
@@ -47,11 +47,12 @@ impl WallClock for Wall {
 }
 
 #[derive(Default)]
-pub struct MapStore(Mutex<BTreeMap<Key, Entry>>);
+pub struct MapStore(Mutex<BTreeMap<Key, Record>>);
 
 impl MapStore {
     pub fn entry(&self, key: &str) -> Option<Entry> {
-        self.0.lock().unwrap().get(key.as_bytes()).cloned()
+        let map = self.0.lock().unwrap();
+        map.get(key.as_bytes()).map(|record| record.entry().clone())
     }
 
     pub fn value(&self, key: &str) -> Option<Bytes> {
@@ -62,40 +63,41 @@ impl MapStore {
         self.0.lock().unwrap().clear();
     }
 
-    fn keep_greater(&self, key: &Key, entry: Entry) -> Merged {
+    pub fn change(&self, key: &Key, change: Change) -> Response {
         let mut map = self.0.lock().unwrap();
-        let merged = Merged::verdict(map.get(key), &entry);
-        if merged == Merged::Applied {
-            map.insert(key.clone(), entry);
-        }
-        merged
+        let Decision { action, response } = change.decide(map.get(key));
+        match action {
+            Action::Keep => None,
+            Action::Replace(record) => map.insert(key.clone(), record),
+            Action::Remove => map.remove(key),
+        };
+        response
     }
 }
 
 impl Store for MapStore {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         Ok(self.0.lock().unwrap().get(key).cloned())
     }
 
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        Ok(self.keep_greater(key, entry))
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        Ok(self.change(key, change))
     }
 
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
         Some(Ok(self.0.lock().unwrap().get(key).cloned()))
     }
 
-    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
-        Some(Ok(self.keep_greater(key, entry.clone())))
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+        Ok(Ok(self.change(key, change)))
     }
 
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        let map = self.0.lock().unwrap();
-        let range = map.range::<Key, _>((from, Bound::Unbounded));
-        Ok(range
-            .take(limit)
-            .map(|(k, e)| (k.clone(), e.clone()))
-            .collect())
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(limit.take(self.0.lock().unwrap().range::<Key, _>(range)))
     }
 }
 
@@ -116,6 +118,8 @@ pub enum Line {
     MixesUp,
     /// Panics after this long.
     Panics(Duration),
+    /// Panics when it is called.
+    PanicsAtOnce,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +140,7 @@ pub struct Link {
     /// Entries of other writers, each of which arrives just before a merge.
     pub overlapping: Mutex<Vec<Entry>>,
     /// Calls that were dropped before they ended.
-    pub dropped: AtomicUsize,
+    pub dropped: Arc<AtomicUsize>,
 }
 
 impl Link {
@@ -167,9 +171,9 @@ impl Link {
     }
 }
 
-struct Unfinished<'a>(&'a AtomicUsize);
+struct Unfinished(Arc<AtomicUsize>);
 
-impl Drop for Unfinished<'_> {
+impl Drop for Unfinished {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
@@ -179,8 +183,8 @@ impl Link {
     /// What is to be done with this request.
     fn line(&self, request: &Request) -> Line {
         let refuses = *self.refuse_merges_after.lock().unwrap();
-        match request {
-            Request::Get { .. } => *self.gets.lock().unwrap(),
+        match request.kind {
+            RequestKind::Read { .. } => *self.gets.lock().unwrap(),
             _ if refuses.is_some_and(|after| self.calls() >= after) => Line::Refused,
             _ => *self.merges.lock().unwrap(),
         }
@@ -188,62 +192,73 @@ impl Link {
 
     fn take_in(&self, request: &Request) {
         self.seen.lock().unwrap().push(request.clone());
-        if let Request::Merge { key, .. } = request {
+        if let RequestKind::Write { key, .. } = &request.kind {
             let overlapping = self.overlapping.lock().unwrap().pop();
             if let Some(entry) = overlapping {
-                self.store().keep_greater(key, entry);
+                self.store().change(key, Change::write(entry));
             }
         }
     }
 }
 
-#[async_trait]
 impl Transport for Link {
-    fn call_now(&self, request: &Request) -> Option<Result<Response, TransportError>> {
-        let line = self.line(request);
-        if !self.at_once || !matches!(line, Line::Up | Line::Refused) {
-            return None;
+    fn call(&self, request: &Request) -> Call {
+        // Nothing goes wrong, and nothing is noted, while they introduce themselves.
+        if let RequestKind::Identify { .. } = request.kind {
+            return self.replica.call(request);
         }
+        let line = self.line(request);
         self.take_in(request);
-        Some(match line {
-            Line::Refused => Err(TransportError::NotSent(Box::new(TestSaysSo))),
-            _ => self.replica.call_now(request).unwrap(),
+        match line {
+            Line::Up if self.at_once => return self.replica.call(request),
+            Line::Refused if self.at_once => {
+                return Call::Ready(Err(TransportError::NotSent(Box::new(TestSaysSo))));
+            }
+            Line::PanicsAtOnce => panic!("the test says so"),
+            _ => {}
+        }
+        let (replica, request) = (self.replica.clone(), request.clone());
+        let unfinished = Unfinished(Arc::clone(&self.dropped));
+        Call::new(async move {
+            let result = carry(line, replica, request).await;
+            std::mem::forget(unfinished);
+            result
         })
-    }
-
-    async fn call(&self, request: Request) -> Result<Response, TransportError> {
-        let line = self.line(&request);
-        self.take_in(&request);
-        let unfinished = Unfinished(&self.dropped);
-        let result = match line {
-            Line::Up => self.replica.call(request).await,
-            Line::Slow(each_way) => {
-                tokio::time::sleep(each_way).await;
-                let answer = self.replica.call(request).await;
-                tokio::time::sleep(each_way).await;
-                answer
-            }
-            Line::Refused => Err(TransportError::NotSent(Box::new(TestSaysSo))),
-            Line::LosesAnswers => {
-                self.replica.call(request).await.unwrap();
-                Err(TransportError::NoAnswer(Box::new(TestSaysSo)))
-            }
-            Line::Hangs => std::future::pending().await,
-            Line::Panics(after) => {
-                tokio::time::sleep(after).await;
-                panic!("the test says so");
-            }
-            Line::MixesUp => Ok(match request {
-                Request::Get { .. } => Response::Merged(Merged::Applied),
-                _ => Response::Entry(None),
-            }),
-        };
-        std::mem::forget(unfinished);
-        result
     }
 
     fn name(&self) -> &str {
         &self.name
+    }
+}
+
+async fn carry(
+    line: Line,
+    replica: Replica<MapStore>,
+    request: Request,
+) -> Result<Response, TransportError> {
+    match line {
+        Line::Up => replica.call(&request).await,
+        Line::Slow(each_way) => {
+            tokio::time::sleep(each_way).await;
+            let answer = replica.call(&request).await;
+            tokio::time::sleep(each_way).await;
+            answer
+        }
+        Line::Refused => Err(TransportError::NotSent(Box::new(TestSaysSo))),
+        Line::LosesAnswers => {
+            replica.call(&request).await.unwrap();
+            Err(TransportError::NoAnswer(Box::new(TestSaysSo)))
+        }
+        Line::Hangs => std::future::pending().await,
+        Line::Panics(after) => {
+            tokio::time::sleep(after).await;
+            panic!("the test says so");
+        }
+        Line::PanicsAtOnce => unreachable!("it has panicked"),
+        Line::MixesUp => Ok(match request.kind {
+            RequestKind::Read { .. } => Response::Ack(Ack::Applied),
+            _ => Response::Entry(None),
+        }),
     }
 }
 
@@ -271,7 +286,7 @@ fn links_where<const N: usize>(wall: &Wall, at_once: impl Fn(usize) -> bool) -> 
             seen: Mutex::default(),
             refuse_merges_after: Mutex::default(),
             overlapping: Mutex::default(),
-            dropped: AtomicUsize::new(0),
+            dropped: Arc::default(),
         })
     })
 }
@@ -293,8 +308,8 @@ pub fn entry(millis: u64, value: &'static str) -> Entry {
 }
 
 /// Puts an entry into a link's store, past every door.
-pub async fn plant(link: &Link, key: &str, entry: Entry) {
-    link.store().merge(&Key::from(key), entry).await.unwrap();
+pub fn plant(link: &Link, key: &str, entry: Entry) {
+    link.store().change(&Key::from(key), Change::write(entry));
 }
 
 /// Gives background tasks the time they need, under paused time.

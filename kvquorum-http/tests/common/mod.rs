@@ -15,7 +15,7 @@ use kvquorum_core::{
     Entry, Key, Merged, Replica, Request, Response, Store, StoreError, Timestamp, Transport,
     TransportError, Version, WriterId,
 };
-use kvquorum_http::{HttpError, HttpTransport, ReplicaService, Server};
+use kvquorum_http::{HttpError, HttpTransport, ReplicaService, ReplicaServiceBuilder, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -179,6 +179,11 @@ pub async fn serve_store(store: &TestStore) -> Server {
 
 pub fn service(store: &TestStore) -> ReplicaService<TestStore> {
     ReplicaService::new(Replica::new(store.clone()))
+}
+
+/// The settings of a service over this store.
+pub fn settings(store: &TestStore) -> ReplicaServiceBuilder<TestStore> {
+    ReplicaService::builder(Replica::new(store.clone()))
 }
 
 pub fn transport(to: SocketAddr) -> HttpTransport {

@@ -24,7 +24,12 @@
 //! a merge takes 34 ns, and 38 through the trait. Shards padded to cache lines
 //! measured the same. A scan pays for it: about a microsecond for each entry.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod order;
+mod scan;
+mod shard;
+mod slots;
+
+use std::array;
 use std::future::ready;
 use std::hash::BuildHasher;
 use std::mem;
@@ -35,14 +40,11 @@ use foldhash::fast::RandomState;
 use kvquorum_core::{
     Action, Change, Decision, Key, Record, Response, ScanLimit, Store, StoreError,
 };
-use tokio::task::yield_now;
+use shard::Shard;
 
 /// Many more than threads that meet, and few enough that an empty store costs
 /// little.
 const SHARDS: usize = 64;
-
-/// How many keys a scan takes while it holds a lock.
-const KEYS_AT_ONCE: usize = 256;
 
 /// A [`Store`] in memory: fast, made for many threads, and gone with the
 /// process.
@@ -80,13 +82,6 @@ pub struct MemStore {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-#[derive(Default)]
-struct Shard {
-    records: HashMap<Key, Record, RandomState>,
-    /// The keys of `records`.
-    order: BTreeSet<Key>,
-}
-
 impl MemStore {
     /// An empty store.
     pub fn new() -> Self {
@@ -96,15 +91,12 @@ impl MemStore {
     /// How many keys there are, tombstones included. Changes under way may or
     /// may not count.
     pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| lock(shard).order.len())
-            .sum()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     /// Whether no key was ever written, or all are [cleared](Self::clear).
     pub fn is_empty(&self) -> bool {
-        self.shards.iter().all(|shard| lock(shard).order.is_empty())
+        self.len() == 0
     }
 
     /// Forgets everything, as a replica does that lost its disk. This is no
@@ -113,47 +105,46 @@ impl MemStore {
     pub fn clear(&self) {
         for shard in &self.shards {
             // Dropped once the lock is released: there may be much to free.
-            let _forgotten = mem::take(&mut *lock(shard));
+            let _forgotten = mem::replace(&mut *lock(shard), Shard::new(self.hasher.clone()));
         }
     }
 
     fn read(&self, key: &Key) -> Option<Record> {
-        self.shard(key).records.get(key.as_bytes()).cloned()
+        let hash = self.hash(key);
+        self.shard(hash).get(key.as_bytes(), hash).cloned()
     }
 
-    fn change(&self, key: &Key, change: Change) -> Response {
-        let mut shard = self.shard(key);
-        let Shard { records, order } = &mut *shard;
-        let Some(stored) = records.get_mut(key.as_bytes()) else {
-            let Decision { action, response } = change.decide(None);
-            if let Action::Replace(record) = action {
-                order.insert(key.clone());
-                records.insert(key.clone(), record);
+    fn change(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        let hash = self.hash(key);
+        let key = key.as_bytes();
+        let mut shard = self.shard(hash);
+        let held = shard.get_mut(key, hash);
+        let Decision { action, response } = change.decide(held.as_deref());
+        let replaced = match (action, held) {
+            (Action::Keep, _) => None,
+            (Action::Replace(record), Some(held)) => Some(mem::replace(held, record)),
+            (Action::Replace(record), None) => {
+                shard.insert(key, hash, record)?;
+                None
             }
-            return response;
-        };
-        let Decision { action, response } = change.decide(Some(stored));
-        let replaced = match action {
-            Action::Keep => None,
-            Action::Replace(record) => Some(mem::replace(stored, record)),
-            Action::Remove => {
-                order.remove(key.as_bytes());
-                records.remove(key.as_bytes())
-            }
+            (Action::Remove, _) => shard.remove(key, hash),
         };
         // Freeing a value is not for others to wait for.
         drop(shard);
         drop(replaced);
-        response
+        Ok(response)
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        // The shard's map hashes under a seed of its own, so that its buckets
-        // and the choice of the shard have nothing to do with each other.
-        let hash = self.hasher.hash_one(key.as_bytes());
+    fn hash(&self, key: &Key) -> u64 {
+        self.hasher.hash_one(key.as_bytes())
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // By bits that a shard's table uses neither for the place of a key, which
+        // are the low ones, nor to tell keys apart, which are the seven highest.
+        let chosen = (hash >> 48) as usize % SHARDS;
         let [first, ..] = &self.shards;
-        let chosen = self.shards.get(hash as usize % SHARDS);
-        lock(chosen.unwrap_or(first))
+        lock(self.shards.get(chosen).unwrap_or(first))
     }
 }
 
@@ -161,33 +152,6 @@ impl MemStore {
 /// and the next merge is none the worse for one that did not happen.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes the next keys of a shard into the page, as far as they belong there.
-/// Returns the last one, where there may be more.
-fn add_to_page(
-    page: &mut BTreeMap<Key, Record>,
-    shard: &Mutex<Shard>,
-    range: (Bound<&Key>, Bound<&Key>),
-    limit: usize,
-) -> Option<Key> {
-    let shard = lock(shard);
-    let keys = shard.order.range::<Key, _>(range);
-    for (taken, key) in (1..).zip(keys) {
-        if page.len() >= limit {
-            if page.last_key_value().is_none_or(|(last, _)| key > last) {
-                return None;
-            }
-            page.pop_last();
-        }
-        if let Some(record) = shard.records.get(key) {
-            page.insert(key.clone(), record.clone());
-        }
-        if taken == KEYS_AT_ONCE {
-            return Some(key.clone());
-        }
-    }
-    None
 }
 
 impl Store for MemStore {
@@ -202,7 +166,7 @@ impl Store for MemStore {
         key: &Key,
         change: Change,
     ) -> impl Future<Output = Result<Response, StoreError>> + Send {
-        ready(Ok(self.change(key, change)))
+        ready(self.change(key, change))
     }
 
     async fn scan(
@@ -210,19 +174,7 @@ impl Store for MemStore {
         range: (Bound<&Key>, Bound<&Key>),
         limit: ScanLimit,
     ) -> Result<Vec<(Key, Record)>, StoreError> {
-        // The least keys seen so far. The fuller it is, the sooner each further
-        // shard is done.
-        let mut page: BTreeMap<Key, Record> = BTreeMap::new();
-        let max_keys = limit.max_keys.max(1);
-        for shard in &self.shards {
-            let (mut from, to) = (range.0.cloned(), range.1);
-            while let Some(last) = add_to_page(&mut page, shard, (from.as_ref(), to), max_keys) {
-                from = Bound::Excluded(last);
-                // A long scan keeps neither other tasks nor changes waiting.
-                yield_now().await;
-            }
-        }
-        Ok(limit.take(&page))
+        Ok(scan::scan(&self.shards, range, limit).await)
     }
 
     fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
@@ -230,15 +182,16 @@ impl Store for MemStore {
     }
 
     fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
-        Ok(Ok(self.change(key, change)))
+        Ok(self.change(key, change))
     }
 }
 
 impl Default for MemStore {
     fn default() -> Self {
+        let hasher = RandomState::default();
         Self {
-            hasher: RandomState::default(),
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: array::from_fn(|_| Mutex::new(Shard::new(hasher.clone()))),
+            hasher,
         }
     }
 }
@@ -256,6 +209,7 @@ mod tests {
     use super::*;
     use kvquorum_core::{Ack, Entry, Timestamp, Version, WriterId};
     use std::sync::Arc;
+    use tokio::task::yield_now;
 
     const ALL: (Bound<&Key>, Bound<&Key>) = (Bound::Unbounded, Bound::Unbounded);
 
@@ -331,11 +285,7 @@ mod tests {
             let key = Key::from(format!("user:{n}"));
             write(&store, &key, entry(1, "value")).await;
         }
-        let lens: Vec<usize> = store
-            .shards
-            .iter()
-            .map(|shard| lock(shard).order.len())
-            .collect();
+        let lens: Vec<usize> = store.shards.iter().map(|shard| lock(shard).len()).collect();
         assert_eq!(lens.iter().sum::<usize>(), 6_400);
         assert!(lens.iter().all(|len| (30..300).contains(len)), "{lens:?}");
     }

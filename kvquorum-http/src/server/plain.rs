@@ -1,12 +1,12 @@
 //! The plain face: JSON in and out, for people, curl and any language.
 
 use hyper::StatusCode;
-use kvquorum_core::{Entry, Key, Refusal, Request, Response, Timestamp, Version, WriterId};
+use kvquorum_core::{Ack, Entry, Refusal, Request, Response, Timestamp, Version, WriterId};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::problem::Problem;
+use super::problem::Problem;
 
 /// The body of `POST /write`. Fields of other names are ignored.
 #[derive(Deserialize)]
@@ -20,6 +20,20 @@ struct Write<'a> {
     timestamp: Timestamp,
 }
 
+/// The body of an answer to `POST /write`.
+#[derive(Serialize)]
+struct Written {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    superseded_by: Option<Superseding>,
+}
+
+/// The entry that a write did not replace.
+#[derive(Serialize)]
+struct Superseding {
+    timestamp: u64,
+}
+
 /// The body of an answer to `GET /read/{key}`.
 #[derive(Serialize)]
 struct Read<'a> {
@@ -27,7 +41,7 @@ struct Read<'a> {
     timestamp: u64,
 }
 
-pub(crate) fn parse_write(body: &[u8]) -> Result<Request, Problem> {
+pub(super) fn parse_write(body: &[u8]) -> Result<Request, Problem> {
     // serde would take an array of the three fields as well.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(not_a_write("it is not a JSON object"));
@@ -37,10 +51,8 @@ pub(crate) fn parse_write(body: &[u8]) -> Result<Request, Problem> {
         timestamp: write.timestamp,
         writer: WriterId::ANONYMOUS,
     };
-    Ok(Request::Merge {
-        key: write.key.into(),
-        entry: Entry::new(version, write.value.get().as_bytes().to_vec()),
-    })
+    let entry = Entry::new(version, write.value.get().as_bytes().to_vec());
+    Ok(Request::write(write.key, entry))
 }
 
 fn not_a_write(error: impl std::fmt::Display) -> Problem {
@@ -77,28 +89,36 @@ fn whole_millis<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Erro
     from.deserialize_u64(WholeMillis)
 }
 
-pub(crate) fn write_answer(response: Response) -> Result<Vec<u8>, Problem> {
-    match response {
-        Response::Merged(_) => Ok(b"{\"status\":\"ok\"}\n".to_vec()),
-        other => Err(not_the_answer(&other)),
-    }
+pub(super) fn write_answer(response: Response) -> Result<Vec<u8>, Problem> {
+    let superseded_by = match response {
+        Response::Ack(Ack::Applied) => None,
+        Response::Ack(Ack::Superseded { by }) => Some(Superseding {
+            timestamp: by.timestamp.millis(),
+        }),
+        other => return Err(not_the_answer(&other)),
+    };
+    let written = Written {
+        status: "ok",
+        superseded_by,
+    };
+    json_line(&written, 64)
 }
 
-pub(crate) fn parse_read(path: &str, query: Option<&str>) -> Result<Request, Problem> {
-    if query.is_some() {
-        // Ignoring it would answer for another key than the one that was meant.
-        return Err(Problem::bad_request(
-            "a read takes no query; a question mark in a key is written %3F",
-        ));
-    }
+fn json_line(answer: &impl Serialize, room: usize) -> Result<Vec<u8>, Problem> {
+    let mut body = Vec::with_capacity(room);
+    serde_json::to_writer(&mut body, answer)
+        .map_err(|error| Problem::internal(format!("no answer could be written: {error}")))?;
+    body.push(b'\n');
+    Ok(body)
+}
+
+pub(super) fn parse_read(path: &str) -> Result<Request, Problem> {
     let key = percent_decode(path).ok_or_else(|| {
         Problem::bad_request("in the key, a % is not followed by two hexadecimal digits")
     })?;
     let key = String::from_utf8(key)
         .map_err(|error| Problem::bad_request(format!("the key is not UTF-8: {error}")))?;
-    Ok(Request::Get {
-        key: Key::from(key),
-    })
+    Ok(Request::read(key))
 }
 
 /// `None` where a `%` is not followed by two hexadecimal digits.
@@ -115,7 +135,7 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-pub(crate) fn read_answer(response: Response) -> Result<Vec<u8>, Problem> {
+pub(super) fn read_answer(response: Response) -> Result<Vec<u8>, Problem> {
     let (version, value) = match response {
         Response::Entry(Some(Entry {
             version,
@@ -135,11 +155,7 @@ pub(crate) fn read_answer(response: Response) -> Result<Vec<u8>, Problem> {
         value,
         timestamp: version.timestamp.millis(),
     };
-    let mut body = Vec::with_capacity(value.get().len().saturating_add(64));
-    serde_json::to_writer(&mut body, &read)
-        .map_err(|error| Problem::internal(format!("no answer could be written: {error}")))?;
-    body.push(b'\n');
-    Ok(body)
+    json_line(&read, value.get().len().saturating_add(64))
 }
 
 fn not_the_answer(response: &Response) -> Problem {

@@ -1,0 +1,281 @@
+//! Who a replica is: none is counted twice, or taken for another.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
+mod support;
+
+use std::error::Error;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex};
+
+use kvquorum_core::{
+    Call, Change, Coordinator, Identity, IdentityError, Key, Quorums, Record, Refusal, Replica,
+    ReplicaFailure, ReplicaId, Request, Response, ScanLimit, Store, StoreError, Transport,
+    TransportError, WriteError,
+};
+use support::MapStore;
+
+type Hosted = Replica<Arc<MapStore>>;
+
+fn replica() -> Hosted {
+    Replica::new(Arc::new(MapStore::default()))
+}
+
+async fn identity(replica: &impl Transport) -> Identity {
+    match replica.call(&Request::identify()).await.unwrap() {
+        Response::Identity(identity) => *identity,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Why a call was not counted.
+fn not_counted(failure: Option<&ReplicaFailure>) -> &IdentityError {
+    let Some(ReplicaFailure::Transport(TransportError::Rejected(cause))) = failure else {
+        panic!("{failure:?}");
+    };
+    cause.downcast_ref().unwrap()
+}
+
+/// A place where replicas come and go.
+struct Place(Mutex<Hosted>);
+
+impl Place {
+    fn of(replica: &Hosted) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(replica.clone())))
+    }
+
+    fn now(&self, replica: &Hosted) {
+        *self.0.lock().unwrap() = replica.clone();
+    }
+}
+
+impl Transport for Place {
+    fn call(&self, request: &Request) -> Call {
+        self.0.lock().unwrap().call(request)
+    }
+
+    fn name(&self) -> &str {
+        "place"
+    }
+}
+
+/// Bugs: an id that is drawn anew at each start; two stores with one id; an id that
+/// is not kept where a replica is asked for nothing else.
+#[tokio::test]
+async fn a_replica_keeps_who_it_is_in_its_store() {
+    let store = Arc::new(MapStore::default());
+    let first = identity(&Replica::new(Arc::clone(&store))).await;
+    let again = identity(&Replica::new(Arc::clone(&store))).await;
+    assert_eq!(first.id, again.id);
+    assert_ne!(first.id, identity(&replica()).await.id);
+    store.wipe();
+    assert_ne!(first.id, identity(&Replica::new(store)).await.id);
+
+    let given = ReplicaId::new(NonZeroU64::new(7).unwrap());
+    let named = replica().with_id(given).with_cluster("teas");
+    let said = identity(&named).await;
+    assert_eq!((said.id, said.cluster.as_deref()), (given, Some("teas")));
+}
+
+/// Bug: a store that has to be waited for does not keep it, or keeps another one.
+#[tokio::test]
+async fn a_store_that_has_to_be_waited_for_keeps_it_too() {
+    struct Waits(MapStore);
+    impl Store for Waits {
+        async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+            tokio::task::yield_now().await;
+            self.0.get(key).await
+        }
+        async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+            tokio::task::yield_now().await;
+            self.0.apply(key, change).await
+        }
+        async fn scan(
+            &self,
+            range: (std::ops::Bound<&Key>, std::ops::Bound<&Key>),
+            limit: ScanLimit,
+        ) -> Result<Vec<(Key, Record)>, StoreError> {
+            self.0.scan(range, limit).await
+        }
+    }
+    let store = Arc::new(Waits(MapStore::default()));
+    // Two at the same time agree.
+    let (one, other) = (
+        Replica::new(Arc::clone(&store)),
+        Replica::new(Arc::clone(&store)),
+    );
+    let (said, also) = tokio::join!(identity(&one), identity(&other));
+    assert_eq!(said.id, also.id);
+    // One that has not been asked yet knows who is meant.
+    let restarted = Replica::new(store);
+    let mut request = Request::read("k");
+    request.to = Some(said.id);
+    let answer = restarted.call(&request).await.unwrap();
+    assert_eq!(answer, Response::Entry(None));
+}
+
+/// Bugs: a replica answers what is meant for another; it stores it.
+#[tokio::test]
+async fn a_replica_refuses_what_is_meant_for_another() {
+    let (one, other) = (replica(), replica());
+    let (one_id, is) = (identity(&one).await.id, identity(&other).await.id);
+    let refused = Response::Refused(Refusal::OtherReplica { is });
+    for mut request in [
+        Request::read("k"),
+        Request::write("k", support::entry(1, "v")),
+    ] {
+        request.to = Some(one_id);
+        assert_eq!(other.call(&request).await.unwrap(), refused);
+        assert_ne!(one.call(&request).await.unwrap(), refused);
+    }
+    assert_eq!(other.store().entry("k"), None);
+}
+
+/// Bug: two names of one node make two acks of one copy.
+#[tokio::test]
+async fn one_replica_at_two_places_is_counted_once() {
+    let (one, other) = (replica(), replica());
+    let twice = [one.clone(), one.clone(), other.clone()];
+    let coordinator = Coordinator::<3, 2, 2, _>::new(twice.clone());
+    let receipt = coordinator.put("k", "v").await.unwrap();
+    assert_eq!(receipt.acked(), 2);
+    let failure = receipt.replicas()[1].failure();
+    let id = identity(&one).await.id;
+    assert_eq!(
+        *not_counted(failure),
+        IdentityError::SameReplica { id, other: 0 }
+    );
+    let error = Coordinator::<3, 3, 1, _>::new(twice)
+        .put("k", "v")
+        .await
+        .unwrap_err();
+    assert!(matches!(error, WriteError::MaybeApplied(_)), "{error}");
+    assert!(error.to_string().contains("the same replica"), "{error}");
+
+    let error = Coordinator::<3, 1, 3, _>::new([one.clone(), other, one])
+        .get("k")
+        .await
+        .unwrap_err();
+    assert_eq!(error.report().answered(), 2);
+}
+
+/// Bug: a node of another cluster, at an address that was one's own, is written to
+/// and read.
+#[tokio::test]
+async fn a_replica_of_another_cluster_is_not_counted() {
+    let replicas = [Some("teas"), Some("coffees"), None].map(|cluster| match cluster {
+        Some(name) => replica().with_cluster(name),
+        None => replica(),
+    });
+    let coordinator = Coordinator::<3, 1, 3, _>::builder(replicas.clone())
+        .cluster("teas")
+        .build();
+    let receipt = coordinator.put("k", "v").await.unwrap();
+    assert_eq!(receipt.acked(), 1);
+    for (replica, found) in [(1, Some("coffees")), (2, None)] {
+        let expected = IdentityError::OtherCluster {
+            expected: "teas".into(),
+            found: found.map(str::to_owned),
+        };
+        let error = not_counted(receipt.replicas()[replica].failure());
+        assert_eq!(*error, expected);
+        assert!(error.to_string().contains("teas"), "{error}");
+        assert_eq!(replicas[replica].store().entry("k"), None);
+    }
+    // To one that was given no name, all are of its cluster.
+    let any = Coordinator::<3, 3, 3, _>::new(replicas);
+    assert_eq!(any.put("k", "v").await.unwrap().acked(), 3);
+}
+
+/// Bugs: a node that came to the place of another is written to as if it were that
+/// one; it is never counted again.
+#[tokio::test]
+async fn another_replica_at_a_place_introduces_itself() {
+    let replicas = [(); 4].map(|()| replica());
+    let [place, ..] = &replicas;
+    let place = Place::of(place);
+    let transports: [Arc<dyn Transport>; 3] = [
+        Arc::clone(&place) as _,
+        Arc::new(replicas[1].clone()),
+        Arc::new(replicas[2].clone()),
+    ];
+    let coordinator = Coordinator::<3, 2, 2, _>::new(transports);
+    assert!(coordinator.identities().iter().all(Option::is_none));
+    assert_eq!(coordinator.put("k", "a").await.unwrap().acked(), 3);
+
+    place.now(&replicas[3]);
+    let receipt = coordinator.put("k", "b").await.unwrap();
+    let failure = receipt.replicas()[0].failure();
+    assert!(
+        matches!(
+            failure,
+            Some(ReplicaFailure::Refused(Refusal::OtherReplica { .. }))
+        ),
+        "{failure:?}"
+    );
+    assert_eq!(replicas[3].store().entry("k"), None);
+    assert_eq!(coordinator.put("k", "c").await.unwrap().acked(), 3);
+    let ids = coordinator.identities().map(|it| it.unwrap().id);
+    assert_eq!(ids[0], identity(&replicas[3]).await.id);
+
+    // And where it is one that is counted already, it stays one.
+    place.now(&replicas[1]);
+    coordinator.put("k", "d").await.unwrap();
+    let receipt = coordinator.put("k", "e").await.unwrap();
+    let error = not_counted(receipt.replicas()[0].failure());
+    assert!(
+        matches!(error, IdentityError::SameReplica { other: 1, .. }),
+        "{error}"
+    );
+}
+
+/// Bugs: coordinators with other numbers over the same replicas go unnoticed; a
+/// replica remembers all that ever called.
+#[tokio::test]
+async fn other_quorums_over_the_same_replicas_can_be_noticed() {
+    let replicas = [(); 3].map(|()| replica());
+    let first = Coordinator::<3, 2, 2, _>::new(replicas.clone());
+    first.put("k", "v").await.unwrap();
+    let other = Coordinator::<3, 1, 1, _>::new(replicas.clone());
+    other.put("k", "v").await.unwrap();
+    let seen = other.identities().map(|identity| identity.unwrap().quorums);
+    let expected = [Quorums { n: 3, w: 2, r: 2 }, Quorums { n: 3, w: 1, r: 1 }];
+    assert!(seen.iter().all(|seen| *seen == expected), "{seen:?}");
+
+    for n in 0..100 {
+        let quorums = Some(Quorums { n, w: 1, r: 1 });
+        let mut request = Request::identify();
+        request.kind = kvquorum_core::RequestKind::Identify { quorums };
+        replicas[0].call(&request).await.unwrap();
+    }
+    let seen = identity(&replicas[0]).await.quorums;
+    assert_eq!(seen.len(), Identity::MAX_QUORUMS);
+}
+
+/// Bug: a replica that could not say who it is passes for one that may have stored
+/// the entry.
+#[tokio::test]
+async fn what_was_lost_before_the_introduction_was_not_sent() {
+    struct Loses;
+    impl Transport for Loses {
+        fn call(&self, _: &Request) -> Call {
+            Call::new(async { Err(TransportError::NoAnswer("it is gone".into())) })
+        }
+        fn name(&self) -> &str {
+            "loses"
+        }
+    }
+    let coordinator = Coordinator::<1, 1, 1, _>::new([Loses]);
+    let error = coordinator.put("k", "v").await.unwrap_err();
+    let WriteError::NotApplied(report) = error else {
+        panic!("{error}");
+    };
+    let failure = report.replicas()[0].outcome().failure().unwrap();
+    let cause = failure.source().unwrap();
+    assert!(report.to_string().contains("it is gone"), "{cause}");
+}

@@ -1,0 +1,96 @@
+//! The order of a shard's keys.
+
+use std::ops::Bound;
+
+use super::slots::Slots;
+
+/// How many numbers lie in one block at most: an insertion moves half of them,
+/// 512 bytes.
+const BLOCK: usize = 256;
+
+/// The numbers of all slots, in ascending order of their keys: a B-tree of two
+/// levels. It costs a slot five bytes or so, where a tree of keys would cost it
+/// the key once more. Blocks that get empty are freed; those that get smaller are
+/// not merged.
+#[derive(Default)]
+pub(super) struct Order {
+    /// None is empty.
+    blocks: Vec<Vec<u32>>,
+}
+
+/// A block, and a place in it.
+type Place = (usize, usize);
+
+impl Order {
+    /// Adds a slot whose key is not there yet.
+    pub(super) fn insert(&mut self, number: u32, slots: &Slots) {
+        let (Ok((at, place)) | Err((at, place))) = self.find(slots.key(number), slots);
+        let Some(block) = self.blocks.get_mut(at) else {
+            self.blocks.push(vec![number]);
+            return;
+        };
+        block.insert(place, number);
+        if block.len() == BLOCK {
+            let greater = block.split_off(BLOCK / 2);
+            // The rest of the capacity is what the next insertions need.
+            self.blocks.insert(at.saturating_add(1), greater);
+        }
+    }
+
+    /// Takes a key away. Its slot is still there.
+    pub(super) fn remove(&mut self, key: &[u8], slots: &Slots) {
+        if let Ok((at, place)) = self.find(key, slots)
+            && let Some(block) = self.blocks.get_mut(at)
+        {
+            block.remove(place);
+            if block.is_empty() {
+                self.blocks.remove(at);
+            }
+        }
+    }
+
+    /// Gives a key another number.
+    pub(super) fn renumber(&mut self, key: &[u8], to: u32, slots: &Slots) {
+        if let Ok((at, place)) = self.find(key, slots)
+            && let Some(number) = self
+                .blocks
+                .get_mut(at)
+                .and_then(|block| block.get_mut(place))
+        {
+            *number = to;
+        }
+    }
+
+    /// The numbers from a key on.
+    pub(super) fn from(&self, from: Bound<&[u8]>, slots: &Slots) -> impl Iterator<Item = u32> {
+        let (at, place) = match from {
+            Bound::Unbounded => (0, 0),
+            Bound::Included(key) => match self.find(key, slots) {
+                Ok(place) | Err(place) => place,
+            },
+            Bound::Excluded(key) => match self.find(key, slots) {
+                Ok((at, place)) => (at, place.saturating_add(1)),
+                Err(place) => place,
+            },
+        };
+        let blocks = self.blocks.get(at..).unwrap_or_default();
+        blocks.iter().flatten().skip(place).copied()
+    }
+
+    /// Where a key is, or else where it would be.
+    fn find(&self, key: &[u8], slots: &Slots) -> Result<Place, Place> {
+        let starts_after = |block: &Vec<u32>| {
+            let first = block.first();
+            first.is_some_and(|first| slots.key(*first) > key)
+        };
+        let after = self.blocks.partition_point(|block| !starts_after(block));
+        let at = after.saturating_sub(1);
+        let Some(block) = self.blocks.get(at) else {
+            return Err((at, 0));
+        };
+        match block.binary_search_by(|number| slots.key(*number).cmp(key)) {
+            Ok(place) => Ok((at, place)),
+            Err(place) => Err((at, place)),
+        }
+    }
+}

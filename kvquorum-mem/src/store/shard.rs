@@ -1,0 +1,124 @@
+//! One of the parts that a store's keys are spread over.
+
+use std::hash::BuildHasher;
+use std::ops::Bound;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use kvquorum_core::{Key, Record, ScanLimit, StoreError};
+
+use super::order::Order;
+use super::slots::{Slot, Slots};
+
+/// Records in numbered slots, and two ways to a number: by a key's hash, and in
+/// the order of keys. The order changes only when a key comes or goes.
+pub(super) struct Shard {
+    slots: Slots,
+    numbers: HashTable<u32>,
+    order: Order,
+    hasher: RandomState,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no room for one key more: a store in memory has room for 2³² in each of its shards")]
+struct Full;
+
+impl Shard {
+    /// An empty shard. The hasher is the one that all hashes come from.
+    pub(super) fn new(hasher: RandomState) -> Self {
+        Self {
+            slots: Slots::default(),
+            numbers: HashTable::new(),
+            order: Order::default(),
+            hasher,
+        }
+    }
+
+    /// How many keys there are.
+    pub(super) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    pub(super) fn get(&self, key: &[u8], hash: u64) -> Option<&Record> {
+        Some(&self.slots.get(self.number(key, hash)?)?.record)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &[u8], hash: u64) -> Option<&mut Record> {
+        let number = self.number(key, hash)?;
+        Some(&mut self.slots.get_mut(number)?.record)
+    }
+
+    /// Adds a key that is not there yet.
+    pub(super) fn insert(
+        &mut self,
+        key: &[u8],
+        hash: u64,
+        record: Record,
+    ) -> Result<(), StoreError> {
+        let number = u32::try_from(self.slots.len()).map_err(|_| StoreError::new(Full))?;
+        self.slots.push(Slot {
+            key: key.into(),
+            record,
+        });
+        self.order.insert(number, &self.slots);
+        let hash_of = |number: &u32| self.hasher.hash_one(self.slots.key(*number));
+        self.numbers.insert_unique(hash, number, hash_of);
+        Ok(())
+    }
+
+    /// Takes a key away.
+    pub(super) fn remove(&mut self, key: &[u8], hash: u64) -> Option<Record> {
+        let is_key = |number: &u32| self.slots.key(*number) == key;
+        let (number, _) = self.numbers.find_entry(hash, is_key).ok()?.remove();
+        self.order.remove(key, &self.slots);
+        let last = u32::try_from(self.slots.len().saturating_sub(1)).ok()?;
+        if last != number {
+            // The last slot will have this one's number.
+            let moved = self.slots.key(last);
+            let hash = self.hasher.hash_one(moved);
+            if let Some(entry) = self.numbers.find_mut(hash, |found| *found == last) {
+                *entry = number;
+            }
+            self.order.renumber(moved, number, &self.slots);
+        }
+        Some(self.slots.swap_remove(number)?.record)
+    }
+
+    /// The first records in a range, as far as the limit goes. Tells whether there
+    /// are more.
+    pub(super) fn page(
+        &self,
+        from: Bound<&Key>,
+        to: Bound<&Key>,
+        limit: ScanLimit,
+    ) -> (Vec<(Key, Record)>, bool) {
+        let mut page = Vec::new();
+        let mut bytes = 0_usize;
+        for number in self.order.from(from.map(Key::as_bytes), &self.slots) {
+            let Some(Slot { key, record }) = self.slots.get(number) else {
+                continue;
+            };
+            let is_past = match to {
+                Bound::Unbounded => false,
+                Bound::Included(to) => key.as_slice() > to.as_bytes(),
+                Bound::Excluded(to) => key.as_slice() >= to.as_bytes(),
+            };
+            if is_past {
+                break;
+            }
+            bytes = bytes
+                .saturating_add(key.len())
+                .saturating_add(record.encoded_len());
+            if !limit.allows(page.len(), bytes) {
+                return (page, true);
+            }
+            page.push((Key::from(key.as_slice()), record.clone()));
+        }
+        (page, false)
+    }
+
+    fn number(&self, key: &[u8], hash: u64) -> Option<u32> {
+        let is_key = |number: &u32| self.slots.key(*number) == key;
+        self.numbers.find(hash, is_key).copied()
+    }
+}

@@ -1,0 +1,67 @@
+//! How what was observed is shown.
+
+use std::error::Error;
+use std::fmt::{self, Display};
+
+use kvquorum_core::{Entry, Key, Record};
+
+/// A value or a key is shown up to this many bytes.
+pub(super) const MAX_BYTES: usize = 40;
+
+struct Cut<'a>(&'a [u8]);
+
+impl Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = self.0.get(..MAX_BYTES).unwrap_or(self.0).escape_ascii();
+        let more = if self.0.len() > MAX_BYTES { "…" } else { "" };
+        write!(f, "\"{start}{more}\"")
+    }
+}
+
+/// An entry with its bytes, which [`Entry`]'s own `Debug` keeps to itself.
+pub(super) struct Shown<'a>(pub(super) Option<&'a Entry>);
+
+impl<'a> Shown<'a> {
+    pub(super) fn record(record: Option<&'a Record>) -> Self {
+        Self(record.map(Record::entry))
+    }
+}
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("nothing"),
+            Some(Entry { version, value }) => match value {
+                None => write!(f, "a tombstone of {version}"),
+                Some(value) => {
+                    let len = value.len();
+                    write!(f, "{} ({len} bytes) of {version}", Cut(value))
+                }
+            },
+        }
+    }
+}
+
+/// A key, cut short.
+pub(super) struct Named<'a>(pub(super) &'a Key);
+
+impl Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {}", Cut(self.0.as_bytes()))
+    }
+}
+
+/// An error and the whole chain of its causes.
+pub(super) struct Causes<'a>(pub(super) &'a dyn Error);
+
+impl Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut error = self.0;
+        while let Some(cause) = error.source() {
+            write!(f, "\n  caused by: {cause}")?;
+            error = cause;
+        }
+        Ok(())
+    }
+}
