@@ -103,6 +103,8 @@ async fn choose_quorums(world: World, plan: Plan) -> Run {
 /// own mix, so that rare combinations come up as well as the storm of all.
 struct Profile {
     storm: Storm,
+    /// Whether it is a conditional write that keeps the records.
+    is_conditional: bool,
     keys: usize,
     coordinators: usize,
     clients: usize,
@@ -155,14 +157,16 @@ impl Profile {
         };
         storm.pause = Duration::ZERO..=pick(random, &[20, 100, 500, 2_000]);
         storm.max_latency = pick(random, &[5, 50, 400, 3_000]);
-        // A store with a bug has no disk to lose.
-        if random.percent(60) || bug.is_some_and(Bug::is_store) {
+        let is_conditional = bug.is_none() && random.percent(10);
+        // A store that is not the disk does not lose what the disk does.
+        if random.percent(60) || bug.is_some_and(Bug::is_store) || is_conditional {
             storm.synced_survives = 0;
             storm.nothing_survives = 0;
         }
         let of = |random: &mut Random, of: &[u32]| random.pick(of).copied().unwrap_or(0);
         Self {
             storm,
+            is_conditional,
             keys: 1 + random.below(4) as usize,
             coordinators: 1 + random.below(3) as usize,
             clients: 1 + random.below(5) as usize,
@@ -396,7 +400,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
         waits: profile.store_waits.into(),
     });
     let cluster = world.cluster_of::<N, _>(|replica, disk, clock| {
-        let store = PlantedStore::new(plan.bug, disk);
+        let store = PlantedStore::new(plan.bug, disk, profile.is_conditional, random.fork());
         let looked_at = Arc::clone(&store);
         let look = Box::new(move |key: &_| looked_at.entry(key));
         oracle.lock().add_replica(look, clock.clone());

@@ -169,6 +169,12 @@ impl Fault {
     }
 }
 
+/// A change, and what the replica's clock read when it was admitted.
+struct Asked {
+    entry: Option<Entry>,
+    wall: u64,
+}
+
 impl<S> Watched<S> {
     fn draws(&self, rate: &AtomicU32) -> bool {
         let percent = rate.load(Ordering::Relaxed);
@@ -195,6 +201,13 @@ impl<S> Watched<S> {
         Some(Fault { panics, before })
     }
 
+    fn asked(&self, change: &Change) -> Asked {
+        Asked {
+            entry: written(change),
+            wall: self.oracle.lock().wall_of(self.replica),
+        }
+    }
+
     fn got(&self, key: &Key, got: &Result<Option<Record>, StoreError>) {
         if let Ok(record) = got {
             let entry = record.as_ref().map(Record::entry);
@@ -205,13 +218,13 @@ impl<S> Watched<S> {
     fn applied(
         &self,
         key: &Key,
-        entry: Option<&Entry>,
+        asked: Asked,
         fault: Option<Fault>,
         result: Result<Response, StoreError>,
     ) -> Result<Response, StoreError> {
-        if let (Some(entry), Ok(response)) = (entry, &result) {
+        if let (Some(entry), Ok(response)) = (&asked.entry, &result) {
             let mut oracle = self.oracle.lock();
-            oracle.store_applied(self.replica, key, entry, response);
+            oracle.store_applied(self.replica, key, entry, asked.wall, response);
         }
         match fault {
             Some(fault) => Err(fault.strike()),
@@ -235,9 +248,9 @@ impl<S: Store> Store for Watched<S> {
         if let Some(fault) = fault.filter(|fault| fault.before) {
             return Err(fault.strike());
         }
-        let entry = written(&change);
+        let asked = self.asked(&change);
         let result = self.store.apply(key, change).await;
-        self.applied(key, entry.as_ref(), fault, result)
+        self.applied(key, asked, fault, result)
     }
 
     async fn scan(
@@ -268,8 +281,8 @@ impl<S: Store> Store for Watched<S> {
         if let Some(fault) = fault.filter(|fault| fault.before) {
             return Ok(Err(fault.strike()));
         }
-        let entry = written(&change);
+        let asked = self.asked(&change);
         let result = self.store.try_apply(key, change)?;
-        Ok(self.applied(key, entry.as_ref(), fault, result))
+        Ok(self.applied(key, asked, fault, result))
     }
 }

@@ -99,7 +99,7 @@ impl MutantClock {
         let Version { timestamp, writer } = refused.version;
         let now = self.now();
         let stays = self.bug == Some(Bug::NeverStepsBack);
-        if !refused.is_own || timestamp.to_bits() <= now || stays {
+        if !refused.is_own || timestamp.millis() <= self.wall.now_millis() || stays {
             return false;
         }
         if writer.get() == hand.writer {

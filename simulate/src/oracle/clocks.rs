@@ -98,7 +98,7 @@ impl Stamps {
     }
 
     pub fn is_ahead_of_wall(&self, version: Version) -> bool {
-        version.timestamp.to_bits() > self.wall() << 16
+        version.timestamp.millis() > self.wall()
     }
 
     pub fn refused(&mut self, version: Version) {

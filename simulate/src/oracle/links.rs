@@ -105,11 +105,14 @@ impl Oracle {
         let Some(last) = op.attempts.last() else {
             return op.attempts.push(attempt);
         };
-        let is_superseded = last.acks >= quorums.w && last.is_superseded;
+        let is_superseded = last.acks >= quorums.w && !last.told_by_all.is_empty();
         attempt.is_past = last.is_past || is_superseded;
         attempt.past = last.past.max(last.told.filter(|_| is_superseded));
         let is_refused = last.acks < quorums.w && last.is_refused;
         let for_a_reason = is_superseded || is_refused || op.kind == Kind::Foreign;
+        if is_superseded {
+            op.told.extend(&last.told_by_all);
+        }
         op.attempts.push(attempt);
         self.counts.restamped += 1;
         if !for_a_reason {
@@ -256,9 +259,6 @@ impl Oracle {
         if let (true, Answered::Error { may_have_applied }) = (call.introduces, &mut answered) {
             // The request itself was not sent.
             *may_have_applied = false;
-        }
-        if let Answered::Response(Response::Ack(Ack::Superseded { by })) = answered {
-            op.told.push(*by);
         }
         if op.ended {
             return;

@@ -24,7 +24,7 @@ pub(super) struct Op {
     pub under_way: Vec<u32>,
     /// Of a write.
     pub attempts: Vec<Attempt>,
-    /// Greater versions that its acks told of.
+    /// Greater versions that the acks of superseded attempts told of.
     pub told: Vec<Version>,
     /// Of a read.
     pub reading: Reading,
@@ -92,9 +92,9 @@ pub(super) struct Attempt {
     pub superseded: u32,
     pub acks: usize,
     pub failed: usize,
-    /// Whether an answer, be it later than the deciding one, told of a greater
-    /// entry, or refused it as too far ahead.
-    pub is_superseded: bool,
+    /// Greater versions that acks told of, and whether a replica refused it as too
+    /// far ahead, be it later than the deciding answer.
+    pub told_by_all: Vec<Version>,
     pub is_refused: bool,
     /// Up to the decision: whether a replica that answered may have applied it,
     /// or refused it as too far ahead, and the greatest version that was told of.
@@ -119,7 +119,7 @@ impl Attempt {
             superseded: 0,
             acks: 0,
             failed: 0,
-            is_superseded: false,
+            told_by_all: Vec::new(),
             is_refused: false,
             may_be_applied: false,
             too_far_ahead: false,
@@ -136,7 +136,7 @@ impl Attempt {
                 self.acks += 1;
                 self.may_be_applied = true;
                 if let Ack::Superseded { by } = ack {
-                    self.is_superseded = true;
+                    self.told_by_all.push(*by);
                     self.told = self.told.max(Some(*by).filter(|_| before));
                 }
             }

@@ -32,10 +32,22 @@ impl Oracle {
         }
     }
 
+    /// What a replica's clock reads.
+    pub fn wall_of(&self, replica: usize) -> u64 {
+        self.replicas[replica].clock.now_millis()
+    }
+
     /// The rules once more, in other words than those of the library: a replica
     /// takes in what is not too far ahead, or no further ahead than the step after
     /// what it holds; and it keeps the greater entry.
-    pub fn store_applied(&mut self, replica: usize, key: &Key, entry: &Entry, response: &Response) {
+    pub fn store_applied(
+        &mut self,
+        replica: usize,
+        key: &Key,
+        entry: &Entry,
+        wall: u64,
+        response: &Response,
+    ) {
         let Some(key) = index_of(key) else { return };
         let stamp = Stamp::of(entry);
         let [a, b, c] = Stamp::numbers(Some(stamp));
@@ -50,7 +62,6 @@ impl Oracle {
             format!("write k{key} {stamp}: {said}")
         });
         let state = &mut self.replicas[replica];
-        let wall = state.clock.now_millis();
         let latest = wall.saturating_add(self.max_drift.as_millis() as u64);
         let held = state.holds[key];
         let furthest = held.map_or(0, |held| held.version.timestamp.to_bits() + 1);

@@ -4,6 +4,7 @@
 //! setting, or a change to the coordinator in `mutant`. None of them is in the
 //! library.
 
+mod conditional;
 mod link;
 mod store;
 
@@ -71,6 +72,7 @@ bugs! {
         HidesSuperseding: "a store keeps the greater entry, and says applied",
         StaleReads: "a store answers with what it held a moment ago",
         DecidesOutside: "a store decides outside of the atomic step",
+        SwapIgnoresTag: "a conditional write ignores the tag",
         NoneAsFar: "an entry from the future is refused though what is held is as far ahead",
         TwoStepsAhead: "an entry from the future may be two steps past what is held",
     }

@@ -6,17 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Action, Change, Decision, Entry, Key, Record, Response, ScanLimit, Store, StoreError,
+    Ack, Action, Change, Conditional, Decision, Entry, Key, Record, Response, ScanLimit, Store,
+    StoreError,
 };
-use kvquorum_mem::sim::Disk;
+use kvquorum_mem::sim::{Disk, Random};
 use tokio::time::{Instant, sleep};
 
 use super::Bug;
+use super::conditional::Backend;
 use crate::spy::written;
 
 /// A store with a bug, or without.
 pub enum PlantedStore {
     Sound(Arc<Disk>),
+    Conditional(Conditional<Backend>),
     Buggy(Arc<Buggy>),
 }
 
@@ -33,8 +36,18 @@ struct Data {
 }
 
 impl PlantedStore {
-    pub fn new(bug: Option<Bug>, disk: Arc<Disk>) -> Arc<Self> {
+    /// The disk, unless it is to be a conditional write that keeps the records.
+    pub fn new(
+        bug: Option<Bug>,
+        disk: Arc<Disk>,
+        is_conditional: bool,
+        random: Random,
+    ) -> Arc<Self> {
+        let ignores_tag = bug == Some(Bug::SwapIgnoresTag);
         Arc::new(match bug {
+            _ if is_conditional || ignores_tag => {
+                Self::Conditional(Conditional::new(Backend::new(random, ignores_tag)))
+            }
             Some(bug) if bug.is_store() => Self::Buggy(Arc::new(Buggy {
                 bug,
                 data: Mutex::default(),
@@ -46,6 +59,7 @@ impl PlantedStore {
     pub fn entry(&self, key: &Key) -> Option<Entry> {
         match self {
             Self::Sound(disk) => disk.entry(key),
+            Self::Conditional(store) => store.backend().entry(key),
             Self::Buggy(buggy) => buggy.record(key).map(Record::into_entry),
         }
     }
@@ -175,6 +189,7 @@ impl Store for PlantedStore {
     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         let buggy = match self {
             Self::Sound(disk) => return disk.get(key).await,
+            Self::Conditional(store) => return store.get(key).await,
             Self::Buggy(buggy) => buggy,
         };
         if buggy.bug == Bug::StaleReads
@@ -190,6 +205,7 @@ impl Store for PlantedStore {
     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
         match self {
             Self::Sound(disk) => disk.apply(key, change).await,
+            Self::Conditional(store) => store.apply(key, change).await,
             Self::Buggy(buggy) => Ok(Arc::clone(buggy).apply(key.clone(), change).await),
         }
     }
@@ -205,14 +221,14 @@ impl Store for PlantedStore {
     fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
         match self {
             Self::Sound(disk) => disk.try_get(key),
-            Self::Buggy(_) => None,
+            _ => None,
         }
     }
 
     fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
         match self {
             Self::Sound(disk) => disk.try_apply(key, change),
-            Self::Buggy(_) => Err(change),
+            _ => Err(change),
         }
     }
 }
