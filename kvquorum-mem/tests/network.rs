@@ -9,7 +9,8 @@
 )]
 
 use std::ops::Bound;
-use std::pin::pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use kvquorum_core::{
     StoreError, Timestamp, Transport, TransportError, Version, WriterId,
 };
 use kvquorum_mem::{Data, Link, MemStore, Network, Node, NodeError};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -700,4 +702,39 @@ async fn what_a_link_held_back_arrives_in_the_order_it_was_sent() {
         assert_eq!(*arrived.lock().unwrap(), (1..=12).collect::<Vec<_>>());
         assert_eq!(stored(&node).await, Some(12));
     }
+}
+
+struct Panicking;
+
+impl Store for Panicking {
+    async fn get(&self, _: &Key) -> Result<Option<Record>, StoreError> {
+        panic!("planted")
+    }
+
+    async fn apply(&self, _: &Key, _: Change) -> Result<Response, StoreError> {
+        panic!("planted")
+    }
+
+    async fn scan(
+        &self,
+        _: (Bound<&Key>, Bound<&Key>),
+        _: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Catches a message that is carried on, and panics once more, after the panic of a
+/// store has ended its call.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_has_panicked_goes_nowhere() {
+    let replica = Replica::new(Panicking).with_name("a");
+    let link = Network::new(7).host(replica).link();
+    link.set_latency(MS);
+    let mut call = link.call(&Request::read(key()));
+    let mut poll = || Pin::new(&mut call).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll().is_pending());
+    sleep(MS).await;
+    assert!(catch_unwind(AssertUnwindSafe(poll)).is_err());
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
 }

@@ -2,7 +2,7 @@
 //! promise against what happened.
 //!
 //! ```sh
-//! cargo run --release --example simulate -- --seeds 100000
+//! cargo run --release -p kvquorum-simulate -- --seeds 100000
 //! ```
 //!
 //! `scenario` plays one seed on the simulated cluster of `kvquorum_mem::sim`;
@@ -161,7 +161,7 @@ fn tell_of(plan: Plan) {
     };
     println!(
         "Seed {seed}, {operations} operations. To replay it:\n  \
-         cargo run --release --example simulate -- --seed {seed} --operations {operations}{planted} --trace"
+         cargo run --release -p kvquorum-simulate -- --seed {seed} --operations {operations}{planted} --trace"
     );
 }
 

@@ -3,10 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use async_trait::async_trait;
 use kvquorum_core::{
-    Bytes, Coordinator, Entry, Key, Merged, Outcome, ReadError, ReadReceipt, ReplicaStats,
-    Transport, Version, WriteError, WriteReceipt,
+    Ack, Bytes, Coordinator, Entry, Key, Outcome, ReadError, ReadReceipt, ReplicaStats, Transport,
+    Version, WriteError, WriteReceipt,
 };
 
 /// What a receipt or an error says of one replica.
@@ -58,54 +57,58 @@ pub enum Found {
     NotRepaired(Option<Entry>),
 }
 
-pub type Settling = Pin<Box<dyn Future<Output = Written> + Send>>;
+pub type Operation<'a, A> = Pin<Box<dyn Future<Output = A> + Send + 'a>>;
+pub type Settling = Operation<'static, Written>;
 
 /// The client side of a map.
-#[async_trait]
 pub trait Map: Send + Sync {
     /// Puts, or deletes where there is no value. What the stragglers came to
     /// can be waited for.
-    async fn write(&self, key: Key, value: Option<Bytes>) -> (Written, Settling);
-    async fn read(&self, key: Key) -> Read;
+    fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)>;
+    fn read(&self, key: Key) -> Operation<'_, Read>;
     fn stats(&self) -> Vec<ReplicaStats>;
 }
 
-#[async_trait]
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Map for Coordinator<N, W, R, T> {
-    async fn write(&self, key: Key, value: Option<Bytes>) -> (Written, Settling) {
-        let result = match value {
-            Some(value) => self.put(key, value).await,
-            None => self.delete(key).await,
-        };
-        match result {
-            Ok(receipt) => {
-                let now = acked(&receipt);
-                (now, Box::pin(async { acked(&receipt.settled().await) }))
-            }
-            Err(error) => {
-                let now = not_acked(&error);
-                (now, Box::pin(async { not_acked(&error.settled().await) }))
-            }
-        }
+    fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)> {
+        Box::pin(async move {
+            let result = match value {
+                Some(value) => self.put(key, value).await,
+                None => self.delete(key).await,
+            };
+            let (now, settling): (_, Settling) = match result {
+                Ok(receipt) => (
+                    acked(&receipt),
+                    Box::pin(async { acked(&receipt.settled().await) }),
+                ),
+                Err(error) => (
+                    not_acked(&error),
+                    Box::pin(async { not_acked(&error.settled().await) }),
+                ),
+            };
+            (now, settling)
+        })
     }
 
-    async fn read(&self, key: Key) -> Read {
-        match self.get_with_receipt(key).await {
-            Ok(receipt) => Read {
-                parts: held(&receipt),
-                found: Found::Entry(receipt.entry().cloned()),
-            },
-            Err(error) => {
-                let replicas = error.report().replicas().iter();
-                Read {
-                    parts: replicas.map(|report| holding(report.outcome())).collect(),
-                    found: match error {
-                        ReadError::NotRepaired { entry, .. } => Found::NotRepaired(entry),
-                        _ => Found::Failed,
-                    },
+    fn read(&self, key: Key) -> Operation<'_, Read> {
+        Box::pin(async move {
+            match self.get_with_receipt(key).await {
+                Ok(receipt) => Read {
+                    parts: held(&receipt),
+                    found: Found::Entry(receipt.entry().cloned()),
+                },
+                Err(error) => {
+                    let replicas = error.report().replicas().iter();
+                    Read {
+                        parts: replicas.map(|report| holding(report.outcome())).collect(),
+                        found: match error {
+                            ReadError::NotRepaired { entry, .. } => Found::NotRepaired(entry),
+                            _ => Found::Failed,
+                        },
+                    }
                 }
             }
-        }
+        })
     }
 
     fn stats(&self) -> Vec<ReplicaStats> {
@@ -117,7 +120,7 @@ fn acked<const N: usize>(receipt: &WriteReceipt<N>) -> Written {
     Written {
         said: Said::Acked(receipt.version(), receipt.superseded_by()),
         attempts: receipt.attempts(),
-        parts: receipt.replicas().iter().map(merging).collect(),
+        parts: receipt.replicas().iter().map(writing).collect(),
     }
 }
 
@@ -133,7 +136,7 @@ fn not_acked(error: &WriteError) -> Written {
     Written {
         said,
         attempts: report.map_or(0, |report| report.attempts()),
-        parts: replicas.map(|replica| merging(replica.outcome())).collect(),
+        parts: replicas.map(|replica| writing(replica.outcome())).collect(),
     }
 }
 
@@ -141,10 +144,10 @@ fn held<const N: usize>(receipt: &ReadReceipt<N>) -> Vec<Part> {
     receipt.replicas().iter().map(holding).collect()
 }
 
-fn merging(outcome: &Outcome<Merged>) -> Part {
-    part(outcome, |merged| match merged {
-        Merged::Applied => Part::Applied,
-        Merged::Superseded { by } => Part::Superseded(*by),
+fn writing(outcome: &Outcome<Ack>) -> Part {
+    part(outcome, |ack| match ack {
+        Ack::Applied => Part::Applied,
+        Ack::Superseded { by } => Part::Superseded(*by),
     })
 }
 

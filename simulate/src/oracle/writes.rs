@@ -28,11 +28,12 @@ impl Oracle {
         let op = &self.ops[index];
         let (now, n, w) = (self.now(), self.quorums.n, self.quorums.w);
         let settings = self.coordinators[op.coordinator].settings;
-        let attempts = op.stamps.len();
-        let Some(last) = op.stamps.last() else {
+        let attempts = op.attempts.len();
+        let Some(last) = op.attempts.last() else {
             return self.broken("W-ALL", || format!("#{index} was never sent"));
         };
-        let stamp = last.stamp;
+        let (stamp, acks, failed) = (last.stamp, last.acks, last.failed);
+        let (decided, grace) = (last.decided, last.grace);
         let acked = written.parts.iter().filter(|part| part.is_ack()).count();
         if written.attempts as usize != attempts || attempts > settings.attempts as usize {
             self.broken("W-SUPERSEDED", || {
@@ -42,50 +43,51 @@ impl Oracle {
                 )
             });
         }
-        let op = &self.ops[index];
-        let (acks, failed, decided) = (op.acks, op.failed, op.decided);
-        match decided {
-            None => self.broken("W-QUORUM", || {
-                format!("#{index} was decided with {acks} acks and {failed} failures")
+        match (decided, grace) {
+            (Some(decided), _) if decided == now => {}
+            (None, Some(grace)) if now < grace => self.broken("W-FAIL", || {
+                let early = (grace - now) / 1_000;
+                format!("#{index} could have turned out not applied, and failed {early} ms early")
             }),
-            Some(decided) if decided < now => self.broken("W-QUORUM, W-FAIL", || {
+            (None, Some(grace)) if now <= grace + TIMER_SLACK => {}
+            (Some(decided), _) | (None, Some(decided)) => self.broken("W-QUORUM, W-FAIL", || {
                 let late = (now - decided) / 1_000;
                 format!("#{index} was decided, and told so {late} ms later")
             }),
-            _ => {}
+            (None, None) => self.broken("W-QUORUM", || {
+                format!("#{index} was decided with {acks} acks and {failed} failures")
+            }),
         }
         self.check_writing_parts(index, &written.parts);
         match written.said {
             Said::Acked(version, superseded_by) => {
                 self.counts.acknowledged += 1;
-                if version != stamp.version || acked < w || acks < w {
+                let Some(stamp) = stamp.filter(|stamp| stamp.version == version) else {
+                    return self.broken("W-QUORUM", || {
+                        format!("#{index} is acknowledged as {version}, which was not sent")
+                    });
+                };
+                if acked < w || acks < w {
                     self.broken("W-QUORUM", || {
-                        format!(
-                            "#{index} {stamp}: {acks} acks came, it names {acked} and {version}"
-                        )
+                        format!("#{index} {stamp}: {acks} acks came, it names {acked}")
                     });
                 }
                 self.acknowledged(index, stamp, superseded_by, &written.parts);
             }
             Said::NotApplied | Said::MaybeApplied => {
                 self.counts.failed += 1;
-                if self.ops[index].is_refused_as_lent(self.quorums) {
-                    self.refused_as_lent(index);
-                }
                 if acks >= w || failed <= n - w {
                     self.broken("W-FAIL", || {
                         format!("#{index} failed with {acks} acks and {failed} failures")
                     });
                 }
-                let refused = |part: &Part| {
-                    matches!(
-                        part,
-                        Part::Failed {
-                            may_have_applied: false
-                        }
-                    )
-                };
-                let nowhere = attempts == 1 && written.parts.iter().all(refused);
+                if self.failed_ahead(index) && attempts < settings.attempts as usize {
+                    self.broken("one leap of a clock does not end writing", || {
+                        format!("#{index} was refused as too far ahead, and not stamped again")
+                    });
+                }
+                let attempts = &self.ops[index].attempts;
+                let nowhere = attempts.iter().all(|attempt| attempt.is_nowhere(n));
                 if written.said == Said::NotApplied {
                     self.not_applied(index);
                 } else if nowhere {
@@ -98,9 +100,11 @@ impl Oracle {
                 self.counts.superseded += 1;
                 let early = (attempts as u32) < settings.attempts;
                 let in_vain = 2 * w > n && self.ops[index].is_past();
-                if acks < w || by < stamp.version || early || in_vain {
+                let version = stamp.map(|stamp| stamp.version);
+                if acks < w || Some(by) < version || early || in_vain {
                     self.broken("W-SUPERSEDED", || {
-                        format!("#{index} {stamp} gave up after {attempts} attempts, {acks} acks")
+                        let sent = show(stamp);
+                        format!("#{index} {sent} gave up after {attempts} attempts, {acks} acks")
                     });
                 }
             }
@@ -120,7 +124,6 @@ impl Oracle {
         let Quorums { n, w, .. } = self.quorums;
         let op = &self.ops[index];
         let key = op.key;
-        let coordinator = op.coordinator;
         let told = parts.iter().filter_map(|part| match part {
             Part::Superseded(by) => Some(*by),
             _ => None,
@@ -140,11 +143,6 @@ impl Oracle {
                 format!("#{index} {stamp} is acknowledged after {floor} was")
             });
         }
-        let bits = stamp.version.timestamp.to_bits();
-        if 2 * w > n {
-            let state = &mut self.coordinators[coordinator];
-            state.must_exceed = state.must_exceed.max(bits);
-        }
         let named = parts.iter().enumerate().filter(|(_, part)| part.is_ack());
         let holders = named
             .filter(|(replica, _)| self.replicas[*replica].holds[key] >= Some(stamp))
@@ -158,13 +156,13 @@ impl Oracle {
             return;
         }
         let key = op.key;
-        for attempt in 0..self.ops[index].stamps.len() {
-            let stamp = self.ops[index].stamps[attempt].stamp;
+        for attempt in 0..self.ops[index].attempts.len() {
+            let Attempt { stamp, applied, .. } = self.ops[index].attempts[attempt];
+            let Some(stamp) = stamp else { continue };
             let Some(origin) = self.keys[key].origins.get_mut(&stamp) else {
                 continue;
             };
             origin.denied += 1;
-            let applied = self.ops[index].stamps[attempt].applied;
             if origin.is_forbidden() && applied != 0 {
                 self.broken("a write that was not applied is never seen", || {
                     format!("#{index} {stamp} is held by replicas {applied:#b}")
@@ -192,10 +190,10 @@ impl Oracle {
     }
 
     pub(super) fn check_writing_parts(&mut self, index: usize, parts: &[Part]) {
-        let Some(stamped) = self.ops[index].stamps.last() else {
+        let Some(last) = self.ops[index].attempts.last() else {
             return;
         };
-        let (stamp, applied, superseded) = (stamped.stamp, stamped.applied, stamped.superseded);
+        let (stamp, applied, superseded) = (last.stamp, last.applied, last.superseded);
         for (replica, part) in parts.iter().enumerate() {
             let acked = match part {
                 Part::Applied => applied,
@@ -207,7 +205,9 @@ impl Oracle {
                     format!("#{index}: replica {replica} is named as {part:?}, and was not")
                 });
             }
-            self.check_holds(index, replica, stamp);
+            if let Some(stamp) = stamp {
+                self.check_holds(index, replica, stamp);
+            }
         }
     }
 

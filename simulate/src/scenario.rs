@@ -1,22 +1,22 @@
 //! One seed: a world, what its clients do, and what becomes of it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Bytes, Coordinator, CoordinatorBuilder, Entry, Limits, Replica, Request, Timestamp, Transport,
-    Version, WallClock, WriterId,
+    Bytes, Coordinator, CoordinatorBuilder, Entry, Key, Limits, Replica, ReplicaStats, Request,
+    Timestamp, Transport, Version, WallClock, WriterId,
 };
 use kvquorum_mem::Link;
 use kvquorum_mem::sim::{self, Clock, Cluster, Random, Storm, World};
 use tokio::time::{sleep, timeout};
 
-use crate::map::{Map, Read, Settling, Written};
-use crate::mutant::{Mutant, MutantClock};
-use crate::oracle::{Counts, Kind, Oracle, Quorums, Settings, Shared, Violation, key};
+use crate::map::{Map, Operation, Read, Settling, Written};
+use crate::mutant::Mutant;
+use crate::oracle::{Counts, End, Kind, Oracle, Quorums, Settings, Shared, Violation, key};
 use crate::planted::{self, Bug, Place, PlantedStore};
-use crate::spy::{Failures, Spy, Watched, on_behalf};
+use crate::spy::{Rates, Spy, StoreFaults, Watched, on_behalf};
 use crate::trace::Trace;
 
 const MS: Duration = Duration::from_millis(1);
@@ -103,6 +103,8 @@ async fn choose_quorums(world: World, plan: Plan) -> Run {
 /// own mix, so that rare combinations come up as well as the storm of all.
 struct Profile {
     storm: Storm,
+    /// Whether it is a conditional write that keeps the records.
+    is_conditional: bool,
     keys: usize,
     coordinators: usize,
     clients: usize,
@@ -114,7 +116,9 @@ struct Profile {
     leaving: u32,
     settling: u32,
     restarts: u32,
-    store_failures: u32,
+    store_errors: u32,
+    store_panics: u32,
+    store_waits: u32,
     drift: Duration,
 }
 
@@ -153,14 +157,16 @@ impl Profile {
         };
         storm.pause = Duration::ZERO..=pick(random, &[20, 100, 500, 2_000]);
         storm.max_latency = pick(random, &[5, 50, 400, 3_000]);
-        // A store with a bug has no disk to lose.
-        if random.percent(60) || bug.is_some_and(Bug::is_store) {
+        let is_conditional = bug.is_none() && random.percent(10);
+        // A store that is not the disk does not lose what the disk does.
+        if random.percent(60) || bug.is_some_and(Bug::is_store) || is_conditional {
             storm.synced_survives = 0;
             storm.nothing_survives = 0;
         }
         let of = |random: &mut Random, of: &[u32]| random.pick(of).copied().unwrap_or(0);
         Self {
             storm,
+            is_conditional,
             keys: 1 + random.below(4) as usize,
             coordinators: 1 + random.below(3) as usize,
             clients: 1 + random.below(5) as usize,
@@ -173,10 +179,15 @@ impl Profile {
             settling: of(random, &[0, 25, 60]),
             restarts: of(random, &[0, 0, 3, 10]),
             // What else is planted is to be caught without this.
-            store_failures: match bug {
+            store_errors: match bug {
                 None | Some(Bug::FailureIsRefusal) => of(random, &[0, 0, 2, 15]),
                 Some(_) => 0,
             },
+            store_panics: match bug {
+                None | Some(Bug::PanicsPass | Bug::PanicsUncounted) => of(random, &[0, 0, 1, 5]),
+                Some(_) => 0,
+            },
+            store_waits: of(random, &[0, 0, 20]),
             drift: pick(random, &[1_000, 60_000, 60_000, 100_000_000]),
         }
     }
@@ -212,8 +223,7 @@ struct Shop<const N: usize> {
     told: Quorums,
     profile: Profile,
     begun: AtomicU64,
-    /// In a hundred.
-    store_failures: Arc<AtomicU32>,
+    store_rates: Arc<Rates>,
 }
 
 /// A coordinator, with what a simulation knows about it.
@@ -241,40 +251,41 @@ impl<const N: usize> Shop<N> {
             Some(before) => (before.clock.clone(), before.clock_index),
             None => (world.clock(), world.clocks().len() - 1),
         };
+        let writer = world.writer();
         let mut oracle = self.oracle.lock();
-        let number = oracle.add_coordinator(settings, clock.clone(), clock_index);
+        let number = oracle.add_coordinator(settings, writer, clock.clone(), clock_index);
         let place = before.map_or(number, |before| before.place);
-        let not_before = before.map_or(Timestamp::MIN, |before| {
-            oracle.resumed(number, before.number, place % N)
-        });
+        if let Some(before) = before {
+            oracle.resumed(number, before.number);
+        }
         drop(oracle);
-        let not_before = match self.plan.bug {
-            Some(Bug::NotBeforeIgnored) => Timestamp::MIN,
-            _ => not_before,
-        };
         let links = self.cluster.links();
-        let mut replica = 0;
+        let mut replicas = 0..N;
+        let mut end = || End {
+            coordinator: number,
+            replica: replicas.next().unwrap_or(N),
+        };
         let spied: Links<N> = links.clone().map(|inner| {
-            replica += 1;
             Arc::new(Spy {
                 inner,
                 oracle: self.oracle.clone(),
-                coordinator: number,
-                replica: replica - 1,
+                end: end(),
             }) as Arc<dyn Transport>
         });
-        let mut replica = 0;
+        let mut replicas = 0..N;
         let planted = spied.clone().map(|inner| {
             let place = Place {
                 oracle: self.oracle.clone(),
                 time_limit: settings.time_limit,
-                replica,
+                end: End {
+                    coordinator: number,
+                    replica: replicas.next().unwrap_or(N),
+                },
                 w: W,
             };
-            replica += 1;
             planted::link(self.plan.bug, inner, place)
         });
-        let (wall, writer) = (clock.clone(), world.writer());
+        let wall = clock.clone();
         let real = Bug::settings(self.plan.bug, settings);
         let build = move || {
             let builder = Coordinator::<N, W, R, _>::builder(planted.clone())
@@ -283,8 +294,7 @@ impl<const N: usize> Shop<N> {
                 .max_background(real.background)
                 .max_drift(real.max_drift)
                 .writer(writer)
-                .wall_clock(wall.clone())
-                .not_before(not_before);
+                .wall_clock(wall.clone());
             match block {
                 _ if !real.repairs => builder.repair_off(),
                 Some(block) if real.blocking => block(builder),
@@ -293,20 +303,9 @@ impl<const N: usize> Shop<N> {
             .build()
         };
         let map: Box<dyn Map> = if self.plan.mutant {
-            Box::new(Mutant {
-                bug: self.plan.bug,
-                links: Arc::from(spied.to_vec()),
-                quorums: self.told,
-                settings,
-                writer,
-                clock: MutantClock {
-                    bug: self.plan.bug,
-                    wall: clock.clone(),
-                    given: AtomicU64::new(0),
-                    observed: AtomicU64::new(0),
-                    lent: AtomicU64::new(0),
-                },
-            })
+            let (bug, links) = (self.plan.bug, spied.to_vec());
+            let wall = clock.clone();
+            Box::new(Mutant::new(bug, links, self.told, settings, writer, wall))
         } else if self.plan.bug == Some(Bug::NewClock) {
             Box::new(Renewed(build))
         } else {
@@ -360,17 +359,18 @@ impl<const N: usize> Shop<N> {
 /// A new coordinator for each operation, with a clock that knows nothing.
 struct Renewed<F>(F);
 
-#[async_trait::async_trait]
-impl<M: Map, F: Fn() -> M + Send + Sync> Map for Renewed<F> {
-    async fn write(&self, key: kvquorum_core::Key, value: Option<Bytes>) -> (Written, Settling) {
-        (self.0)().write(key, value).await
+impl<M: Map + 'static, F: Fn() -> M + Send + Sync> Map for Renewed<F> {
+    fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)> {
+        let map = (self.0)();
+        Box::pin(async move { map.write(key, value).await })
     }
 
-    async fn read(&self, key: kvquorum_core::Key) -> Read {
-        (self.0)().read(key).await
+    fn read(&self, key: Key) -> Operation<'_, Read> {
+        let map = (self.0)();
+        Box::pin(async move { map.read(key).await })
     }
 
-    fn stats(&self) -> Vec<kvquorum_core::ReplicaStats> {
+    fn stats(&self) -> Vec<ReplicaStats> {
         (self.0)().stats()
     }
 }
@@ -394,9 +394,13 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     ));
     let mut limits = Limits::default();
     limits.max_drift = MAX_DRIFT;
-    let store_failures = Arc::new(AtomicU32::new(profile.store_failures));
+    let store_rates = Arc::new(Rates {
+        errors: profile.store_errors.into(),
+        panics: profile.store_panics.into(),
+        waits: profile.store_waits.into(),
+    });
     let cluster = world.cluster_of::<N, _>(|replica, disk, clock| {
-        let store = PlantedStore::new(plan.bug, disk);
+        let store = PlantedStore::new(plan.bug, disk, profile.is_conditional, random.fork());
         let looked_at = Arc::clone(&store);
         let look = Box::new(move |key: &_| looked_at.entry(key));
         oracle.lock().add_replica(look, clock.clone());
@@ -404,9 +408,9 @@ async fn play<const N: usize, const W: usize, const R: usize>(
             store,
             oracle: oracle.clone(),
             replica,
-            failures: Failures {
+            faults: StoreFaults {
                 random: Mutex::new(random.fork()),
-                percent: Arc::clone(&store_failures),
+                rates: Arc::clone(&store_rates),
             },
         })
         .with_limits(Bug::limits(plan.bug, limits))
@@ -420,7 +424,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
         told,
         profile,
         begun: AtomicU64::new(0),
-        store_failures,
+        store_rates,
     });
     let (profile, cluster) = (&shop.profile, &shop.cluster);
 
@@ -500,8 +504,7 @@ impl<const N: usize> Shop<N> {
             let key = random.below(profile.keys as u64) as usize;
             let kind = kind.unwrap_or(Kind::Get);
             // Of planted bugs it is to be seen that each is caught without this.
-            let restarts = matches!(self.plan.bug, None | Some(Bug::NotBeforeIgnored));
-            if restarts && !self.plan.mutant && random.percent(profile.restarts) {
+            if self.plan.bug.is_none() && random.percent(profile.restarts) {
                 self.restart(place, block, &mut random);
             }
             let Some(client) = self.client(place) else {
@@ -573,6 +576,10 @@ impl<const N: usize> Shop<N> {
         let millis = match random.below(6) {
             // Little else shows it.
             _ if self.plan.bug == Some(Bug::EarlierForgotten) => now + 60_000,
+            _ if self.plan.bug == Some(Bug::FollowsSeen) => {
+                let drift = client.settings.max_drift.as_millis() as u64;
+                now + drift + random.below(30)
+            }
             0 | 1 => now / 1_000 * 1_000,
             2 | 3 => now,
             4 => now + 59_990 + random.below(20),
@@ -590,7 +597,7 @@ impl<const N: usize> Shop<N> {
             let (key, entry) = (key(index), entry.clone());
             tokio::spawn(on_behalf(Some(op), async move {
                 // Nobody is promised anything.
-                drop(timeout(limit, link.call(Request::Merge { key, entry })).await);
+                drop(timeout(limit, link.call(&Request::write(key, entry))).await);
             }))
         });
         for sent in sending {
@@ -602,16 +609,13 @@ impl<const N: usize> Shop<N> {
     /// All faults end; and after a read of each key all replicas agree.
     async fn heal<const W: usize, const R: usize>(&self, block: Block<N, W, R>) {
         self.cluster.calm();
-        self.store_failures.store(0, Ordering::Relaxed);
+        self.store_rates.errors.store(0, Ordering::Relaxed);
+        self.store_rates.panics.store(0, Ordering::Relaxed);
         // What was delivered twice may be ten seconds late, and in the hands of
         // a link with three seconds of latency.
         sleep(Duration::from_secs(20)).await;
         for client in self.clients().iter() {
             let stats = client.map.stats();
-            let stats: Vec<_> = stats
-                .iter()
-                .map(|stats| (stats.in_background, stats.given_up))
-                .collect();
             self.oracle.lock().check_quiet(client.number, &stats);
         }
         if self.oracle.lock().is_over() {

@@ -25,8 +25,8 @@ impl Oracle {
         let Quorums { n, w, r } = self.quorums;
         let now = self.now();
         let op = &self.ops[index];
-        let (key, coordinator, decided) = (op.key, op.coordinator, op.decided);
-        let (answered, failed) = (op.answered, op.failed);
+        let (key, coordinator, reading) = (op.key, op.coordinator, &op.reading);
+        let (answered, failed, decided) = (reading.answered, reading.failed, reading.decided);
         let settings = self.coordinators[coordinator].settings;
         let waits = settings.blocking && code != 1 && stamp.is_some();
         match decided {
@@ -49,8 +49,8 @@ impl Oracle {
             return;
         }
         self.counts.read += 1;
-        let op = &self.ops[index];
-        let (best, best_of_all) = (op.best, op.best_of_all);
+        let reading = &self.ops[index].reading;
+        let (best, best_of_all) = (reading.best, reading.best_of_all);
         if answered < r || stamp < best || stamp > best_of_all {
             self.broken("R-QUORUM", || {
                 format!(
@@ -124,23 +124,5 @@ impl Oracle {
             });
         }
         self.oblige(key, stamp, holders);
-    }
-
-    /// C-MONOTONIC: later timestamps are greater than what was read, unless it
-    /// is further ahead of the wall clock than the bound.
-    pub(super) fn observed(&mut self, index: usize, stamp: Stamp) {
-        let op = &self.ops[index];
-        let (wall, steps) = (op.wall, op.clock_steps);
-        let state = &mut self.coordinators[op.coordinator];
-        let drift = state.settings.max_drift.as_millis() as u64;
-        let untouched = self
-            .clock_steps
-            .get(state.clock_index)
-            .copied()
-            .unwrap_or(0)
-            == steps;
-        if untouched && stamp.version.timestamp.millis() <= wall.saturating_add(drift) {
-            state.must_exceed = state.must_exceed.max(stamp.version.timestamp.to_bits());
-        }
     }
 }

@@ -10,19 +10,26 @@
 //! The oracle watches at three places: what clients ask and are told, what goes
 //! over each link, and what each store answers.
 
+mod clocks;
 mod links;
+mod ops;
 mod reads;
 mod stores;
 mod writes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use clocks::{Bounds, Stamps};
 use kvquorum_core::{
-    Entry, Key, Merged, Refusal, Request, Response, Timestamp, Version, WallClock,
+    Ack, Entry, Key, Refusal, ReplicaStats, Request, RequestKind, Response, Timestamp, Version,
+    WallClock, WriterId,
 };
 use kvquorum_mem::sim::{Clock, Event, Survives, World};
+use ops::{Attempt, Call, Op, Reading};
+
+pub use ops::{Answered, End};
 
 use crate::map::{Found, Part, Read, Said, Written};
 use crate::trace::{Trace, Who};
@@ -148,51 +155,7 @@ impl Counts {
     }
 }
 
-struct Op {
-    kind: Kind,
-    coordinator: usize,
-    client: usize,
-    key: usize,
-    ended: bool,
-    /// Whether its caller was told that it was not applied.
-    denied: bool,
-    /// What a read, or a write, that begins now must not fall behind.
-    read_floor: Option<usize>,
-    write_floor: Option<usize>,
-    /// How many entries were known to be acknowledged.
-    acknowledged: usize,
-    losses: Vec<u32>,
-    wall: u64,
-    clock_steps: u32,
-    stamps: Vec<Stamped>,
-    /// Attempts with a timestamp from before a restart, which was refused.
-    refused: usize,
-    acks: usize,
-    failed: usize,
-    answered: usize,
-    /// The greatest of the answers up to the deciding one, and of all.
-    best: Option<Stamp>,
-    best_of_all: Option<Stamp>,
-    decided: Option<u64>,
-    under_way: Vec<u32>,
-}
-
-/// One attempt of a write.
-struct Stamped {
-    stamp: Stamp,
-    /// Whether it is past a timestamp from before a restart, which the clock does
-    /// not follow.
-    lent: bool,
-    /// How many replicas refused it as too far ahead.
-    too_far_ahead: usize,
-    /// Replicas, as sets of bits.
-    sent: u32,
-    applied: u32,
-    superseded: u32,
-}
-
-/// Who made an entry. Two deletes of one coordinator that are lent the same
-/// timestamp make the very same one.
+/// Who made an entry. Two writes may come to the very same one, by a bug.
 #[derive(Default)]
 struct Origin {
     /// Operations, and which of their attempts.
@@ -236,22 +199,19 @@ struct ReplicaState {
 
 struct CoordinatorState {
     settings: Settings,
-    clock: Clock,
-    clock_index: usize,
-    /// Every later timestamp has to be greater.
-    must_exceed: u64,
-    /// As long as replicas have not refused it, every later timestamp has to be
-    /// greater than this, which is from before a restart; 0 for none.
-    not_before: u64,
+    stamps: Stamps,
     under_way: usize,
+    /// For each replica.
     background: Vec<usize>,
     given_up: Vec<u64>,
     timed_out: Vec<u64>,
+    panicked: Vec<u64>,
 }
 
-struct Call {
-    coordinator: usize,
-    replica: usize,
+/// A replica has just introduced itself, for this call.
+#[derive(Clone, Copy)]
+struct Introduced {
+    end: End,
     op: Option<usize>,
     attempt: usize,
     started: u64,
@@ -275,6 +235,9 @@ pub struct Oracle {
     clock_steps: Vec<u32>,
     ops: Vec<Op>,
     calls: Vec<Option<Call>>,
+    introduced: Option<Introduced>,
+    /// All that coordinators gave out.
+    versions: HashSet<Version>,
     violation: Option<Violation>,
     /// Once the history is over, what is dropped is no longer looked at.
     over: bool,
@@ -300,10 +263,10 @@ pub fn key(index: usize) -> Key {
     Key::from(format!("k{index}"))
 }
 
-fn index_of(key: &Key) -> usize {
-    key.as_bytes()
-        .get(1)
-        .map_or(0, |digit| usize::from(digit.saturating_sub(b'0')))
+/// `None` for the empty key, under which a replica keeps who it is.
+fn index_of(key: &Key) -> Option<usize> {
+    let digit = key.as_bytes().get(1)?;
+    Some(usize::from(digit.saturating_sub(b'0')))
 }
 
 impl Oracle {
@@ -324,6 +287,8 @@ impl Oracle {
             clock_steps: Vec::new(),
             ops: Vec::new(),
             calls: Vec::new(),
+            introduced: None,
+            versions: HashSet::new(),
             violation: None,
             over: false,
             trace,
@@ -346,38 +311,30 @@ impl Oracle {
     pub fn add_coordinator(
         &mut self,
         settings: Settings,
+        writer: WriterId,
         clock: Clock,
         clock_index: usize,
     ) -> usize {
         let n = self.quorums.n;
         self.coordinators.push(CoordinatorState {
             settings,
-            clock,
-            clock_index,
-            must_exceed: 0,
-            not_before: 0,
+            stamps: Stamps::new(settings, writer, clock, clock_index),
             under_way: 0,
             background: vec![0; n],
             given_up: vec![0; n],
             timed_out: vec![0; n],
+            panicked: vec![0; n],
         });
         self.coordinators.len() - 1
     }
 
-    /// A coordinator begins where another ended, beside a replica: what it stamps
-    /// comes after all that the replica holds, which is returned.
-    pub fn resumed(&mut self, coordinator: usize, before: usize, replica: usize) -> Timestamp {
-        let look = &self.replicas[replica].look;
-        let held = (0..self.keys.len()).filter_map(|index| look(&key(index)));
-        let latest = held.map(|entry| entry.version.timestamp).max();
-        let latest = latest.unwrap_or(Timestamp::MIN);
-        self.coordinators[coordinator].not_before = latest.to_bits();
+    /// A coordinator begins where another ended.
+    pub fn resumed(&mut self, coordinator: usize, before: usize) {
         *self.counts.faults.entry("client restart").or_default() += 1;
-        let numbers = [13, coordinator as u64, before as u64, latest.to_bits()];
+        let numbers = [13, coordinator as u64, before as u64];
         self.log(Who::World, &numbers, || {
-            format!("coordinator {coordinator} begins where {before} ended, after {latest}")
+            format!("coordinator {coordinator} begins where {before} ended")
         });
-        latest
     }
 
     pub fn now(&self) -> u64 {
@@ -479,8 +436,9 @@ impl Oracle {
     pub fn begin(&mut self, client: usize, coordinator: usize, kind: Kind, key: usize) -> usize {
         let index = self.ops.len();
         self.counts.operations += 1;
-        let state = &self.coordinators[coordinator];
-        let steps = self.clock_steps.get(state.clock_index);
+        let clock_steps = self.clock_steps_of(coordinator);
+        let stamps = &mut self.coordinators[coordinator].stamps;
+        stamps.look_at_wall();
         let op = Op {
             kind,
             coordinator,
@@ -492,17 +450,13 @@ impl Oracle {
             write_floor: self.keys[key].write_floor,
             acknowledged: self.keys[key].acknowledged.len(),
             losses: self.replicas.iter().map(|replica| replica.losses).collect(),
-            wall: state.clock.now_millis(),
-            clock_steps: steps.copied().unwrap_or(0),
-            stamps: Vec::new(),
-            refused: 0,
-            acks: 0,
-            failed: 0,
-            answered: 0,
-            best: None,
-            best_of_all: None,
-            decided: None,
+            wall: stamps.wall(),
+            clock_steps,
+            writers: stamps.writers(),
             under_way: vec![0; self.quorums.n],
+            attempts: Vec::new(),
+            told: Vec::new(),
+            reading: Reading::default(),
         };
         self.ops.push(op);
         let numbers = [8, index as u64, coordinator as u64, kind as u64, key as u64];
@@ -520,12 +474,21 @@ impl Oracle {
         let under_way = std::mem::take(&mut op.under_way);
         for (replica, count) in under_way.into_iter().enumerate() {
             self.coordinators[coordinator].background[replica] += count as usize;
-            self.check_background(coordinator, replica);
+            self.check_background(End {
+                coordinator,
+                replica,
+            });
         }
         let all = (1 << self.quorums.n) - 1;
         let op = &self.ops[index];
-        if op.kind != Kind::Foreign && op.stamps.iter().any(|stamped| stamped.sent != all) {
+        if op.kind != Kind::Foreign && op.attempts.iter().any(|attempt| attempt.called != all) {
             self.broken("W-ALL", || format!("#{index} did not go to all replicas"));
+        }
+        let reading = &self.ops[index].reading;
+        if reading.waits.is_some() && reading.asked != all {
+            self.broken("a get that has to wait asks all", || {
+                format!("#{index} left replicas unasked")
+            });
         }
     }
 
@@ -586,10 +549,10 @@ impl Oracle {
     // When all is over.
 
     /// Nothing is under way any more, and what was given up was counted.
-    pub fn check_quiet(&mut self, coordinator: usize, stats: &[(usize, u64)]) {
+    pub fn check_quiet(&mut self, coordinator: usize, stats: &[ReplicaStats]) {
         let state = &self.coordinators[coordinator];
         let under_way = state.under_way;
-        let in_background: usize = stats.iter().map(|(in_background, _)| in_background).sum();
+        let in_background: usize = stats.iter().map(|stats| stats.in_background).sum();
         if under_way > 0 || in_background > 0 {
             self.broken("bound on background work", || {
                 format!(
@@ -598,21 +561,32 @@ impl Oracle {
                 )
             });
         }
-        let state = &self.coordinators[coordinator];
-        for (replica, (_, counted)) in stats.iter().enumerate() {
-            let given_up = state.given_up[replica];
+        for (replica, stats) in stats.iter().enumerate() {
+            let state = &self.coordinators[coordinator];
+            let (given_up, counted) = (state.given_up[replica], stats.given_up);
+            let (panicked, caught) = (state.panicked[replica], stats.panicked);
             // Of two calls whose time is over at once, the end of the first can
             // decide the operation, and the second is given up.
             let possible = given_up + state.timed_out[replica];
-            if *counted < given_up || *counted > possible {
-                let counted = *counted;
-                return self.broken("W-FINISH", || {
+            if counted < given_up || counted > possible {
+                self.broken("W-FINISH", || {
                     format!(
                         "coordinator {coordinator} gave up {given_up} calls to replica {replica}, \
                          and counted {counted}"
                     )
                 });
             }
+            if panicked != caught {
+                self.broken("a panic stays where it happened", || {
+                    format!(
+                        "{panicked} calls of coordinator {coordinator} to replica {replica} \
+                         panicked, and it counted {caught}"
+                    )
+                });
+            }
+        }
+        if self.introduced.is_some() {
+            self.broken("W-ALL", || "a replica introduced itself in vain".into());
         }
     }
 
@@ -642,44 +616,18 @@ impl Oracle {
         clocks.max(stamps).unwrap_or(0)
     }
 
-    pub fn is_write(&self, op: usize) -> bool {
-        self.ops[op].kind != Kind::Get
-    }
-}
-
-impl CoordinatorState {
-    /// Whether a timestamp is lent: past one from before a restart that is too
-    /// far ahead for the clock to follow.
-    fn lends(&self, bits: u64) -> bool {
-        let before = Timestamp::from_bits(self.not_before);
-        let latest = self.clock.now_millis() + self.settings.max_drift.as_millis() as u64;
-        self.not_before > self.must_exceed && bits > self.not_before && before.millis() > latest
-    }
-}
-
-impl Op {
-    /// Whether its timestamp was lent, and is refused: by all that say anything
-    /// of it, or by so many that the others are too few.
-    fn is_refused_as_lent(&self, quorums: Quorums) -> bool {
-        self.stamps.last().is_some_and(|last| {
-            let too_many = last.too_far_ahead > quorums.n - quorums.w;
-            last.lent && last.too_far_ahead > 0 && (self.acks == 0 || too_many)
-        })
+    /// Whether the next call over this link is part of one with an introduction, and
+    /// has less time than others.
+    pub fn is_introduced(&self, end: End) -> bool {
+        self.introduced.is_some_and(|introduced| introduced.end == end)
     }
 
-    /// Whether it is stamped past all that was acknowledged before it began.
-    fn is_past(&self) -> bool {
-        self.stamps.len() > self.refused + 1
-    }
-
-    fn decide(&mut self, n: usize, w: usize, r: usize, now: u64) {
-        let (got, needed) = match self.kind {
-            Kind::Get => (self.answered, r),
-            _ => (self.acks, w),
-        };
-        if self.decided.is_none() && (got >= needed || self.failed > n - needed) {
-            self.decided = Some(now);
-        }
+    /// Whether a call over this link would be that of a write, where this is the
+    /// operation whose caller makes it.
+    pub fn is_write(&self, end: End, op: Option<usize>) -> bool {
+        let introduced = self.introduced.filter(|introduced| introduced.end == end);
+        let op = introduced.map_or(op, |introduced| introduced.op);
+        op.is_some_and(|op| self.ops[op].kind != Kind::Get)
     }
 }
 
