@@ -27,7 +27,7 @@ pub(crate) struct Put {
 
     /// JSON, which is stored as it is typed. Anything else is stored as a JSON
     /// string, and a note says so
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_hyphen_values = true, value_parser = parse_value)]
     value: String,
 
     #[command(flatten)]
@@ -69,9 +69,11 @@ struct WriteArguments {
 
 #[derive(clap::Args)]
 struct Nodes {
-    /// The three nodes, separated by commas
+    /// The three nodes, as host:port and separated by commas; by default those
+    /// on ports 3001 to 3003 of 127.0.0.1
     #[arg(long = "nodes", value_name = "ADDRESSES", value_parser = parse_nodes)]
     #[arg(default_value = "127.0.0.1:3001,127.0.0.1:3002,127.0.0.1:3003")]
+    #[arg(hide_default_value = true)]
     links: Links,
 }
 
@@ -86,6 +88,14 @@ fn parse_nodes(addresses: &str) -> Result<Links, String> {
     }
     let link = |address: &str| HttpTransport::new(address).map_err(|error| error.to_string());
     Ok([link(a)?, link(b)?, link(c)?])
+}
+
+/// Takes a negative number for a value, but not an option that was mistyped.
+fn parse_value(value: &str) -> Result<String, &'static str> {
+    if value.starts_with('-') && serde_json::from_str::<&RawValue>(value).is_err() {
+        return Err("neither an option nor a number; write a string as JSON, in double quotes");
+    }
+    Ok(value.to_owned())
 }
 
 pub(crate) async fn put(arguments: Put) -> Result<(), Box<dyn Error>> {
