@@ -84,7 +84,8 @@ fn a_write_reaches_all_three_before_the_client_ends() {
     for round in 0..20 {
         let value = round.to_string();
         let put = ["put", "n", &value, "--write-quorum", "1"];
-        says(client(&nodes, &put), 0);
+        let (_, said) = says(client(&nodes, &put), 0);
+        assert!(said.starts_with("3 of 3 replicas acked"), "{said}");
         for node in &nodes {
             let held = read(node.port, "n");
             assert!(held.starts_with(&format!("{{\"value\":{value},")), "{held}");
