@@ -6,6 +6,9 @@ use async_trait::async_trait;
 use kvquorum_core::{Replica, Request, Response, Store, StoreError, Transport, TransportError};
 use tokio::sync::{mpsc, oneshot};
 
+/// How many calls may wait for the task at once.
+pub(crate) const QUEUE: usize = 256;
+
 /// A request on its way, and where its answer goes.
 type Call = (Request, oneshot::Sender<Result<Response, StoreError>>);
 
@@ -22,7 +25,7 @@ impl ChannelTransport {
         name: &str,
         replica: Replica<S>,
     ) -> (Self, impl Future<Output = ()> + Send + use<S>) {
-        let (calls, mut incoming) = mpsc::channel::<Call>(16);
+        let (calls, mut incoming) = mpsc::channel::<Call>(QUEUE);
         let replica = Arc::new(replica);
         let serve = async move {
             while let Some((request, answer)) = incoming.recv().await {
@@ -43,10 +46,12 @@ impl ChannelTransport {
 impl Transport for ChannelTransport {
     async fn call(&self, request: Request) -> Result<Response, TransportError> {
         let (answer, answered) = oneshot::channel();
-        // A channel without a receiver gives the call back: it was not sent,
-        // and the coordinator may say that nothing was stored there.
-        let sent = self.calls.send((request, answer)).await;
-        sent.map_err(|_| TransportError::NotSent("the replica's task has ended".into()))?;
+        // A full queue fails the call. To wait for a place would be to hold
+        // one, once it is granted, for as long as the caller does not poll this
+        // call; and all other calls would wait behind it.
+        let queued = self.calls.try_send((request, answer));
+        // Not sent: the coordinator may say that nothing was stored there.
+        queued.map_err(|error| TransportError::NotSent(error.to_string().into()))?;
         // From here on the replica may act, whether or not an answer comes.
         let answer = answered.await;
         let answer = answer.map_err(|lost| TransportError::NoAnswer(lost.into()))?;

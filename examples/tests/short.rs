@@ -28,6 +28,38 @@ fn in_memory() {
 }
 
 #[test]
+fn failed_writes() {
+    let said = says("failed-writes");
+    let lines: Vec<&str> = said.lines().collect();
+    let is_failure = |line: &&str| line.ends_with(": the replica was not reached");
+    let verdicts: Vec<&str> = lines.iter().copied().filter(|l| !is_failure(l)).collect();
+    assert_eq!(
+        verdicts,
+        [
+            "3 of 3 replicas run: stored, acked by 3",
+            "2 of 3 replicas run: stored, acked by 2",
+            "1 of 3 replicas run: not known to be stored, acked by 1",
+            "0 of 3 replicas run: not stored, and it never will be",
+        ]
+    );
+    assert_eq!(lines.iter().filter(|l| is_failure(l)).count(), 2 + 3);
+}
+
+#[test]
+fn measured() {
+    let said = says("measured");
+    assert_eq!(said.lines().count(), 3, "{said}");
+    for line in said.lines().take(2) {
+        assert!(line.contains(" 0 failed"), "{said}");
+    }
+    // Reads ask two of three, and go on to the next where one fails.
+    assert!(
+        !said.lines().last().unwrap().contains(" 0 failed"),
+        "{said}"
+    );
+}
+
+#[test]
 fn own_replica() {
     let said = says("own-replica");
     assert_eq!(said.matches("acked\n").count(), 3, "{said}");

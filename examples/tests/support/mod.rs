@@ -42,7 +42,14 @@ pub fn example(name: &str) -> Command {
         let test = env::current_exe().unwrap();
         let profile = test.parent().unwrap().parent().unwrap();
         let examples = profile.join("examples");
-        let all = ["three-node", "in-memory", "own-replica", "own-transport"];
+        let all = [
+            "in-memory",
+            "failed-writes",
+            "own-replica",
+            "measured",
+            "own-transport",
+            "three-node",
+        ];
         if !all.iter().all(|name| examples.join(name).exists()) {
             let profile_name = profile.file_name().unwrap().to_str().unwrap();
             let built = Command::new(env!("CARGO"))
