@@ -267,7 +267,13 @@ fn a_node_keeps_its_data_in_a_directory_of_its_port() {
     let expected = format!("A replica in three-node-data/{port}, on http://127.0.0.1:{port}");
     assert_eq!(said, expected);
     node.send(Signal::SIGTERM);
-    node.end();
+    let (status, stdout, stderr) = node.end();
+    assert!(status.success(), "{stderr}");
+    // Said once the store is closed.
+    assert!(
+        stdout.ends_with("Ended; nothing was cut short.\n"),
+        "{stdout}"
+    );
     assert!(data.path().join("three-node-data").join(&port).is_dir());
     let (_, error) = says(run(&["node", "--port", "0"]), 2);
     assert!(error.contains("needs --data or --memory"), "{error}");

@@ -13,7 +13,6 @@
 mod channel;
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -54,8 +53,8 @@ async fn calls_at_rest_hold_up_no_other() {
     let (link, task) = ChannelTransport::new("a", Replica::new(MemStore::new()));
     let mut at_rest: Vec<_> = (0..2 * channel::QUEUE).map(|_| link.call(get())).collect();
     for call in &mut at_rest {
-        // Once, and never again.
-        let _ = poll_once(call.as_mut()).await;
+        // Polled once, and never again.
+        let _ = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
     }
     tokio::spawn(task);
     let answer = timeout(Duration::from_secs(10), async {
@@ -66,14 +65,6 @@ async fn calls_at_rest_hold_up_no_other() {
     });
     answer.await.expect("no call has an answer");
     drop(at_rest);
-}
-
-/// Polls a future once.
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output>
-where
-    F: ?Sized,
-{
-    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 /// The replica may have acted, for all that the caller knows.

@@ -19,6 +19,22 @@ fn says(name: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Catches an example that nobody finds.
+#[test]
+fn readme_lists_all_examples() {
+    let readme = include_str!("../README.md");
+    let manifest = include_str!("../Cargo.toml");
+    let examples = manifest.split("[[example]]").skip(1);
+    let names = examples.map(|example| example.split('"').nth(1).unwrap());
+    let mut place = 0;
+    for name in names {
+        let row = readme.find(&format!("\n| [`{name}`]("));
+        let row = row.unwrap_or_else(|| panic!("{name} is not listed"));
+        assert!(row > place, "{name} is in another place");
+        place = row;
+    }
+}
+
 #[test]
 fn in_memory() {
     assert_eq!(
