@@ -11,13 +11,15 @@
 
 mod support;
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::Signal;
 use support::{Process, are_free, example, free_base_port, wait_until};
+use tempfile::TempDir;
 
 /// One test at a time: a process that another thread is just starting holds
 /// copies of this one's listeners for a moment, and their ports are not free.
@@ -27,10 +29,24 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(base_port: u16, arguments: &[&str]) -> Output {
+/// The experiment, with a directory of its own for temporary files.
+fn experiment(base_port: u16, temporary: &TempDir) -> Command {
     let mut command = example("three-node");
-    let command = command.args(["--base-port", &base_port.to_string()]);
-    command.args(arguments).output().unwrap()
+    command.args(["--base-port", &base_port.to_string()]);
+    command.env("TMPDIR", temporary.path());
+    command
+}
+
+fn is_empty(directory: &TempDir) -> bool {
+    fs::read_dir(directory.path()).unwrap().next().is_none()
+}
+
+fn run(base_port: u16, arguments: &[&str]) -> Output {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = experiment(base_port, &temporary);
+    let output = command.args(arguments).output().unwrap();
+    assert!(is_empty(&temporary), "files are left behind");
+    output
 }
 
 /// The experiment on ports that nobody takes meanwhile.
@@ -159,8 +175,8 @@ fn no_node_outlives_it() {
 /// Interrupts the experiment; `false` where it was over by then.
 fn interrupt(signal: Signal) -> bool {
     let base = free_base_port();
-    let mut command = example("three-node");
-    let mut experiment = Process::start(command.args(["--base-port", &base.to_string()]));
+    let temporary = tempfile::tempdir().unwrap();
+    let mut experiment = Process::start(&mut experiment(base, &temporary));
     loop {
         let line = experiment.line();
         if line.starts_with(" 2. ") {
@@ -183,6 +199,7 @@ fn interrupt(signal: Signal) -> bool {
         assert_eq!(status.code(), Some(2));
         assert!(stderr.contains("interrupted"), "{stderr}");
         assert!(are_free(base), "the nodes should have ended before it");
+        assert!(is_empty(&temporary), "files are left behind");
     }
     true
 }
