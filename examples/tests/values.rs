@@ -107,6 +107,34 @@ fn a_value_stands_alone_on_stdout_and_exit_codes_tell_the_rest() {
     assert!(said.starts_with("error: the read failed"), "{said}");
 }
 
+/// Catches a failure that is told of a write that was done, and a repair that is
+/// cut short, where nobody reads what the client says.
+#[test]
+#[cfg(target_os = "linux")]
+fn nobody_need_read_what_the_client_says() {
+    use std::fs::File;
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    let nodes = three_nodes();
+    let addresses = nodes.each_ref().map(Node::address).join(",");
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let mut put = support::example("three-node");
+    let put = put.args(["put", "tea", "1", "--nodes", &addresses]);
+    let put = put.stderr(full()).status().unwrap();
+    assert_eq!(put.code(), Some(0));
+
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = u64::try_from(now.as_millis()).unwrap();
+    support::write(nodes[0].port, "tea", "2", now + 1000);
+    let mut get = support::example("three-node");
+    let get = get.args(["get", "tea", "--read-quorum", "3", "--nodes", &addresses]);
+    let get = get.stdout(full()).output().unwrap();
+    assert_eq!(get.status.code(), Some(2), "{get:?}");
+    for node in &nodes {
+        assert!(read(node.port, "tea").starts_with("{\"value\":2,"));
+    }
+}
+
 /// Another application may store what is no JSON, or no text. Catches a value
 /// that is not the same any more once it has been through a pipe.
 #[test]

@@ -13,7 +13,7 @@ use kvquorum_core::{
 use kvquorum_http::HttpTransport;
 use serde_json::value::RawValue;
 
-use crate::layout::table;
+use crate::layout::{say, table};
 use crate::words;
 
 /// What `get` exits with when there is no value. Errors have another code.
@@ -136,15 +136,14 @@ pub(crate) async fn get(arguments: Get) -> Result<ExitCode, Box<dyn Error>> {
 
 /// JSON as it is typed, whatever Rust's numbers can hold, and anything else as
 /// a JSON string: the map holds bytes of any kind, but curl shows JSON.
-fn as_json(value: &str) -> Result<String, Box<dyn Error>> {
+fn as_json(value: &str) -> serde_json::Result<String> {
     match serde_json::from_str::<&RawValue>(value) {
         Ok(json) => Ok(json.get().to_owned()),
         Err(error) => {
             let string = serde_json::to_string(value)?;
-            writeln!(
-                io::stderr(),
+            say(&format!(
                 "The value is not JSON ({error}). It is stored as a JSON string: {string}"
-            )?;
+            ));
             Ok(string)
         }
     }
@@ -164,7 +163,7 @@ async fn write_at<const W: usize>(
     // background: in this process. To end it now might cut off the third
     // replica, which would then miss the write.
     match written {
-        Ok(receipt) => report_write(&map, &receipt.settled().await)?,
+        Ok(receipt) => report_write(&map, &receipt.settled().await),
         Err(error) => return Err(explain_write(&error.settled().await).into()),
     }
     Ok(())
@@ -176,10 +175,11 @@ async fn get_at<const R: usize>(links: Links, key: &str) -> Result<ExitCode, Box
         Ok(receipt) => receipt,
         Err(error) => return Err(explain_read(&error).into()),
     };
-    report_read(&map, key, &receipt)?;
+    let reported = report_read(&map, key, &receipt);
     // A replica that was found behind, or has yet to answer, is repaired in
     // the background, within the time limit of each call.
     map.drain().await;
+    reported?;
     Ok(match receipt.into_value() {
         Some(_) => ExitCode::SUCCESS,
         None => ExitCode::from(ABSENT),
@@ -189,19 +189,21 @@ async fn get_at<const R: usize>(links: Links, key: &str) -> Result<ExitCode, Box
 fn report_write<const W: usize>(
     map: &Coordinator<3, W, 2, HttpTransport>,
     receipt: &WriteReceipt<3>,
-) -> io::Result<()> {
-    let mut err = io::stderr();
+) {
     let acked = receipt.acked();
-    writeln!(err, "{acked} of 3 replicas acked, and {W} were needed")?;
+    say(&format!("{acked} of 3 replicas acked, and {W} were needed"));
     if receipt.attempts() > 1 {
         let attempts = receipt.attempts();
-        writeln!(err, "stamped {attempts} times: others held a newer entry")?;
+        say(&format!(
+            "stamped {attempts} times: others held a newer entry"
+        ));
     }
     let names = map.transports().each_ref().map(|link| link.name());
     let parts = receipt.replicas().each_ref().map(words::of_write);
-    writeln!(err, "{}", replicas(names, parts))
+    say(&replicas(names, parts));
 }
 
+/// Fails where the value cannot be printed.
 fn report_read<const R: usize>(
     map: &Coordinator<3, 2, R, HttpTransport>,
     key: &str,
@@ -214,14 +216,15 @@ fn report_read<const R: usize>(
         }) => print(value)?,
         Some(deleted) => {
             tombstone = Some(deleted.version);
-            writeln!(io::stderr(), "{key} is absent: it was deleted")?;
+            say(&format!("{key} is absent: it was deleted"));
         }
-        None => writeln!(io::stderr(), "{key} is absent")?,
+        None => say(&format!("{key} is absent")),
     }
     let names = map.transports().each_ref().map(|link| link.name());
     let parts = receipt.replicas().each_ref();
     let parts = parts.map(|part| words::of_read(part, tombstone));
-    writeln!(io::stderr(), "{}", replicas(names, parts))
+    say(&replicas(names, parts));
+    Ok(())
 }
 
 /// Prints a value, byte for byte where stdout is a file or a pipe. On a

@@ -1,6 +1,7 @@
 //! Text and tables that fit the terminal.
 
 use std::env;
+use std::io::{self, Write};
 
 use terminal_size::terminal_size;
 use textwrap::{Options, WordSplitter, fill};
@@ -14,6 +15,12 @@ pub(crate) fn columns() -> Option<usize> {
     named
         .filter(|columns| *columns > 0)
         .or_else(|| terminal_size().map(|(width, _)| width.0.into()))
+}
+
+/// Says something on stderr. There may be nobody left to read it, which makes
+/// nothing fail.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Breaks lines at spaces. What begins the first line and the other lines is

@@ -14,7 +14,6 @@ mod story;
 mod words;
 
 use std::error::Error;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -64,9 +63,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             let width = layout::columns().unwrap_or(usize::MAX);
             let error = words::with_causes(&*error);
-            let error = layout::wrap("error: ", "", &error, width);
-            // There may be nobody left to tell.
-            let _ = writeln!(io::stderr(), "{error}");
+            layout::say(&layout::wrap("error: ", "", &error, width));
             ExitCode::from(FAILED)
         }
     }
