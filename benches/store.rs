@@ -147,8 +147,7 @@ fn measure_all() {
         for threads in [1, 2] {
             let on_mem = |count| time(&mem, operation, &pairs, threads, count);
             let on_tree = |count| time(&tree, operation, &pairs, threads, count);
-            let mut ways: [Turn<'_, f64>; 2] =
-                [Box::new(nanos(on_mem)), Box::new(nanos(on_tree))];
+            let mut ways: [Turn<'_, f64>; 2] = [Box::new(nanos(on_mem)), Box::new(nanos(on_tree))];
             let turns = in_turns(ROUNDS, &mut ways);
             let id = format!("{operation}, {threads} threads");
             push(&mut table, &id, "ns", &turns);

@@ -619,7 +619,8 @@ impl Oracle {
     /// Whether the next call over this link is part of one with an introduction, and
     /// has less time than others.
     pub fn is_introduced(&self, end: End) -> bool {
-        self.introduced.is_some_and(|introduced| introduced.end == end)
+        self.introduced
+            .is_some_and(|introduced| introduced.end == end)
     }
 
     /// Whether a call over this link would be that of a write, where this is the

@@ -156,20 +156,22 @@ impl Transport for BuggyLink {
                 self.swapped(request)
             }
             Bug::RefusedComesAgain if is_write => self.comes_again(request),
-            _ => changed(self.inner.call(request), move |answer| match (bug, answer) {
-                (Bug::FailureIsRefusal, Err(TransportError::Store(error))) => {
-                    Err(TransportError::Rejected(error.into()))
+            _ => changed(self.inner.call(request), move |answer| {
+                match (bug, answer) {
+                    (Bug::FailureIsRefusal, Err(TransportError::Store(error))) => {
+                        Err(TransportError::Rejected(error.into()))
+                    }
+                    (Bug::AbsentIsError, Ok(Response::Entry(None))) => {
+                        Err(TransportError::NoAnswer(Planted.into()))
+                    }
+                    (Bug::SupersededHidden, Ok(Response::Ack(_)))
+                    | (Bug::RefusalIsAck, Ok(Response::Refused(_)))
+                        if is_write =>
+                    {
+                        applied()
+                    }
+                    (_, answer) => answer,
                 }
-                (Bug::AbsentIsError, Ok(Response::Entry(None))) => {
-                    Err(TransportError::NoAnswer(Planted.into()))
-                }
-                (Bug::SupersededHidden, Ok(Response::Ack(_)))
-                | (Bug::RefusalIsAck, Ok(Response::Refused(_)))
-                    if is_write =>
-                {
-                    applied()
-                }
-                (_, answer) => answer,
             }),
         }
     }
