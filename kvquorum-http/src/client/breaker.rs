@@ -178,3 +178,109 @@ impl Breaker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn paused(breaker: &Breaker) -> Duration {
+        match breaker.try_begin() {
+            Err(Denied::Wait(pause)) => pause,
+            Err(Denied::Open(HttpError::NotAnswering { pause, .. })) => pause,
+            Err(Denied::Open(error)) => panic!("{error:?}"),
+            Ok(_) => Duration::ZERO,
+        }
+    }
+
+    fn is_open(breaker: &Breaker) -> bool {
+        matches!(breaker.try_begin(), Err(Denied::Open(_)))
+    }
+
+    #[test]
+    fn pauses_grow_up_to_the_bound_and_differ() {
+        let breaker = Breaker::new(1, Duration::from_millis(500));
+        for (beyond, longest) in [(0, 20), (1, 40), (4, 320), (5, 500), (1000, 500)] {
+            let longest = Duration::from_millis(longest);
+            let pauses: Vec<_> = (0..100).map(|_| breaker.pause(beyond)).collect();
+            assert!(pauses.iter().all(|it| (longest / 2..=longest).contains(it)));
+            assert!(pauses.iter().any(|it| *it != pauses[0]));
+        }
+        assert_eq!(Breaker::new(1, Duration::ZERO).pause(9), Duration::ZERO);
+    }
+
+    /// That calls fail takes both: too many exchanges without an answer, and
+    /// one of them that has failed. Either alone is no sign of a replica that
+    /// does not answer.
+    #[test]
+    fn it_opens_where_many_are_unanswered_and_one_has_failed() {
+        let breaker = Breaker::new(2, LONG);
+        let one = breaker.try_begin().unwrap();
+        breaker.failed(one, Some(HttpError::Unanswered));
+        assert!(!one.is_probe && breaker.check().is_ok());
+        breaker.try_begin().unwrap();
+        assert!(is_open(&breaker) && breaker.check().is_err());
+
+        let breaker = Breaker::new(2, LONG);
+        let one = breaker.try_begin().unwrap();
+        breaker.try_begin().unwrap();
+        assert!(matches!(breaker.try_begin(), Err(Denied::Wait(_))));
+        assert!(breaker.check().is_ok());
+        breaker.failed(one, None);
+        assert!(is_open(&breaker));
+    }
+
+    #[test]
+    fn an_answer_sets_it_back_and_what_began_before_does_not_count() {
+        let breaker = Breaker::new(1, LONG);
+        let old = breaker.try_begin().unwrap();
+        assert!(paused(&breaker) > Duration::ZERO);
+        breaker.answered();
+        breaker.try_begin().unwrap();
+        breaker.failed(old, None);
+        breaker.withdraw(old);
+        assert!(!is_open(&breaker));
+        assert!(paused(&breaker) > Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_withdrawn_has_not_begun() {
+        let breaker = Breaker::new(1, LONG);
+        for _ in 0..3 {
+            let permitted = breaker.try_begin().unwrap();
+            breaker.withdraw(permitted);
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_begin_when_there_is_an_answer_or_hear_of_a_failure() {
+        let breaker = Arc::new(Breaker::new(1, LONG));
+        let one = breaker.try_begin().unwrap();
+        // So that the pause is a long one.
+        breaker.state().retry_at = Instant::now().checked_add(LONG);
+        let wait = || {
+            let breaker = Arc::clone(&breaker);
+            tokio::spawn(async move { breaker.begin().await.map(drop) })
+        };
+        let waiting = wait();
+        tokio::task::yield_now().await;
+        breaker.answered();
+        waiting.await.unwrap().unwrap();
+
+        breaker.state().retry_at = Instant::now().checked_add(LONG);
+        let waiting = wait();
+        tokio::task::yield_now().await;
+        let answers = one.answers + 1;
+        breaker.failed(Try { answers, ..one }, Some(HttpError::Unanswered));
+        match waiting.await.unwrap().unwrap_err() {
+            HttpError::NotAnswering {
+                unanswered, last, ..
+            } => {
+                assert_eq!(unanswered, 1);
+                assert!(matches!(*last.unwrap(), HttpError::Unanswered));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
