@@ -16,6 +16,10 @@ use crate::time::in_time;
 /// The first pause. Each is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long calls wait for an exchange that tries whether the replica is back,
+/// rather than fail: one that is back answers by then.
+const PROBE_GRACE: Duration = Duration::from_millis(100);
+
 pub(crate) struct Breaker {
     max_unanswered: usize,
     max_backoff: Duration,
@@ -36,6 +40,8 @@ struct State {
     last: Option<Arc<HttpError>>,
     /// From when on another may begin. `None` for at once.
     retry_at: Option<Instant>,
+    /// When the last of them began, if that has not ended.
+    probed_at: Option<Instant>,
 }
 
 /// An exchange that has begun, as the breaker knows it.
@@ -43,6 +49,8 @@ struct State {
 pub(crate) struct Try {
     /// After which answer.
     answers: u64,
+    /// Which one after that answer, counted from 1.
+    nth: usize,
     /// Whether it is one of those that begin at pauses.
     pub(crate) is_probe: bool,
 }
@@ -50,7 +58,7 @@ pub(crate) struct Try {
 /// Why no exchange may begin now.
 #[derive(Debug)]
 pub(crate) enum Denied {
-    /// Too many wait for an answer, and none has failed: so long.
+    /// Too many wait for an answer, which may still come: so long.
     Wait(Duration),
     /// The replica does not answer.
     Open(HttpError),
@@ -73,10 +81,13 @@ impl Breaker {
         let is_probe = state.unanswered >= self.max_unanswered;
         state.unanswered = state.unanswered.saturating_add(1);
         if let Some(beyond) = state.unanswered.checked_sub(self.max_unanswered) {
-            state.retry_at = Instant::now().checked_add(self.pause(beyond));
+            let now = Instant::now();
+            state.retry_at = now.checked_add(self.pause(beyond));
+            state.probed_at = Some(now);
         }
         Ok(Try {
             answers: state.answers,
+            nth: state.unanswered,
             is_probe,
         })
     }
@@ -127,6 +138,9 @@ impl Breaker {
         let mut state = self.state();
         if state.answers == begun.answers {
             state.has_failed = true;
+            if begun.nth >= state.unanswered {
+                state.probed_at = None;
+            }
             if let Some(error) = error {
                 state.last = Some(Arc::new(error));
             }
@@ -150,17 +164,23 @@ impl Breaker {
         let Some(retry_at) = state.retry_at else {
             return Ok(());
         };
-        let pause = retry_at.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let pause = retry_at.saturating_duration_since(now);
         if pause.is_zero() || state.unanswered < self.max_unanswered {
-            Ok(())
-        } else if state.has_failed {
+            return Ok(());
+        }
+        let since = state.probed_at.map(|at| now.saturating_duration_since(at));
+        let grace = since.map_or(Duration::ZERO, |it| PROBE_GRACE.saturating_sub(it));
+        if !state.has_failed {
+            Err(Denied::Wait(pause))
+        } else if grace.is_zero() {
             Err(Denied::Open(HttpError::NotAnswering {
                 unanswered: state.unanswered,
                 pause,
                 last: state.last.clone(),
             }))
         } else {
-            Err(Denied::Wait(pause))
+            Err(Denied::Wait(pause.min(grace)))
         }
     }
 
@@ -185,17 +205,21 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn paused(breaker: &Breaker) -> Duration {
-        match breaker.try_begin() {
-            Err(Denied::Wait(pause)) => pause,
-            Err(Denied::Open(HttpError::NotAnswering { pause, .. })) => pause,
-            Err(Denied::Open(error)) => panic!("{error:?}"),
-            Ok(_) => Duration::ZERO,
+    /// Whether an exchange may begin now, with the pause made long if there is
+    /// one, so that it does not pass meanwhile.
+    fn tried(breaker: &Breaker) -> Result<Try, Denied> {
+        if let Some(retry_at) = &mut breaker.state().retry_at {
+            *retry_at = Instant::now().checked_add(LONG).unwrap();
         }
+        breaker.try_begin()
     }
 
     fn is_open(breaker: &Breaker) -> bool {
-        matches!(breaker.try_begin(), Err(Denied::Open(_)))
+        matches!(tried(breaker), Err(Denied::Open(_)))
+    }
+
+    fn waits(breaker: &Breaker) -> bool {
+        matches!(tried(breaker), Err(Denied::Wait(_)))
     }
 
     #[test]
@@ -219,15 +243,43 @@ mod tests {
         let one = breaker.try_begin().unwrap();
         breaker.failed(one, Some(HttpError::Unanswered));
         assert!(!one.is_probe && breaker.check().is_ok());
-        breaker.try_begin().unwrap();
+        let other = breaker.try_begin().unwrap();
+        breaker.failed(other, None);
         assert!(is_open(&breaker) && breaker.check().is_err());
 
         let breaker = Breaker::new(2, LONG);
-        let one = breaker.try_begin().unwrap();
-        breaker.try_begin().unwrap();
-        assert!(matches!(breaker.try_begin(), Err(Denied::Wait(_))));
+        let _ = breaker.try_begin().unwrap();
+        let last = breaker.try_begin().unwrap();
+        assert!(waits(&breaker));
         assert!(breaker.check().is_ok());
-        breaker.failed(one, None);
+        breaker.failed(last, None);
+        assert!(is_open(&breaker));
+    }
+
+    /// After a pause, all calls but the one that tries whether the replica is
+    /// back failed, though it was.
+    #[test]
+    fn calls_wait_a_moment_for_the_one_that_tries() {
+        let breaker = Breaker::new(1, LONG);
+        let first = breaker.try_begin().unwrap();
+        breaker.failed(first, None);
+        assert!(is_open(&breaker));
+        breaker.state().retry_at = Some(Instant::now());
+        let probe = breaker.try_begin().unwrap();
+        assert!(probe.is_probe);
+        // Nor does the end of one from before tell anything about it.
+        breaker.failed(first, None);
+        breaker.state().probed_at = Some(Instant::now() + LONG);
+        match tried(&breaker) {
+            Err(Denied::Wait(grace)) => assert_eq!(grace, PROBE_GRACE),
+            Err(Denied::Open(error)) => panic!("{error:?}"),
+            Ok(_) => panic!("another began"),
+        }
+        // And not for long.
+        breaker.state().probed_at = Instant::now().checked_sub(PROBE_GRACE);
+        assert!(is_open(&breaker));
+        breaker.state().probed_at = Some(Instant::now());
+        breaker.failed(probe, None);
         assert!(is_open(&breaker));
     }
 
@@ -235,20 +287,19 @@ mod tests {
     fn an_answer_sets_it_back_and_what_began_before_does_not_count() {
         let breaker = Breaker::new(1, LONG);
         let old = breaker.try_begin().unwrap();
-        assert!(paused(&breaker) > Duration::ZERO);
+        assert!(waits(&breaker));
         breaker.answered();
-        breaker.try_begin().unwrap();
+        tried(&breaker).unwrap();
         breaker.failed(old, None);
         breaker.withdraw(old);
-        assert!(!is_open(&breaker));
-        assert!(paused(&breaker) > Duration::ZERO);
+        assert!(waits(&breaker));
     }
 
     #[test]
     fn what_is_withdrawn_has_not_begun() {
         let breaker = Breaker::new(1, LONG);
         for _ in 0..3 {
-            let permitted = breaker.try_begin().unwrap();
+            let permitted = tried(&breaker).unwrap();
             breaker.withdraw(permitted);
         }
     }
@@ -272,7 +323,8 @@ mod tests {
         let waiting = wait();
         tokio::task::yield_now().await;
         let answers = one.answers + 1;
-        breaker.failed(Try { answers, ..one }, Some(HttpError::Unanswered));
+        let last = Try { answers, ..one };
+        breaker.failed(last, Some(HttpError::Unanswered));
         match waiting.await.unwrap().unwrap_err() {
             HttpError::NotAnswering {
                 unanswered, last, ..
