@@ -269,7 +269,9 @@ mod tests {
         assert!(probe.is_probe);
         // Nor does the end of one from before tell anything about it.
         breaker.failed(first, None);
-        breaker.state().probed_at = Some(Instant::now() + LONG);
+        if let Some(probed_at) = &mut breaker.state().probed_at {
+            *probed_at += LONG;
+        }
         match tried(&breaker) {
             Err(Denied::Wait(grace)) => assert_eq!(grace, PROBE_GRACE),
             Err(Denied::Open(error)) => panic!("{error:?}"),
