@@ -91,8 +91,9 @@ const _: () = assert!(IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
 ///   begins after a pause, which grows up to a
 ///   [bound](HttpTransportBuilder::max_backoff). Meanwhile calls wait, and once
 ///   one of those exchanges has failed or was given up, they fail at once with
-///   `NotSent`. The first answer ends that, so that a replica that is back is
-///   used again within the bound.
+///   `NotSent`; except that for a moment, a tenth of a second, they wait for the
+///   next that tries. The first answer ends that, so that a replica that is back
+///   is used again within the bound.
 /// - Calls that have their answer keep it, whatever becomes of the exchange,
 ///   and have it as soon as it is there.
 /// - There is no time limit on the answer: that is the coordinator's part.
