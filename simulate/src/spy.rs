@@ -87,7 +87,10 @@ impl Drop for Watch {
 
 impl<T: Transport> Transport for Spy<T> {
     fn call(&self, request: &Request) -> Call {
-        let call = self.oracle.lock().call_started(self.end, request, current());
+        let call = self
+            .oracle
+            .lock()
+            .call_started(self.end, request, current());
         let watch = Watch {
             oracle: self.oracle.clone(),
             call: Some(call),

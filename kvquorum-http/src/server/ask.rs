@@ -37,12 +37,13 @@ impl Asking {
             Self::Ready(asked) => return asked,
             Self::Pending(call) => pin!(call),
         };
-        let answer = poll_fn(
-            |cx| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
-                Ok(polled) => polled.map(said),
-                Err(_) => Poll::Ready(Err(panicked())),
-            },
-        );
+        let answer =
+            poll_fn(
+                |cx| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
+                    Ok(polled) => polled.map(said),
+                    Err(_) => Poll::Ready(Err(panicked())),
+                },
+            );
         let too_slow = |_| Err(format!("the store did not answer within {limit:?}"));
         in_time(limit, answer).await.unwrap_or_else(too_slow)
     }

@@ -164,11 +164,12 @@ impl Stamps {
             let reach = self.reach;
             return Some(format!("follows to {timestamp}, and may to {reach} ms"));
         }
-        let lent_before = |next: &Timestamp| {
-            self.lent.contains_key(&next.to_bits()) && timestamp <= *next
-        };
+        let lent_before =
+            |next: &Timestamp| self.lent.contains_key(&next.to_bits()) && timestamp <= *next;
         if let Some(next) = next.filter(lent_before) {
-            return Some(format!("stamps {timestamp} again, past what {next} is past"));
+            return Some(format!(
+                "stamps {timestamp} again, past what {next} is past"
+            ));
         }
         None
     }
@@ -204,7 +205,9 @@ impl Oracle {
         let wrong = stamps.give_out(stamp.version, bounds, past, &op.told);
         let is_own = stamps.is_own(stamp.version);
         if let Some(wrong) = wrong {
-            self.broken("C-MONOTONIC", || format!("coordinator {coordinator} {wrong}"));
+            self.broken("C-MONOTONIC", || {
+                format!("coordinator {coordinator} {wrong}")
+            });
         }
         if !self.versions.insert(stamp.version) {
             self.broken("C-MONOTONIC", || {

@@ -231,14 +231,12 @@ impl Oracle {
             self.counts.refused += 1;
         }
         let replica = call.end.replica;
-        let who = call.op.map_or(Who::Replica(replica), |op| {
-            Who::Client(self.ops[op].client)
-        });
+        let who = call
+            .op
+            .map_or(Who::Replica(replica), |op| Who::Client(self.ops[op].client));
         self.log(who, &[6, replica as u64, code], || {
             let what = match answered {
-                Answered::Response(Response::Entry(entry)) => {
-                    show(entry.as_ref().map(Stamp::of))
-                }
+                Answered::Response(Response::Entry(entry)) => show(entry.as_ref().map(Stamp::of)),
                 Answered::Response(Response::Ack(Ack::Applied)) => "applied".into(),
                 Answered::Response(Response::Ack(_)) => "superseded".into(),
                 Answered::Response(Response::Identity(_)) => "who it is".into(),

@@ -4,7 +4,11 @@ use super::*;
 
 impl Oracle {
     pub fn store_fails(&mut self, replica: usize, panics: bool, before: bool) {
-        let kind = if panics { "store panic" } else { "store failure" };
+        let kind = if panics {
+            "store panic"
+        } else {
+            "store failure"
+        };
         *self.counts.faults.entry(kind).or_default() += 1;
         let numbers = [14, u64::from(panics), u64::from(before)];
         self.log(Who::Replica(replica), &numbers, || {

@@ -123,7 +123,11 @@ fn decide(bug: Bug, held: Option<&Record>, change: Change) -> Decision {
     let refused = |decision: &Decision| matches!(decision.response, Response::Refused(_));
     if bug == Bug::NoneAsFar {
         let over_nothing = change.decide(None);
-        return if refused(&over_nothing) { over_nothing } else { sound };
+        return if refused(&over_nothing) {
+            over_nothing
+        } else {
+            sound
+        };
     }
     let Some(entry) = written(&change) else {
         return sound;
