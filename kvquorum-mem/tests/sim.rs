@@ -1,5 +1,5 @@
 //! The parts of a simulated world do what they say. What they are good for is
-//! shown by the example `simulate`.
+//! shown by the program `simulate`.
 #![cfg(feature = "sim")]
 #![allow(
     clippy::unwrap_used,

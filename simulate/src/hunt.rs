@@ -22,7 +22,8 @@ thread_local! {
 }
 
 /// Runs one seed. A panic breaks a promise too, and also where it only ends a
-/// task in the background.
+/// task in the background; unless a store was to panic, which the hook is not told
+/// of.
 pub fn run(plan: Plan) -> Run {
     static COUNTING: Once = Once::new();
     COUNTING.call_once(|| {

@@ -2,131 +2,30 @@
 //! again as plainly as they can be, with one `if` for each bug. Without a bug
 //! it has to pass as kvquorum does, or what the bugs show would not count.
 
+mod calls;
 mod clock;
 
-use std::any::Any;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
 
+use calls::{Answer, Calls, Links};
 use clock::MutantClock;
 use kvquorum_core::{
     Ack, Bytes, Entry, Key, Refusal, ReplicaStats, Request, Response, Transport, WriterId,
 };
 use kvquorum_mem::sim::Clock;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::map::{Found, Map, Operation, Part, Read, Said, Settling, Written};
 use crate::oracle::{Quorums, Settings};
 use crate::planted::Bug;
-use crate::spy::{current, on_behalf};
+use crate::spy::current;
 
 pub struct Mutant {
-    ends: Arc<Ends>,
+    links: Arc<Links>,
     quorums: Quorums,
     settings: Settings,
     clock: MutantClock,
-}
-
-/// What a call needs, also when its operation has ended.
-struct Ends {
-    bug: Option<Bug>,
-    settings: Settings,
-    links: Vec<Arc<dyn Transport>>,
-    panicked: Vec<AtomicU64>,
-}
-
-type Answer = (usize, Option<Result<Response, bool>>);
-type Panic = Box<dyn Any + Send>;
-
-/// Calls of one operation, each in a task of its own.
-struct Calls {
-    send: UnboundedSender<Answer>,
-    receive: UnboundedReceiver<Answer>,
-    pending: usize,
-    tasks: Vec<AbortHandle>,
-    cancels: bool,
-}
-
-/// An answer; and `Err` where the transport panicked.
-async fn caught<T>(mut future: Pin<Box<impl Future<Output = T>>>) -> Result<T, Panic> {
-    poll_fn(|cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
-    })
-    .await
-}
-
-impl Calls {
-    fn new(cancels: bool) -> Self {
-        let (send, receive) = unbounded_channel();
-        Self {
-            send,
-            receive,
-            pending: 0,
-            tasks: Vec::new(),
-            cancels,
-        }
-    }
-
-    fn start(&mut self, ends: &Arc<Ends>, op: Option<usize>, replica: usize, request: Request) {
-        let (ends, send) = (Arc::clone(ends), self.send.clone());
-        let unbounded = ends.bug == Some(Bug::NoTimeLimit);
-        let limit = ends.settings.time_limit * if unbounded { 1_000 } else { 1 };
-        let mut call = Box::pin(on_behalf(op, async move {
-            let calling = async { ends.links[replica].call(&request).await };
-            let answer = match timeout(limit, caught(Box::pin(calling))).await {
-                Ok(Ok(answer)) => Some(answer.map_err(|error| error.may_have_applied())),
-                Ok(Err(panic)) if ends.bug == Some(Bug::PanicsPass) => resume_unwind(panic),
-                Ok(Err(_)) => {
-                    let is_counted = ends.bug != Some(Bug::PanicsUncounted);
-                    ends.panicked[replica].fetch_add(u64::from(is_counted), Ordering::Relaxed);
-                    Some(Err(true))
-                }
-                Err(_) => None,
-            };
-            let _ = send.send((replica, answer));
-        }));
-        self.pending += 1;
-        // It sets out now, and not when its task has its turn.
-        let mut context = Context::from_waker(Waker::noop());
-        if call.as_mut().poll(&mut context).is_pending() {
-            self.tasks.push(tokio::spawn(call).abort_handle());
-        }
-    }
-
-    async fn next(&mut self) -> Option<Answer> {
-        if self.pending == 0 {
-            return None;
-        }
-        let answer = self.receive.recv().await;
-        self.pending -= 1;
-        answer
-    }
-
-    /// The next answer that is there.
-    fn next_ready(&mut self) -> Option<Answer> {
-        let answer = self.receive.try_recv().ok()?;
-        self.pending -= 1;
-        Some(answer)
-    }
-}
-
-impl Drop for Calls {
-    fn drop(&mut self) {
-        if self.cancels {
-            self.tasks.iter().for_each(AbortHandle::abort);
-        }
-    }
 }
 
 /// What one attempt came to.
@@ -158,7 +57,7 @@ impl Sent {
 impl Mutant {
     pub fn new(
         bug: Option<Bug>,
-        links: Vec<Arc<dyn Transport>>,
+        transports: Vec<Arc<dyn Transport>>,
         quorums: Quorums,
         settings: Settings,
         writer: WriterId,
@@ -167,11 +66,11 @@ impl Mutant {
         let max_drift_millis = settings.max_drift.as_millis() as u64;
         Self {
             clock: MutantClock::new(bug, wall, max_drift_millis, writer),
-            ends: Arc::new(Ends {
+            links: Arc::new(Links {
                 bug,
                 settings,
-                panicked: links.iter().map(|_| AtomicU64::new(0)).collect(),
-                links,
+                panicked: transports.iter().map(|_| AtomicU64::new(0)).collect(),
+                transports,
             }),
             quorums,
             settings,
@@ -179,7 +78,7 @@ impl Mutant {
     }
 
     fn is(&self, bug: Bug) -> bool {
-        self.ends.bug == Some(bug)
+        self.links.bug == Some(bug)
     }
 
     /// One attempt.
@@ -193,7 +92,7 @@ impl Mutant {
         };
         for replica in 0..n {
             let request = Request::write(key, entry.clone());
-            sent.calls.start(&self.ends, current(), replica, request);
+            sent.calls.start(&self.links, current(), replica, request);
         }
         let mut out_of_reach = false;
         while let Some(answer) = sent.calls.next().await {
@@ -252,7 +151,7 @@ impl Map for Mutant {
     }
 
     fn stats(&self) -> Vec<ReplicaStats> {
-        let panicked = self.ends.panicked.iter();
+        let panicked = self.links.panicked.iter();
         let stats = panicked.map(|panicked| {
             let mut stats = ReplicaStats::default();
             stats.panicked = panicked.load(Ordering::Relaxed);
@@ -272,7 +171,7 @@ impl Mutant {
         loop {
             let (version, value) = (stamp.version, value.clone());
             let sent = self.send(&key, &Entry { version, value }).await;
-            let bug = self.ends.bug;
+            let bug = self.links.bug;
             let seen = sent.count(|part| may_be_seen(bug, part)) > 0;
             let by = sent.parts.iter().filter_map(|part| match part {
                 Part::Superseded(by) => Some(*by),
@@ -334,7 +233,7 @@ impl Mutant {
     async fn read_from_all(&self, key: Key) -> Read {
         let Quorums { n, w, r } = self.quorums;
         let mut reading = Reading {
-            ends: Arc::clone(&self.ends),
+            links: Arc::clone(&self.links),
             calls: Calls::new(self.is(Bug::DropCancels)),
             key,
             answers: Vec::new(),
@@ -390,7 +289,7 @@ impl Mutant {
 
     fn choose(&self, answers: &[Option<Entry>]) -> Option<Entry> {
         let answers = || answers.iter();
-        let chosen = match self.ends.bug {
+        let chosen = match self.links.bug {
             Some(Bug::FirstAnswer) => answers().next(),
             Some(Bug::Majority) => {
                 let alike = |one: &&Option<Entry>| answers().filter(|other| other == one).count();
@@ -414,7 +313,7 @@ enum Held {
 }
 
 struct Reading {
-    ends: Arc<Ends>,
+    links: Arc<Links>,
     calls: Calls,
     key: Key,
     answers: Vec<Option<Entry>>,
@@ -425,7 +324,7 @@ struct Reading {
 impl Reading {
     fn ask(&mut self, replica: usize) {
         let request = Request::read(&self.key);
-        self.calls.start(&self.ends, current(), replica, request);
+        self.calls.start(&self.links, current(), replica, request);
     }
 
     async fn next(&mut self) -> bool {
@@ -465,7 +364,7 @@ impl Reading {
             {
                 self.held[replica] = Held::Repairing(held.clone(), greatest.clone());
                 let request = Request::write(&self.key, greatest.clone());
-                self.calls.start(&self.ends, op, replica, request);
+                self.calls.start(&self.links, op, replica, request);
             }
         }
     }

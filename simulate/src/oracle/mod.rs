@@ -11,6 +11,7 @@
 //! over each link, and what each store answers.
 
 mod clocks;
+mod entries;
 mod links;
 mod ops;
 mod reads;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clocks::{Bounds, Stamps};
+use entries::{KeyState, show};
 use kvquorum_core::{
     Ack, Entry, Key, Refusal, ReplicaStats, Request, RequestKind, Response, Timestamp, Version,
     WallClock, WriterId,
@@ -29,6 +31,7 @@ use kvquorum_core::{
 use kvquorum_mem::sim::{Clock, Event, Survives, World};
 use ops::{Attempt, Call, Op, Reading};
 
+pub use entries::Stamp;
 pub use ops::{Answered, End};
 
 use crate::map::{Found, Part, Read, Said, Written};
@@ -36,59 +39,6 @@ use crate::trace::{Trace, Who};
 
 /// Tokio's timers go by whole milliseconds.
 const TIMER_SLACK: u64 = 2_000;
-
-/// An entry, as the order of entries sees it: the values of a simulation are
-/// eight bytes, most significant first, and tell the operation in reversed bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Stamp {
-    pub version: Version,
-    tombstone: bool,
-    value: u64,
-}
-
-impl Stamp {
-    pub fn of(entry: &Entry) -> Self {
-        let value = entry.value.as_ref().map(|bytes| {
-            let bytes = <[u8; 8]>::try_from(&bytes[..]);
-            // A value that nobody wrote is known as such by its number.
-            bytes.map_or(u64::MAX, u64::from_be_bytes)
-        });
-        Self {
-            version: entry.version,
-            tombstone: value.is_none(),
-            value: value.unwrap_or(0),
-        }
-    }
-
-    fn numbers(stamp: Option<Self>) -> [u64; 3] {
-        stamp.map_or([0; 3], |stamp| {
-            [
-                stamp.version.timestamp.to_bits(),
-                stamp.version.writer.get(),
-                if stamp.tombstone { 1 } else { stamp.value },
-            ]
-        })
-    }
-}
-
-impl std::fmt::Display for Stamp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Clocks start at a round number of milliseconds.
-        let millis = self.version.timestamp.millis() as i64 - 1_800_000_000_000;
-        let counter = self.version.timestamp.counter();
-        let writer = self.version.writer.get() % 0x1_0000;
-        write!(f, "{millis}.{counter}@{writer:04x}")?;
-        if self.tombstone {
-            write!(f, " (tombstone)")
-        } else {
-            write!(f, " #{}", self.value.reverse_bits())
-        }
-    }
-}
-
-fn show(stamp: Option<Stamp>) -> String {
-    stamp.map_or("nothing".into(), |stamp| stamp.to_string())
-}
 
 /// How a coordinator is set, as far as promises depend on it.
 #[derive(Clone, Copy, Debug)]
@@ -153,35 +103,6 @@ impl Counts {
             *self.faults.entry(kind).or_default() += count;
         }
     }
-}
-
-/// Who made an entry. Two writes may come to the very same one, by a bug.
-#[derive(Default)]
-struct Origin {
-    /// Operations, and which of their attempts.
-    makers: Vec<(usize, usize)>,
-    /// How many of them were told that it was not applied.
-    denied: usize,
-}
-
-impl Origin {
-    fn is_forbidden(&self) -> bool {
-        self.denied >= self.makers.len()
-    }
-}
-
-struct Acknowledged {
-    stamp: Stamp,
-    /// Which replicas have acked it and not lost it since.
-    holders: u32,
-}
-
-#[derive(Default)]
-struct KeyState {
-    acknowledged: Vec<Acknowledged>,
-    read_floor: Option<usize>,
-    write_floor: Option<usize>,
-    origins: HashMap<Stamp, Origin>,
 }
 
 /// Looks into a store, past the store itself.
@@ -510,42 +431,6 @@ impl Oracle {
         self.broken("time limit", || format!("#{index} never came to an end"));
     }
 
-    // What has been acknowledged.
-
-    /// From now on a quorum that meets these holders finds this or greater.
-    fn oblige(&mut self, key: usize, stamp: Stamp, holders: u32) {
-        let Quorums { n, w, r } = self.quorums;
-        let state = &mut self.keys[key];
-        let new = state.acknowledged.len();
-        state.acknowledged.push(Acknowledged { stamp, holders });
-        for (floor, quorum) in [(&mut state.read_floor, r), (&mut state.write_floor, w)] {
-            let above = floor.is_none_or(|floor| state.acknowledged[floor].stamp < stamp);
-            if above && meets(holders, n, quorum) {
-                *floor = Some(new);
-            }
-        }
-    }
-
-    /// The greatest entry that was acknowledged before an operation began, and
-    /// is held by so many replicas still that each quorum of this size has one
-    /// of them.
-    fn floor_of(&self, index: usize, quorum: usize) -> Option<Stamp> {
-        let op = &self.ops[index];
-        let key = &self.keys[op.key];
-        let floor = if quorum == self.quorums.w && quorum != self.quorums.r {
-            op.write_floor
-        } else {
-            op.read_floor
-        }?;
-        let n = self.quorums.n;
-        let floor = if meets(key.acknowledged[floor].holders, n, quorum) {
-            floor
-        } else {
-            key.floor(op.acknowledged, n, quorum)?
-        };
-        Some(key.acknowledged[floor].stamp)
-    }
-
     // When all is over.
 
     /// Nothing is under way any more, and what was given up was counted.
@@ -630,21 +515,4 @@ impl Oracle {
         let op = introduced.map_or(op, |introduced| introduced.op);
         op.is_some_and(|op| self.ops[op].kind != Kind::Get)
     }
-}
-
-impl KeyState {
-    /// The greatest of the first so many acknowledged entries that every quorum
-    /// of this size finds.
-    fn floor(&self, first: usize, n: usize, quorum: usize) -> Option<usize> {
-        let known = self.acknowledged.iter().take(first).enumerate();
-        known
-            .filter(|(_, acknowledged)| meets(acknowledged.holders, n, quorum))
-            .max_by_key(|(_, acknowledged)| acknowledged.stamp)
-            .map(|(index, _)| index)
-    }
-}
-
-/// Whether every quorum of this size has one of these replicas in it.
-fn meets(holders: u32, n: usize, quorum: usize) -> bool {
-    holders.count_ones() as usize + quorum > n
 }

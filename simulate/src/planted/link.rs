@@ -9,7 +9,7 @@ use kvquorum_core::{
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::{Bug, Layer};
+use super::{Bug, Kind};
 use crate::oracle::{End, Shared};
 use crate::spy::{current, on_behalf};
 
@@ -24,7 +24,7 @@ pub struct Place {
 /// A link with a bug, or the link as it is.
 pub fn link(bug: Option<Bug>, inner: Arc<dyn Transport>, place: Place) -> Arc<dyn Transport> {
     match bug {
-        Some(bug) if bug.layer() == Layer::Link => Arc::new(BuggyLink {
+        Some(bug) if bug.kind() == Kind::Link => Arc::new(BuggyLink {
             bug,
             inner,
             place,

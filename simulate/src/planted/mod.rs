@@ -17,33 +17,33 @@ pub use store::PlantedStore;
 
 use crate::oracle::Settings;
 
-/// Where a bug is planted.
+/// What a bug is planted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layer {
-    /// In a store, the rules that it runs included.
+pub enum Kind {
+    /// A store, the rules that it runs included.
     Store,
-    /// In what a replica admits.
+    /// What a replica admits.
     Limits,
-    /// In a link.
+    /// A link.
     Link,
-    /// In how a coordinator is set.
+    /// How a coordinator is set.
     Settings,
-    /// In the clock of the coordinator in `mutant`.
+    /// The clock of the coordinator in `mutant`.
     Clock,
-    /// In the code of the coordinator in `mutant`.
+    /// The code of the coordinator in `mutant`.
     Coordinator,
 }
 
 macro_rules! bugs {
-    ($($layer:ident { $($bug:ident: $name:literal,)* })*) => {
+    ($($kind:ident { $($bug:ident: $name:literal,)* })*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Bug { $($($bug,)*)* }
 
         impl Bug {
             pub const ALL: &[Self] = &[$($(Self::$bug,)*)*];
 
-            pub fn layer(self) -> Layer {
-                match self { $($(Self::$bug => Layer::$layer,)*)* }
+            pub fn kind(self) -> Kind {
+                match self { $($(Self::$bug => Kind::$kind,)*)* }
             }
 
             pub fn name(self) -> &'static str {
@@ -139,12 +139,12 @@ bugs! {
 
 impl Bug {
     pub fn is_store(self) -> bool {
-        self.layer() == Layer::Store
+        self.kind() == Kind::Store
     }
 
     /// Whether it is in the coordinator of `mutant`.
     pub fn is_mutant(self) -> bool {
-        matches!(self.layer(), Layer::Clock | Layer::Coordinator)
+        matches!(self.kind(), Kind::Clock | Kind::Coordinator)
     }
 
     /// What a replica admits.
