@@ -1,12 +1,5 @@
 //! Who a replica is: none is counted twice, or taken for another.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::error::Error;
