@@ -15,8 +15,10 @@
 mod body;
 mod client;
 mod error;
+mod reload;
 mod server;
 mod time;
+mod token;
 pub mod wire;
 
 pub use client::{AddressError, HttpTransport, HttpTransportBuilder};
@@ -24,3 +26,4 @@ pub use error::{HttpError, RemoteStoreError};
 /// In [`HttpError::Status`].
 pub use hyper::StatusCode;
 pub use server::{AnswerBody, ReplicaService, ReplicaServiceBuilder, Server, ServerBuilder};
+pub use token::{TokenError, Tokens};

@@ -34,6 +34,7 @@ use self::failure::Failure;
 use self::peer::Peer;
 use self::pool::Pool;
 use crate::time::{HEAD_TIMEOUT, within_reason};
+use crate::token::Tokens;
 use crate::wire;
 use crate::wire::frames::Frames;
 
@@ -104,7 +105,7 @@ const _: () = assert!(IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
 /// |---|---|
 /// | `NotSent` | there was no connection, or it was closed before the request was begun; or the replica has not answered lately, and is not tried now |
 /// | `NoAnswer` | the connection broke later; the answer was too long or made no sense; any status but 200 that is not surely the replica's own |
-/// | `Rejected` | the replica did not understand the request; or its own server [says](crate::wire::NOTHING_STORED) that nothing was stored: another protocol version, a body longer than it reads |
+/// | `Rejected` | the replica did not understand the request; or its own server [says](crate::wire::NOTHING_STORED) that nothing was stored: no valid token, another protocol version, a body longer than it reads |
 /// | `Store` | the replica's store failed, with a [`RemoteStoreError`](crate::RemoteStoreError) inside |
 ///
 /// The cause is an [`HttpError`](crate::HttpError). Where a first try may have
@@ -132,6 +133,7 @@ pub struct HttpTransport {
 #[must_use]
 pub struct HttpTransportBuilder {
     address: String,
+    tokens: Option<Tokens>,
     connect_timeout: Duration,
     idle_timeout: Duration,
     batch_wait: Duration,
@@ -165,6 +167,7 @@ impl HttpTransport {
     pub fn builder(address: impl ToString) -> HttpTransportBuilder {
         HttpTransportBuilder {
             address: address.to_string(),
+            tokens: None,
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             batch_wait: Duration::from_millis(10),
@@ -180,6 +183,15 @@ impl HttpTransport {
 }
 
 impl HttpTransportBuilder {
+    /// The secrets of which the first is sent to the replica. None by default.
+    ///
+    /// Where the replica does not take it, calls fail as `Rejected`, and the
+    /// cause is [`HttpError::Status`](crate::HttpError::Status) with 401.
+    pub fn tokens(mut self, tokens: &Tokens) -> Self {
+        self.tokens = Some(tokens.clone());
+        self
+    }
+
     /// How long connecting may take, resolving the name included, and trying
     /// each of its addresses. 1 second by default.
     ///
@@ -296,6 +308,7 @@ impl HttpTransportBuilder {
                 connector: Connector::new(&address.host, address.port, self.connect_timeout),
                 address,
                 uri: Uri::from_static(wire::CALL_PATH),
+                tokens: self.tokens,
                 pool: Pool::new(self.idle_timeout),
                 queue: BatchQueue::new(batch_queue::Limits {
                     max_batch: self.max_batch,

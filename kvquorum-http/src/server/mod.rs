@@ -1,6 +1,7 @@
 //! The server side: a replica on a port of its own.
 
 mod accept;
+mod access;
 mod answer;
 mod ask;
 mod batch;

@@ -8,8 +8,10 @@
 //! *answer frame* for each of them, in the order in which the answers are
 //! ready. Each tells which request it answers, counted from 0. The answer
 //! begins as soon as the replica has begun with every request, so a slow one
-//! holds back no other. Nothing comes before, between or after the frames, and
-//! headers mean nothing beyond what HTTP itself needs.
+//! holds back no other. Nothing comes before, between or after the frames. The
+//! content type of both is [`CONTENT_TYPE`]. Where the replica asks for a
+//! secret, the exchange has it as `Authorization: Bearer`. Other headers mean
+//! nothing beyond what HTTP itself needs.
 //!
 //! A *u32* is a number in four bytes, the least first: 300 is `2C 01 00 00`.
 //!
@@ -65,10 +67,14 @@
 //! | status | meaning |
 //! |---|---|
 //! | 400 | the body is not whole frames, or there is none, or the path has a query |
-//! | 404 | another version of the protocol |
+//! | 401 | a token is needed, and there is none, or a wrong one |
+//! | 403 | a browser sends it for a page of another server |
+//! | 404 | another version of the protocol, or the replica face is switched off |
 //! | 405 | not a `POST` |
 //! | 408 | the body did not arrive in time |
 //! | 413 | more bytes, or more requests, than the replica reads |
+//! | 415 | another content type |
+//! | 421 | a browser sends it, by a name that is not known to be the replica's |
 //! | 503 | no memory for the body in time |
 //!
 //! Nothing was stored with any of them, if it was the replica that said so. A
@@ -95,6 +101,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Where calls of the version spoken here go.
 pub const CALL_PATH: &str = "/v1/call";
+
+/// The content type of a call and of its answer. A web form has another.
+pub const CONTENT_TYPE: &str = "application/octet-stream";
 
 /// The header by which a server says that nothing was stored.
 pub const NOTHING_STORED: &str = "kvquorum-nothing-stored";
