@@ -17,7 +17,10 @@ mod client;
 mod error;
 mod reload;
 mod server;
+mod stream;
 mod time;
+#[cfg(feature = "tls")]
+mod tls;
 mod token;
 pub mod wire;
 
@@ -25,5 +28,13 @@ pub use client::{AddressError, HttpTransport, HttpTransportBuilder};
 pub use error::{HttpError, RemoteStoreError};
 /// In [`HttpError::Status`].
 pub use hyper::StatusCode;
-pub use server::{AnswerBody, ReplicaService, ReplicaServiceBuilder, Server, ServerBuilder};
+pub use server::{
+    AnswerBody, ConnectionRefused, ReplicaService, ReplicaServiceBuilder, Server, ServerBuilder,
+};
+#[cfg(feature = "tls")]
+pub use tls::{ClientTls, ServerTls, TlsError};
 pub use token::{TokenError, Tokens};
+
+/// As configurations of TLS are made with it.
+#[cfg(feature = "tls")]
+pub use tokio_rustls::rustls;

@@ -14,9 +14,14 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Looking at the files blocks the thread, once in a while, for as long as the
 /// file system takes to say when they changed.
 pub(crate) struct Reloaded<T, E> {
+    /// `None` where the value never changes.
+    files: Option<Files<T, E>>,
+    state: Mutex<State<T>>,
+}
+
+struct Files<T, E> {
     paths: Vec<PathBuf>,
     load: Box<dyn Fn() -> Result<T, E> + Send + Sync>,
-    state: Mutex<State<T>>,
 }
 
 struct State<T> {
@@ -30,41 +35,56 @@ struct State<T> {
 type Stamp = Option<(SystemTime, u64)>;
 
 impl<T: Clone, E> Reloaded<T, E> {
-    /// Makes the value of these files. Without any it never changes.
+    /// Makes the value of these files.
     pub(crate) fn new(
         paths: Vec<PathBuf>,
         load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
         // First: what is written while the files are read is then noticed.
         let stamps = stamps(&paths);
-        let value = load()?;
-        let looked = Instant::now();
+        let state = State::new(load()?, stamps);
+        let load = Box::new(load);
         Ok(Self {
-            paths,
-            load: Box::new(load),
-            state: Mutex::new(State {
-                value,
-                stamps,
-                looked,
-            }),
+            files: Some(Files { paths, load }),
+            state: Mutex::new(state),
         })
+    }
+
+    /// A value of no files.
+    pub(crate) fn fixed(value: T) -> Self {
+        Self {
+            files: None,
+            state: Mutex::new(State::new(value, Vec::new())),
+        }
     }
 
     /// The value. It is the last good one where the files cannot be used, and
     /// they are tried again.
     pub(crate) fn get(&self) -> T {
         let mut state = self.state();
-        if !self.paths.is_empty() && state.looked.elapsed() >= FRESH {
-            let _ = self.look(&mut state);
+        if let Some(files) = &self.files
+            && state.looked.elapsed() >= FRESH
+        {
+            let _ = files.look(&mut state);
         }
         state.value.clone()
     }
 
     /// Looks at the files now, and says why they cannot be used.
     pub(crate) fn refresh(&self) -> Result<(), E> {
-        self.look(&mut self.state())
+        match &self.files {
+            Some(files) => files.look(&mut self.state()),
+            None => Ok(()),
+        }
     }
 
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        // No panic can leave it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T, E> Files<T, E> {
     fn look(&self, state: &mut State<T>) -> Result<(), E> {
         state.looked = Instant::now();
         let stamps = stamps(&self.paths);
@@ -74,10 +94,16 @@ impl<T: Clone, E> Reloaded<T, E> {
         }
         Ok(())
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        // No panic can leave it half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl<T> State<T> {
+    fn new(value: T, stamps: Vec<Stamp>) -> Self {
+        let looked = Instant::now();
+        Self {
+            value,
+            stamps,
+            looked,
+        }
     }
 }
 

@@ -91,9 +91,7 @@ impl Tokens {
     ///
     /// Where there is none, or one is not as it must be.
     pub fn new(tokens: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, TokenError> {
-        let tokens = parse(tokens)?;
-        let load = move || Ok(Arc::clone(&tokens));
-        Ok(Self(Arc::new(Reloaded::new(Vec::new(), load)?)))
+        Ok(Self(Arc::new(Reloaded::fixed(parse(tokens)?))))
     }
 
     /// The secrets in a file, one a line; blank lines, and those that begin with

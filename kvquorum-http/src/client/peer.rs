@@ -16,6 +16,7 @@ use super::connection::{Answer, Connection, Lost};
 use super::exchange::Exchange;
 use super::failure::{Called, Failure};
 use super::pool::Pool;
+use super::security::refused_certificate;
 use crate::error::HttpError;
 use crate::token::Tokens;
 use crate::wire;
@@ -177,6 +178,9 @@ impl Peer {
 
 impl From<Lost> for Failure {
     fn from(lost: Lost) -> Self {
+        if let Some(refused) = refused_certificate(&lost.error) {
+            return Self::NotSent(refused);
+        }
         let error = HttpError::Connection(Arc::new(lost.error));
         if lost.maybe_sent {
             Self::NoAnswer(error)

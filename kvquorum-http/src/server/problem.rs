@@ -55,6 +55,10 @@ impl Problem {
         }
     }
 
+    pub(super) fn lacks_tls() -> Self {
+        Self::bad_request("TLS is spoken on this port, and nothing else: the scheme is https")
+    }
+
     /// Where the rest of the body is not waited for.
     fn ends_connection(&self) -> bool {
         matches!(

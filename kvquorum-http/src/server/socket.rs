@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 use tokio::time::sleep;
 
 use super::budget::Budget;
 use super::connection::Activity;
+use super::refused::TLS_BEGINS;
 use super::request_line::RequestLine;
+use crate::stream::Stream;
 
 /// As much as is read while the first line of a request is looked for: more
 /// than most requests have.
@@ -26,7 +27,7 @@ const HEAD: usize = 8 * 1024;
 /// A socket that does what hyper does not: writing fails when an answer takes
 /// too long to be read, and a fragment in a request's target is noticed.
 pub(super) struct Socket {
-    inner: TokioIo<TcpStream>,
+    inner: TokioIo<Stream>,
     timeout: Duration,
     activity: Arc<Activity>,
     answers: Arc<Budget>,
@@ -49,7 +50,7 @@ struct Wait {
 
 impl Socket {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         timeout: Duration,
         activity: Arc<Activity>,
         answers: Arc<Budget>,
@@ -83,11 +84,11 @@ impl Socket {
     }
 
     /// The outcome of a write, given that its time is limited.
-    fn in_time(
+    fn in_time<T>(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_pending() {
             ready!(self.poll_wait(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -142,6 +143,10 @@ impl Read for Socket {
         let mut read = ReadBuf::uninit(&mut bytes);
         let mut read = read.take(buf.remaining());
         ready!(Pin::new(self.inner.inner_mut()).poll_read(cx, &mut read))?;
+        let is_first = self.exchanges == 0 && self.line == RequestLine::default();
+        if is_first && read.filled().first() == Some(&TLS_BEGINS) {
+            self.activity.set_began_tls();
+        }
         if self.line.has_fragment(read.filled()) {
             self.activity.set_fragment();
         }
@@ -174,10 +179,12 @@ impl Write for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.in_time(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let shut_down = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.in_time(cx, shut_down)
     }
 }
