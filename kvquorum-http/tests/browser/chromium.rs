@@ -1,0 +1,96 @@
+//! Chromium without a window.
+
+use std::process::{Child, Command, Stdio};
+
+/// A browser to be started.
+pub(crate) struct Chromium;
+
+/// A browser that runs until this is dropped.
+pub(crate) struct Running {
+    child: Child,
+    _profile: tempfile::TempDir,
+}
+
+impl Chromium {
+    /// Says so where there is none.
+    pub(crate) fn find() -> Option<Self> {
+        if !is_there() && std::env::var_os("KVQUORUM_INSTALL_CHROMIUM").is_some() {
+            install();
+        }
+        if is_there() {
+            return Some(Self);
+        }
+        println!("skipped: there is no chromium, see KVQUORUM_INSTALL_CHROMIUM");
+        None
+    }
+
+    /// Opens a page.
+    pub(crate) fn open(&self, url: &str) -> Running {
+        let profile = tempfile::tempdir().unwrap();
+        let child = command(&profile)
+            .arg(url)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Running {
+            child,
+            _profile: profile,
+        }
+    }
+
+    /// What a page comes to, as HTML.
+    pub(crate) fn shows(&self, url: &str) -> String {
+        let profile = tempfile::tempdir().unwrap();
+        let output = command(&profile)
+            .args(["--dump-dom", url])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_there() -> bool {
+    let mut version = Command::new("chromium");
+    let version = version.arg("--version").output();
+    version.is_ok_and(|output| output.status.success())
+}
+
+fn install() {
+    for arguments in [
+        &["update"][..],
+        &["install", "-y", "--no-install-recommends", "chromium"],
+    ] {
+        let mut apt = Command::new("apt-get");
+        let _ = apt.args(arguments).stdout(Stdio::null()).status();
+    }
+}
+
+fn command(profile: &tempfile::TempDir) -> Command {
+    let mut command = Command::new("chromium");
+    command
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-proxy-server",
+            // For a certificate of nobody whom it knows.
+            "--ignore-certificate-errors",
+            "--host-resolver-rules=MAP evil.example 127.0.0.1",
+        ])
+        .arg(format!("--user-data-dir={}", profile.path().display()));
+    command
+}
