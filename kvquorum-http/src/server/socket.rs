@@ -188,3 +188,49 @@ impl Write for Socket {
         self.in_time(cx, shut_down)
     }
 }
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::tls::{ClientTls, ServerTls};
+
+    /// Catches an answer whose last bytes TLS has taken in, and that waits for
+    /// ever for the client to read what comes before them.
+    #[tokio::test]
+    async fn what_tls_holds_back_is_not_waited_for_either() {
+        let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let [chain, key] = ["chain.pem", "key.pem"].map(|name| directory.path().join(name));
+        std::fs::write(&chain, signed.cert.pem()).unwrap();
+        std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
+        let server = ServerTls::from_pem(&chain, key).unwrap();
+        let client = ClientTls::from_pem(chain).unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, connected) = tokio::join!(listener.accept(), connecting);
+        let name = "localhost".try_into().unwrap();
+        let (accepted, _deaf) = tokio::join!(
+            server.accept(accepted.unwrap().0),
+            client.connect(name, connected.unwrap())
+        );
+        let stream = accepted.map_err(|(error, _)| error).unwrap();
+        let answers = Arc::new(Budget::new(0));
+        let limit = Duration::from_millis(50);
+        let mut socket = Socket::new(stream, limit, Arc::default(), answers);
+        let answer = async {
+            loop {
+                poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &[0; 4096])).await?;
+                poll_fn(|cx| Pin::new(&mut socket).poll_flush(cx)).await?;
+            }
+        };
+        let answered: Result<io::Result<()>, _> = timeout(limit * 400, answer).await;
+        let error = answered.expect("it waits for ever").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,21 +1,13 @@
 //! Bounds that hold with TLS as they do without.
 
-use std::sync::Arc;
-
 use kvquorum_core::Entry;
-use kvquorum_http::rustls::crypto::ring;
-use kvquorum_http::rustls::pki_types::pem::PemObject;
-use kvquorum_http::rustls::pki_types::{CertificateDer, ServerName};
-use kvquorum_http::rustls::{ClientConfig, RootCertStore};
 use kvquorum_http::{HttpError, HttpTransport, Server, ServerBuilder, ServerTls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::authority::Authority;
 use crate::common::*;
-use crate::setting::{Setting, trusting};
+use crate::setting::{Setting, connect, trusting};
 
 const HERE: &str = "127.0.0.1";
 
@@ -89,23 +81,6 @@ async fn a_shutdown_does_not_wait_for_handshakes() {
         .unwrap();
     stalls.write_all(b"\x16").await.unwrap();
     assert_eq!(in_time(setting.server.shutdown()).await, 0);
-}
-
-async fn connect(setting: &Setting, authority: &Authority) -> TlsStream<TcpStream> {
-    let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_file(authority.file()).unwrap();
-    roots.add(root).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let stream = TcpStream::connect(setting.server.local_addr())
-        .await
-        .unwrap();
-    let name = ServerName::try_from(HERE).unwrap();
-    let connector = TlsConnector::from(Arc::new(config));
-    in_time(connector.connect(name, stream)).await.unwrap()
 }
 
 /// Catches a client that reads nothing and is waited for: what TLS has taken in

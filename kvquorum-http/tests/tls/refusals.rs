@@ -2,11 +2,12 @@
 
 use kvquorum_core::TransportError;
 use kvquorum_http::{ClientTls, HttpError, HttpTransport, Server, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::authority::Authority;
 use crate::common::*;
-use crate::setting::{Setting, showing, trusting, with_causes};
+use crate::setting::{Setting, connect, showing, trusting, with_causes};
 
 const HERE: &str = "127.0.0.1";
 
@@ -79,6 +80,19 @@ async fn clients_whom_the_server_does_not_trust() {
         let setting = Setting::mutual(&server, &ours).await;
         refused(setting, tls, says, told).await;
     }
+}
+
+/// Catches a client that is still sending when it is refused, and sees its
+/// connection reset, not why.
+#[tokio::test]
+async fn a_client_that_sends_before_it_reads_still_hears_the_reason() {
+    let authority = Authority::new();
+    let setting = Setting::mutual(&authority.sign(HERE), &authority).await;
+    let mut client = connect(&setting, &authority).await;
+    let sent = in_time(client.write_all(&vec![b'x'; 32 * 1024 * 1024])).await;
+    assert!(sent.is_ok(), "{sent:?}");
+    let error = in_time(client.read(&mut [0])).await.unwrap_err();
+    assert!(error.to_string().contains("CertificateRequired"), "{error}");
 }
 
 /// Catches a plain request that is served on the port for TLS.

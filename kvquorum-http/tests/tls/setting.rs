@@ -2,7 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
+use kvquorum_http::rustls::crypto::ring;
+use kvquorum_http::rustls::pki_types::pem::PemObject;
+use kvquorum_http::rustls::pki_types::{CertificateDer, ServerName};
+use kvquorum_http::rustls::{ClientConfig, RootCertStore};
 use kvquorum_http::{ClientTls, HttpTransport, Server, ServerBuilder, ServerTls};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::authority::{Authority, Signed};
 use crate::common::*;
@@ -93,4 +100,22 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// A connection of which every byte is in the test's hands, without a certificate.
+pub(crate) async fn connect(setting: &Setting, authority: &Authority) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_file(authority.file()).unwrap();
+    roots.add(root).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(setting.server.local_addr())
+        .await
+        .unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    in_time(connector.connect(name, stream)).await.unwrap()
 }
