@@ -105,7 +105,7 @@ const _: () = assert!(IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
 ///
 /// # Errors
 ///
-/// | [`TransportError`] | when |
+/// | [`TransportError`](kvquorum_core::TransportError) | when |
 /// |---|---|
 /// | `NotSent` | there was no connection, or it was closed before the request was begun; or the replica has not answered lately, and is not tried now |
 /// | `NoAnswer` | the connection broke later; the answer was too long or made no sense; any status but 200 that is not surely the replica's own |
