@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
@@ -76,6 +77,20 @@ impl Authority {
     }
 }
 
+/// Writes a file anew, so that its time of modification shows it: two writes may
+/// fall into one tick of the file system.
+pub(crate) fn rewrite(path: impl AsRef<Path>, text: impl AsRef<[u8]>) {
+    let modified = || path.as_ref().metadata().and_then(|it| it.modified()).ok();
+    let before = modified();
+    loop {
+        std::fs::write(&path, &text).unwrap();
+        if modified() != before {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 pub(crate) fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) {
-    std::fs::write(to, std::fs::read(from).unwrap()).unwrap();
+    rewrite(to, std::fs::read(from).unwrap());
 }

@@ -2,7 +2,7 @@
 
 use kvquorum_http::{ClientTls, Server, ServerTls, TlsError};
 
-use crate::authority::{Authority, Signed, copy};
+use crate::authority::{Authority, Signed, copy, rewrite};
 use crate::common::*;
 use crate::setting::{Setting, showing, trusting};
 
@@ -74,7 +74,7 @@ async fn files_that_are_not_usable_leave_things_as_they_were() {
     assert!(matches!(mismatch, TlsError::Unusable(_)), "{mismatch:?}");
     assert!(is_let_in(&setting, &client).await);
     for unusable in [&whole[..whole.len() / 2], b"", b"nonsense"] {
-        std::fs::write(&first.chain, unusable).unwrap();
+        rewrite(&first.chain, unusable);
         for _ in 0..2 {
             let error = tls.refresh().unwrap_err();
             assert!(matches!(error, TlsError::Pem { .. }), "{error:?}");
@@ -86,15 +86,15 @@ async fn files_that_are_not_usable_leave_things_as_they_were() {
     assert!(matches!(gone, TlsError::Read { .. }), "{gone:?}");
     assert!(is_let_in(&setting, &client).await);
 
-    std::fs::write(&first.chain, whole).unwrap();
+    rewrite(&first.chain, whole);
     copy(&second.key, &first.key);
     tls.refresh().unwrap();
     assert!(!is_let_in(&setting, &client).await);
 
     // The client's.
-    std::fs::write(authority.file(), "").unwrap();
+    rewrite(authority.file(), "");
     assert!(client.refresh().is_err());
-    std::fs::write(authority.file(), authority.pem()).unwrap();
+    rewrite(authority.file(), authority.pem());
     client.refresh().unwrap();
 }
 
