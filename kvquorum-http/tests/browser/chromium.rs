@@ -1,6 +1,8 @@
 //! Chromium without a window.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// A browser to be started.
 pub(crate) struct Chromium;
@@ -8,7 +10,7 @@ pub(crate) struct Chromium;
 /// A browser that runs until this is dropped.
 pub(crate) struct Running {
     child: Child,
-    _profile: tempfile::TempDir,
+    _profile: Profile,
 }
 
 impl Chromium {
@@ -26,7 +28,7 @@ impl Chromium {
 
     /// Opens a page.
     pub(crate) fn open(&self, url: &str) -> Running {
-        let profile = tempfile::tempdir().unwrap();
+        let profile = Profile::new();
         let child = command(&profile)
             .arg(url)
             .stdout(Stdio::null())
@@ -41,7 +43,7 @@ impl Chromium {
 
     /// What a page comes to, as HTML.
     pub(crate) fn shows(&self, url: &str) -> String {
-        let profile = tempfile::tempdir().unwrap();
+        let profile = Profile::new();
         let output = command(&profile)
             .args(["--dump-dom", url])
             .output()
@@ -54,6 +56,28 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A directory of its own.
+struct Profile(PathBuf);
+
+impl Profile {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap().keep())
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        // Its processes may be writing there for a moment after the first of
+        // them has ended.
+        for _ in 0..500 {
+            if std::fs::remove_dir_all(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -73,7 +97,7 @@ fn install() {
     }
 }
 
-fn command(profile: &tempfile::TempDir) -> Command {
+fn command(profile: &Profile) -> Command {
     let mut command = Command::new("chromium");
     command
         .args([
@@ -91,6 +115,6 @@ fn command(profile: &tempfile::TempDir) -> Command {
             "--ignore-certificate-errors",
             "--host-resolver-rules=MAP evil.example 127.0.0.1",
         ])
-        .arg(format!("--user-data-dir={}", profile.path().display()));
+        .arg(format!("--user-data-dir={}", profile.0.display()));
     command
 }
