@@ -102,10 +102,10 @@ pub enum Response {
     Entry(Option<Entry>),
     /// To [`RequestKind::Write`]: the ack.
     Ack(Ack),
-    /// To [`RequestKind::Identify`]: who the replica is.
-    Identity(Box<Identity>),
     /// To any request: the replica did not admit it, and nothing has changed.
     Refused(Refusal),
+    /// To [`RequestKind::Identify`]: who the replica is.
+    Identity(Box<Identity>),
 }
 
 /// A replica's confirmation that its store holds the entry of a write, or a
@@ -126,12 +126,6 @@ pub enum Ack {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Another replica was meant.
-    #[error("this is replica {is}, and another was meant")]
-    OtherReplica {
-        /// Which replica it is.
-        is: ReplicaId,
-    },
     /// The key is empty.
     #[error("the key is empty")]
     EmptyKey,
@@ -166,6 +160,12 @@ pub enum Refusal {
         now_millis: u64,
         /// How far ahead of its clock the replica admits, in milliseconds.
         max_drift_millis: u64,
+    },
+    /// Another replica was meant.
+    #[error("this is replica {is}, and another was meant")]
+    OtherReplica {
+        /// Which replica it is.
+        is: ReplicaId,
     },
 }
 

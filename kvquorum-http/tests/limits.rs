@@ -51,7 +51,7 @@ async fn a_request_that_has_begun_runs_to_its_end_whether_or_not_the_answer_is_r
         store.called().await;
     }
     let other = transport(server.local_addr());
-    let other = tokio::spawn(async move { call(&other, get("other")).await });
+    let other = tokio::spawn(async move { call(&other, read("other")).await });
     store.called().await;
     // It goes from one call to the next.
     store.gate.add_permits(1);
@@ -73,7 +73,7 @@ async fn answers_that_are_not_read_have_one_budget_and_make_room() {
     store.gate.add_permits(1);
     let other = transport(server.local_addr());
     let mut refused = 0;
-    until(async || match call(&other, get("k")).await {
+    until(async || match call(&other, read("k")).await {
         Ok(Response::Entry(Some(_))) => true,
         Err(TransportError::Store(error)) => {
             let said = std::error::Error::source(&error).unwrap().to_string();

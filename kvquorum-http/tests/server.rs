@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use common::*;
 use http_body_util::{BodyExt, Full};
-use kvquorum_core::{Bytes, Entry, Key, Merged, Replica, Store, StoreError};
+use kvquorum_core::{
+    Ack, Bytes, Change, Entry, Key, Record, Replica, Response, ScanLimit, Store, StoreError,
+};
 use kvquorum_http::{HttpTransport, Server, ServerBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -261,7 +263,7 @@ async fn the_pool_of_one_client_does_not_lock_out_another() {
     let calls: Vec<_> = (0..8)
         .map(|_| {
             let pooled = pooled.clone();
-            tokio::spawn(async move { call(&pooled, get("k")).await.unwrap() })
+            tokio::spawn(async move { call(&pooled, read("k")).await.unwrap() })
         })
         .collect();
     for _ in 0..8 {
@@ -272,7 +274,7 @@ async fn the_pool_of_one_client_does_not_lock_out_another() {
         call.await.unwrap();
     }
     answers(server.local_addr()).await;
-    call(&pooled, merge("k", 1, "v")).await.unwrap();
+    call(&pooled, write("k", 1, "v")).await.unwrap();
 }
 
 #[tokio::test]
@@ -344,17 +346,19 @@ async fn limits_may_be_as_large_or_as_small_as_can_be() {
             .await
             .unwrap();
         let replica = HttpTransport::builder(server.local_addr())
-            .connect_time_limit(longest)
-            .idle_time_limit(longest)
-            .gather_time_limit(longest)
+            .connect_timeout(longest)
+            .idle_timeout(longest)
+            .batch_wait(longest)
             .max_batch(most)
             .max_batch_bytes(most)
-            .max_gathered_bytes(most)
+            .max_unanswered(most)
+            .max_backoff(longest)
+            .max_head_len(most)
             .max_connections(most)
             .max_response_len(most)
             .build()
             .unwrap();
-        let response = call(&replica, merge("k", 1, "v")).await;
+        let response = call(&replica, write("k", 1, "v")).await;
         assert_eq!(response.is_ok(), most > 0, "{response:?}");
         let mut raw = Raw::connect(server.local_addr()).await;
         // Announced, and not sent: nothing is set aside for it.
@@ -564,26 +568,26 @@ impl Panics {
 }
 
 impl Store for Panics {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         self.look_at(key).await;
         Ok(None)
     }
 
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
         assert!(key.as_bytes() != b"now", "this store panics, on purpose");
         None
     }
 
-    async fn merge(&self, key: &Key, _: Entry) -> Result<Merged, StoreError> {
+    async fn apply(&self, key: &Key, _: Change) -> Result<Response, StoreError> {
         self.look_at(key).await;
-        Ok(Merged::Applied)
+        Ok(Response::Ack(Ack::Applied))
     }
 
     async fn scan(
         &self,
-        _: std::ops::Bound<&Key>,
-        _: usize,
-    ) -> Result<Vec<(Key, Entry)>, StoreError> {
+        _: (std::ops::Bound<&Key>, std::ops::Bound<&Key>),
+        _: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
         Ok(Vec::new())
     }
 }

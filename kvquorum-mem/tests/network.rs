@@ -461,6 +461,46 @@ async fn a_request_under_way_at_a_crash_never_arrives() {
     }
 }
 
+/// A store that is never ready at once.
+struct Slow(MemStore);
+
+impl Store for Slow {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        self.0.apply(key, change).await
+    }
+
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.0.scan(range, limit).await
+    }
+}
+
+/// Catches a call over a sound link that begins after its node has crashed.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_not_begun_at_a_crash_never_begins() {
+    for restarted in [false, true] {
+        let node = Network::new(7).host(Replica::new(Slow(MemStore::new())));
+        let link = node.link();
+        let call = link.call(&write(1));
+        node.stop();
+        if restarted {
+            node.restart();
+        }
+        let error = answer(call).await.unwrap_err();
+        assert!(matches!(error, TransportError::NoAnswer(_)), "{error}");
+        assert_eq!(node.store().get(&key()).await.unwrap(), None);
+        node.restart();
+        assert!(is_applied(&answer(link.call(&write(1))).await));
+    }
+}
+
 /// Catches a second delivery that comes through a crash after the first.
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_does_not_come_through_a_crash() {

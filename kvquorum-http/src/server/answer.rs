@@ -11,7 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 use super::budget::{Lease, leased};
-use crate::frames::Frames;
+use crate::wire::frames::Frames;
 use crate::wire::{EncodeError, Outcome};
 
 /// The body of a [`ReplicaService`](crate::ReplicaService)'s answer.

@@ -16,8 +16,8 @@ use super::ask::{Asked, Asking};
 use super::budget::{Budget, Lease, UNCOUNTED};
 use super::service::Inner;
 use crate::error::with_causes;
-use crate::frames::Requests;
 use crate::wire::Outcome;
+use crate::wire::frames::Requests;
 
 /// How much of an answer is made before requests that have not begun wait for
 /// it to be read: so much, and one answer frame.

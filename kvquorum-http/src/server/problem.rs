@@ -2,9 +2,16 @@
 
 use hyper::header::{ALLOW, CONNECTION, HeaderValue};
 use hyper::{Response, StatusCode};
+use serde::Serialize;
 
 use super::answer::AnswerBody;
-use crate::problem::ErrorBody;
+use crate::wire::NOTHING_STORED;
+
+/// The body of an error.
+#[derive(Serialize)]
+struct ErrorBody {
+    error: String,
+}
 
 /// Why a request is answered with something other than 200 OK.
 #[derive(Debug)]
@@ -59,6 +66,11 @@ impl Problem {
         let headers = response.headers_mut();
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, allow);
+        }
+        if self.status.is_client_error() && self.status != StatusCode::REQUEST_TIMEOUT
+            || self.status == StatusCode::SERVICE_UNAVAILABLE
+        {
+            headers.insert(NOTHING_STORED, HeaderValue::from_static("1"));
         }
         if close {
             // No other request can follow.

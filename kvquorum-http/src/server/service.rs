@@ -20,8 +20,8 @@ use super::plain;
 use super::problem::Problem;
 use super::route::{READ, Route};
 use crate::error::with_causes;
-use crate::frames::Requests;
 use crate::time::within_reason;
+use crate::wire::frames::Requests;
 
 /// A replica's two faces as one hyper service: `POST /write` and
 /// `GET /read/{key}` for people, and the [replica face](crate::wire) for

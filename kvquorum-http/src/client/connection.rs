@@ -11,26 +11,29 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::socket::{Allowance, Socket};
 use crate::body::{BodyError, next_chunk, read_whole};
-use crate::frames::Frames;
+use crate::wire::NOTHING_STORED;
+use crate::wire::frames::Frames;
 
-/// A connection, and hyper's machine that moves its bytes.
+/// A connection, and hyper's driver that moves its bytes.
 ///
-/// The machine runs inside the future that uses it, not in a task of its own:
+/// The driver runs inside the future that uses it, not in a task of its own:
 /// an exchange then costs no hand-over between tasks, and dropping it closes
 /// the connection. An idle connection is not run at all, so that it does not
 /// notice the peer's close before it [is asked](Self::is_live).
 pub(crate) struct Connection {
     sender: http1::SendRequest<Frames>,
-    machine: Machine,
+    driver: Driver,
+    allowance: Allowance,
 }
 
-struct Machine {
+struct Driver {
     /// `None` once it has come to its end.
     running: Option<Pin<Box<Http>>>,
 }
 
-type Http = http1::Connection<TokioIo<TcpStream>, Frames>;
+type Http = http1::Connection<TokioIo<Socket>, Frames>;
 
 /// A connection that ended before an answer began.
 pub(crate) struct Lost {
@@ -40,40 +43,48 @@ pub(crate) struct Lost {
 }
 
 /// An answer that has begun, and the connection over which it comes.
-pub(crate) struct Incomplete {
+pub(crate) struct Answer {
     connection: Connection,
     response: Response<Incoming>,
 }
 
 impl Connection {
     pub(crate) async fn open(socket: TcpStream) -> Result<Self, hyper::Error> {
-        let (sender, machine) = http1::handshake(TokioIo::new(socket)).await?;
-        let running = Some(Box::pin(machine));
+        let (socket, allowance) = Socket::new(socket);
+        let (sender, driver) = http1::handshake(TokioIo::new(socket)).await?;
+        let running = Some(Box::pin(driver));
         Ok(Self {
             sender,
-            machine: Machine { running },
+            driver: Driver { running },
+            allowance,
         })
     }
 
     /// Whether the connection can take a request, as far as can be known
     /// without trying.
     pub(crate) fn is_live(&mut self, cx: &mut Context<'_>) -> bool {
-        self.machine.run(cx);
+        self.driver.run(cx);
         self.sender.is_ready()
     }
 
-    /// Sends a request, and returns when the answer begins.
+    /// Sends a request, and returns when the answer begins. More than
+    /// `max_head_len` bytes before that are too many.
     pub(crate) fn send(
         mut self,
         request: Request<Frames>,
-    ) -> impl Future<Output = Result<Incomplete, Lost>> {
+        max_head_len: usize,
+    ) -> impl Future<Output = Result<Answer, Lost>> {
         let sent = self.sender.try_send_request(request);
         async move {
-            match self.machine.alongside(pin!(sent)).await {
-                Ok(response) => Ok(Incomplete {
-                    connection: self,
-                    response,
-                }),
+            self.allowance.set(max_head_len.max(1));
+            match self.driver.run_until(pin!(sent)).await {
+                Ok(response) => {
+                    self.allowance.set(usize::MAX);
+                    Ok(Answer {
+                        connection: self,
+                        response,
+                    })
+                }
                 Err(lost) => Err(Lost {
                     maybe_sent: lost.message().is_none(),
                     error: lost.into_error(),
@@ -83,15 +94,21 @@ impl Connection {
     }
 }
 
-impl Incomplete {
+impl Answer {
     pub(crate) fn status(&self) -> StatusCode {
         self.response.status()
+    }
+
+    /// Whether the replica's own server says that nothing was stored. Nobody
+    /// between can say so: whoever answers in the replica's stead cannot know.
+    pub(crate) fn says_nothing_was_stored(&self) -> bool {
+        self.response.headers().contains_key(NOTHING_STORED)
     }
 
     /// The next bytes of its body; `None` at the end.
     pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
         let chunk = pin!(next_chunk(self.response.body_mut()));
-        self.connection.machine.alongside(chunk).await
+        self.connection.driver.run_until(chunk).await
     }
 
     /// Whether its body has been read to the end, as far as is known.
@@ -102,7 +119,7 @@ impl Incomplete {
     /// The rest of its body, if that has at most `max` bytes.
     pub(crate) async fn rest(&mut self, max: usize) -> Result<Bytes, BodyError<hyper::Error>> {
         let rest = pin!(read_whole(self.response.body_mut(), max));
-        self.connection.machine.alongside(rest).await
+        self.connection.driver.run_until(rest).await
     }
 
     /// The connection, for another exchange. The body must have been read to
@@ -112,11 +129,11 @@ impl Incomplete {
     }
 }
 
-impl Machine {
+impl Driver {
     /// Runs until the future that depends on it is done.
-    async fn alongside<F: Future>(&mut self, mut exchange: Pin<&mut F>) -> F::Output {
+    async fn run_until<F: Future>(&mut self, mut exchange: Pin<&mut F>) -> F::Output {
         poll_fn(|cx| {
-            // A second time, because what the machine has done may be all that
+            // A second time, because what the driver has done may be all that
             // the exchange waits for, and may make it ask for more.
             for _ in 0..2 {
                 if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
@@ -134,7 +151,7 @@ impl Machine {
             && running.as_mut().poll(cx).is_ready()
         {
             // Its error, if any, reaches the exchange by way of hyper; dropping
-            // the machine makes sure that nobody waits for it any longer.
+            // the driver makes sure that nobody waits for it any longer.
             self.running = None;
         }
     }

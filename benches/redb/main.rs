@@ -3,8 +3,9 @@
 //!
 //! `cargo bench -p kvquorum-benches --bench redb` prints ratios, each of two
 //! ways measured by turns in one run, since a disk's speed changes by the
-//! minute. With `-- reader` or `-- writer` it prints those rows only, and with
-//! `-- million` what a million keys take.
+//! minute. With `-- reader` or `-- writer` it prints those rows only, with
+//! `-- cold` what readers of a file that lies on disk do to everybody else, and
+//! with `-- million` what a million keys take.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
 #![allow(
@@ -12,16 +13,22 @@
     reason = "a benchmark's numbers are its own"
 )]
 
+#[cfg(target_os = "linux")]
+mod cold;
+
 use std::fs;
 use std::hint::black_box;
+use std::ops::Bound;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kvquorum_core::{Entry, Key, Merged, Store, Timestamp, Version, WriterId};
-use kvquorum_redb::{Durability, RedbStore};
+use kvquorum_core::{
+    Ack, Change, Entry, Key, Response, ScanLimit, Store, StoreError, Timestamp, Version, WriterId,
+};
+use kvquorum_redb::{Durability, Reads, RedbStore};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::runtime::{Builder, Runtime};
 
@@ -40,6 +47,9 @@ fn main() {
     let wanted = |what: &str| std::env::args().any(|argument| argument == what);
     if wanted("million") {
         measure_million()
+    } else if wanted("cold") {
+        #[cfg(target_os = "linux")]
+        cold::measure()
     } else if let Some(path) = std::env::args().skip_while(|it| it != "opened").nth(1) {
         measure_opened(&path)
     } else {
@@ -77,15 +87,19 @@ fn entry() -> Entry {
     Entry::new(version, vec![version.timestamp.to_bits() as u8; VALUE_LEN])
 }
 
+async fn write(store: &RedbStore, key: &Key, entry: Entry) -> Result<Ack, StoreError> {
+    match store.apply(key, Change::write(entry)).await? {
+        Response::Ack(ack) => Ok(ack),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The engine by hand: a value is the timestamp and the bytes, a merge compares
 /// the timestamps, and a commit is flushed.
 struct ByHand(Database);
 
 impl ByHand {
-    /// Beside an open view of what was there before, the engine commits quicker:
-    /// it does not free pages in a second commit of its own.
-    fn merge(&self, pairs: &[(Key, Entry)], beside_view: bool) {
-        let _view = beside_view.then(|| self.0.begin_read().unwrap());
+    fn merge(&self, pairs: &[(Key, Entry)]) {
         let transaction = self.0.begin_write().unwrap();
         {
             let mut table = transaction.open_table(TABLE).unwrap();
@@ -111,17 +125,17 @@ impl ByHand {
     }
 
     /// Merges a second in batches of this size.
-    fn rate(&self, batch: u64, beside_view: bool, numbers: &mut Numbers) -> f64 {
+    fn rate(&self, batch: u64, numbers: &mut Numbers) -> f64 {
         let start = Instant::now();
-        let mut merged = 0;
+        let mut written = 0;
         while start.elapsed() < ROUND {
             let pairs: Vec<_> = (0..batch)
                 .map(|_| (key(numbers.below(KEYS)), entry()))
                 .collect();
-            self.merge(&pairs, beside_view);
-            merged += batch;
+            self.merge(&pairs);
+            written += batch;
         }
-        merged as f64 / start.elapsed().as_secs_f64()
+        written as f64 / start.elapsed().as_secs_f64()
     }
 }
 
@@ -133,25 +147,22 @@ fn rate(runtime: &Runtime, store: &Arc<RedbStore>, writers: u64) -> f64 {
             let store = Arc::clone(store);
             runtime.spawn(async move {
                 let mut numbers = Numbers(writer + 1);
-                let mut merged = 0_u64;
+                let mut written = 0_u64;
                 while start.elapsed() < ROUND {
-                    let answer = store.merge(&key(numbers.below(KEYS)), entry()).await;
                     // Of two writers that met at a key, one is superseded.
-                    assert!(matches!(
-                        answer,
-                        Ok(Merged::Applied | Merged::Superseded { .. })
-                    ));
-                    merged += 1;
+                    let answer = write(&store, &key(numbers.below(KEYS)), entry()).await;
+                    answer.unwrap();
+                    written += 1;
                 }
-                merged
+                written
             })
         })
         .collect();
-    let merged: u64 = tasks
+    let written: u64 = tasks
         .into_iter()
         .map(|task| runtime.block_on(task).unwrap())
         .sum();
-    merged as f64 / start.elapsed().as_secs_f64()
+    written as f64 / start.elapsed().as_secs_f64()
 }
 
 /// Microseconds for each of these reads, by this many tasks, each of which waits
@@ -205,11 +216,18 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.get(numbers.len() / 2).copied().unwrap()
 }
 
-fn report(what: &str, unit: &str, rounds: Vec<(f64, f64)>) {
-    let ratio = median(rounds.iter().map(|(ours, theirs)| ours / theirs).collect());
-    let (ours, theirs) = rounds.into_iter().unzip();
-    let (ours, theirs) = (median(ours), median(theirs));
-    println!("| {what} | {ours:.2} {unit} | {theirs:.2} {unit} | {ratio:.2} |");
+/// A row of each way's median, and of their ratios to the last, round by round.
+fn report<const WAYS: usize>(what: &str, unit: &str, rounds: &[[f64; WAYS]]) {
+    let each = |of: fn(&[f64; WAYS], usize) -> f64| {
+        let medians = (0..WAYS).map(|way| median(rounds.iter().map(|it| of(it, way)).collect()));
+        medians.collect::<Vec<_>>()
+    };
+    let times = each(|round, way| round.get(way).copied().unwrap());
+    let ratios = each(|round, way| round.get(way).unwrap() / round.last().unwrap());
+    let times: Vec<_> = times.iter().map(|it| format!("{it:.2} {unit}")).collect();
+    let ratios: Vec<_> = ratios.iter().map(|it| format!("{it:.2}")).collect();
+    let ratios = ratios.get(..WAYS - 1).unwrap().join(" | ");
+    println!("| {what} | {} | {ratios} |", times.join(" | "));
 }
 
 fn measure_ratios(writers: bool, readers: bool) {
@@ -224,16 +242,16 @@ fn measure_ratios(writers: bool, readers: bool) {
         .unwrap();
     let by_hand = ByHand(by_hand);
     let path = directory.path().join("store");
-    let store = Arc::new(runtime.block_on(RedbStore::open(&path)).unwrap());
+    let store = Arc::new(runtime.block_on(RedbStore::create_new(&path)).unwrap());
     for chunk in (0..KEYS).collect::<Vec<_>>().chunks(1_000) {
         let pairs: Vec<_> = chunk.iter().map(|number| (key(*number), entry())).collect();
-        by_hand.merge(&pairs, false);
+        by_hand.merge(&pairs);
         runtime.block_on(async {
             let tasks: Vec<_> = pairs
                 .into_iter()
                 .map(|(key, entry)| {
                     let store = Arc::clone(&store);
-                    tokio::spawn(async move { store.merge(&key, entry).await })
+                    tokio::spawn(async move { write(&store, &key, entry).await })
                 })
                 .collect();
             for task in tasks {
@@ -241,78 +259,92 @@ fn measure_ratios(writers: bool, readers: bool) {
             }
         });
     }
+    if writers {
+        measure_writers(&runtime, &store, &by_hand);
+    }
+    drop((store, by_hand));
+    if readers {
+        measure_readers(&runtime, directory.path());
+    }
+}
+
+fn measure_writers(runtime: &Runtime, store: &Arc<RedbStore>, by_hand: &ByHand) {
     let mut numbers = Numbers(42);
     println!("| {KEYS} keys, values of {VALUE_LEN} bytes | store | redb by hand | ratio |");
     println!("|---|---|---|---|");
+    let mut rates = |what: &str, writers| {
+        let rounds = (0..ROUNDS).map(|_| {
+            let ours = rate(runtime, store, writers);
+            [ours, by_hand.rate(writers, &mut numbers)]
+        });
+        report(what, "writes/s", &rounds.collect::<Vec<_>>());
+    };
+    rates("1 writer, flushed", 1);
+    let before = store.stats();
+    let what = format!("{WRITERS} writers, flushed; by hand, batches of {WRITERS}");
+    rates(&what, WRITERS);
+    let after = store.stats();
+    let changes = (after.changes - before.changes) as f64;
+    let in_each = changes / (after.commits - before.commits) as f64;
+    println!();
+    println!("{WRITERS} writers: {in_each:.1} changes in each commit");
+    println!();
+}
 
-    let mut merges_in_each_commit = f64::NAN;
-    if writers {
-        let mut rates = |what: &str, writers, beside_view| {
-            let rounds = (0..ROUNDS).map(|_| {
-                (
-                    rate(&runtime, &store, writers),
-                    by_hand.rate(writers, beside_view, &mut numbers),
-                )
-            });
-            report(what, "merges/s", rounds.collect());
-        };
-        rates("1 writer, flushed", 1, false);
-        rates("1 writer, flushed; by hand, beside a view", 1, true);
-        let before = store.stats();
-        let batches = format!("batches of {WRITERS} beside a view");
-        let what = format!("{WRITERS} writers, flushed; by hand, {batches}");
-        rates(&what, WRITERS, true);
-        let after = store.stats();
-        let merges = (after.merges - before.merges) as f64;
-        merges_in_each_commit = merges / (after.commits - before.commits) as f64;
+/// The two ways to read, each with a store of its own, and by hand.
+fn measure_readers(runtime: &Runtime, directory: &Path) {
+    let (path, other) = (directory.join("store"), directory.join("other"));
+    fs::create_dir(&other).unwrap();
+    for file in fs::read_dir(&path).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), other.join(file.file_name())).unwrap();
     }
-
-    drop((store, by_hand));
-    let open = |page_cache| {
+    let open = |max_page_cache| {
+        let stores = [
+            (&path, Reads::OnCaller),
+            (&other, Reads::OnBlockingThreads { max: 16 }),
+        ];
+        let stores = stores.map(|(path, reads)| {
+            let settings = RedbStore::builder().max_page_cache(max_page_cache);
+            let store = runtime.block_on(settings.reads(reads).open(path));
+            Arc::new(store.unwrap())
+        });
         let by_hand = Database::builder()
-            .set_cache_size(page_cache)
-            .open(directory.path().join("by-hand.redb"));
-        let settings = RedbStore::builder().page_cache(page_cache);
-        let store = runtime.block_on(settings.open(&path));
-        (Arc::new(store.unwrap()), ByHand(by_hand.unwrap()))
+            .set_cache_size(max_page_cache)
+            .open(directory.join("by-hand.redb"));
+        (stores, ByHand(by_hand.unwrap()))
     };
-    let mut reads = |what: &str, tasks, batch, page_cache| {
-        const READS: u64 = 100_000;
-        let (store, by_hand) = open(page_cache);
-        let rounds = (0..ROUNDS + 1).map(|_| {
-            (
-                micros(&runtime, &store, tasks, READS),
-                micros_by_hand(&by_hand, batch, READS, &mut numbers),
-            )
-        });
-        // The first round fills the caches.
-        report(what, "µs", rounds.skip(1).collect());
+    println!(
+        "| {KEYS} keys, values of {VALUE_LEN} bytes | on the caller's thread | \
+         on blocking threads | redb by hand | ratio | ratio |"
+    );
+    println!("|---|---|---|---|---|---|");
+    let mut numbers = Numbers(42);
+    let mut rows = |what: &str, page_cache, rounds: usize, reads, before: fn(&Path)| {
+        for tasks in [1, READERS] {
+            let (stores, by_hand) = open(page_cache);
+            let rounds = (0..rounds + 1).map(|_| {
+                let [on_caller, on_threads] =
+                    [(&stores[0], &path), (&stores[1], &other)].map(|(store, path)| {
+                        before(path);
+                        micros(runtime, store, tasks, reads)
+                    });
+                before(directory);
+                let by_hand = micros_by_hand(&by_hand, 1, reads, &mut numbers);
+                [on_caller, on_threads, by_hand]
+            });
+            // The first round fills the caches.
+            let rounds: Vec<_> = rounds.skip(1).collect();
+            let readers = if tasks == 1 { "1 reader" } else { "64 readers" };
+            let what = format!("{readers}, {what}");
+            report(&what, "µs", &rounds);
+        }
     };
-    if readers {
-        reads("1 reader", 1, 1, ALL);
-        let what = format!("{READERS} readers");
-        reads(&what, READERS, 1, ALL);
-        let what = format!("{what}; by hand, {READERS} in a transaction");
-        reads(&what, READERS, READERS, ALL);
-        reads("1 reader, pages with the system", 1, 1, FEW);
-    }
+    rows("warm", ALL, ROUNDS, 100_000, |_| ());
+    rows("pages with the system", FEW, ROUNDS, 100_000, |_| ());
+    // So few of so many that most are of a page that is still on disk.
     #[cfg(target_os = "linux")]
-    if readers {
-        // So few of so many that most are of a page that is still on disk.
-        const READS: u64 = 50;
-        let (store, by_hand) = open(FEW);
-        let rounds = (0..ROUNDS * 20).map(|_| {
-            forget(&path);
-            let ours = micros(&runtime, &store, 1, READS);
-            forget(directory.path());
-            (ours, micros_by_hand(&by_hand, 1, READS, &mut numbers))
-        });
-        report("1 reader, pages on disk", "µs", rounds.collect());
-    }
-    if writers {
-        println!();
-        println!("{WRITERS} writers: {merges_in_each_commit:.1} merges in each commit");
-    }
+    rows("pages on disk", FEW, ROUNDS * 20, READERS * 2, forget);
 }
 
 fn resident() -> f64 {
@@ -363,7 +395,7 @@ fn measure_million() {
         .unwrap();
     let open = |settings: kvquorum_redb::Builder| {
         let start = Instant::now();
-        let store = runtime.block_on(settings.open(&path)).unwrap();
+        let store = runtime.block_on(settings.open_or_create(&path)).unwrap();
         (Arc::new(store), start.elapsed().as_secs_f64() * 1e3)
     };
     println!("memory before: {:.0} MiB", resident());
@@ -374,7 +406,7 @@ fn measure_million() {
             let store = Arc::clone(&store);
             runtime.spawn(async move {
                 for number in (writer..MILLION).step_by(WRITERS as usize * 16) {
-                    store.merge(&key(number), entry()).await.unwrap();
+                    write(&store, &key(number), entry()).await.unwrap();
                 }
             })
         })
@@ -383,7 +415,7 @@ fn measure_million() {
         runtime.block_on(task).unwrap();
     }
     println!(
-        "filled, each merge flushed, in {:.1} s",
+        "filled, each write flushed, in {:.1} s",
         start.elapsed().as_secs_f64()
     );
     println!("memory: {:.0} MiB", resident());
@@ -392,7 +424,6 @@ fn measure_million() {
     let killed = directory.path().join("killed");
     fs::create_dir(&killed).unwrap();
     fs::copy(path.join("entries.redb"), killed.join("entries.redb")).unwrap();
-    let store = Arc::into_inner(store).unwrap();
     runtime.block_on(store.close()).unwrap();
 
     // A process of its own, whose memory holds nothing from before.
@@ -413,12 +444,13 @@ fn measure_million() {
     let start = Instant::now();
     let walked = runtime.block_on(async {
         let mut walked = 0;
-        let mut from = std::ops::Bound::Unbounded;
+        let mut from = Bound::Unbounded;
         loop {
-            let page = store.scan(from.as_ref(), 1_000).await.unwrap();
+            let range = (from.as_ref(), Bound::Unbounded);
+            let page = store.scan(range, ScanLimit::keys(1_000)).await.unwrap();
             walked += page.len();
             match page.last() {
-                Some((last, _)) => from = std::ops::Bound::Excluded(last.clone()),
+                Some((last, _)) => from = Bound::Excluded(last.clone()),
                 None => break walked,
             }
         }
@@ -431,9 +463,9 @@ fn measure_million() {
 
     let path = directory.path().join("loose");
     let settings = RedbStore::builder().durability(Durability::Every(Duration::from_secs(1)));
-    let store = Arc::new(runtime.block_on(settings.open(&path)).unwrap());
+    let store = Arc::new(runtime.block_on(settings.open_or_create(&path)).unwrap());
     println!(
-        "{WRITERS} writers, flushed every second: {:.0} merges/s",
+        "{WRITERS} writers, flushed every second: {:.0} writes/s",
         rate(&runtime, &store, WRITERS)
     );
 }

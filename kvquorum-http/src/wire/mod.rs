@@ -24,20 +24,27 @@
 //! *Bytes* are an int, their length, and then so many bytes as they are. *Text*
 //! is bytes in UTF-8.
 //!
+//! A request begins with the replica that is meant: `00` for whichever it is, or
+//! `01` and its id: int. Then comes what is asked. A value comes last, so that it can
+//! be sent from where it lies.
+//!
 //! | message | bytes |
 //! |---|---|
-//! | request *get* | `00`, key: bytes |
-//! | request *merge* | `01`, key: bytes, entry |
+//! | asked: *read* | `00`, key: bytes |
+//! | asked: *write* | `01`, key: bytes, entry |
+//! | asked: *identify* | `02`, then `00`, or `01` and the coordinator's N, W and R: three bytes |
 //! | outcome *answered* | `00`, response |
 //! | outcome *the store failed* | `01`, what it says: text. The entry may be stored or not |
 //! | outcome *not understood* | `02`, why: text. Nothing was stored |
 //! | response *entry* | `00`, then `00` for none, or `01` and an entry |
-//! | response *merged, applied* | `01 00` |
-//! | response *merged, superseded* | `01 01`, version |
+//! | response *ack, applied* | `01 00` |
+//! | response *ack, superseded* | `01 01`, version |
 //! | response *refused, empty key* | `02 00` |
 //! | response *refused, key too long* | `02 01`, length: int, limit: int |
 //! | response *refused, value too large* | `02 02`, length: int, limit: int |
 //! | response *refused, too far ahead* | `02 03`, timestamp: int, the replica's clock in ms: int, limit in ms: int |
+//! | response *refused, another replica* | `02 04`, the replica's id: int |
+//! | response *identity* | `03`, the replica's id: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
 //!
 //! | part | bytes |
 //! |---|---|
@@ -57,29 +64,40 @@
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 400 | the body is not whole frames, or there is none, or the path has a query; nothing was stored |
-//! | 404 | another version of the protocol; nothing was stored |
-//! | 405 | not a `POST`; nothing was stored |
-//! | 408 | the body did not arrive in time; nothing was stored |
-//! | 413 | more bytes, or more requests, than the replica reads; nothing was stored |
-//! | 503 | no memory for the body in time; nothing was stored |
+//! | 400 | the body is not whole frames, or there is none, or the path has a query |
+//! | 404 | another version of the protocol |
+//! | 405 | not a `POST` |
+//! | 408 | the body did not arrive in time |
+//! | 413 | more bytes, or more requests, than the replica reads |
+//! | 503 | no memory for the body in time |
+//!
+//! Nothing was stored with any of them, if it was the replica that said so. A
+//! proxy or a gateway can say the same by itself, after it handed the request on.
+//! So a replica's own answer has the header [`kvquorum-nothing-stored:
+//! 1`](NOTHING_STORED), except with 408; a coordinator must take every status
+//! without it for no answer.
 //!
 //! What is not HTTP is answered with 400, a head that is too long with 431, and
-//! both without a body: nothing was stored.
+//! both without a body and that header.
 //!
 //! A change that a replica of version 1 could misread will have the path
 //! `/v2/call`.
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
+pub(crate) mod frames;
+
 use std::error::Error;
 
 use bytes::Bytes;
-use kvquorum_core::{Entry, Request, Response};
+use kvquorum_core::{Entry, Key, Request, RequestKind, Response};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Where calls of the version spoken here go.
 pub const CALL_PATH: &str = "/v1/call";
+
+/// The header by which a server says that nothing was stored.
+pub const NOTHING_STORED: &str = "kvquorum-nothing-stored";
 
 /// What a request has at most beyond its key and its value, its frame included.
 const FRAMING: usize = 64;
@@ -114,24 +132,16 @@ pub(crate) enum Outcome {
     NotUnderstood(String),
 }
 
-/// What a request takes at most, framed.
-pub(crate) fn longest_frame(request: &Request) -> usize {
-    let payload = match request {
-        Request::Get { key } => key.len(),
-        Request::Merge { key, entry } => key.len().saturating_add(value_len(entry)),
-        _ => 0,
-    };
-    payload.saturating_add(FRAMING)
-}
-
 /// What a request takes at most, framed and without a large value.
 pub(crate) fn longest_beside_value(request: &Request) -> usize {
-    match request {
-        Request::Merge { key, entry } if large_value(entry).is_some() => {
-            key.len().saturating_add(FRAMING)
-        }
-        _ => longest_frame(request),
-    }
+    let key_len = request.key().map_or(0, Key::len);
+    let small_value_len = match &request.kind {
+        RequestKind::Write { entry, .. } if large_value(entry).is_none() => value_len(entry),
+        _ => 0,
+    };
+    key_len
+        .saturating_add(small_value_len)
+        .saturating_add(FRAMING)
 }
 
 /// Appends a request. Its value, where that is large, is left out and
@@ -140,12 +150,13 @@ pub(crate) fn encode_request(
     request: &Request,
     to: &mut Vec<u8>,
 ) -> Result<Option<Bytes>, EncodeError> {
-    if let Request::Merge { key, entry } = request
+    if let RequestKind::Write { key, entry } = &request.kind
         && let Some(value) = large_value(entry)
     {
-        let without_value = Request::Merge {
-            key: key.clone(),
-            entry: Entry::new(entry.version, Bytes::new()),
+        let entry = Entry::new(entry.version, Bytes::new());
+        let without_value = Request {
+            to: request.to,
+            ..Request::write(key, entry)
         };
         return encode_apart(&without_value, value, to);
     }
@@ -202,7 +213,9 @@ fn value_len(entry: &Entry) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use kvquorum_core::{Key, Merged, Refusal, Timestamp, Version, WriterId};
+    use std::num::NonZeroU64;
+
+    use kvquorum_core::{Ack, Identity, Quorums, Refusal, ReplicaId, Timestamp, Version, WriterId};
 
     use super::*;
 
@@ -211,6 +224,10 @@ mod tests {
         timestamp: Timestamp::from_bits(65_538),
         writer: WriterId::new(300),
     };
+
+    fn replica() -> ReplicaId {
+        ReplicaId::new(NonZeroU64::new(300).unwrap())
+    }
 
     /// What a message that may be in two parts has as its bytes.
     fn whole(encode: impl FnOnce(&mut Vec<u8>) -> Result<Option<Bytes>, EncodeError>) -> Vec<u8> {
@@ -223,23 +240,24 @@ mod tests {
     /// The tables above are a promise to other languages and later versions.
     #[test]
     fn requests_have_the_bytes_that_the_docs_say() {
-        let key = || "ab".into();
+        let mut meant = Request::read("ab");
+        meant.to = Some(replica());
+        let mut introduced = Request::identify();
+        let quorums = Some(Quorums { n: 3, w: 2, r: 1 });
+        introduced.kind = RequestKind::Identify { quorums };
         for (request, bytes) in [
-            (Request::Get { key: key() }, &b"\x00\x02ab"[..]),
+            (Request::read("ab"), &b"\x00\x00\x02ab"[..]),
+            (meant, b"\x01\xAC\x02\x00\x02ab"),
             (
-                Request::Merge {
-                    key: key(),
-                    entry: Entry::new(VERSION, "xyz"),
-                },
-                b"\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz",
+                Request::write("ab", Entry::new(VERSION, "xyz")),
+                b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz",
             ),
             (
-                Request::Merge {
-                    key: key(),
-                    entry: Entry::tombstone(VERSION),
-                },
-                b"\x01\x02ab\x82\x80\x04\xAC\x02\x00",
+                Request::write("ab", Entry::tombstone(VERSION)),
+                b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00",
             ),
+            (Request::identify(), b"\x00\x02\x00"),
+            (introduced, b"\x00\x02\x01\x03\x02\x01"),
         ] {
             assert_eq!(
                 whole(|to| encode_request(&request, to)),
@@ -258,10 +276,8 @@ mod tests {
                 Some(apart) => apart.as_ptr() == value.as_ptr(),
                 None => false,
             };
-            let request = Request::Merge {
-                key: "ab".into(),
-                entry: Entry::new(VERSION, value.clone()),
-            };
+            let mut request = Request::write("ab", Entry::new(VERSION, value.clone()));
+            request.to = Some(replica());
             let bytes = whole(|to| encode_request(&request, to));
             assert!(bytes == postcard::to_stdvec(&request).unwrap());
             let encoded = encode_request(&request, &mut Vec::new());
@@ -277,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_takes_more_than_is_thought() {
+    fn no_request_takes_more_room_than_is_thought() {
         let version = Version {
             timestamp: Timestamp::MAX,
             writer: WriterId::new(u64::MAX),
@@ -286,15 +302,12 @@ mod tests {
             let payload = vec![b'x'; len];
             let key = Key::from(payload.clone());
             let entry = Entry::new(version, payload);
-            for request in [
-                Request::Merge {
-                    key: key.clone(),
-                    entry,
-                },
-                Request::Get { key },
-            ] {
-                let frame = crate::frames::Frames::of_request(&request).unwrap();
-                assert!(frame.len() <= longest_frame(&request));
+            for mut request in [Request::write(&key, entry), Request::read(key)] {
+                request.to = Some(ReplicaId::new(NonZeroU64::MAX));
+                let beside = longest_beside_value(&request);
+                let mut encoded = Vec::new();
+                encode_request(&request, &mut encoded).unwrap();
+                assert!(encoded.len() + 4 <= beside);
             }
         }
     }
@@ -304,7 +317,7 @@ mod tests {
         let text = || "no".to_owned();
         for (outcome, bytes) in [
             (
-                Outcome::Answered(Response::Merged(Merged::Applied)),
+                Outcome::Answered(Response::Ack(Ack::Applied)),
                 &b"\x00\x01\x00"[..],
             ),
             (Outcome::StoreFailed(text()), b"\x01\x02no"),
@@ -328,9 +341,9 @@ mod tests {
                 Response::Entry(Some(Entry::tombstone(VERSION))),
                 b"\x00\x01\x82\x80\x04\xAC\x02\x00",
             ),
-            (Response::Merged(Merged::Applied), b"\x01\x00"),
+            (Response::Ack(Ack::Applied), b"\x01\x00"),
             (
-                Response::Merged(Merged::Superseded { by: VERSION }),
+                Response::Ack(Ack::Superseded { by: VERSION }),
                 b"\x01\x01\x82\x80\x04\xAC\x02",
             ),
             (refused(Refusal::EmptyKey), b"\x02\x00"),
@@ -350,6 +363,26 @@ mod tests {
                 }),
                 b"\x02\x03\x82\x80\x04\x00\xAC\x02",
             ),
+            (
+                refused(Refusal::OtherReplica { is: replica() }),
+                b"\x02\x04\xAC\x02",
+            ),
+            (
+                Response::Identity(Box::new(Identity {
+                    id: replica(),
+                    cluster: None,
+                    quorums: Vec::new(),
+                })),
+                b"\x03\xAC\x02\x00\x00",
+            ),
+            (
+                Response::Identity(Box::new(Identity {
+                    id: replica(),
+                    cluster: Some("tea".into()),
+                    quorums: vec![Quorums { n: 3, w: 2, r: 1 }],
+                })),
+                b"\x03\xAC\x02\x01\x03tea\x01\x03\x02\x01",
+            ),
         ] {
             assert_eq!(decode::<Response>(bytes).unwrap(), response);
             let outcome = Outcome::Answered(response);
@@ -360,18 +393,18 @@ mod tests {
 
     #[test]
     fn whatever_is_not_exactly_one_message_is_an_error() {
-        let whole = b"\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz";
+        let whole = b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz";
         for cut in 0..whole.len() {
             let decoded = decode::<Request>(&whole[..cut]);
             assert!(matches!(decoded, Err(DecodeError::Malformed(_))), "{cut}");
         }
-        let trailing = decode::<Request>(b"\x00\x02ab!!");
+        let trailing = decode::<Request>(b"\x00\x00\x02ab!!");
         assert!(matches!(trailing, Err(DecodeError::Trailing(2))));
         // A kind of request that is not known yet, and lengths beyond the end.
         for bytes in [
-            &b"\x7f\x02ab"[..],
-            b"\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01ab",
-            b"\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xffab",
+            &b"\x00\x7f\x02ab"[..],
+            b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01ab",
+            b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xffab",
         ] {
             assert!(decode::<Request>(bytes).is_err(), "{bytes:?}");
         }

@@ -189,7 +189,7 @@ impl Iterator for Requests {
 }
 
 /// Answer frames as they come in, in chunks of any size.
-pub(crate) struct Answers {
+pub(crate) struct AnswerFrames {
     /// The longest that is taken.
     max: usize,
     /// Bytes that were not looked at yet.
@@ -203,12 +203,12 @@ pub(crate) struct Answers {
 }
 
 /// An answer frame's number, and its message if it is not too long.
-pub(crate) struct Answer {
+pub(crate) struct AnswerFrame {
     pub(crate) which: u32,
     pub(crate) message: Option<Bytes>,
 }
 
-impl Answers {
+impl AnswerFrames {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
@@ -232,7 +232,7 @@ impl Answers {
     }
 
     /// The next answer; `None` where more has to come first.
-    pub(crate) fn next(&mut self) -> Option<Answer> {
+    pub(crate) fn next(&mut self) -> Option<AnswerFrame> {
         let skipped = self.skipped.min(self.chunk.len());
         self.chunk.advance(skipped);
         self.skipped = self.skipped.saturating_sub(skipped);
@@ -244,7 +244,7 @@ impl Answers {
         if len > self.max {
             self.chunk.advance(ANSWER_HEAD);
             self.skipped = len;
-            return Some(Answer {
+            return Some(AnswerFrame {
                 which,
                 message: None,
             });
@@ -255,7 +255,7 @@ impl Answers {
             return None;
         }
         self.chunk.advance(ANSWER_HEAD);
-        Some(Answer {
+        Some(AnswerFrame {
             which,
             message: Some(self.chunk.split_to(len)),
         })
@@ -294,7 +294,7 @@ fn split_u32(bytes: &[u8]) -> Option<(usize, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use kvquorum_core::{Entry, Merged, Response, Timestamp, Version, WriterId};
+    use kvquorum_core::{Ack, Entry, Response, Timestamp, Version, WriterId};
 
     use super::*;
 
@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn get(key: &str) -> Request {
-        Request::Get { key: key.into() }
+        Request::read(key)
     }
 
     fn entry(value: Vec<u8>) -> Entry {
@@ -331,10 +331,10 @@ mod tests {
         let requests = [get("ab"), get("c")].map(|it| Frames::of_request(&it).unwrap());
         assert_eq!(
             sent(Frames::joined(requests.iter())),
-            b"\x04\x00\x00\x00\x00\x02ab\x03\x00\x00\x00\x00\x01c"
+            b"\x05\x00\x00\x00\x00\x00\x02ab\x04\x00\x00\x00\x00\x00\x01c"
         );
         let mut answers = Frames::default();
-        let applied = Outcome::Answered(Response::Merged(Merged::Applied));
+        let applied = Outcome::Answered(Response::Ack(Ack::Applied));
         answers.push_answer(300, &applied).unwrap();
         let failed = Outcome::StoreFailed("no".into());
         answers.push_answer(0, &failed).unwrap();
@@ -347,16 +347,13 @@ mod tests {
 
     #[test]
     fn requests_come_out_as_they_went_in() {
-        let merge = |value| Request::Merge {
-            key: "k".into(),
-            entry: entry(value),
-        };
+        let write = |value| Request::write("k", entry(value));
         let all = [
             get("a"),
-            merge(large()),
-            merge(large()),
+            write(large()),
+            write(large()),
             get("b"),
-            merge(vec![]),
+            write(vec![]),
         ];
         let frames = all.clone().map(|it| Frames::of_request(&it).unwrap());
         let body = sent(Frames::joined(frames.iter()));
@@ -373,7 +370,7 @@ mod tests {
         let ends: Vec<_> = (0..=body.len())
             .filter(|end| Requests::of(body.slice(..*end)).is_ok())
             .collect();
-        assert_eq!(ends, [7, 15, 22]);
+        assert_eq!(ends, [8, 17, 25]);
     }
 
     #[test]
@@ -392,11 +389,11 @@ mod tests {
     /// All answers that come of these chunks: their numbers, and the lengths of
     /// those that are taken.
     fn read<'a>(max: usize, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<(u32, Option<usize>)> {
-        let mut answers = Answers::new(max);
+        let mut answers = AnswerFrames::new(max);
         let mut read = Vec::new();
         for chunk in chunks {
             answers.push(Bytes::copy_from_slice(chunk));
-            while let Some(Answer { which, message }) = answers.next() {
+            while let Some(AnswerFrame { which, message }) = answers.next() {
                 read.push((which, message.map(|message| message.len())));
             }
         }
@@ -427,7 +424,7 @@ mod tests {
 
     #[test]
     fn what_is_announced_is_not_set_aside() {
-        let mut answers = Answers::new(usize::MAX);
+        let mut answers = AnswerFrames::new(usize::MAX);
         answers.push(Bytes::from_static(b"\0\0\0\0\xff\xff\xff\xffabc"));
         assert!(answers.next().is_none());
         assert!(answers.begun.capacity() < 32 * 1024 * 1024);

@@ -5,13 +5,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::connection::Connection;
+use tokio::task::unconstrained;
+
+use super::connection::Connection;
 
 /// Idle connections, the one used last on top: the others can then grow old
 /// when fewer are needed.
 pub(crate) struct Pool {
     idle: Mutex<Vec<Idle>>,
-    idle_time_limit: Duration,
+    idle_timeout: Duration,
 }
 
 struct Idle {
@@ -20,23 +22,28 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(idle_time_limit: Duration) -> Self {
+    pub(crate) fn new(idle_timeout: Duration) -> Self {
         Self {
             idle: Mutex::new(Vec::new()),
-            idle_time_limit,
+            idle_timeout,
         }
     }
 
     /// An idle connection that seems alive.
+    ///
+    /// A task that has used its budget up would hear of no close.
     pub(crate) async fn take(&self) -> Option<Connection> {
         loop {
             let Idle {
                 mut connection,
                 since,
             } = self.idle().pop()?;
-            if since.elapsed() >= self.idle_time_limit {
+            if since.elapsed() >= self.idle_timeout {
                 self.forget(since);
-            } else if poll_fn(|cx| Poll::Ready(connection.is_live(cx))).await {
+                continue;
+            }
+            let is_live = poll_fn(|cx| Poll::Ready(connection.is_live(cx)));
+            if unconstrained(is_live).await {
                 return Some(connection);
             }
         }
@@ -47,7 +54,7 @@ impl Pool {
         let mut idle = self.idle();
         // Now that it is locked, so that the list stays in order.
         let since = Instant::now();
-        let old = since.checked_sub(self.idle_time_limit);
+        let old = since.checked_sub(self.idle_timeout);
         let old = old.map(|until| unused_since(until, &mut idle));
         idle.push(Idle { connection, since });
         drop(idle);
