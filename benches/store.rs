@@ -1,13 +1,6 @@
 //! A million entries in `MemStore`, beside a `BTreeMap` of the same bytes behind a
 //! lock: see README.md.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a benchmark's numbers are its own"
-)]
-
 use std::collections::BTreeMap;
 use std::env;
 use std::hint::black_box;

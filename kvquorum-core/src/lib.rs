@@ -33,6 +33,19 @@
 //!
 //! - `json`, on by default: the [`Json`] codec and [`Coordinator::map`].
 
+#![warn(missing_docs, unreachable_pub)]
+// Whatever input, a peer or a clock can reach is an error value, never a panic.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
+
 mod cache_padded;
 mod clock;
 mod conditional;

@@ -2,8 +2,6 @@
 //! places of its store. Whoever does not use them makes room.
 
 // In a test a panic is how a broken promise shows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod common;
 

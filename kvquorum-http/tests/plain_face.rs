@@ -1,8 +1,6 @@
 //! The plain face: what people and curl see.
 
 // In a test a panic is how a broken promise shows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod common;
 

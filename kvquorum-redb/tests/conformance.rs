@@ -1,7 +1,5 @@
 //! The store holds to core's contract, whatever part of it lies in memory.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use kvquorum_redb::{Builder, Reads, RedbStore};
 use kvquorum_testing::conformance;
 use tempfile::TempDir;

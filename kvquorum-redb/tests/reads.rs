@@ -1,13 +1,5 @@
 //! Reads: what they see, where they are made, and how many at a time.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::collections::HashMap;

@@ -17,7 +17,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Inner;
-use super::introductions::call_introduced;
+use super::introductions::{call_again, call_introduced};
 use crate::outcome::ReplicaFailure;
 use crate::transport::{Call, Refusal, Request, Response, Transport, TransportError};
 
@@ -77,8 +77,14 @@ fn call<T: Transport, const N: usize>(
     };
     request.to = inner.introductions.id(replica);
     match request.to {
-        Some(_) => transport.call(request),
         None => call_introduced(inner, replica, transport, request),
+        Some(_) => match transport.call(request) {
+            Call::Pending(calling) => {
+                let (inner, request) = (Arc::clone(inner), request.clone());
+                Call::new(call_again(inner, replica, request, calling))
+            }
+            call => call,
+        },
     }
 }
 
@@ -93,6 +99,7 @@ impl<T, const N: usize> Inner<T, N> {
         match result {
             Ok(Response::Refused(refusal)) => {
                 if matches!(refusal, Refusal::OtherReplica { .. }) {
+                    // The next call asks who it is.
                     self.introductions.forget(replica);
                 }
                 Err(ReplicaFailure::Refused(refusal))

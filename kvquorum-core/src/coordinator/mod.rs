@@ -145,7 +145,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     };
 
     // At most 64 each.
-    #[allow(clippy::cast_possible_truncation)]
     const QUORUMS: Quorums = Quorums {
         n: N as u8,
         w: W as u8,

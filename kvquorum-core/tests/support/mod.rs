@@ -1,16 +1,6 @@
 //! Replicas whose links do as a test says.
 
 #![allow(dead_code, reason = "each test uses its own part of it")]
-#![allow(
-    unreachable_pub,
-    reason = "each test includes it as a module of its own"
-)]
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

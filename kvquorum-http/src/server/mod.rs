@@ -135,7 +135,7 @@ impl ServerBuilder {
     /// How long a connection may go without the whole head of a next request,
     /// whether it is idle or in the middle of sending one. Then it is closed.
     /// 30 seconds by default; keep it above the
-    /// [clients' idle time limit](crate::HttpTransportBuilder::idle_time_limit).
+    /// [clients' idle timeout](crate::HttpTransportBuilder::idle_timeout).
     pub fn head_timeout(mut self, timeout: Duration) -> Self {
         self.head_timeout = within_reason(timeout);
         self

@@ -2,7 +2,7 @@
 //! that hides nothing of HTTP.
 
 // Each test file uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::future::Future;
