@@ -3,6 +3,7 @@
 mod answers;
 mod concurrency;
 mod identity;
+mod pages;
 mod refusals;
 
 use std::future::Future;
@@ -115,6 +116,7 @@ where
     .await;
     // Last: its calls are concurrent, and by now each gets its own answer.
     check("entries arrive unchanged", &build, answers::round_trip).await;
+    check("pages arrive unchanged", &build, pages::run).await;
 }
 
 /// A moment that the replica admits, whatever its clock reads.
