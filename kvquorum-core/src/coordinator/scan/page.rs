@@ -72,8 +72,13 @@ pub(super) fn read_page<T: Transport, const N: usize>(
         asking.observe();
         asking.go_to_background();
         if repair != Repair::Off && answered {
+            // What can be repaired at once is not left to a background task.
             asking.repair(0);
+            while asking.next_ready().await {
+                asking.repair(0);
+            }
         }
+        asking.release_turns();
         let not_held = match repair {
             Repair::Blocking => asking.tally.not_held(holders_needed),
             Repair::Off | Repair::Background => None,
@@ -91,6 +96,7 @@ pub(super) fn read_page<T: Transport, const N: usize>(
             if repair != Repair::Off && answered {
                 asking.repair(0);
             }
+            asking.release_turns();
         }
         asking.observe();
     }
@@ -153,24 +159,26 @@ impl<T: Transport, const N: usize> Asking<T, N> {
         }
     }
 
-    /// Asks those whose turn has come, and gives up the turns of those that are
-    /// through.
+    /// Asks those whose turn has come.
     fn poll_turns(&mut self, cx: &mut Context<'_>) {
-        for replica in 0..N {
-            let is_repairing = self.repairing.get(replica).is_some_and(|is| *is);
-            let is_through = !is_repairing && !self.calls.is_under_way(replica);
-            let Some(turn) = self.turns.get_mut(replica) else {
-                continue;
-            };
-            if turn.is_taken() && is_through && self.in_background {
-                *turn = Turn::Over;
-            } else if turn.poll_comes(cx) {
+        for (replica, turn) in self.turns.iter_mut().enumerate() {
+            if turn.poll_comes(cx) {
                 self.tally.asked(replica);
                 let limit = self.inner.settings.page;
                 let mut request = Request::scan(self.tally.range().clone(), limit);
                 if let Some(result) = self.calls.start(replica, &mut request) {
                     self.tally.add(replica, result);
                 }
+            }
+        }
+    }
+
+    /// Gives up the turns of those that are through with this page.
+    fn release_turns(&mut self) {
+        let turns = self.turns.iter_mut().zip(self.repairing);
+        for (replica, (turn, is_repairing)) in turns.enumerate() {
+            if !is_repairing && !self.calls.is_under_way(replica) {
+                *turn = Turn::Over;
             }
         }
     }

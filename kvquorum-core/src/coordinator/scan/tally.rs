@@ -54,7 +54,11 @@ struct Replicas(u64);
 impl Replicas {
     fn one(replica: usize) -> Self {
         let place = u32::try_from(replica).ok();
-        Self(place.and_then(|place| 1_u64.checked_shl(place)).unwrap_or(0))
+        Self(
+            place
+                .and_then(|place| 1_u64.checked_shl(place))
+                .unwrap_or(0),
+        )
     }
 
     fn add(&mut self, replica: usize) {

@@ -46,8 +46,4 @@ impl Turn {
     pub(super) fn is_waited_for(&self) -> bool {
         matches!(self, Self::Waiting(_))
     }
-
-    pub(super) fn is_taken(&self) -> bool {
-        matches!(self, Self::Taken(_))
-    }
 }
