@@ -59,7 +59,7 @@ pub use coordinator::{
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use identity::{Identity, Quorums, ReplicaId};
-pub use map::{Codec, CodecError, Json, Map, MapError};
+pub use map::{Codec, CodecError, Entries, Json, KeepsOrder, Keys, Map, MapError, OrderedKeys};
 pub use outcome::{Outcome, ReplicaFailure};
 pub use range::{KeyRange, Page};
 pub use record::{Record, RecordError};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvquorum_core::{
-    Coordinator, CoordinatorBuilder, Entry, Key, RequestKind, Scan, ScanError, ScanLimit,
+    Coordinator, CoordinatorBuilder, Entry, Key, Limits, RequestKind, Scan, ScanError, ScanLimit,
 };
 use support::{Line, Link, NOON, Wall, entry, let_background_finish, links, plant, within_an_hour};
 use tokio::time::Instant;
@@ -153,6 +153,27 @@ async fn r_repair_only_what_a_page_tells_of_is_repaired() {
     assert_eq!(written_to(&links[0]), []);
     assert_eq!(written_to(&links[1]).len(), 5);
     assert_eq!(written_to(&links[2]), []);
+}
+
+/// R-REPAIR. Bug: what a late answer does not tell of is taken for missing.
+#[tokio::test(start_paused = true)]
+async fn r_repair_a_late_answer_may_be_shorter_than_the_page() {
+    let links: [Arc<Link>; 3] = support::links_with(&Wall::at(NOON), |index| {
+        Limits::default().with_max_scan_keys(if index == 2 { 2 } else { 100 })
+    });
+    for link in &links {
+        for key in ["a", "b", "c", "d"] {
+            plant(link, key, entry(1, "v"));
+        }
+    }
+    plant(&links[0], "a", entry(2, "new"));
+    plant(&links[1], "a", entry(2, "new"));
+    links[2].set_gets(Line::Slow(SLOW));
+    let coordinator = builder::<2, 2>(&links).build();
+    assert_eq!(keys(coordinator.scan(..)).await.unwrap().len(), 4);
+    coordinator.drain().await;
+    let written = written_to(&links[2]);
+    assert_eq!(written, [("a".to_owned(), entry(2, "new"))]);
 }
 
 /// R-REPAIR. Bug: the setting is not looked at.
@@ -301,4 +322,20 @@ async fn r_repair_blocking_those_that_come_late_count_as_holders() {
     links[2].set(Line::Refused);
     plant(&links[0], "a", entry(9, "newer"));
     assert!(keys(coordinator.scan(..)).await.is_err());
+}
+
+/// R-REPAIR, blocking. Bug: a replica that has acked an older entry is taken for a holder
+/// of the greater one, which came to light meanwhile.
+#[tokio::test(start_paused = true)]
+async fn r_repair_blocking_an_ack_counts_for_what_was_sent() {
+    let links = links();
+    plant(&links[0], "a", entry(1, "old"));
+    plant(&links[2], "a", entry(2, "new"));
+    links[1].set_merges(Line::Slow(SLOW * 3));
+    links[2].set_gets(Line::Slow(SLOW));
+    let coordinator = builder::<3, 1>(&links).repair_blocking().build();
+    assert_eq!(keys(coordinator.scan(..)).await.unwrap(), ["a"]);
+    links
+        .iter()
+        .for_each(|link| assert_held(link, &[("a", entry(2, "new"))]));
 }

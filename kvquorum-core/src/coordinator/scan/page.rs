@@ -173,7 +173,8 @@ impl<T: Transport, const N: usize> Asking<T, N> {
         }
     }
 
-    /// Gives up the turns of those that are through with this page.
+    /// Gives up the turns of those that are through with this page, or have yet to be
+    /// asked for it.
     fn release_turns(&mut self) {
         let turns = self.turns.iter_mut().zip(self.repairing);
         for (replica, (turn, is_repairing)) in turns.enumerate() {
@@ -199,14 +200,9 @@ impl<T: Transport, const N: usize> Asking<T, N> {
         }
     }
 
-    /// From now on nobody else is asked, and what is under way is background work.
+    /// From now on what is under way is background work.
     fn go_to_background(&mut self) {
         self.in_background = true;
-        for turn in &mut self.turns {
-            if turn.is_waited_for() {
-                *turn = Turn::Over;
-            }
-        }
         let Self { calls, tally, .. } = self;
         calls.go_to_background(|replica| tally.add(replica, Err(ReplicaFailure::GivenUp)));
     }
