@@ -22,7 +22,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, proptest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use support::{Line, Link, NOON, Wall, entry, links, plant};
+use support::{Line, Link, NOON, Wall, entry, links, plant, within_an_hour};
 
 fn coordinator(links: &[Arc<Link>; 3]) -> Coordinator<3, 2, 2, Arc<Link>> {
     Coordinator::builder(links.clone())
@@ -38,8 +38,9 @@ where
     C: kvquorum_core::Codec,
 {
     let mut found = Vec::new();
-    while let Some(entry) = entries.next().await {
+    while let Some(entry) = within_an_hour(entries.next()).await {
         found.push(entry?);
+        assert!(found.len() < 10_000, "it does not end");
     }
     Ok(found)
 }
@@ -50,8 +51,9 @@ where
     C: kvquorum_core::Codec,
 {
     let mut found = Vec::new();
-    while let Some(key) = keys.next().await {
+    while let Some(key) = within_an_hour(keys.next()).await {
         found.push(key?);
+        assert!(found.len() < 10_000, "it does not end");
     }
     Ok(found)
 }

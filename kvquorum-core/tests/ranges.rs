@@ -20,9 +20,7 @@ use kvquorum_core::{
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert_eq, proptest};
-use support::{
-    Line, Link, MapStore, NOON, Wall, entry, links, plant, within_an_hour, without_end_is_a_panic,
-};
+use support::{Line, Link, MapStore, NOON, Wall, entry, links, plant, within_an_hour};
 use tokio::time::Instant;
 
 const SLOW: Duration = Duration::from_millis(100);
@@ -50,7 +48,7 @@ fn shown((key, value): (Key, Bytes)) -> String {
 /// All that is left of a scan.
 async fn all(scan: &mut Scan) -> Result<Vec<String>, ScanError> {
     let mut found = Vec::new();
-    while let Some(entry) = without_end_is_a_panic(scan.next()).await {
+    while let Some(entry) = within_an_hour(scan.next()).await {
         found.push(shown(entry?));
         assert!(found.len() < 10_000, "it does not end");
     }
@@ -59,7 +57,7 @@ async fn all(scan: &mut Scan) -> Result<Vec<String>, ScanError> {
 
 async fn found(scan: Scan) -> Vec<String> {
     let mut scan = scan;
-    within_an_hour(all(&mut scan)).await.unwrap()
+    all(&mut scan).await.unwrap()
 }
 
 fn pages_asked(link: &Link) -> usize {
@@ -244,7 +242,7 @@ async fn r_range_each_replica_has_one_page_under_way() {
     links[2].set_gets(Line::Slow(SLOW));
     assert!(scan.next().await.unwrap().is_ok());
     links[1].set(Line::Refused);
-    let rest = within_an_hour(all(&mut scan)).await.unwrap();
+    let rest = all(&mut scan).await.unwrap();
     assert_eq!(rest.len(), 9);
 }
 
@@ -359,10 +357,7 @@ async fn r_range_a_page_that_cannot_be_is_no_answer() {
         let replica = Replica::new(MapStore::default());
         let coordinator = Coordinator::<1, 1, 1, _>::new([Says(replica, nonsense)]);
         let mut scan = coordinator.scan("b".."d");
-        let error = without_end_is_a_panic(scan.next())
-            .await
-            .unwrap()
-            .unwrap_err();
+        let error = within_an_hour(scan.next()).await.unwrap().unwrap_err();
         let failure = error.report().replicas()[0].outcome().failure();
         assert!(
             matches!(failure, Some(ReplicaFailure::Mismatched)),
@@ -480,7 +475,7 @@ proptest! {
                         let Some(page) = scan.next_page().await else { break };
                         found.extend(page.unwrap().into_iter().map(shown));
                     } else {
-                        let Some(entry) = without_end_is_a_panic(scan.next()).await else { break };
+                        let Some(entry) = within_an_hour(scan.next()).await else { break };
                         found.push(shown(entry.unwrap()));
                         assert!(found.len() < 10_000, "it does not end");
                     }

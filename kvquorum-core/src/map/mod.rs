@@ -88,6 +88,36 @@ use encoding::Encoding;
 /// offset from UTC, decimals with trailing zeros, ordered floats with `0.0`
 /// and `-0.0`. Bring such keys into one form first.
 ///
+/// # Ranges
+///
+/// [`entries`](Self::entries), [`keys`](Self::keys) and [`prefix`](Self::prefix) list
+/// what is in the map. Ranges of typed keys take a codec that
+/// [keeps their order](KeepsOrder), such as [`OrderedKeys`]:
+///
+/// ```
+/// # use kvquorum_core::{Coordinator, Map, MapError, Transport};
+/// use std::sync::Arc;
+///
+/// use kvquorum_core::{Json, OrderedKeys};
+///
+/// /// Readings by sensor and time, as JSON.
+/// type Readings = Map<(u32, u64), f64, 3, 2, 2, Arc<dyn Transport>, OrderedKeys<Json>>;
+///
+/// fn readings(coordinator: &Coordinator<3, 2, 2, Arc<dyn Transport>>) -> Readings {
+///     coordinator.map_with("readings", OrderedKeys(Json))
+/// }
+///
+/// async fn highest(readings: &Readings, sensor: u32, since: u64) -> Result<f64, MapError> {
+///     let mut highest = f64::MIN;
+///     let mut entries = readings.range((sensor, since)..=(sensor, u64::MAX))?;
+///     while let Some(entry) = entries.next().await {
+///         let (_, reading) = entry?;
+///         highest = highest.max(reading);
+///     }
+///     Ok(highest)
+/// }
+/// ```
+///
 /// # Names
 ///
 /// Maps with different names share the replicas and their stores, and their

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use kvquorum_core::{Codec, CodecError};
 
 use super::Clause;
+use super::encodings::{Encoding, Keys};
 use super::shown::MAX_BYTES;
 
 const PURE: Clause = Clause {
@@ -66,34 +67,6 @@ pub(super) const CLAUSES: &[&Clause] = &[&PURE, &SCALARS, &COMPOUNDS, &REFUSES, 
 pub fn codec<C: Codec>(codec: &C) {
     encoding(codec);
     encoding(&Keys(codec));
-}
-
-/// One of a codec's encodings: that of values, or that of keys.
-trait Encoding {
-    fn encode<T: Serialize + ?Sized>(&self, plain: &T) -> Result<Vec<u8>, CodecError>;
-    fn decode<T: DeserializeOwned>(&self, encoded: &[u8]) -> Result<T, CodecError>;
-}
-
-impl<C: Codec> Encoding for C {
-    fn encode<T: Serialize + ?Sized>(&self, plain: &T) -> Result<Vec<u8>, CodecError> {
-        Codec::encode(self, plain)
-    }
-
-    fn decode<T: DeserializeOwned>(&self, encoded: &[u8]) -> Result<T, CodecError> {
-        Codec::decode(self, encoded)
-    }
-}
-
-struct Keys<'a, C>(&'a C);
-
-impl<C: Codec> Encoding for Keys<'_, C> {
-    fn encode<T: Serialize + ?Sized>(&self, plain: &T) -> Result<Vec<u8>, CodecError> {
-        self.0.encode_key(plain)
-    }
-
-    fn decode<T: DeserializeOwned>(&self, encoded: &[u8]) -> Result<T, CodecError> {
-        self.0.decode_key(encoded)
-    }
 }
 
 fn encoding<C: Encoding>(codec: &C) {
