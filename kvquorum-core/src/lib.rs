@@ -22,7 +22,8 @@
 //!
 //! Each promise has a name, and is written where it is kept: W-ALL, W-QUORUM,
 //! W-FINISH, W-CANCEL, W-FAIL and W-SUPERSEDED at [`Coordinator::put`];
-//! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; C-MONOTONIC at
+//! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; R-RANGE at
+//! [`Coordinator::scan`]; C-MONOTONIC at
 //! [`Coordinator::put`]; C-DRIFT at [`Change::decide`]; M-EXACT at [`Map::put`]. What quorums do and do not
 //! promise together is said at [`Coordinator`].
 //!
@@ -54,6 +55,7 @@ mod entry;
 mod identity;
 mod map;
 mod outcome;
+mod range;
 mod record;
 mod replica;
 mod rules;
@@ -65,12 +67,14 @@ pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
 pub use conditional::{Conditional, ConditionalWrite, TooContended};
 pub use coordinator::{
     Coordinator, CoordinatorBuilder, IdentityError, MAX_REPLICAS, ReadError, ReadReceipt,
-    ReadReport, ReplicaReport, ReplicaStats, WriteError, WriteReceipt, WriteReport,
+    ReadReport, ReplicaReport, ReplicaStats, Scan, ScanError, ScanReport, WriteError, WriteReceipt,
+    WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use identity::{Identity, Quorums, ReplicaId};
-pub use map::{Codec, CodecError, Json, Map, MapError};
+pub use map::{Codec, CodecError, Entries, Json, KeepsOrder, Keys, Map, MapError, OrderedKeys};
 pub use outcome::{Outcome, ReplicaFailure};
+pub use range::{KeyRange, Page};
 pub use record::{Record, RecordError};
 pub use replica::{Limits, Replica};
 pub use rules::{Action, Change, Decision};

@@ -187,11 +187,15 @@ impl<T: Transport, const N: usize> Calls<T, N> {
 
     /// The next answer; `None` when no call is under way.
     pub(super) async fn next(&mut self) -> Option<Answer> {
-        poll_fn(|cx| match self.poll_calls(cx) {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`next`](Self::next).
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        match self.poll_calls(cx) {
             Poll::Pending => self.poll_time_limit(cx).map(Some),
             answer => answer,
-        })
-        .await
+        }
     }
 
     /// The next answer that is there without waiting.
@@ -205,6 +209,10 @@ impl<T: Transport, const N: usize> Calls<T, N> {
 
     pub(super) fn are_under_way(&self) -> bool {
         self.under_way.iter().any(Option::is_some)
+    }
+
+    pub(super) fn is_under_way(&self, replica: usize) -> bool {
+        self.under_way.get(replica).is_some_and(Option::is_some)
     }
 
     /// From now on these calls are background work. Those for which there is

@@ -2,17 +2,20 @@
 //! quorum.
 //!
 //! `mod.rs` holds what an application sees and sets. Inside, each file does
-//! one thing: `write` and `read` are the two kinds of operation, `rotation` says
+//! one thing: `write` and `read` are the two kinds of operation on a key, `many`
+//! does several of them at the same time, `scan` reads ranges, `rotation` says
 //! where a read begins, `calls` drives their calls, `operation` hands them over
 //! to the background, `background` bounds that, and `report` says what happened.
 
 mod background;
 mod calls;
 mod introductions;
+mod many;
 mod operation;
 mod read;
 mod report;
 mod rotation;
+mod scan;
 mod write;
 
 use std::sync::Arc;
@@ -25,10 +28,12 @@ pub use introductions::IdentityError;
 pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };
+pub use scan::{Scan, ScanError, ScanReport};
 
 use crate::clock::{Clock, SystemClock, WallClock};
 use crate::entry::{Key, WriterId};
 use crate::identity::{Identity, Quorums};
+use crate::store::ScanLimit;
 use crate::transport::Transport;
 use background::Background;
 use introductions::Introductions;
@@ -112,6 +117,8 @@ struct Settings {
     time_limit: Duration,
     max_attempts: u32,
     repair: Repair,
+    page: ScanLimit,
+    max_at_once: usize,
 }
 
 /// What a read does for a replica that it finds behind.
@@ -180,6 +187,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 time_limit: Duration::from_secs(2),
                 max_attempts: 3,
                 repair: Repair::Background,
+                page: scan::DEFAULT_PAGE,
+                max_at_once: many::DEFAULT_AT_ONCE,
             },
         }
     }
