@@ -33,6 +33,7 @@
 //! | asked: *read* | `00`, key: bytes |
 //! | asked: *write* | `01`, key: bytes, entry |
 //! | asked: *identify* | `02`, then `00`, or `01` and the coordinator's N, W and R: three bytes |
+//! | asked: *scan* | `03`, the first key of the range: bytes, `00` for no end, or `01` and the key before which it ends: bytes, the most entries: int, the most bytes: int |
 //! | outcome *answered* | `00`, response |
 //! | outcome *the store failed* | `01`, what it says: text. The entry may be stored or not |
 //! | outcome *not understood* | `02`, why: text. Nothing was stored |
@@ -45,6 +46,7 @@
 //! | response *refused, too far ahead* | `02 03`, timestamp: int, the replica's clock in ms: int, limit in ms: int |
 //! | response *refused, another replica* | `02 04`, the replica's id: int |
 //! | response *identity* | `03`, the replica's id: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
+//! | response *page* | `04`, how many entries: int, and of each the key: bytes, and the entry; then `00` where the range is read to its end, or `01` and the key from which to go on: bytes |
 //!
 //! | part | bytes |
 //! |---|---|
@@ -215,7 +217,9 @@ fn value_len(entry: &Entry) -> usize {
 mod tests {
     use std::num::NonZeroU64;
 
-    use kvquorum_core::{Ack, Identity, Quorums, Refusal, ReplicaId, Timestamp, Version, WriterId};
+    use kvquorum_core::{
+        Ack, Identity, Page, Quorums, Refusal, ReplicaId, ScanLimit, Timestamp, Version, WriterId,
+    };
 
     use super::*;
 
@@ -257,6 +261,17 @@ mod tests {
                 b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00",
             ),
             (Request::identify(), b"\x00\x02\x00"),
+            (
+                Request::scan(Key::from("a").., ScanLimit::keys(300).with_max_bytes(1)),
+                b"\x00\x03\x01a\x00\xAC\x02\x01",
+            ),
+            (
+                Request::scan(
+                    Key::from("a")..Key::from("b"),
+                    ScanLimit::keys(300).with_max_bytes(1),
+                ),
+                b"\x00\x03\x01a\x01\x01b\xAC\x02\x01",
+            ),
             (introduced, b"\x00\x02\x01\x03\x02\x01"),
         ] {
             assert_eq!(
@@ -382,6 +397,18 @@ mod tests {
                     quorums: vec![Quorums { n: 3, w: 2, r: 1 }],
                 })),
                 b"\x03\xAC\x02\x01\x03tea\x01\x03\x02\x01",
+            ),
+            (Response::Page(Box::default()), b"\x04\x00\x00"),
+            (
+                Response::Page(Box::new(Page {
+                    entries: vec![
+                        ("ab".into(), Entry::new(VERSION, "xyz")),
+                        ("b".into(), Entry::tombstone(VERSION)),
+                    ],
+                    upto: Some("c".into()),
+                })),
+                b"\x04\x02\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz\
+                  \x01b\x82\x80\x04\xAC\x02\x00\x01\x01c",
             ),
         ] {
             assert_eq!(decode::<Response>(bytes).unwrap(), response);
