@@ -2,8 +2,8 @@
 
 mod error;
 mod page;
+mod permits;
 mod tally;
-mod turns;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -24,7 +24,7 @@ use crate::range::KeyRange;
 use crate::store::ScanLimit;
 use crate::transport::Transport;
 use page::{PageRead, read_page};
-use turns::Turns;
+use permits::Permits;
 
 /// See [`CoordinatorBuilder::page`].
 pub(super) const DEFAULT_PAGE: ScanLimit = ScanLimit::keys(1024).with_max_bytes(1024 * 1024);
@@ -116,10 +116,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// can be brought to hold what it found. [`Scan::rest`] is where to go on.
     pub fn scan(&self, range: impl Into<KeyRange>) -> Scan {
         let coordinator = self.clone();
-        let turns = Turns::new();
+        let permits = Permits::new();
         let read = move |range| -> Reading {
-            let (coordinator, turns) = (coordinator.clone(), turns.clone());
-            Box::pin(async move { coordinator.read_page(&turns, range).await })
+            let (coordinator, permits) = (coordinator.clone(), permits.clone());
+            Box::pin(async move { coordinator.read_page(&permits, range).await })
         };
         let range = range.into();
         Scan {
@@ -133,9 +133,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         }
     }
 
-    async fn read_page(&self, turns: &Turns<N>, range: KeyRange) -> Result<Page, ScanError> {
+    async fn read_page(&self, permits: &Permits<N>, range: KeyRange) -> Result<Page, ScanError> {
         let inner = &self.inner;
-        let reading = read_page(Arc::clone(inner), turns, range, R, W);
+        let reading = read_page(Arc::clone(inner), permits, range, R, W);
         let read = decide_while_wanted(&inner.background, reading).await;
         let PageRead {
             values,

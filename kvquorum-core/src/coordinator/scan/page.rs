@@ -13,8 +13,8 @@ use futures_util::StreamExt;
 use futures_util::stream::{FuturesUnordered, iter};
 use tokio::time::timeout;
 
+use super::permits::{Permit, Permits};
 use super::tally::PageTally;
-use super::turns::{Turn, Turns};
 use crate::coordinator::calls::Calls;
 use crate::coordinator::operation::Decided;
 use crate::coordinator::{Inner, Repair};
@@ -42,7 +42,7 @@ pub(super) struct PageRead<const N: usize> {
 /// behind, and goes on until all that were asked have answered and are repaired.
 pub(super) fn read_page<T: Transport, const N: usize>(
     inner: Arc<Inner<T, N>>,
-    turns: &Turns<N>,
+    permits: &Permits<N>,
     range: KeyRange,
     needed: usize,
     holders_needed: usize,
@@ -50,7 +50,7 @@ pub(super) fn read_page<T: Transport, const N: usize>(
     let mut asking = Asking {
         calls: Calls::new(Arc::clone(&inner), [const { None }; N]),
         tally: PageTally::new(range, needed),
-        turns: turns.wait(),
+        permits: permits.wait(),
         repairs: FuturesUnordered::new(),
         repairing: [false; N],
         in_background: false,
@@ -78,7 +78,7 @@ pub(super) fn read_page<T: Transport, const N: usize>(
                 asking.repair(0);
             }
         }
-        asking.release_turns();
+        asking.release_permits();
         let not_held = match repair {
             Repair::Blocking => asking.tally.not_held(holders_needed),
             Repair::Off | Repair::Background => None,
@@ -96,7 +96,7 @@ pub(super) fn read_page<T: Transport, const N: usize>(
             if repair != Repair::Off && answered {
                 asking.repair(0);
             }
-            asking.release_turns();
+            asking.release_permits();
         }
         asking.observe();
     }
@@ -110,7 +110,7 @@ struct Asking<T, const N: usize> {
     inner: Arc<Inner<T, N>>,
     calls: Calls<T, N>,
     tally: PageTally<N>,
-    turns: [Turn; N],
+    permits: [Permit; N],
     repairs: FuturesUnordered<Pin<Box<dyn Future<Output = Repaired> + Send>>>,
     /// Which replicas are being sent what they lack.
     repairing: [bool; N],
@@ -129,8 +129,8 @@ impl<T: Transport, const N: usize> Asking<T, N> {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.poll_turns(cx);
-        let mut is_idle = !self.turns.iter().any(Turn::is_waited_for);
+        self.poll_permits(cx);
+        let mut is_idle = !self.permits.iter().any(Permit::is_waited_for);
         match self.calls.poll_next(cx) {
             Poll::Ready(Some((replica, result))) => {
                 self.tally.add(replica, result);
@@ -159,10 +159,10 @@ impl<T: Transport, const N: usize> Asking<T, N> {
         }
     }
 
-    /// Asks those whose turn has come.
-    fn poll_turns(&mut self, cx: &mut Context<'_>) {
-        for (replica, turn) in self.turns.iter_mut().enumerate() {
-            if turn.poll_comes(cx) {
+    /// Asks those whose permit was granted.
+    fn poll_permits(&mut self, cx: &mut Context<'_>) {
+        for (replica, permit) in self.permits.iter_mut().enumerate() {
+            if permit.poll_granted(cx) {
                 self.tally.asked(replica);
                 let limit = self.inner.settings.page;
                 let mut request = Request::scan(self.tally.range().clone(), limit);
@@ -173,13 +173,13 @@ impl<T: Transport, const N: usize> Asking<T, N> {
         }
     }
 
-    /// Gives up the turns of those that are through with this page, or have yet to be
+    /// Gives up the permits of those that are through with this page, or have yet to be
     /// asked for it.
-    fn release_turns(&mut self) {
-        let turns = self.turns.iter_mut().zip(self.repairing);
-        for (replica, (turn, is_repairing)) in turns.enumerate() {
+    fn release_permits(&mut self) {
+        let permits = self.permits.iter_mut().zip(self.repairing);
+        for (replica, (permit, is_repairing)) in permits.enumerate() {
             if !is_repairing && !self.calls.is_under_way(replica) {
-                *turn = Turn::Over;
+                *permit = Permit::Over;
             }
         }
     }
