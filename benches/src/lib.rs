@@ -12,6 +12,7 @@
     reason = "a benchmark's numbers are its own"
 )]
 
+pub mod cpu;
 pub mod http;
 pub mod map;
 pub mod memory;

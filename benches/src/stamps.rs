@@ -33,7 +33,9 @@ impl Stamps {
 
     /// The wall clock's time, or the timestamp after the last where that is later.
     fn tick(&self) -> Timestamp {
-        let now = Timestamp::new(SystemClock.now_millis(), 0).unwrap().to_bits();
+        let now = Timestamp::new(SystemClock.now_millis(), 0)
+            .unwrap()
+            .to_bits();
         let CachePadded(last) = &self.last;
         let step = || last.fetch_add(1, Ordering::Relaxed) + 1;
         let mut tick = step();
