@@ -7,16 +7,6 @@
 //! `-- cold` what readers of a file that lies on disk do to everybody else, and
 //! with `-- million` what a million keys take.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a benchmark that fails should stop"
-)]
-#![allow(
-    clippy::arithmetic_side_effects,
-    reason = "a benchmark's numbers are its own"
-)]
-
 #[cfg(target_os = "linux")]
 mod cold;
 

@@ -1,7 +1,5 @@
 //! Several keys at the same time. Time is paused.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
-
 mod support;
 
 use std::sync::Arc;

@@ -1,11 +1,5 @@
 //! R-RANGE, as typed maps have it. Time is paused.
 #![cfg(feature = "json")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
 
 mod support;
 

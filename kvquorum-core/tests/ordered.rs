@@ -1,12 +1,5 @@
 //! `OrderedKeys`: an encoding of keys that keeps their order. Over serde's whole data
 //! model.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test"
-)]
 
 #[allow(dead_code, reason = "other tests use more of it")]
 mod data_model;

@@ -1,12 +1,5 @@
 //! R-RANGE at one replica: the pages that it answers a scan with.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::ops::Bound;

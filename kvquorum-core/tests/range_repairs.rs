@@ -1,13 +1,5 @@
 //! R-REPAIR, as scans do it (R-RANGE). Time is paused.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::sync::Arc;
