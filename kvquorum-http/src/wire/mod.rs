@@ -33,7 +33,7 @@
 //! | asked: *read* | `00`, key: bytes |
 //! | asked: *write* | `01`, key: bytes, entry |
 //! | asked: *identify* | `02`, then `00`, or `01` and the coordinator's N, W and R: three bytes |
-//! | asked: *scan* | `03`, the first key of the range: bytes, `00` for no end, or `01` and the key before which it ends: bytes, the most entries: int, the most bytes: int |
+//! | asked: *scan* | `03`, range, how many entries at most: int, how many bytes of them at most: int |
 //! | outcome *answered* | `00`, response |
 //! | outcome *the store failed* | `01`, what it says: text. The entry may be stored or not |
 //! | outcome *not understood* | `02`, why: text. Nothing was stored |
@@ -46,11 +46,12 @@
 //! | response *refused, too far ahead* | `02 03`, timestamp: int, the replica's clock in ms: int, limit in ms: int |
 //! | response *refused, another replica* | `02 04`, the replica's id: int |
 //! | response *identity* | `03`, the replica's id: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
-//! | response *page* | `04`, how many entries: int, and of each the key: bytes, and the entry; then `00` where the range is read to its end, or `01` and the key from which to go on: bytes |
+//! | response *page* | `04`, how many entries: int, and of each its key: bytes, and entry; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
 //!
 //! | part | bytes |
 //! |---|---|
 //! | entry | version, then `00` for a tombstone, or `01` and the value: bytes |
+//! | range | its first key: bytes, then `00` where it has no end, or `01` and the key before which it ends: bytes |
 //! | version | timestamp: int, writer: int |
 //! | timestamp | one 64-bit number: milliseconds since the Unix epoch × 65536 + counter |
 //!
@@ -261,18 +262,15 @@ mod tests {
                 b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00",
             ),
             (Request::identify(), b"\x00\x02\x00"),
-            (
-                Request::scan(Key::from("a").., ScanLimit::keys(300).with_max_bytes(1)),
-                b"\x00\x03\x01a\x00\xAC\x02\x01",
-            ),
-            (
-                Request::scan(
-                    Key::from("a")..Key::from("b"),
-                    ScanLimit::keys(300).with_max_bytes(1),
-                ),
-                b"\x00\x03\x01a\x01\x01b\xAC\x02\x01",
-            ),
             (introduced, b"\x00\x02\x01\x03\x02\x01"),
+            (
+                Request::scan("ab"..="c", ScanLimit::keys(300).with_max_bytes(1)),
+                b"\x00\x03\x02ab\x01\x02c\x00\xAC\x02\x01",
+            ),
+            (
+                Request::scan(.., ScanLimit::keys(1).with_max_bytes(300)),
+                b"\x00\x03\x00\x00\x01\xAC\x02",
+            ),
         ] {
             assert_eq!(
                 whole(|to| encode_request(&request, to)),

@@ -77,14 +77,7 @@ impl<'a> Reader<'a> {
     }
 
     fn parts<'de, V: Visitor<'de>>(&mut self, left: usize, visitor: V) -> Result<V::Value> {
-        self.within(|reader| {
-            let mut parts = Parts { reader, left };
-            let read = visitor.visit_seq(&mut parts)?;
-            match parts.left {
-                0 => Ok(read),
-                _ => Err(OrderedError::LeftOut),
-            }
-        })
+        self.within(|reader| visitor.visit_seq(Parts { reader, left }))
     }
 }
 
@@ -305,7 +298,7 @@ impl List<'_, '_> {
     /// All parts must have been read.
     fn end(&mut self) -> Result<()> {
         if self.has_next()? {
-            return Err(OrderedError::LeftOut);
+            return Err(OrderedError::LeftOver);
         }
         Ok(())
     }

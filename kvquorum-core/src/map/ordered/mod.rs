@@ -129,8 +129,8 @@ enum OrderedError {
     Utf8(#[from] std::string::FromUtf8Error),
     #[error("it is nested too deeply")]
     Depth,
-    #[error("a field is left out, and the encoding does not say which")]
-    LeftOut,
+    #[error("a sequence has more parts than were read")]
+    LeftOver,
     #[error("the encoding does not describe itself")]
     NotDescribed,
 }

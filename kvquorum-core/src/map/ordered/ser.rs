@@ -267,10 +267,6 @@ macro_rules! fields {
                 field.serialize(&mut **self)
             }
 
-            fn skip_field(&mut self, _: &'static str) -> Result {
-                Err(OrderedError::LeftOut)
-            }
-
             fn end(self) -> Result {
                 Ok(())
             }
