@@ -52,7 +52,7 @@ pub struct MapStore(Mutex<BTreeMap<Key, Record>>);
 impl MapStore {
     pub fn entry(&self, key: &str) -> Option<Entry> {
         let map = self.0.lock().unwrap();
-        map.get(key.as_bytes()).map(|record| record.entry().clone())
+        map.get(key.as_bytes())?.entry()
     }
 
     pub fn value(&self, key: &str) -> Option<Bytes> {
