@@ -1,5 +1,6 @@
 //! What a store keeps under a key, and the bytes that it is on disk.
 
+use std::cmp::Ordering;
 use std::mem;
 
 use bytes::{Buf, BufMut, Bytes};
@@ -107,6 +108,7 @@ impl Record {
         }
     }
 
+    #[cold]
     pub(crate) fn anchored(entry: Option<Entry>, anchor: Version) -> Self {
         let anchored = Box::new(Anchored { anchor, entry });
         Self(Kept::Other(Other::Anchored(anchored)))
@@ -139,9 +141,30 @@ impl Record {
         }
     }
 
-    /// The place of its entry in the order of entries.
+    /// The version of the entry in it.
     #[inline]
-    pub(crate) fn order(&self) -> Option<Order<'_>> {
+    pub fn version(&self) -> Option<Version> {
+        match &self.0 {
+            Kept::Value { version, .. } | Kept::Other(Other::Tombstone { version }) => {
+                Some(*version)
+            }
+            Kept::Other(Other::Anchored(anchored)) => {
+                anchored.entry.as_ref().map(|entry| entry.version)
+            }
+        }
+    }
+
+    /// Compares the entry in it, or none, which is less than any, with another.
+    #[inline]
+    pub(crate) fn compare(&self, entry: &Entry) -> Ordering {
+        match self.version().cmp(&Some(entry.version)) {
+            Ordering::Equal => self.order().cmp(&Some(entry.order())),
+            by_version => by_version,
+        }
+    }
+
+    /// The place of its entry in the order of entries.
+    fn order(&self) -> Option<Order<'_>> {
         match &self.0 {
             Kept::Value { version, value } => Some(Order::of(*version, Some(value))),
             Kept::Other(Other::Tombstone { version }) => Some(Order::of(*version, None)),

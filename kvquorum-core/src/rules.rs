@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 
-use crate::entry::{Entry, Order, Version};
+use crate::entry::{Entry, Version};
 use crate::record::Record;
 use crate::transport::{Ack, Refusal, Response};
 
@@ -122,67 +122,66 @@ impl Change {
     /// 3. It is below the entry that is held: [refused](Refusal::Superseded).
     /// 4. Else it is the anchor from now on, and the entry is
     ///    [told](Response::Promise).
-    #[inline]
+    #[inline(always)]
     pub fn decide(self, held: Option<&Record>) -> Decision {
         let (action, response) = match self.0 {
-            Kind::Write { entry, ahead } => {
-                let version = entry.version;
-                match ahead.and_then(|ahead| ahead.refusal(version, held)) {
-                    None => write(entry, held),
-                    Some(refusal) => (Action::Keep, Response::Refused(refusal)),
-                }
-            }
-            Kind::Prepare { ballot, ahead } => {
-                match ahead.and_then(|ahead| ahead.refusal(ballot, held)) {
-                    None => prepare(ballot, held),
-                    Some(refusal) => (Action::Keep, Response::Refused(refusal)),
-                }
-            }
+            Kind::Write { entry, ahead } => write(entry, ahead, held),
+            Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, held),
             Kind::Remove => (Action::Remove, Response::Ack(Ack::Applied)),
         };
         Decision { action, response }
     }
 }
 
-/// The order of these lines is part of the rule.
-#[inline]
-fn write(entry: Entry, held: Option<&Record>) -> (Action, Response) {
-    let (order, anchor) = parts(held);
-    let compared = order.cmp(&Some(entry.order()));
+// The order of the lines in these two is part of the rule. What is rare is kept out
+// of the way of what is usual.
+
+#[inline(always)]
+fn write(entry: Entry, ahead: Option<Box<Ahead>>, held: Option<&Record>) -> (Action, Response) {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal(entry.version, held)) {
+        return (Action::Keep, Response::Refused(refusal));
+    }
+    let anchor = held.and_then(Record::anchor);
+    let compared = match held {
+        Some(held) => held.compare(&entry),
+        None => Ordering::Less,
+    };
     if compared == Ordering::Equal {
         return (Action::Keep, Response::Ack(Ack::Applied));
     }
     if let Some(anchor) = anchor
         && entry.version < anchor
     {
-        return promised(anchor, order);
+        return promised(anchor, held);
     }
-    match order {
-        Some(order) if compared == Ordering::Greater => {
-            let by = order.version();
-            (Action::Keep, Response::Ack(Ack::Superseded { by }))
-        }
-        _ => {
-            let record = match anchor {
-                None => Record::from(entry),
-                Some(anchor) => Record::anchored(Some(entry), anchor),
-            };
-            (Action::Replace(record), Response::Ack(Ack::Applied))
-        }
+    if compared == Ordering::Greater {
+        return superseded(entry, held);
     }
+    let record = match anchor {
+        None => Record::from(entry),
+        Some(anchor) => Record::anchored(Some(entry), anchor),
+    };
+    (Action::Replace(record), Response::Ack(Ack::Applied))
 }
 
-fn prepare(ballot: Version, held: Option<&Record>) -> (Action, Response) {
-    let (order, anchor) = parts(held);
+#[cold]
+fn prepare(
+    ballot: Version,
+    ahead: Option<Box<Ahead>>,
+    held: Option<&Record>,
+) -> (Action, Response) {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal(ballot, held)) {
+        return (Action::Keep, Response::Refused(refusal));
+    }
+    let anchor = held.and_then(Record::anchor);
     if let Some(anchor) = anchor
         && ballot < anchor
     {
-        return promised(anchor, order);
+        return promised(anchor, held);
     }
-    if let Some(order) = order
-        && ballot < order.version()
+    if let Some(by) = held.and_then(Record::version)
+        && ballot < by
     {
-        let by = order.version();
         return (Action::Keep, Response::Refused(Refusal::Superseded { by }));
     }
     let entry = held.and_then(Record::entry);
@@ -194,26 +193,29 @@ fn prepare(ballot: Version, held: Option<&Record>) -> (Action, Response) {
     (action, Response::Promise(entry))
 }
 
-#[inline]
-fn parts(held: Option<&Record>) -> (Option<Order<'_>>, Option<Version>) {
-    match held {
-        Some(held) => (held.order(), held.anchor()),
-        None => (None, None),
-    }
+#[cold]
+fn superseded(entry: Entry, held: Option<&Record>) -> (Action, Response) {
+    // What is held is greater, so there is a version.
+    let by = held.and_then(Record::version).unwrap_or(entry.version);
+    (Action::Keep, Response::Ack(Ack::Superseded { by }))
 }
 
-fn promised(anchor: Version, order: Option<Order<'_>>) -> (Action, Response) {
+#[cold]
+fn promised(anchor: Version, held: Option<&Record>) -> (Action, Response) {
     // So that whoever stamps past it is past all that is here.
-    let by = order.map_or(anchor, |order| anchor.max(order.version()));
+    let by = held
+        .and_then(Record::version)
+        .max(Some(anchor))
+        .unwrap_or(anchor);
     (Action::Keep, Response::Refused(Refusal::Promised { by }))
 }
 
 impl Ahead {
+    #[cold]
     fn refusal(self, version: Version, held: Option<&Record>) -> Option<Refusal> {
         let timestamp = version.timestamp;
-        let (order, anchor) = parts(held);
-        let mut seen = order.map(Order::version).into_iter().chain(anchor);
-        let as_far = seen.any(|seen| {
+        let seen = held.and_then(|held| held.version().max(held.anchor()));
+        let as_far = seen.is_some_and(|seen| {
             let next = seen.timestamp.next();
             next.is_none_or(|next| timestamp <= next)
         });
