@@ -3,7 +3,10 @@
 //!
 //! - [`conformance`]: suites that hold a [`Store`](kvquorum_core::Store) or a
 //!   [`Transport`](kvquorum_core::Transport) to its contract, sentence by sentence.
+//! - [`linearizability`]: a checker for histories of registers, in which operations
+//!   may have failed or not ended.
 //!
 //! It is a dev-dependency: no library needs it to run.
 
 pub mod conformance;
+pub mod linearizability;
