@@ -106,11 +106,17 @@ impl<'a, V: Clone + Eq + Hash> Search<'a, V> {
             untried: self.next(None, false),
         }];
         while explained < self.returned.len() {
+            let depth = levels.len();
             let Some(level) = levels.last_mut() else {
                 return Err(longest);
             };
             let Some(Next { operation, after }) = level.untried.pop() else {
-                if let Some(last) = level.last {
+                let last = level.last;
+                if depth > longest.len() + 1 {
+                    let order = levels.iter().filter_map(|level| level.last);
+                    longest = order.map(|which| self.place(which)).collect();
+                }
+                if let Some(last) = last {
                     self.take_back(last);
                     explained -= usize::from(matches!(last, Which::Returned(_)));
                 }
@@ -129,10 +135,6 @@ impl<'a, V: Clone + Eq + Hash> Search<'a, V> {
                 last: Some(operation),
                 untried: self.next(after, is_pending),
             });
-            if levels.len() > longest.len() + 1 {
-                let order = levels.iter().filter_map(|level| level.last);
-                longest = order.map(|which| self.place(which)).collect();
-            }
         }
         Ok(())
     }
