@@ -13,6 +13,7 @@ mod operation;
 mod read;
 mod report;
 mod rotation;
+mod update;
 mod write;
 
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub use introductions::IdentityError;
 pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };
+pub(crate) use update::{Bounds, Done};
+pub use update::{Edit, UpdateError, UpdateReport};
 
 use crate::clock::{Clock, SystemClock, WallClock};
 use crate::entry::{Key, WriterId};
@@ -120,6 +123,9 @@ enum Repair {
     Off,
     Background,
     Blocking,
+    /// As blocking, for a register: what a promise keeps from being repaired is going
+    /// to be settled.
+    Register,
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
@@ -150,6 +156,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         n: N as u8,
         w: W as u8,
         r: R as u8,
+    };
+
+    pub(crate) const UPDATES_ARE_SAFE: () = {
+        assert!(
+            R + W > N,
+            "kvquorum: registers need overlapping quorums, R + W > N"
+        );
+        assert!(
+            2 * W > N,
+            "kvquorum: registers need write quorums that overlap, 2 W > N"
+        );
     };
 
     const QUORUMS_OVERLAP: () = assert!(
@@ -254,7 +271,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// **R-FAIL.** As soon as R answers are out of reach.
     pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Bytes>, ReadError> {
-        let receipt = self.read(key.into()).await?;
+        let receipt = self.get_with_receipt(key).await?;
         Ok(receipt.into_value())
     }
 
@@ -265,7 +282,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// As [`get`](Self::get).
     pub async fn get_with_receipt(&self, key: impl Into<Key>) -> Result<ReadReceipt<N>, ReadError> {
-        self.read(key.into()).await
+        self.read(key.into(), self.inner.settings.repair).await
     }
 
     /// The transports, in order.

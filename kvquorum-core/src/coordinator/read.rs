@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_stream::stream;
 use futures_core::Stream;
+use tokio::time::{Instant, timeout_at};
 
 use super::calls::{Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
@@ -13,16 +14,16 @@ use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{Added, ReadTally};
-use crate::transport::{Ack, Call, Request, Response, Transport};
+use crate::transport::{Ack, Call, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
-    pub(super) async fn read(&self, key: Key) -> Result<ReadReceipt<N>, ReadError> {
+    pub(super) async fn read(&self, key: Key, repair: Repair) -> Result<ReadReceipt<N>, ReadError> {
         let Read {
             entry,
             answered,
             holders,
             outcomes,
-        } = match self.ask_at_once(key) {
+        } = match self.ask_at_once(key, repair) {
             Start::Settled(read) => read,
             Start::Unsettled(asking) => asking.await,
         };
@@ -44,7 +45,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 
     /// Asks replicas one after the other as long as they answer at once, and all
     /// others together as soon as one does not.
-    fn ask_at_once(&self, key: Key) -> Start<Read<N>, impl Future<Output = Read<N>>> {
+    fn ask_at_once(
+        &self,
+        key: Key,
+        repair: Repair,
+    ) -> Start<Read<N>, impl Future<Output = Read<N>>> {
         let inner = &self.inner;
         let mut request = Request::read(key);
         let mut asked = (ReadTally::new(R), [const { None }; N], false);
@@ -80,9 +85,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             },
         );
         let (tally, _, waits) = &mut asked;
-        if *waits || !is_settled(tally, inner.settings.repair, W) {
+        if *waits || !is_settled(tally, repair, W) {
             let (tally, pending, _) = asked;
-            let asking = ask(Arc::clone(inner), tally, pending, W, request);
+            let asking = ask(Arc::clone(inner), tally, pending, (repair, W), request);
             return Start::Unsettled(decide(&inner.background, asking));
         }
         inner.observe_greatest(tally);
@@ -102,7 +107,7 @@ fn is_settled<const N: usize>(tally: &ReadTally<N>, repair: Repair, holders_need
         && match repair {
             Repair::Off => true,
             Repair::Background => !tally.is_repair_due(),
-            Repair::Blocking => {
+            Repair::Blocking | Repair::Register => {
                 let is_held = greatest.is_none() || tally.holders(greatest) >= holders_needed;
                 is_held && !tally.is_repair_due()
             }
@@ -126,13 +131,14 @@ fn ask<T: Transport, const N: usize>(
     inner: Arc<Inner<T, N>>,
     tally: ReadTally<N>,
     pending: Pending<N>,
-    holders_needed: usize,
+    (repair, holders_needed): (Repair, usize),
     request: Request,
 ) -> impl Stream<Item = Decided<Read<N>>> + Send {
     stream! {
-        let repair = inner.settings.repair;
         let calls = Calls::new(Arc::clone(&inner), pending);
-        let mut asking = Asking { calls, tally, inner: &inner, request };
+        let is_promised = false;
+        let began = Instant::now();
+        let mut asking = Asking { calls, tally, inner: &inner, request, is_promised };
 
         // Each call is polled before anything is decided: all replicas are asked,
         // however fast the first of them are.
@@ -150,8 +156,10 @@ fn ask<T: Transport, const N: usize>(
             }
         }
         let mut holders = holders_needed;
-        if repair == Repair::Blocking && answered && entry.is_some() {
-            asking.hold(entry.as_ref(), holders_needed).await;
+        let blocks = matches!(repair, Repair::Blocking | Repair::Register);
+        if blocks && answered && entry.is_some() {
+            let settles = (repair == Repair::Register).then_some(began);
+            asking.hold(entry.as_ref(), holders_needed, settles).await;
             holders = asking.tally.holders(entry.as_ref());
         }
 
@@ -175,6 +183,8 @@ struct Asking<'a, T, const N: usize> {
     calls: Calls<T, N>,
     tally: ReadTally<N>,
     request: Request,
+    /// Whether a repair was refused because a greater ballot is promised.
+    is_promised: bool,
 }
 
 impl<T: Transport, const N: usize> Asking<'_, T, N> {
@@ -198,8 +208,10 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
         }
     }
 
-    /// Goes on until `needed` replicas hold the entry, or no longer can.
-    async fn hold(&mut self, entry: Option<&Entry>, needed: usize) {
+    /// Goes on until `needed` replicas hold the entry, or no longer can. Where the
+    /// key is to be settled if a promise is in the way, the others are waited for only
+    /// as long again as the read has taken since it `began`.
+    async fn hold(&mut self, entry: Option<&Entry>, needed: usize, began: Option<Instant>) {
         let not_asked: Vec<usize> = if self.tally.holders(entry) < needed {
             self.tally.not_asked().collect()
         } else {
@@ -208,10 +220,19 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
         for replica in not_asked {
             self.ask(replica);
         }
-        while self.tally.holders(entry) < needed
-            && self.tally.possible_holders(entry) >= needed
-            && self.next().await
-        {
+        let mut until = None;
+        while self.tally.holders(entry) < needed && self.tally.possible_holders(entry) >= needed {
+            if let Some(began) = began.filter(|_| self.is_promised) {
+                let now = Instant::now();
+                until = until.or_else(|| now.checked_add(began.elapsed()));
+            }
+            let has_next = match until {
+                None => self.next().await,
+                Some(until) => timeout_at(until, self.next()).await.unwrap_or(false),
+            };
+            if !has_next {
+                break;
+            }
             self.repair();
         }
     }
@@ -239,6 +260,11 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
     }
 
     fn add(&mut self, replica: usize, result: Result<Response, ReplicaFailure>) {
+        let refusal = result.as_ref().err();
+        self.is_promised |= matches!(
+            refusal,
+            Some(ReplicaFailure::Refused(Refusal::Promised { .. }))
+        );
         record(self.inner, &mut self.tally, replica, result);
     }
 

@@ -57,11 +57,7 @@ impl<const N: usize> WriteReceipt<N> {
     /// failed and took effect late. A [late](Self::settled) ack can tell of one
     /// too.
     pub fn superseded_by(&self) -> Option<Version> {
-        let told = self.outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Answered(Ack::Superseded { by }) => Some(*by),
-            _ => None,
-        });
-        told.max()
+        superseded_by(&self.outcomes)
     }
 
     /// Each replica's part in the last attempt, in the coordinator's order, as
@@ -222,6 +218,14 @@ impl WriteReport {
             replica.outcome = outcome;
         }
     }
+}
+
+pub(super) fn superseded_by(outcomes: &[Outcome<Ack>]) -> Option<Version> {
+    let told = outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Answered(Ack::Superseded { by }) => Some(*by),
+        _ => None,
+    });
+    told.max()
 }
 
 fn count_answered<'a, A: 'a>(outcomes: impl IntoIterator<Item = &'a Outcome<A>>) -> usize {

@@ -192,8 +192,7 @@ where
         Q: Serialize + Ord + ?Sized,
     {
         let key = self.encode_key(key)?;
-        let (value, _) = encode_exactly(&self.codec, value, |decoded: &V| decoded == value)
-            .map_err(MapError::EncodeValue)?;
+        let value = self.encode_value(value)?;
         Ok(self.coordinator.put(key, value).await?)
     }
 
@@ -360,7 +359,13 @@ where
         }
     }
 
-    fn decode_value(&self, value: &[u8]) -> Result<V, MapError> {
+    pub(crate) fn encode_value(&self, value: &V) -> Result<Vec<u8>, MapError> {
+        encode_exactly(&self.codec, value, |decoded: &V| decoded == value)
+            .map(|(encoded, _)| encoded)
+            .map_err(MapError::EncodeValue)
+    }
+
+    pub(crate) fn decode_value(&self, value: &[u8]) -> Result<V, MapError> {
         self.codec.decode(value).map_err(MapError::Decode)
     }
 
