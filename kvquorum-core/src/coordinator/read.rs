@@ -145,7 +145,7 @@ fn ask<T: Transport, const N: usize>(
         while asking.next_ready().await {}
         while !asking.tally.is_decided() && asking.next().await {}
         let answered = asking.tally.is_answered();
-        let entry = asking.tally.greatest().cloned();
+        let mut entry = asking.tally.greatest().cloned();
         inner.observe_greatest(&asking.tally);
 
         if repair != Repair::Off {
@@ -156,11 +156,19 @@ fn ask<T: Transport, const N: usize>(
             }
         }
         let mut holders = holders_needed;
-        let blocks = matches!(repair, Repair::Blocking | Repair::Register);
-        if blocks && answered && entry.is_some() {
-            let settles = (repair == Repair::Register).then_some(began);
-            asking.hold(entry.as_ref(), holders_needed, settles).await;
-            holders = asking.tally.holders(entry.as_ref());
+        match repair {
+            Repair::Blocking if answered && entry.is_some() => {
+                asking.hold(entry.as_ref(), holders_needed).await;
+                holders = asking.tally.holders(entry.as_ref());
+            }
+            Repair::Register if answered && entry.is_some() => {
+                // What a replica holds that is greater need not have seen this entry:
+                // it can be returned in its place, but does not vouch for it.
+                asking.hold_greatest(holders_needed, began).await;
+                entry = asking.tally.greatest().cloned();
+                holders = asking.tally.holders(entry.as_ref());
+            }
+            _ => {}
         }
 
         asking.go_to_background();
@@ -208,23 +216,24 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
         }
     }
 
-    /// Goes on until `needed` replicas hold the entry, or no longer can. Where the
-    /// key is to be settled if a promise is in the way, the others are waited for only
-    /// as long again as the read has taken since it `began`.
-    async fn hold(&mut self, entry: Option<&Entry>, needed: usize, began: Option<Instant>) {
-        let not_asked: Vec<usize> = if self.tally.holders(entry) < needed {
-            self.tally.not_asked().collect()
-        } else {
-            Vec::new()
-        };
-        for replica in not_asked {
-            self.ask(replica);
+    /// Goes on until `needed` replicas hold the entry, or no longer can.
+    async fn hold(&mut self, entry: Option<&Entry>, needed: usize) {
+        self.ask_others(entry, needed);
+        while self.is_open(entry, needed) && self.next().await {
+            self.repair();
         }
+    }
+
+    /// Goes on until `needed` replicas hold the greatest entry, or no longer can.
+    /// Where a promise keeps one from it, the others are waited for only as long again
+    /// as the read has taken since it `began`.
+    async fn hold_greatest(&mut self, needed: usize, began: Instant) {
+        let greatest = self.tally.greatest().cloned();
+        self.ask_others(greatest.as_ref(), needed);
         let mut until = None;
-        while self.tally.holders(entry) < needed && self.tally.possible_holders(entry) >= needed {
-            if let Some(began) = began.filter(|_| self.is_promised) {
-                let now = Instant::now();
-                until = until.or_else(|| now.checked_add(began.elapsed()));
+        while self.is_open(self.tally.greatest(), needed) {
+            if self.is_promised && until.is_none() {
+                until = Instant::now().checked_add(began.elapsed());
             }
             let has_next = match until {
                 None => self.next().await,
@@ -235,6 +244,22 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
             }
             self.repair();
         }
+    }
+
+    /// Asks those that were not asked yet, where fewer than `needed` are known to hold
+    /// the entry.
+    fn ask_others(&mut self, entry: Option<&Entry>, needed: usize) {
+        if self.tally.holders(entry) < needed {
+            let not_asked: Vec<usize> = self.tally.not_asked().collect();
+            for replica in not_asked {
+                self.ask(replica);
+            }
+        }
+    }
+
+    /// Whether fewer than `needed` are known to hold the entry, and may yet.
+    fn is_open(&self, entry: Option<&Entry>, needed: usize) -> bool {
+        self.tally.holders(entry) < needed && self.tally.possible_holders(entry) >= needed
     }
 
     /// Takes in the next answer; `false` when there is none to wait for.

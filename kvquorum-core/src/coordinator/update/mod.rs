@@ -19,7 +19,7 @@ pub use report::{UpdateError, UpdateReport};
 use super::operation::{Start, decide};
 use super::report::{ReadReport, WriteReport, superseded_by};
 use super::write::{is_too_far_ahead, refused_past, send_to_all};
-use super::{Coordinator, ReadError, Repair};
+use super::{Coordinator, ReadError, Repair, ReplicaReport};
 use crate::clock::{ClockExhausted, Stamp, mix};
 use crate::entry::{Entry, Key, Version};
 use crate::tally::{WriteVerdict, may_be_seen};
@@ -268,8 +268,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         })
     }
 
-    /// Reads what W replicas are known to hold, and where a promise keeps them from
-    /// it, settles the key: gives it a version that all can take.
+    /// Reads what W replicas are known to hold, and where some are ahead of it,
+    /// settles the key: gives it a version that all can take.
     pub(crate) async fn get_settled(
         &self,
         key: Key,
@@ -277,7 +277,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Result<Option<Entry>, ReadError> {
         match self.read(key.clone(), Repair::Register).await {
             Ok(receipt) => Ok(receipt.entry),
-            Err(error) if is_promised(&error) => {
+            Err(error) if is_overtaken(&error) => {
                 let settled = self.update(key, bounds, |_| (Edit::Keep, ())).await;
                 settled.map(|done| done.entry).map_err(|_| error)
             }
@@ -286,16 +286,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     }
 }
 
-/// Whether a promise kept replicas from taking what was read.
-fn is_promised(error: &ReadError) -> bool {
-    let ReadError::NotRepaired { report, .. } = error else {
+/// Whether replicas did not take what was read because they are ahead of it: they
+/// promised a greater ballot, or hold a greater entry, which need not have seen it.
+fn is_overtaken(error: &ReadError) -> bool {
+    let ReadError::NotRepaired { entry, report, .. } = error else {
         return false;
     };
-    let mut refusals = report
-        .replicas()
-        .iter()
-        .filter_map(|replica| replica.outcome().refusal());
-    refusals.any(|refusal| matches!(refusal, Refusal::Promised { .. }))
+    let read = entry.as_ref().map(|entry| entry.version);
+    let mut outcomes = report.replicas().iter().map(ReplicaReport::outcome);
+    outcomes.any(|outcome| match outcome.refusal() {
+        Some(refusal) => matches!(refusal, Refusal::Promised { .. }),
+        None => outcome.answer().is_some_and(|held| *held > read),
+    })
 }
 
 /// The longest that an update waits before its next attempt.
