@@ -1,14 +1,13 @@
 //! A replicated map in memory: three replicas, one process, no network.
 
 use std::error::Error;
-use std::sync::Arc;
 
 use kvquorum_core::{Coordinator, Replica};
 use kvquorum_mem::MemStore;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let replicas = [(); 3].map(|()| Arc::new(Replica::new(MemStore::new())));
+    let replicas = [(); 3].map(|()| Replica::new(MemStore::new()));
 
     // Three replicas; a write waits for two acks, a read for two answers.
     let coordinator = Coordinator::<3, 2, 2, _>::new(replicas);

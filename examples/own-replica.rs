@@ -13,8 +13,6 @@ use kvquorum_core::{Coordinator, Replica, Transport};
 use kvquorum_http::{AddressError, HttpTransport, Server};
 use kvquorum_mem::MemStore;
 
-type Own = Arc<Replica<MemStore>>;
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (mine, my_server) = host("mine").await?;
@@ -40,20 +38,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// A replica in this process, and a server through which peers reach it.
-async fn host(name: &str) -> std::io::Result<(Own, Server)> {
-    let replica = Arc::new(Replica::new(MemStore::new()).with_name(name));
-    let server = Server::bind("127.0.0.1:0", Arc::clone(&replica)).await?;
+async fn host(name: &str) -> std::io::Result<(Replica<MemStore>, Server)> {
+    let replica = Replica::new(MemStore::new()).with_name(name);
+    let server = Server::bind("127.0.0.1:0", replica.clone()).await?;
     Ok((replica, server))
 }
 
 /// The map, as one application sees it: transports of different kinds stand
 /// side by side.
 fn map(
-    own: Own,
+    own: Replica<MemStore>,
     [one, other]: [SocketAddr; 2],
 ) -> Result<Coordinator<3, 2, 2, Arc<dyn Transport>>, AddressError> {
     Ok(Coordinator::new([
-        own,
+        Arc::new(own),
         Arc::new(HttpTransport::new(one)?),
         Arc::new(HttpTransport::new(other)?),
     ]))

@@ -1,18 +1,18 @@
 //! A transport over channels: the replica lives in a task of its own.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use kvquorum_core::{Replica, Request, Response, Store, StoreError, Transport, TransportError};
+use kvquorum_core::{Call, Replica, Request, Response, Store, Transport, TransportError};
 use tokio::sync::{mpsc, oneshot};
 
+/// How many calls may wait for the task at once.
+pub(crate) const QUEUE: usize = 256;
+
 /// A request on its way, and where its answer goes.
-type Call = (Request, oneshot::Sender<Result<Response, StoreError>>);
+type Sent = (Request, oneshot::Sender<Result<Response, TransportError>>);
 
 /// A link to a replica in another task.
 pub(crate) struct ChannelTransport {
     name: String,
-    calls: mpsc::Sender<Call>,
+    calls: mpsc::Sender<Sent>,
 }
 
 impl ChannelTransport {
@@ -22,15 +22,14 @@ impl ChannelTransport {
         name: &str,
         replica: Replica<S>,
     ) -> (Self, impl Future<Output = ()> + Send + use<S>) {
-        let (calls, mut incoming) = mpsc::channel::<Call>(16);
-        let replica = Arc::new(replica);
+        let (calls, mut incoming) = mpsc::channel::<Sent>(QUEUE);
         let serve = async move {
             while let Some((request, answer)) = incoming.recv().await {
                 // A task for each call: none waits for another's store.
-                let replica = Arc::clone(&replica);
+                let replica = replica.clone();
                 tokio::spawn(async move {
                     // A caller that has left wants no answer.
-                    let _ = answer.send(replica.handle(request).await);
+                    let _ = answer.send(replica.call(&request).await);
                 });
             }
         };
@@ -39,18 +38,21 @@ impl ChannelTransport {
     }
 }
 
-#[async_trait]
 impl Transport for ChannelTransport {
-    async fn call(&self, request: Request) -> Result<Response, TransportError> {
+    fn call(&self, request: &Request) -> Call {
         let (answer, answered) = oneshot::channel();
-        // A channel without a receiver gives the call back: it was not sent,
-        // and the coordinator may say that nothing was stored there.
-        let sent = self.calls.send((request, answer)).await;
-        sent.map_err(|_| TransportError::NotSent("the replica's task has ended".into()))?;
+        // A full queue fails the call. To wait for a place would be to hold
+        // one, once it is granted, for as long as the caller does not poll this
+        // call; and all other calls would wait behind it.
+        if let Err(error) = self.calls.try_send((request.clone(), answer)) {
+            // Not sent: the coordinator may say that nothing was stored there.
+            return Call::Ready(Err(TransportError::NotSent(error.to_string().into())));
+        }
         // From here on the replica may act, whether or not an answer comes.
-        let answer = answered.await;
-        let answer = answer.map_err(|lost| TransportError::NoAnswer(lost.into()))?;
-        Ok(answer?)
+        Call::new(async move {
+            let answer = answered.await;
+            answer.unwrap_or_else(|lost| Err(TransportError::NoAnswer(lost.into())))
+        })
     }
 
     fn name(&self) -> &str {

@@ -11,51 +11,70 @@
 
 mod support;
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
-use support::{Node, Process, client, example, read, three_nodes, write};
-
-/// A client that succeeds: its output.
-fn succeeds(output: Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A client that fails with this exit code: its error.
-fn fails(output: Output, code: i32) -> String {
-    assert_eq!(output.status.code(), Some(code), "{output:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
+use support::{Node, Process, client, example, read, says, three_nodes, write};
 
 #[test]
 fn the_client_goes_on_without_one_of_three() {
     let mut nodes = three_nodes();
-    let said = succeeds(client(&nodes, &["put", "tea", "green"]));
+    let (_, said) = says(client(&nodes, &["put", "tea", "\"green\""]), 0);
     assert!(said.starts_with("3 of 3 replicas acked"), "{said}");
-    assert!(succeeds(client(&nodes, &["get", "tea"])).starts_with("\"green\"\n"));
+    assert_eq!(says(client(&nodes, &["get", "tea"]), 0).0, "\"green\"\n");
 
     nodes[2].kill();
 
-    let said = succeeds(client(&nodes, &["put", "tea", "{\"cups\": 2}"]));
+    let (_, said) = says(client(&nodes, &["put", "tea", "{\"cups\": 2}"]), 0);
     assert!(said.starts_with("2 of 3 replicas acked"), "{said}");
     let third = format!("  {}  failed: not reached\n", nodes[2].address());
     assert!(said.ends_with(&third), "{said}");
-    assert!(succeeds(client(&nodes, &["get", "tea"])).starts_with("{\"cups\": 2}\n"));
+    assert_eq!(
+        says(client(&nodes, &["get", "tea"]), 0).0,
+        "{\"cups\": 2}\n"
+    );
 
-    let three = ["put", "tea", "black", "--write-quorum", "3"];
-    let error = fails(client(&nodes, &three), 1);
-    assert!(error.contains("may have been applied: 2 of 3"), "{error}");
-    let three = ["get", "tea", "--read-quorum", "3"];
-    let error = fails(client(&nodes, &three), 1);
-    assert!(error.contains("the read failed"), "{error}");
     // What failed to be written three times is there twice.
-    assert!(succeeds(client(&nodes, &["get", "tea"])).starts_with("\"black\"\n"));
+    let three = ["put", "tea", "\"black\"", "--write-quorum", "3"];
+    says(client(&nodes, &three), 2);
+    assert_eq!(says(client(&nodes, &["get", "tea"]), 0).0, "\"black\"\n");
+    says(client(&nodes, &["get", "tea", "--read-quorum", "3"]), 2);
 
-    succeeds(client(&nodes, &["delete", "tea"]));
-    assert!(succeeds(client(&nodes, &["get", "tea"])).starts_with("tea is absent\n"));
+    says(client(&nodes, &["delete", "tea"]), 0);
+    says(client(&nodes, &["get", "tea"]), 1);
     assert!(read(nodes[0].port, "tea") == "null");
+}
+
+/// Catches a failure told in one long line: what each replica did has a line of
+/// its own, with all causes.
+#[test]
+fn a_failure_has_a_line_for_each_replica() {
+    let mut nodes = three_nodes();
+    nodes[2].kill();
+    let addresses = nodes.each_ref().map(Node::address);
+    let [first, second, third] = &addresses;
+    let refused = "failed: the replica was not reached: connecting failed: Connection refused";
+
+    let three = ["put", "tea", "1", "--write-quorum", "3"];
+    let (printed, error) = says(client(&nodes, &three), 2);
+    assert_eq!(printed, "");
+    let expected = format!(
+        "error: the write failed and may have been applied: 2 of 3 replicas acked, and 3 were \
+         needed\n  {first}  acked\n  {second}  acked\n  {third}  {refused} (os error"
+    );
+    assert!(error.starts_with(&expected), "{error}");
+    assert_eq!(error.lines().count(), 4, "{error}");
+
+    let three = ["get", "tea", "--read-quorum", "3"];
+    let (printed, error) = says(client(&nodes, &three), 2);
+    assert_eq!(printed, "");
+    assert!(error.starts_with("error: the read failed: "), "{error}");
+    let third = format!("\n  {third}  {refused} (os error");
+    assert!(error.contains(&third), "{error}");
+    assert_eq!(error.lines().count(), 4, "{error}");
 }
 
 /// A client that ended at W acks would take the rest of the write with it.
@@ -64,7 +83,9 @@ fn a_write_reaches_all_three_before_the_client_ends() {
     let nodes = three_nodes();
     for round in 0..20 {
         let value = round.to_string();
-        succeeds(client(&nodes, &["put", "n", &value, "--write-quorum", "1"]));
+        let put = ["put", "n", &value, "--write-quorum", "1"];
+        let (_, said) = says(client(&nodes, &put), 0);
+        assert!(said.starts_with("3 of 3 replicas acked"), "{said}");
         for node in &nodes {
             let held = read(node.port, "n");
             assert!(held.starts_with(&format!("{{\"value\":{value},")), "{held}");
@@ -79,8 +100,9 @@ fn a_read_has_repaired_before_the_client_ends() {
     for round in 0..20 {
         let value = round.to_string();
         write(nodes[round % 3].port, "n", &value, 1000 + round as u64);
-        let said = succeeds(client(&nodes, &["get", "n", "--read-quorum", "3"]));
-        assert!(said.starts_with(&format!("{value}\n")), "{said}");
+        let get = ["get", "n", "--read-quorum", "3"];
+        let (printed, _) = says(client(&nodes, &get), 0);
+        assert_eq!(printed, format!("{value}\n"));
         for node in &nodes {
             let held = read(node.port, "n");
             assert!(held.starts_with(&format!("{{\"value\":{value},")), "{held}");
@@ -88,35 +110,74 @@ fn a_read_has_repaired_before_the_client_ends() {
     }
 }
 
-#[test]
-fn numbers_and_nodes_that_make_no_sense_are_usage_errors() {
-    let run = |arguments: &[&str]| example("three-node").args(arguments).output().unwrap();
-    let error = fails(run(&["get", "k", "--read-quorum", "4"]), 2);
-    assert!(error.contains("4 is not in 1..=3"), "{error}");
-    let error = fails(run(&["put", "k", "v", "--write-quorum", "0"]), 2);
-    assert!(error.contains("0 is not in 1..=3"), "{error}");
-    let error = fails(run(&["get", "k", "--nodes", "a:1,b:2"]), 2);
-    assert!(error.contains("2 addresses, not three"), "{error}");
-    let error = fails(run(&["get", "k", "--nodes", "a:1,b:2,a:1"]), 2);
-    assert!(error.contains("must be different"), "{error}");
-    let error = fails(run(&["--base-port", "65534"]), 2);
-    assert!(error.contains("65534 is not in 1..=65533"), "{error}");
+fn run(arguments: &[&str]) -> Output {
+    example("three-node").args(arguments).output().unwrap()
 }
 
 #[test]
-fn a_node_names_a_port_in_use() {
+fn numbers_and_nodes_that_make_no_sense_are_usage_errors() {
+    for (arguments, expected) in [
+        (&["get", "k", "--read-quorum", "4"][..], "4 is not in 1..=3"),
+        (
+            &["put", "k", "v", "--write-quorum", "0"],
+            "0 is not in 1..=3",
+        ),
+        (
+            &["get", "k", "--nodes", "a:1,b:2"],
+            "2 addresses, not three",
+        ),
+        (&["get", "k", "--nodes", "a:1,b:2,a:1"], "must be different"),
+        (&["--base-port", "65534"], "65534 is not in 1..=65533"),
+        // As it would be stored otherwise.
+        (
+            &["put", "k", "--write-quorm"],
+            "neither an option nor a number",
+        ),
+    ] {
+        let (_, error) = says(run(arguments), 2);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Catches a command that offers what it has no use for.
+#[test]
+fn each_command_has_its_own_quorum_only() {
+    for (command, its_own, other) in [
+        ("put", "--write-quorum", "--read-quorum"),
+        ("delete", "--write-quorum", "--read-quorum"),
+        ("get", "--read-quorum", "--write-quorum"),
+    ] {
+        let (help, _) = says(run(&[command, "--help"]), 0);
+        assert!(help.contains(its_own), "{help}");
+        assert!(!help.contains(other), "{help}");
+    }
+}
+
+#[test]
+fn it_tells_its_version() {
+    let version = format!("three-node {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(says(run(&["--version"]), 0).0, version);
+}
+
+/// Catches a store that is made before the port is known to be free.
+#[test]
+fn a_node_names_a_port_in_use_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let mut node =
-        Process::start(example("three-node").args(["node", "--memory", "--port", &port]));
-    let (status, _, stderr) = node.end();
-    assert_eq!(status.code(), Some(1));
-    assert_eq!(stderr, format!("error: port {port} is in use\n"));
+    for place in [&["--memory"][..], &[], &["--data", "data"]] {
+        let mut command = example("three-node");
+        let command = command.current_dir(directory.path()).arg("node");
+        let command = command.args(["--port", &port]).args(place);
+        let (_, error) = says(command.output().unwrap(), 2);
+        assert_eq!(error, format!("error: port {port} is in use\n"));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
 }
 
 #[test]
 fn a_node_ends_gracefully_when_asked() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let mut process =
             Process::start(example("three-node").args(["node", "--memory", "--port", "0"]));
         let address = process.line();
@@ -133,6 +194,24 @@ fn a_node_ends_gracefully_when_asked() {
             "{stdout}"
         );
     }
+}
+
+/// Whoever starts a node with `nohup` wants it to outlive the terminal. Catches
+/// a handler for SIGHUP that is set all the same.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_node_that_is_to_ignore_hangups_does() {
+    let node = example("three-node");
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" node --memory --port 0"]);
+    let mut process = Process::start(command.arg(node.get_program()));
+    assert!(process.line().starts_with("A replica in memory"));
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = u64::from_str_radix(ignored.unwrap().trim(), 16).unwrap();
+    assert_eq!(ignored & 1, 1, "{status}");
+    process.send(Signal::SIGTERM);
+    assert!(process.end().0.success());
 }
 
 /// A node started again on its directory still holds what it had acked, and one
@@ -153,19 +232,22 @@ fn a_killed_node_comes_back_with_its_data() {
         );
         write(node.port, "tea", "\"green\"", round);
     }
-    let mut second = example("three-node");
-    let second = second
-        .args(["node", "--port", "0", "--data"])
-        .arg(&directory);
-    let error = fails(second.output().unwrap(), 1);
-    let held = format!("error: {} is held by another store\n", directory.display());
-    assert_eq!(error, held);
+    let (_, error) = says(on_any_port(&directory).output().unwrap(), 2);
+    let in_use = format!("error: {} is in use by another node\n", directory.display());
+    assert_eq!(error, in_use);
 
     let mut node = any_node(Node::try_start);
     write(node.port, "tea", "\"green\"", 1);
     node.kill();
     let node = any_node(Node::try_start);
     assert_eq!(read(node.port, "tea"), "null");
+}
+
+fn on_any_port(directory: &Path) -> Command {
+    let mut command = example("three-node");
+    command.args(["node", "--port", "0", "--data"]);
+    command.arg(directory);
+    command
 }
 
 /// A node on some free port.
@@ -185,12 +267,15 @@ fn a_node_keeps_its_data_in_a_directory_of_its_port() {
     let expected = format!("A replica in three-node-data/{port}, on http://127.0.0.1:{port}");
     assert_eq!(said, expected);
     node.send(Signal::SIGTERM);
-    node.end();
+    let (status, stdout, stderr) = node.end();
+    assert!(status.success(), "{stderr}");
+    // Said once the store is closed.
+    assert!(
+        stdout.ends_with("Ended; nothing was cut short.\n"),
+        "{stdout}"
+    );
     assert!(data.path().join("three-node-data").join(&port).is_dir());
-    let mut command = example("three-node");
-    let error = fails(command.args(["node", "--port", "0"]).output().unwrap(), 1);
+    let (_, error) = says(run(&["node", "--port", "0"]), 2);
     assert!(error.contains("needs --data or --memory"), "{error}");
-    let mut command = example("three-node");
-    let both = ["node", "--port", "0", "--memory", "--data", "d"];
-    fails(command.args(both).output().unwrap(), 2);
+    says(run(&["node", "--port", "0", "--memory", "--data", "d"]), 2);
 }

@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use kvquorum_core::{Key, Request, Response, Transport};
+use kvquorum_core::{Request, Response, Transport};
 use kvquorum_http::HttpTransport;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
+use crate::node::port_in_use;
 use crate::words::Held;
 
 /// How long a node may take to start, or to tell what it holds.
@@ -23,14 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Cluster {
     pub(crate) nodes: [Node; 3],
-    /// Goes with the cluster.
-    data: TempDir,
+    /// Goes with the cluster. `None` where the replicas are in memory.
+    data: Option<TempDir>,
 }
 
 pub(crate) struct Node {
     pub(crate) number: u16,
     port: u16,
-    data: PathBuf,
+    /// `None` where the replica is in memory.
+    data: Option<PathBuf>,
     link: HttpTransport,
     process: Option<Process>,
 }
@@ -44,15 +46,20 @@ struct Process {
 
 impl Cluster {
     /// Three nodes, not yet started, on this port and the next two.
-    pub(crate) fn new(base_port: u16) -> Result<Self, Box<dyn Error>> {
-        let data = tempfile::Builder::new().prefix("three-node-").tempdir()?;
+    pub(crate) fn new(base_port: u16, memory: bool) -> Result<Self, Box<dyn Error>> {
+        let data = match memory {
+            true => None,
+            false => Some(tempfile::Builder::new().prefix("three-node-").tempdir()?),
+        };
         let node = |number: u16| {
             let port = base_port.saturating_add(number).saturating_sub(1);
             let link = HttpTransport::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             Ok::<_, Box<dyn Error>>(Node {
                 number,
                 port,
-                data: data.path().join(number.to_string()),
+                data: data
+                    .as_ref()
+                    .map(|data| data.path().join(number.to_string())),
                 link: link?,
                 process: None,
             })
@@ -61,6 +68,10 @@ impl Cluster {
             nodes: [node(1)?, node(2)?, node(3)?],
             data,
         })
+    }
+
+    pub(crate) fn in_memory(&self) -> bool {
+        self.data.is_none()
     }
 
     pub(crate) fn links(&self) -> [HttpTransport; 3] {
@@ -80,18 +91,22 @@ impl Cluster {
             let _ = node.kill().await;
         }
         // What is left of it is the system's to clear away.
-        let _ = self.data.close();
+        let _ = self.data.map(TempDir::close);
     }
 }
 
 impl Node {
     /// Starts the node, and returns once it listens.
     pub(crate) async fn start(&mut self) -> Result<(), Box<dyn Error>> {
-        let mut child = Command::new(env::current_exe()?)
+        let mut command = Command::new(env::current_exe()?);
+        command
             .args(["node", "--while-stdin-is-open", "--port"])
-            .arg(self.port.to_string())
-            .arg("--data")
-            .arg(&self.data)
+            .arg(self.port.to_string());
+        match &self.data {
+            Some(data) => command.arg("--data").arg(data),
+            None => command.arg("--memory"),
+        };
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -102,12 +117,16 @@ impl Node {
         // Kept from the start, so that it is ended even where it never listens.
         let process = self.process.insert(Process { child, stdout });
         let number = self.number;
-        match timeout(PATIENCE, process.complaint()).await {
-            Ok(Ok(None)) => Ok(()),
-            Ok(Ok(Some(said))) => Err(format!("node {number} did not start: {said}").into()),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(format!("node {number} took too long to start").into()),
+        let Ok(complaint) = timeout(PATIENCE, process.complaint()).await else {
+            return Err(format!("node {number} took too long to start").into());
+        };
+        let Some(mut said) = complaint? else {
+            return Ok(());
+        };
+        if said == port_in_use(self.port) {
+            said.push_str("; choose another --base-port");
         }
+        Err(format!("node {number} did not start: {said}").into())
     }
 
     /// Kills the node: with SIGKILL, where there are signals.
@@ -120,7 +139,7 @@ impl Node {
 
     /// Removes what the node has on disk, while it does not run.
     pub(crate) fn lose_data(&self) -> io::Result<()> {
-        fs::remove_dir_all(&self.data)
+        self.data.as_ref().map_or(Ok(()), fs::remove_dir_all)
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -133,8 +152,7 @@ impl Node {
 
     /// What the replica holds under a key, asked of it alone.
     async fn held(&self, key: &str) -> Held {
-        let key = Key::from(key);
-        let asked = timeout(PATIENCE, self.link.call(Request::Get { key }));
+        let asked = timeout(PATIENCE, self.link.call(&Request::read(key)));
         match asked.await {
             Ok(Ok(Response::Entry(Some(entry)))) => Held::Entry(entry),
             Ok(Ok(Response::Entry(None))) => Held::Nothing,

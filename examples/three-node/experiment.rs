@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use kvquorum_core::{Coordinator, Outcome, SystemClock, Version, WallClock, WriteError, WriterId};
+use kvquorum_core::{
+    Coordinator, Outcome, ReadReceipt, SystemClock, Version, WallClock, WriteError, WriterId,
+};
 use kvquorum_http::HttpTransport;
 use tokio::time::{sleep, timeout};
 
@@ -27,8 +29,8 @@ type Told = Result<(), Box<dyn Error>>;
 /// Three replicas, `W` acks for a write, `R` answers for a read.
 type Map<const W: usize, const R: usize> = Coordinator<3, W, R, HttpTransport>;
 
-pub(crate) async fn run(base_port: u16) -> Told {
-    let mut cluster = Cluster::new(base_port)?;
+pub(crate) async fn run(base_port: u16, memory: bool) -> Told {
+    let mut cluster = Cluster::new(base_port, memory)?;
     let mut story = Story::new();
     let began = Instant::now();
     let told = tokio::select! {
@@ -79,7 +81,9 @@ async fn tell(cluster: &mut Cluster, story: &mut Story) -> Told {
     read_from_two(cluster, story, &two, juice).await?;
     restart(cluster, story, tea, juice).await?;
     repair(cluster, story, &two, juice).await?;
-    lose_data(cluster, story, &two, juice).await?;
+    if !cluster.in_memory() {
+        lose_data(cluster, story, &two, juice).await?;
+    }
     disagree(cluster, story, &two).await?;
     delete(cluster, story, &two).await
 }
@@ -113,7 +117,7 @@ async fn write_and_read(
     let put = map.put(KEY, "tea").await?;
     let got = map.get_with_receipt(KEY).await?;
     let written = put.replicas().each_ref().map(words::of_write);
-    let read = got.replicas().each_ref().map(words::of_read);
+    let read = read_from(&got);
     story.say("put(\"drink\", \"tea\") with W=3, then get(\"drink\") with R=2:")?;
     let held = cluster.held(KEY).await;
     let [values, versions] = holding(&held);
@@ -136,10 +140,14 @@ async fn kill(cluster: &mut Cluster, story: &mut Story, tea: Version) -> Told {
     story.heading("Node 3 is killed")?;
     let [_, _, node] = &mut cluster.nodes;
     node.kill().await?;
-    story.say(
-        "With SIGKILL: it has no time to say good-bye, or to save anything. What it has acked \
-         is on its disk.",
-    )?;
+    let has_acked = match cluster.in_memory() {
+        true => "was in memory, and is gone",
+        false => "is on its disk",
+    };
+    story.say(&format!(
+        "With SIGKILL: it has no time to say good-bye, or to save anything. What it has \
+         acked {has_acked}."
+    ))?;
     let held = cluster.held(KEY).await;
     story.table(holding(&held))?;
     let version = check_held(&held, ["\"tea\"", "\"tea\"", "no answer"])?;
@@ -165,14 +173,9 @@ async fn fail_to_write(
          settled, the error says:",
     )?;
     story.quote(&error.to_string())?;
+    story.table([("when it failed", at_once), ("settled", settled.clone())])?;
     let held = cluster.held(KEY).await;
-    let [values, versions] = holding(&held);
-    story.table([
-        ("when it failed", at_once),
-        ("settled", settled.clone()),
-        values,
-        versions,
-    ])?;
+    story.table(holding(&held))?;
     let got = map.get_with_receipt(KEY).await?;
     story.say(
         "So it is applied on two replicas, and a failed write is never rolled back: \
@@ -237,7 +240,7 @@ async fn read_from_two(
 ) -> Told {
     story.heading("A read that needs two answers succeeds")?;
     let got = map.get_with_receipt(KEY).await?;
-    let read = got.replicas().each_ref().map(words::of_read);
+    let read = read_from(&got);
     story.say("get(\"drink\") with R=2 returns \"juice\":")?;
     let [values, versions] = holding(&cluster.held(KEY).await);
     story.table([("get", read), values, versions])?;
@@ -251,26 +254,36 @@ async fn read_from_two(
 }
 
 async fn restart(cluster: &mut Cluster, story: &mut Story, tea: Version, juice: Version) -> Told {
-    story.heading("Node 3 comes back, with its data")?;
+    let (heading, text, left) = if cluster.in_memory() {
+        (
+            "Node 3 comes back, with nothing",
+            "Its replica was in memory. It knows neither what it had acked nor what it missed:",
+            ("nothing", None),
+        )
+    } else {
+        (
+            "Node 3 comes back, with its data",
+            "What it had acked it still holds, and what it missed it does not know of:",
+            ("\"tea\"", Some(tea)),
+        )
+    };
+    story.heading(heading)?;
     let [_, _, node] = &mut cluster.nodes;
     node.start().await?;
-    story.say("What it had acked it still holds, and what it missed it does not know of:")?;
+    story.say(text)?;
     let held = cluster.held(KEY).await;
     story.table(holding(&held))?;
+    let (value, version) = left;
     let values = held.each_ref().map(Held::value);
-    check(
-        "replicas hold",
-        values,
-        ["\"juice\"", "\"juice\"", "\"tea\""],
-    )?;
+    check("replicas hold", values, ["\"juice\"", "\"juice\"", value])?;
     let versions = held.each_ref().map(Held::version);
-    check("versions", versions, [Some(juice), Some(juice), Some(tea)])
+    check("versions", versions, [Some(juice), Some(juice), version])
 }
 
 async fn repair(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>, juice: Version) -> Told {
     story.heading("A read repairs it")?;
     let got = map.get_with_receipt(KEY).await?;
-    let read = got.replicas().each_ref().map(words::of_read);
+    let read = read_from(&got);
     repaired(map, 1).await?;
     story.say(
         "get(\"drink\") with R=2 returns \"juice\", whichever two answer first. In the \
@@ -315,22 +328,16 @@ async fn lose_data(
     node.lose_data()?;
     node.start().await?;
     let empty = cluster.held(KEY).await;
+    story.say("Killed once more, and its disk gone with it, it comes back empty:")?;
+    story.table(holding(&empty))?;
     let got = map.get_with_receipt(KEY).await?;
-    let read = got.replicas().each_ref().map(words::of_read);
+    let read = read_from(&got);
     repaired(map, 2).await?;
-    story.say(
-        "Killed once more, and its disk gone with it, it comes back empty. A get finds it \
-         so, and sends it what it lacks:",
-    )?;
+    story.say("A get finds it so, and sends it what it lacks:")?;
     let held = cluster.held(KEY).await;
     let [values, versions] = holding(&held);
+    story.table([("get", read), values, versions])?;
     let before = empty.each_ref().map(Held::value);
-    story.table([
-        ("held before", before.clone()),
-        ("get", read),
-        values,
-        versions,
-    ])?;
     check("held before", before, ["\"juice\"", "\"juice\"", "nothing"])?;
     check(
         "value read",
@@ -399,7 +406,7 @@ async fn delete(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>) -> To
     )?;
     let held = cluster.held(KEY).await;
     let written = deleted.replicas().each_ref().map(words::of_write);
-    let read = got.replicas().each_ref().map(words::of_read);
+    let read = read_from(&got);
     let [values, versions] = holding(&held);
     story.table([("delete", written), ("get", read), values, versions])?;
     let version = got.entry().map(|entry| entry.version);
@@ -416,7 +423,13 @@ fn holding(held: &[Held; 3]) -> [(&'static str, [String; 3]); 2] {
         Some(version) => version.to_string(),
         None => String::new(),
     });
-    [("the replica holds", values), ("its version", versions)]
+    [("holds now", values), ("its version", versions)]
+}
+
+/// Each replica's part in a read. What it holds now is in a column of its own.
+fn read_from(receipt: &ReadReceipt<3>) -> [String; 3] {
+    let replicas = receipt.replicas().each_ref();
+    replicas.map(|replica| words::of_read(replica, None))
 }
 
 /// Each replica's part in a write that failed.

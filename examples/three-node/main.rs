@@ -1,12 +1,13 @@
 //! Three replicas, each in a process of its own, and what becomes of a map when
 //! they die, return, and disagree.
 //!
-//! Without arguments this is an experiment that tells its own story. With them
-//! it is the pieces to do the same by hand: see `three-node help`.
+//! Without a command this is an experiment that tells its own story. The
+//! commands are the pieces to do the same by hand: see `three-node help`.
 
 mod client;
 mod cluster;
 mod experiment;
+mod layout;
 mod node;
 mod signals;
 mod story;
@@ -17,15 +18,23 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// The operation failed. That of a wrong command line is the same.
+const FAILED: u8 = 2;
+
 /// Runs an experiment with three replicas over HTTP on this machine, or parts
 /// of it by hand.
 #[derive(Parser)]
-#[command(name = "three-node", args_conflicts_with_subcommands = true)]
+#[command(name = "three-node", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Exit codes: 0 if all went well, 1 if `get` found no value, 2 for errors.")]
 struct Arguments {
-    /// The experiment's nodes listen on this port and the next two.
+    /// The experiment's nodes listen on this port and the next two
     #[arg(long, value_name = "PORT", default_value_t = 3001)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=65533))]
     base_port: u16,
+
+    /// The experiment's nodes keep their replicas in memory, not on disk
+    #[arg(long)]
+    memory: bool,
 
     #[command(subcommand)]
     command: Option<Command>,
@@ -36,52 +45,37 @@ enum Command {
     /// Runs one node in the foreground until Ctrl-C
     Node(node::Arguments),
     /// Writes a value under a key
-    Put {
-        key: String,
-        /// JSON; what is not JSON is taken for a string
-        value: String,
-        #[command(flatten)]
-        cluster: client::Arguments,
-    },
-    /// Reads the value under a key
-    Get {
-        key: String,
-        #[command(flatten)]
-        cluster: client::Arguments,
-    },
+    Put(client::Put),
+    /// Prints the value under a key
+    ///
+    /// The value goes to stdout. What each replica answered goes to stderr.
+    #[command(after_help = "Exit codes: 0 if there is a value, 1 if there is none, 2 for errors.")]
+    Get(client::Get),
     /// Deletes a key
-    Delete {
-        key: String,
-        #[command(flatten)]
-        cluster: client::Arguments,
-    },
+    Delete(client::Delete),
 }
 
 // One thread is plenty for each process: none of them computes anything.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+            let width = layout::columns().unwrap_or(usize::MAX);
+            let error = words::with_causes(&*error);
+            layout::say(&layout::wrap("error: ", "", &error, width));
+            ExitCode::from(FAILED)
         }
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    use client::Operation::{Delete, Get, Put};
-    let Some(command) = arguments.command else {
-        return experiment::run(arguments.base_port).await;
-    };
-    match command {
-        Command::Node(arguments) => node::run(arguments).await,
-        Command::Put {
-            key,
-            value,
-            cluster,
-        } => client::run(cluster, &key, Put(&value)).await,
-        Command::Get { key, cluster } => client::run(cluster, &key, Get).await,
-        Command::Delete { key, cluster } => client::run(cluster, &key, Delete).await,
+async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    match arguments.command {
+        None => experiment::run(arguments.base_port, arguments.memory).await?,
+        Some(Command::Node(arguments)) => node::run(arguments).await?,
+        Some(Command::Put(arguments)) => client::put(arguments).await?,
+        Some(Command::Delete(arguments)) => client::delete(arguments).await?,
+        Some(Command::Get(arguments)) => return client::get(arguments).await,
     }
+    Ok(ExitCode::SUCCESS)
 }

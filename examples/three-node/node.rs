@@ -3,13 +3,15 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use kvquorum_core::{Replica, Store};
 use kvquorum_http::Server;
 use kvquorum_mem::MemStore;
-use kvquorum_redb::RedbStore;
+use kvquorum_redb::{OpenError, RedbStore};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::signals::interrupted;
@@ -37,59 +39,99 @@ pub(crate) struct Arguments {
 /// Serves until it is asked to end. The first line on stdout says that it
 /// listens.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    if arguments.memory {
-        return serve(arguments, MemStore::new(), "in memory").await;
-    }
-    let directory = match &arguments.data {
-        Some(directory) => directory.clone(),
-        None if arguments.port == 0 => {
-            return Err("a node on any free port needs --data or --memory".into());
-        }
-        None => PathBuf::from("three-node-data").join(arguments.port.to_string()),
+    let cut = if arguments.memory {
+        serve(&arguments, MemStore::new(), "in memory").await?
+    } else {
+        let directory = match &arguments.data {
+            Some(directory) => directory.clone(),
+            None if arguments.port == 0 => {
+                return Err("a node on any free port needs --data or --memory".into());
+            }
+            None => PathBuf::from("three-node-data").join(arguments.port.to_string()),
+        };
+        let store = open(&directory, arguments.port).await?;
+        let place = format!("in {}", directory.display());
+        let served = serve(&arguments, Arc::clone(&store), &place).await;
+        store.close().await?;
+        served?
     };
-    let store = RedbStore::open(&directory).await?;
-    serve(arguments, store, &format!("in {}", directory.display())).await
+    let ended = match cut {
+        0 => "Ended; nothing was cut short.".to_owned(),
+        cut => format!("Ended; {cut} connections were cut."),
+    };
+    // The terminal may be gone, and then it is nobody's error.
+    let _ = writeln!(io::stdout(), "{ended}");
+    Ok(())
 }
 
-async fn serve(arguments: Arguments, store: impl Store, place: &str) -> Result<(), Box<dyn Error>> {
+/// Opens the store, and creates it where there is none; but not for a node that
+/// could not listen anyway.
+async fn open(directory: &Path, port: u16) -> Result<Arc<RedbStore>, Box<dyn Error>> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    drop(listener.map_err(|error| cannot_listen(port, &error))?);
+    match RedbStore::open_or_create(directory).await {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(OpenError::Locked { path }) => {
+            Err(format!("{} is in use by another node", path.display()).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Serves until it is asked to end. Returns how many connections were cut then.
+async fn serve(
+    arguments: &Arguments,
+    store: impl Store,
+    place: &str,
+) -> Result<usize, Box<dyn Error>> {
     // Listened for before anybody is told that the node is there: whoever
     // reads so may send a signal at once.
-    let interrupted = interrupted();
-    tokio::pin!(interrupted);
+    let ended = ended(arguments.while_stdin_is_open);
+    tokio::pin!(ended);
     let port = arguments.port;
-    let replica = Replica::new(store);
     let server = tokio::select! {
         biased;
-        ended = &mut interrupted => return Ok(ended?),
-        bound = Server::bind((Ipv4Addr::LOCALHOST, port), replica) => bound,
+        ended = &mut ended => return Ok(ended.map(|()| 0)?),
+        bound = Server::bind((Ipv4Addr::LOCALHOST, port), Replica::new(store)) => bound,
     };
-    let server = server.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => format!("port {port} is in use"),
-        _ => format!("port {port} cannot be listened on: {error}"),
-    })?;
+    let server = server.map_err(|error| cannot_listen(port, &error))?;
     let url = format!("http://{}", server.local_addr());
+    // The timestamp is the end of the present second: a write that is stamped
+    // in the past changes nothing where there is a newer value.
     writeln!(
         io::stdout(),
         "A replica {place}, on {url}\n\n  \
-         curl -d '{{\"key\": \"tea\", \"value\": \"green\", \"timestamp\": 1700000000000}}' {url}/write\n  \
+         curl -d '{{\"key\": \"tea\", \"value\": \"green\", \"timestamp\": '$(date +%s)999'}}' {url}/write\n  \
          curl {url}/read/tea\n\n\
          Ctrl-C ends it."
     )?;
+    ended.await?;
+    Ok(server.shutdown().await)
+}
 
-    if arguments.while_stdin_is_open {
-        // Whoever held the other end is gone, and nobody is left to answer.
+fn cannot_listen(port: u16, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => port_in_use(port),
+        _ => format!("port {port} cannot be listened on: {error}"),
+    }
+}
+
+/// What a node says whose port another process listens on.
+pub(crate) fn port_in_use(port: u16) -> String {
+    format!("port {port} is in use")
+}
+
+/// Waits until the node is asked to end.
+async fn ended(when_stdin_is_closed: bool) -> io::Result<()> {
+    if when_stdin_is_closed {
         tokio::select! {
-            ended = interrupted => ended?,
-            () = stdin_closed() => return Ok(()),
+            biased;
+            interrupted = interrupted() => interrupted,
+            () = stdin_closed() => Ok(()),
         }
     } else {
-        interrupted.await?;
+        interrupted().await
     }
-    match server.shutdown().await {
-        0 => writeln!(io::stdout(), "Ended; nothing was cut short.")?,
-        cut => writeln!(io::stdout(), "Ended; {cut} connections were cut.")?,
-    }
-    Ok(())
 }
 
 /// Waits until the other end of stdin is closed, as it is when the process that

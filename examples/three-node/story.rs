@@ -2,8 +2,11 @@
 
 use std::io::{self, Write};
 
+use crate::layout::{self, columns, wrap};
+
 const WIDTH: usize = 80;
 const INDENT: &str = "   ";
+const QUOTE: &str = "     > ";
 
 /// Numbered steps on stdout. A blank line follows whatever is told.
 pub(crate) struct Story {
@@ -26,17 +29,16 @@ impl Story {
 
     pub(crate) fn heading(&mut self, title: &str) -> io::Result<()> {
         self.step = self.step.saturating_add(1);
-        writeln!(self.out, "{:>2}. {title}\n", self.step)
+        self.paragraph(&format!("{:>2}. ", self.step), "    ", title)
     }
 
-    /// A paragraph, wrapped.
     pub(crate) fn say(&mut self, text: &str) -> io::Result<()> {
-        self.paragraph(INDENT, text)
+        self.paragraph(INDENT, INDENT, text)
     }
 
     /// What the library said, word for word.
     pub(crate) fn quote(&mut self, text: &str) -> io::Result<()> {
-        self.paragraph("     > ", text)
+        self.paragraph(QUOTE, QUOTE, text)
     }
 
     /// A table with a row for each node.
@@ -44,43 +46,14 @@ impl Story {
         &mut self,
         columns: [(&str, [String; 3]); COLUMNS],
     ) -> io::Result<()> {
-        let mut lines = [
-            "".to_owned(),
-            "node 1".to_owned(),
-            "node 2".to_owned(),
-            "node 3".to_owned(),
-        ];
-        for (heading, [a, b, c]) in columns {
-            let cells = [heading.to_owned(), a, b, c];
-            // All lines are as wide as the widest, so that columns line up.
-            let width = lines.iter().map(|line| line.chars().count()).max();
-            let width = width.unwrap_or(0).saturating_add(2);
-            for (line, cell) in lines.iter_mut().zip(cells) {
-                *line = format!("{line:width$}{cell}");
-            }
-        }
-        for line in lines {
-            writeln!(self.out, "{INDENT}  {}", line.trim_end())?;
+        for line in layout::table("     ", ["node 1", "node 2", "node 3"], &columns) {
+            writeln!(self.out, "{line}")?;
         }
         writeln!(self.out)
     }
 
-    fn paragraph(&mut self, indent: &str, text: &str) -> io::Result<()> {
-        let mut line = indent.to_owned();
-        let mut empty = true;
-        for word in text.split_whitespace() {
-            let width = line.chars().count().saturating_add(word.chars().count());
-            if !empty && width >= WIDTH {
-                writeln!(self.out, "{line}")?;
-                line = indent.to_owned();
-                empty = true;
-            }
-            if !empty {
-                line.push(' ');
-            }
-            line.push_str(word);
-            empty = false;
-        }
-        writeln!(self.out, "{line}\n")
+    fn paragraph(&mut self, first: &str, others: &str, text: &str) -> io::Result<()> {
+        let width = columns().unwrap_or(WIDTH).min(WIDTH);
+        writeln!(self.out, "{}\n", wrap(first, others, text, width))
     }
 }

@@ -1,35 +1,65 @@
 //! What is known of a replica, in few words.
 
-use kvquorum_core::{Entry, Merged, Outcome, ReplicaFailure, TransportError, Version};
+use std::error::Error;
+use std::iter::successors;
+
+use kvquorum_core::{Ack, Entry, Outcome, ReplicaFailure, TransportError, Version};
 
 /// A replica's part in a write.
-pub(crate) fn of_write(outcome: &Outcome<Merged>) -> String {
-    in_words(outcome, |merged| match merged {
-        Merged::Applied => "acked".to_owned(),
-        Merged::Superseded { .. } => "acked, superseded".to_owned(),
-    })
+pub(crate) fn of_write(outcome: &Outcome<Ack>) -> String {
+    in_words(outcome, of_ack, |failure| kind(failure).to_owned())
 }
 
-/// A replica's part in a read.
-pub(crate) fn of_read(outcome: &Outcome<Option<Version>>) -> String {
-    in_words(outcome, |held| match held {
+/// A replica's part in a write that failed: of its failure, all causes.
+pub(crate) fn of_failed_write(outcome: &Outcome<Ack>) -> String {
+    in_words(outcome, of_ack, |failure| with_causes(failure))
+}
+
+/// A replica's part in a read. A replica answers with no more than a version,
+/// so the caller tells which one, if any, is known to be that of a tombstone.
+pub(crate) fn of_read(outcome: &Outcome<Option<Version>>, tombstone: Option<Version>) -> String {
+    let of_held = |held: &Option<Version>| match held {
+        Some(version) if Some(*version) == tombstone => format!("holds a tombstone, {version}"),
+        held => of_version(held),
+    };
+    in_words(outcome, of_held, |failure| kind(failure).to_owned())
+}
+
+/// A replica's part in a read that failed: of its failure, all causes.
+pub(crate) fn of_failed_read(outcome: &Outcome<Option<Version>>) -> String {
+    in_words(outcome, of_version, |failure| with_causes(failure))
+}
+
+fn of_ack(ack: &Ack) -> String {
+    match ack {
+        Ack::Applied => "acked".to_owned(),
+        Ack::Superseded { .. } => "acked, superseded".to_owned(),
+    }
+}
+
+fn of_version(held: &Option<Version>) -> String {
+    match held {
         Some(version) => format!("holds {version}"),
         None => "holds nothing".to_owned(),
-    })
+    }
 }
 
-fn in_words<A>(outcome: &Outcome<A>, answer: impl Fn(&A) -> String) -> String {
+fn in_words<A>(
+    outcome: &Outcome<A>,
+    answer: impl Fn(&A) -> String,
+    failure: impl Fn(&ReplicaFailure) -> String,
+) -> String {
     match outcome {
         Outcome::NotAsked => "not asked".to_owned(),
         Outcome::Pending => "still under way".to_owned(),
         Outcome::Answered(answered) => answer(answered),
-        Outcome::Failed(failure) => format!("failed: {}", why(failure)),
+        Outcome::Failed(failed) => format!("failed: {}", failure(failed)),
         _ => "unknown".to_owned(),
     }
 }
 
-/// The kind of failure. Its text has the whole cause, and fills a line.
-fn why(failure: &ReplicaFailure) -> &'static str {
+/// The kind of failure. Its text with all causes would fill a line.
+fn kind(failure: &ReplicaFailure) -> &'static str {
     match failure {
         ReplicaFailure::Transport(TransportError::NotSent(_)) => "not reached",
         ReplicaFailure::Transport(TransportError::NoAnswer(_)) => "no answer",
@@ -38,8 +68,16 @@ fn why(failure: &ReplicaFailure) -> &'static str {
         ReplicaFailure::Refused(_) => "refused",
         ReplicaFailure::TimedOut(_) => "took too long",
         ReplicaFailure::GivenUp => "given up",
+        ReplicaFailure::Panicked(_) => "panicked",
         _ => "unknown",
     }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let errors = successors(Some(error), |&error| error.source());
+    let texts: Vec<String> = errors.map(ToString::to_string).collect();
+    texts.join(": ")
 }
 
 /// What a replica says that it holds under a key, when asked directly.

@@ -119,10 +119,10 @@ pub enum Response {
     Entry(Option<Entry>),
     /// To [`RequestKind::Write`]: the ack.
     Ack(Ack),
-    /// To [`RequestKind::Identify`]: who the replica is.
-    Identity(Box<Identity>),
     /// To any request: the replica did not admit it, and nothing has changed.
     Refused(Refusal),
+    /// To [`RequestKind::Identify`]: who the replica is.
+    Identity(Box<Identity>),
     /// To [`RequestKind::Prepare`]: the ballot is promised, and this is the entry, a
     /// tombstone included, or that there is none.
     Promise(Option<Entry>),
@@ -146,12 +146,6 @@ pub enum Ack {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Another replica was meant.
-    #[error("this is replica {is}, and another was meant")]
-    OtherReplica {
-        /// Which replica it is.
-        is: ReplicaId,
-    },
     /// The key is empty.
     #[error("the key is empty")]
     EmptyKey,
@@ -186,6 +180,12 @@ pub enum Refusal {
         now_millis: u64,
         /// How far ahead of its clock the replica admits, in milliseconds.
         max_drift_millis: u64,
+    },
+    /// Another replica was meant.
+    #[error("this is replica {is}, and another was meant")]
+    OtherReplica {
+        /// Which replica it is.
+        is: ReplicaId,
     },
     /// To a write or a ballot: a greater ballot is promised under the key (rule
     /// L-PROMISE).

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 
@@ -16,6 +16,8 @@ pub(crate) enum BodyError<E> {
 }
 
 /// The whole body, if it has at most `max` bytes.
+///
+/// Memory for it grows as it comes, whatever length was announced.
 pub(crate) async fn read_whole<B: Body + Unpin>(
     body: &mut B,
     max: usize,
@@ -26,26 +28,28 @@ pub(crate) async fn read_whole<B: Body + Unpin>(
     let Some(first) = next_chunk(body).await.map_err(BodyError::Failed)? else {
         return Ok(Bytes::new());
     };
-    let Some(mut chunk) = next_chunk(body).await.map_err(BodyError::Failed)? else {
-        return within(first, max);
-    };
-    // Taken at its word up to here: a word costs nothing.
-    const ROOM: usize = 16 * 1024 * 1024;
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(ROOM);
-    let mut whole = BytesMut::with_capacity(
-        first
-            .len()
-            .saturating_add(chunk.len())
-            .saturating_add(announced.min(ROOM))
-            .min(max),
-    );
-    whole.put(within(first, max)?);
-    loop {
-        whole.put(within(chunk, max.saturating_sub(whole.len()))?);
-        match next_chunk(body).await.map_err(BodyError::Failed)? {
-            Some(next) => chunk = next,
-            None => return Ok(whole.freeze()),
-        }
+    let first = within(first, max)?;
+    let mut next = next_chunk(body).await.map_err(BodyError::Failed)?;
+    if next.is_none() {
+        return Ok(first);
+    }
+    let mut whole = Vec::from(first);
+    while let Some(chunk) = next {
+        let chunk = within(chunk, max.saturating_sub(whole.len()))?;
+        make_room(&mut whole, &chunk, body.size_hint().exact());
+        whole.extend_from_slice(&chunk);
+        next = next_chunk(body).await.map_err(BodyError::Failed)?;
+    }
+    Ok(whole.into())
+}
+
+/// At most doubles the memory, and takes no more than what is announced.
+fn make_room(whole: &mut Vec<u8>, chunk: &Bytes, to_come: Option<u64>) {
+    if whole.capacity().saturating_sub(whole.len()) < chunk.len() {
+        let announced = to_come
+            .and_then(|to_come| usize::try_from(to_come).ok())
+            .map_or(usize::MAX, |to_come| chunk.len().saturating_add(to_come));
+        whole.reserve_exact(announced.min(chunk.len().max(whole.len())));
     }
 }
 
@@ -77,4 +81,29 @@ pub(crate) async fn next_chunk<B: Body + Unpin>(body: &mut B) -> Result<Option<B
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches memory that is taken because a peer says that it will be needed.
+    #[test]
+    fn memory_grows_as_the_body_comes_and_not_as_it_is_announced() {
+        let chunk = Bytes::from_static(&[0; 1000]);
+        for (to_come, capacity) in [
+            (Some(1 << 40), 6000),
+            (None, 6000),
+            // Exactly, where the end is near.
+            (Some(500), 4500),
+            (Some(0), 4000),
+        ] {
+            let mut whole = vec![0; 3000];
+            make_room(&mut whole, &chunk, to_come);
+            assert_eq!(whole.capacity(), capacity);
+            let lies_there = whole.as_ptr();
+            make_room(&mut whole, &chunk, to_come);
+            assert_eq!(whole.as_ptr(), lies_there);
+        }
+    }
 }

@@ -6,19 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use kvquorum_core::{Refusal, TransportError};
+use kvquorum_core::Refusal;
 
 use crate::wire::DecodeError;
 
 /// Why a call over HTTP brought back no response: the cause inside the
-/// [`TransportError`] that [`HttpTransport`](crate::HttpTransport) returns.
+/// [`TransportError`](kvquorum_core::TransportError) that
+/// [`HttpTransport`](crate::HttpTransport) returns.
 ///
-/// The [`TransportError`] says what a writer needs to know, and this what an
-/// operator does. It is found there as the
-/// [source](Error::source), by `downcast_ref::<HttpError>()`. Its own causes
-/// are its source in turn, and not part of its text. Calls that share an
-/// exchange share the cause of its failure.
-#[derive(Debug, thiserror::Error)]
+/// The `TransportError` says what a writer needs to know, and this what an
+/// operator does. It is found there as the [source](Error::source), by
+/// `downcast_ref::<HttpError>()`. Its own causes are its source in turn, and not
+/// part of its text. Calls that share an exchange share the cause of its
+/// failure.
+///
+/// What a peer says is cut to a few hundred characters, and those of them that
+/// do not print are escaped.
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {
     /// No connection: the address did not resolve, or nobody listens there.
@@ -27,9 +31,22 @@ pub enum HttpError {
     /// No connection within the time limit for connecting.
     #[error("connecting took longer than {0:?}")]
     ConnectTimedOut(Duration),
+    /// Several exchanges in a row had no answer, and the replica is not tried
+    /// again before the end of a
+    /// [pause](crate::HttpTransportBuilder::max_backoff).
+    #[error("the last {unanswered} exchanges had no answer, the next is tried in {pause:?}")]
+    NotAnswering {
+        /// How many exchanges were begun since the replica last answered.
+        unanswered: usize,
+        /// When it is tried again, from now.
+        pause: Duration,
+        /// How the last of them failed. `None` where they were given up.
+        #[source]
+        last: Option<Arc<HttpError>>,
+    },
     /// The request could not be put into bytes.
     #[error("the request cannot be encoded")]
-    Encode(#[source] Box<dyn Error + Send + Sync>),
+    Encode(#[source] Arc<dyn Error + Send + Sync>),
     /// The connection broke, or the peer does not speak HTTP.
     #[error("the connection failed")]
     Connection(#[source] Arc<hyper::Error>),
@@ -41,7 +58,7 @@ pub enum HttpError {
     },
     /// The answer's bytes are not an answer of the replica protocol.
     #[error("the answer cannot be decoded")]
-    Decode(#[source] DecodeError),
+    Decode(#[source] Arc<DecodeError>),
     /// The exchange came to its end without an answer to this call.
     #[error("the exchange ended without an answer to this call")]
     Unanswered,
@@ -49,7 +66,7 @@ pub enum HttpError {
     /// exchange are not concerned.
     #[error("the replica did not understand the request: {message}")]
     NotUnderstood {
-        /// What the replica says, at most a few hundred characters of it.
+        /// What the replica says.
         message: String,
     },
     /// The peer answered with a status other than 200 OK.
@@ -57,36 +74,22 @@ pub enum HttpError {
     Status {
         /// The status.
         status: StatusCode,
-        /// What the peer says, at most a few hundred characters of it.
+        /// What the peer says.
         message: String,
     },
-    /// A pooled connection broke after the request may have reached the
-    /// replica, and the second try surely did not reach it, or was rejected.
-    /// What became of the first is unknown.
-    #[error(
-        "the connection failed ({}), and so did the call over a new one",
-        with_causes(lost)
-    )]
-    LostThenFailed {
+    /// The replica refused the request: only as the second of
+    /// [two tries](Self::TriedTwice).
+    #[error("the replica refused the request")]
+    Refused(#[source] Refusal),
+    /// A first try failed that may have reached the replica, and the second
+    /// surely stored nothing. What became of the first is unknown.
+    #[error("the first try failed ({}), and so did the second", with_causes(first))]
+    TriedTwice {
         /// How the first try ended.
-        lost: Arc<hyper::Error>,
+        first: Arc<HttpError>,
         /// How the second try ended.
         #[source]
-        then: Box<TransportError>,
-    },
-    /// A pooled connection broke after the request may have reached the
-    /// replica, and the replica refused the second try. It may have admitted
-    /// the first.
-    #[error(
-        "the connection failed ({}), and the replica refused the second try",
-        with_causes(lost)
-    )]
-    LostThenRefused {
-        /// How the first try ended.
-        lost: Arc<hyper::Error>,
-        /// Why the second was refused.
-        #[source]
-        refusal: Refusal,
+        second: Arc<HttpError>,
     },
 }
 
@@ -102,7 +105,8 @@ impl RemoteStoreError {
         Self { message }
     }
 
-    /// The replica's own words, at most a few hundred characters of them.
+    /// The replica's own words, at most a few hundred characters of them. Those
+    /// that do not print are escaped.
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -1,33 +1,14 @@
 #![doc = include_str!("../README.md")]
 
-mod address;
-mod answer;
 mod body;
-mod call;
 mod client;
-mod connection;
 mod error;
-mod exchange;
-mod failure;
-mod frames;
-mod gather;
-mod gatherer;
-mod link;
-mod plain;
-mod pool;
-mod problem;
-mod resolve;
 mod server;
-mod service;
-mod socket;
 mod time;
 pub mod wire;
 
-pub use address::AddressError;
-pub use answer::AnswerBody;
-pub use client::{HttpTransport, HttpTransportBuilder};
+pub use client::{AddressError, HttpTransport, HttpTransportBuilder};
 pub use error::{HttpError, RemoteStoreError};
 /// In [`HttpError::Status`].
 pub use hyper::StatusCode;
-pub use server::{Server, ServerBuilder};
-pub use service::ReplicaService;
+pub use server::{AnswerBody, ReplicaService, ReplicaServiceBuilder, Server, ServerBuilder};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use common::*;
 use kvquorum_core::{
-    Coordinator, Entry, Merged, Refusal, Response, Transport, TransportError, WriteError,
+    Ack, Coordinator, Entry, Refusal, Response, Transport, TransportError, WriteError,
 };
 use kvquorum_http::{HttpError, HttpTransport, RemoteStoreError, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,17 +39,53 @@ async fn a_refused_connection_is_not_sent() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = gone.local_addr().unwrap();
     drop(gone);
-    let error = call(&transport(addr), merge("k", 1, "v"))
+    let error = call(&transport(addr), write("k", 1, "v"))
         .await
         .unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
     assert!(matches!(cause(&error), HttpError::Connect(_)), "{error:?}");
 }
 
+/// Where nobody listens, connecting is not tried over and over, and what is told
+/// meanwhile has the cause in it.
+#[tokio::test]
+async fn a_connection_that_is_refused_is_tried_seldom() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = gone.local_addr().unwrap();
+    drop(gone);
+    let replica = HttpTransport::builder(addr)
+        .max_unanswered(2)
+        .max_backoff(NEVER)
+        .build()
+        .unwrap();
+    until(async || {
+        let error = call(&replica, write("k", 1, "v")).await.unwrap_err();
+        assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
+        assert!(printed(&error).contains("refused"), "{}", printed(&error));
+        match cause(&error) {
+            HttpError::Connect(_) => false,
+            HttpError::NotAnswering { unanswered, .. } => {
+                assert!(*unanswered >= 2);
+                true
+            }
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    // It is back before it is tried again.
+    let listener = TcpListener::bind(addr).await.unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(read_request(&mut stream).await);
+        stream.write_all(&applied()).await.unwrap();
+    });
+    until(async || replica.call(&write("k", 1, "v")).await.is_ok()).await;
+}
+
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_not_sent() {
     let nowhere = HttpTransport::new("replica.invalid:3001").unwrap();
-    let error = call(&nowhere, get("k")).await.unwrap_err();
+    let error = call(&nowhere, read("k")).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
 }
 
@@ -82,10 +118,10 @@ async fn a_write_to_hosts_that_do_not_answer_is_not_applied_by_default() {
 async fn connecting_ends_at_its_limit() {
     let (addr, _queue) = unanswering().await;
     let replica = HttpTransport::builder(addr)
-        .connect_time_limit(SHORT)
+        .connect_timeout(SHORT)
         .build()
         .unwrap();
-    let error = call(&replica, get("k")).await.unwrap_err();
+    let error = call(&replica, read("k")).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
     assert!(matches!(cause(&error), HttpError::ConnectTimedOut(_)));
 }
@@ -100,7 +136,7 @@ fn printed(error: &dyn std::error::Error) -> String {
 #[tokio::test]
 async fn an_error_names_each_of_its_causes_once() {
     let stub = Stub::answering(answer("200 OK", outcome(0, b"\x00\x01"))).await;
-    let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+    let error = call(&transport(stub.addr), read("k")).await.unwrap_err();
     let decoding = printed(cause(&error));
     assert!(
         decoding.starts_with(
@@ -112,7 +148,7 @@ async fn an_error_names_each_of_its_causes_once() {
     assert_eq!(decoding.matches("replica protocol").count(), 1);
 
     let nowhere = HttpTransport::new("replica.invalid:3001").unwrap();
-    let error = call(&nowhere, get("k")).await.unwrap_err();
+    let error = call(&nowhere, read("k")).await.unwrap_err();
     let resolving = printed(cause(&error));
     let (connecting, why) = resolving.split_once(": ").unwrap();
     assert_eq!(connecting, "connecting failed");
@@ -125,12 +161,17 @@ async fn an_error_names_each_of_its_causes_once() {
     })
     .await;
     let replica = transport(stub.addr);
-    call(&replica, merge("k", 1, "v")).await.unwrap();
-    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    call(&replica, write("k", 1, "v")).await.unwrap();
+    let error = call(&replica, write("k", 2, "v")).await.unwrap_err();
     let refused = printed(cause(&error));
-    assert!(refused.starts_with("the connection failed ("), "{refused}");
     assert!(
-        refused.ends_with("), and the replica refused the second try: the key is empty"),
+        refused.starts_with("the first try failed (the connection failed: "),
+        "{refused}"
+    );
+    assert!(
+        refused.ends_with(
+            "), and so did the second: the replica refused the request: the key is empty"
+        ),
         "{refused}"
     );
 }
@@ -138,7 +179,7 @@ async fn an_error_names_each_of_its_causes_once() {
 #[tokio::test]
 async fn a_peer_that_closes_without_an_answer_has_given_no_answer() {
     let stub = Stub::new(|_, _| async {}).await;
-    let error = call(&transport(stub.addr), merge("k", 1, "v"))
+    let error = call(&transport(stub.addr), write("k", 1, "v"))
         .await
         .unwrap_err();
     assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
@@ -172,7 +213,7 @@ async fn an_answer_that_makes_no_sense_is_no_answer() {
         (answer("502 Bad Gateway", outcome(0, APPLIED)), "a gateway"),
     ] {
         let stub = Stub::answering(bytes).await;
-        let error = call(&transport(stub.addr), merge("k", 1, "v"))
+        let error = call(&transport(stub.addr), write("k", 1, "v"))
             .await
             .unwrap_err();
         assert!(
@@ -214,53 +255,65 @@ async fn an_oversized_answer_is_no_answer_and_is_not_read() {
             .max_response_len(1500)
             .build()
             .unwrap();
-        let error = call(&replica, merge("k", 1, "v")).await.unwrap_err();
+        let error = call(&replica, write("k", 1, "v")).await.unwrap_err();
         assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
         let too_large = matches!(cause(&error), HttpError::ResponseTooLarge { max: 1500 });
         assert!(too_large, "{error:?}");
     }
 }
 
+/// Proxies and gateways answer with any status by themselves, some of them after
+/// they handed the request on: a write was then called not applied, and was.
 #[tokio::test]
-async fn a_peer_that_does_not_take_calls_has_rejected_them() {
+async fn a_status_is_a_rejection_only_where_the_replica_itself_says_so() {
     for status in [
-        "404 Not Found",
         "400 Bad Request",
+        "401 Unauthorized",
+        "403 Forbidden",
+        "404 Not Found",
         "405 No",
+        "408 Request Timeout",
         "413 No",
-        "401 No",
+        "429 Too Many Requests",
+        "431 No",
+        "500 Internal Server Error",
+        "503 Service Unavailable",
+        "504 Gateway Timeout",
     ] {
-        let stub = Stub::answering(answer(status, "{\"error\":\"go away\"}")).await;
-        let error = call(&transport(stub.addr), merge("k", 1, "v"))
-            .await
-            .unwrap_err();
-        assert!(matches!(error, TransportError::Rejected(_)), "{error:?}");
-        let HttpError::Status {
-            status: code,
-            message,
-        } = cause(&error)
-        else {
-            panic!("{error:?}");
-        };
-        assert!(status.starts_with(code.as_str()));
-        assert_eq!(message, "go away");
+        for is_own in [false, true] {
+            let body = "{\"error\":\"go away\"}";
+            let bytes = if is_own {
+                nothing_stored(status, body)
+            } else {
+                answer(status, body)
+            };
+            let stub = Stub::answering(bytes).await;
+            let error = call(&transport(stub.addr), write("k", 1, "v"))
+                .await
+                .unwrap_err();
+            match error {
+                TransportError::Rejected(_) => assert!(is_own, "{status}"),
+                TransportError::NoAnswer(_) => assert!(!is_own, "{status}"),
+                _ => panic!("{error:?}"),
+            }
+            let HttpError::Status {
+                status: code,
+                message,
+            } = cause(&error)
+            else {
+                panic!("{error:?}");
+            };
+            assert!(status.starts_with(code.as_str()));
+            assert_eq!(message, "go away");
+        }
     }
-}
-
-#[tokio::test]
-async fn a_request_that_did_not_arrive_in_time_was_not_sent() {
-    let stub = Stub::answering(answer("408 Request Timeout", "")).await;
-    let error = call(&transport(stub.addr), merge("k", 1, "v"))
-        .await
-        .unwrap_err();
-    assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_value_far_beyond_what_the_replica_reads_is_rejected() {
     let (server, store) = serve().await;
     let huge = "x".repeat(20 * 1024 * 1024);
-    let error = call(&transport(server.local_addr()), merge("k", 1, &huge)).await;
+    let error = call(&transport(server.local_addr()), write("k", 1, &huge)).await;
     let error = error.unwrap_err();
     assert!(matches!(error, TransportError::Rejected(_)), "{error:?}");
     assert_eq!(store.entries(), []);
@@ -270,7 +323,7 @@ async fn a_value_far_beyond_what_the_replica_reads_is_rejected() {
 async fn a_failed_store_is_a_store_error_with_the_replicas_words() {
     let (server, store) = serve().await;
     store.set_on_fire();
-    let error = call(&transport(server.local_addr()), merge("k", 1, "v")).await;
+    let error = call(&transport(server.local_addr()), write("k", 1, "v")).await;
     let error = error.unwrap_err();
     assert!(error.may_have_applied());
     let TransportError::Store(store_error) = error else {
@@ -285,9 +338,87 @@ async fn a_failed_store_is_a_store_error_with_the_replicas_words() {
 async fn an_error_message_of_any_length_and_kind_is_cut_to_size() {
     for body in ["ü".repeat(10_000).into_bytes(), vec![0xff; 10_000]] {
         let stub = Stub::answering(answer("404 Not Found", body)).await;
-        let error = call(&transport(stub.addr), get("k")).await.unwrap_err();
+        let error = call(&transport(stub.addr), read("k")).await.unwrap_err();
         assert!(error.to_string().len() < 2_000);
     }
+}
+
+/// A replica that sends interim responses without end kept calls busy far beyond
+/// their time limit, and so does any head without end.
+#[tokio::test]
+async fn what_comes_before_an_answer_is_bounded() {
+    for endless in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n",
+    ] {
+        let stub = Stub::new(move |_, mut stream| async move {
+            while stream.write_all(endless.as_bytes()).await.is_ok() {}
+        })
+        .await;
+        let error = call(&transport(stub.addr), write("k", 1, "v"))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
+        let printed = printed(cause(&error));
+        assert!(printed.contains("before the answer began"), "{printed}");
+    }
+    // A few do no harm, before each answer.
+    let stub = Stub::new(move |_, mut stream| async move {
+        loop {
+            for _ in 0..100 {
+                let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+                stream.write_all(interim).await.unwrap();
+            }
+            stream.write_all(&applied()).await.unwrap();
+            if !read_request(&mut stream).await {
+                return;
+            }
+        }
+    })
+    .await;
+    let replica = HttpTransport::builder(stub.addr)
+        .max_head_len(4_000)
+        .build()
+        .unwrap();
+    for _ in 0..5 {
+        call(&replica, write("k", 1, "v")).await.unwrap();
+    }
+}
+
+/// What a peer says could move a terminal's cursor, or forge a line of a log.
+#[tokio::test]
+async fn what_a_peer_says_is_escaped() {
+    let evil = "\x1b[2J\r\nERROR all is lost";
+    let json = serde_json::json!({ "error": evil }).to_string();
+    let text = |kind: u8| [&[kind, evil.len() as u8], evil.as_bytes()].concat();
+    for bytes in [
+        answer("404 Not Found", evil),
+        nothing_stored("404 Not Found", &json),
+        answer("200 OK", outcome(0, text(1))),
+        answer("200 OK", outcome(0, text(2))),
+    ] {
+        let stub = Stub::answering(bytes).await;
+        let error = call(&transport(stub.addr), read("k")).await.unwrap_err();
+        let printed = printed(&error);
+        assert!(printed.contains("\\u{1b}[2J\\r\\nERROR all"), "{printed}");
+        assert!(!printed.contains(char::is_control), "{printed}");
+    }
+}
+
+/// A status says what happened: the words that explain it may never come.
+#[tokio::test]
+async fn a_status_does_not_wait_for_its_words() {
+    let stub = Stub::new(|_, mut stream| async move {
+        let head = b"HTTP/1.1 503 Later\r\ncontent-length: 9\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let error = call(&transport(stub.addr), read("k")).await.unwrap_err();
+    assert!(
+        matches!(cause(&error), HttpError::Status { .. }),
+        "{error:?}"
+    );
 }
 
 /// A stub that answers the first connection's first request with an ack and
@@ -320,8 +451,8 @@ async fn a_pooled_connection_that_breaks_is_replaced_once() {
     .await;
     let replica = transport(stub.addr);
     for _ in 0..2 {
-        let merged = call(&replica, merge("k", 1, "v")).await.unwrap();
-        assert_eq!(merged, Response::Merged(Merged::Applied));
+        let merged = call(&replica, write("k", 1, "v")).await.unwrap();
+        assert_eq!(merged, Response::Ack(Ack::Applied));
     }
 }
 
@@ -339,22 +470,29 @@ async fn what_may_have_been_sent_is_never_reported_as_not_sent() {
         })
     };
     for (bytes, name) in [
-        (answer("404 Not Found", ""), "rejected"),
+        (nothing_stored("404 Not Found", ""), "rejected"),
         (answer("408 Request Timeout", ""), "too late"),
         (refused(), "refused"),
         (b"nonsense\r\n\r\n".to_vec(), "nonsense"),
     ] {
         let stub = second_try(bytes).await;
         let replica = transport(stub.addr);
-        call(&replica, merge("k", 1, "v")).await.unwrap();
-        let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+        call(&replica, write("k", 1, "v")).await.unwrap();
+        let error = call(&replica, write("k", 2, "v")).await.unwrap_err();
         assert!(
             matches!(error, TransportError::NoAnswer(_)),
             "{name}: {error:?}"
         );
         match cause(&error) {
-            HttpError::LostThenFailed { then, .. } => assert!(!then.may_have_applied()),
-            HttpError::LostThenRefused { refusal, .. } => assert_eq!(*refusal, Refusal::EmptyKey),
+            HttpError::TriedTwice { first, second } => {
+                assert!(matches!(**first, HttpError::Connection(_)), "{first:?}");
+                match &**second {
+                    HttpError::Refused(Refusal::EmptyKey) => assert_eq!(name, "refused"),
+                    HttpError::Status { .. } => assert_eq!(name, "rejected"),
+                    other => panic!("{name}: {other:?}"),
+                }
+            }
+            HttpError::Status { .. } => assert_eq!(name, "too late"),
             HttpError::Connection(_) => assert_eq!(name, "nonsense"),
             other => panic!("{name}: {other:?}"),
         }
@@ -372,14 +510,14 @@ async fn nor_where_nobody_listens_any_more() {
         assert!(read_request(&mut stream).await);
         drop(listener);
     });
-    call(&replica, merge("k", 1, "v")).await.unwrap();
-    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    call(&replica, write("k", 1, "v")).await.unwrap();
+    let error = call(&replica, write("k", 2, "v")).await.unwrap_err();
     in_time(peer).await.unwrap();
     assert!(matches!(error, TransportError::NoAnswer(_)), "{error:?}");
-    let HttpError::LostThenFailed { then, .. } = cause(&error) else {
+    let HttpError::TriedTwice { second, .. } = cause(&error) else {
         panic!("{error:?}");
     };
-    assert!(matches!(**then, TransportError::NotSent(_)), "{then:?}");
+    assert!(matches!(**second, HttpError::Connect(_)), "{second:?}");
 }
 
 #[tokio::test]
@@ -392,7 +530,7 @@ async fn calls_outlive_a_restart_of_the_server() {
         // A pool of several, all of which the restart kills.
         let calls = (0..8).map(|nth| {
             let replica = replica.clone();
-            tokio::spawn(async move { call(&replica, merge(&nth.to_string(), millis, "v")).await })
+            tokio::spawn(async move { call(&replica, write(&nth.to_string(), millis, "v")).await })
         });
         for call in calls.collect::<Vec<_>>() {
             call.await.unwrap().unwrap();
@@ -406,11 +544,11 @@ async fn calls_outlive_a_restart_of_the_server() {
 async fn a_close_that_could_be_noticed_leaves_nothing_in_doubt() {
     let (server, _store) = serve().await;
     let replica = transport(server.local_addr());
-    call(&replica, merge("k", 1, "v")).await.unwrap();
+    call(&replica, write("k", 1, "v")).await.unwrap();
     server.shutdown().await;
     // The close is there; this lets the runtime hear of it.
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    let error = call(&replica, merge("k", 2, "v")).await.unwrap_err();
+    let error = call(&replica, write("k", 2, "v")).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
 }
 
@@ -423,11 +561,11 @@ async fn a_connection_idle_for_too_long_is_not_used_again() {
     })
     .await;
     let replica = HttpTransport::builder(stub.addr)
-        .idle_time_limit(std::time::Duration::ZERO)
+        .idle_timeout(std::time::Duration::ZERO)
         .build()
         .unwrap();
     for _ in 0..3 {
-        call(&replica, merge("k", 1, "v")).await.unwrap();
+        call(&replica, write("k", 1, "v")).await.unwrap();
     }
     assert_eq!(stub.requests.available_permits(), 3);
 }
@@ -458,7 +596,7 @@ async fn pooled(permits: Vec<Arc<Semaphore>>) -> (Stub, HttpTransport) {
     for _ in &permits {
         let replica = replica.clone();
         calls.push(tokio::spawn(async move {
-            call(&replica, merge("k", 1, "v")).await.unwrap();
+            call(&replica, write("k", 1, "v")).await.unwrap();
         }));
         in_time(stub.requests.acquire()).await.unwrap().forget();
     }
@@ -477,9 +615,9 @@ fn no_permits(count: usize) -> Vec<Arc<Semaphore>> {
 async fn a_silent_break_costs_one_call_and_not_one_for_each_connection() {
     // Each answers once, and then never again.
     let (_stub, replica) = pooled(no_permits(20)).await;
-    let unanswered = tokio::time::timeout(SHORT, replica.call(merge("k", 2, "v"))).await;
+    let unanswered = tokio::time::timeout(SHORT, replica.call(&write("k", 2, "v"))).await;
     assert!(unanswered.is_err(), "this connection is broken");
-    call(&replica, merge("k", 2, "v")).await.unwrap();
+    call(&replica, write("k", 2, "v")).await.unwrap();
 }
 
 #[tokio::test]
@@ -487,14 +625,14 @@ async fn a_dropped_call_does_not_cost_connections_used_since_it_began() {
     let permits = no_permits(2);
     let (stub, replica) = pooled(permits.clone()).await;
     // It takes the last connection, and the next call takes the one below.
-    let mut slow = Box::pin(replica.call(merge("k", 2, "v")));
+    let mut slow = Box::pin(replica.call(&write("k", 2, "v")));
     let begun = tokio::time::timeout(SHORT, &mut slow).await;
     assert!(begun.is_err(), "this connection has no permit");
     permits[0].add_permits(1);
-    call(&replica, merge("k", 2, "v")).await.unwrap();
+    call(&replica, write("k", 2, "v")).await.unwrap();
     drop(slow);
     permits[0].add_permits(1);
-    call(&replica, merge("k", 3, "v")).await.unwrap();
+    call(&replica, write("k", 3, "v")).await.unwrap();
     // No third connection was opened, whose first request would count here.
     assert_eq!(stub.requests.available_permits(), 0);
 }
@@ -505,18 +643,18 @@ async fn nor_does_a_connection_that_breaks() {
     let (stub, replica) = pooled(permits.clone()).await;
     let lost = {
         let replica = replica.clone();
-        tokio::spawn(async move { call(&replica, merge("k", 2, "v")).await })
+        tokio::spawn(async move { call(&replica, write("k", 2, "v")).await })
     };
     tokio::time::sleep(SHORT).await;
     permits[0].add_permits(1);
-    call(&replica, merge("k", 2, "v")).await.unwrap();
+    call(&replica, write("k", 2, "v")).await.unwrap();
     // The stub closes it, and the retry opens a third.
     permits[1].close();
     lost.await.unwrap().unwrap();
     permits[0].add_permits(1);
     let (one, other) = tokio::join!(
-        call(&replica, merge("k", 3, "v")),
-        call(&replica, merge("k", 3, "v"))
+        call(&replica, write("k", 3, "v")),
+        call(&replica, write("k", 3, "v"))
     );
     one.unwrap();
     other.unwrap();
@@ -541,13 +679,13 @@ async fn connections_are_used_again() {
     .await;
     let replica = transport(stub.addr);
     for _ in 0..50 {
-        call(&replica, merge("k", 1, "v")).await.unwrap();
+        call(&replica, write("k", 1, "v")).await.unwrap();
     }
     assert_eq!(connections.available_permits(), 1);
 }
 
 #[tokio::test]
-async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
+async fn a_dropped_call_gives_back_its_permit_and_its_connection() {
     let closed = Arc::new(Semaphore::new(0));
     let closes = closed.clone();
     let stub = Stub::new(move |nth, mut stream| {
@@ -570,16 +708,16 @@ async fn a_dropped_call_gives_back_its_turn_and_its_connection() {
         .unwrap();
     for _ in 0..3 {
         tokio::select! {
-            answered = replica.call(merge("k", 1, "v")) => panic!("{answered:?}"),
+            answered = replica.call(&write("k", 1, "v")) => panic!("{answered:?}"),
             arrived = in_time(stub.requests.acquire()) => arrived.unwrap().forget(),
         }
         in_time(closed.acquire()).await.unwrap().forget();
     }
-    call(&replica, merge("k", 1, "v")).await.unwrap();
+    call(&replica, write("k", 1, "v")).await.unwrap();
 }
 
 #[tokio::test]
-async fn calls_beyond_the_bound_wait_their_turn() {
+async fn calls_beyond_the_bound_wait_for_a_permit() {
     let store = TestStore::gated();
     let server = serve_store(&store).await;
     let replica = HttpTransport::builder(server.local_addr())
@@ -590,7 +728,7 @@ async fn calls_beyond_the_bound_wait_their_turn() {
     let calls: Vec<_> = (0..5)
         .map(|nth| {
             let replica = replica.clone();
-            tokio::spawn(async move { call(&replica, get(&nth.to_string())).await })
+            tokio::spawn(async move { call(&replica, read(&nth.to_string())).await })
         })
         .collect();
     store.called().await;
@@ -613,8 +751,8 @@ async fn concurrent_calls_each_get_their_own_response() {
         .map(|nth: u64| {
             let (replica, key) = (replica.clone(), nth.to_string());
             tokio::spawn(async move {
-                call(&replica, merge(&key, nth, &key)).await.unwrap();
-                (nth, call(&replica, get(&key)).await.unwrap())
+                call(&replica, write(&key, nth, &key)).await.unwrap();
+                (nth, call(&replica, read(&key)).await.unwrap())
             })
         })
         .collect();
@@ -644,6 +782,6 @@ async fn a_request_arrives_whole_and_its_answer_may_come_in_pieces() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
-    let merged = call(&transport(stub.addr), merge("k", 1, &"x".repeat(500_000))).await;
-    assert_eq!(merged.unwrap(), Response::Merged(Merged::Applied));
+    let merged = call(&transport(stub.addr), write("k", 1, &"x".repeat(500_000))).await;
+    assert_eq!(merged.unwrap(), Response::Ack(Ack::Applied));
 }

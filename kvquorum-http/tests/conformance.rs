@@ -10,7 +10,7 @@ use common::*;
 
 #[tokio::test]
 async fn http_is_a_transport() {
-    kvquorum_core::conformance::transport(|| async {
+    kvquorum_testing::conformance::transport(|| async {
         let (server, _store) = serve().await;
         (transport(server.local_addr()), server)
     })
@@ -19,7 +19,7 @@ async fn http_is_a_transport() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_is_a_transport_on_several_threads() {
-    kvquorum_core::conformance::transport(|| async {
+    kvquorum_testing::conformance::transport(|| async {
         let (server, _store) = serve().await;
         (transport(server.local_addr()), server)
     })
@@ -28,7 +28,7 @@ async fn http_is_a_transport_on_several_threads() {
 
 #[tokio::test]
 async fn http_is_a_transport_where_calls_do_not_share_exchanges() {
-    kvquorum_core::conformance::transport(|| async {
+    kvquorum_testing::conformance::transport(|| async {
         let (server, _store) = serve().await;
         (unbatched(server.local_addr()), server)
     })
@@ -37,8 +37,8 @@ async fn http_is_a_transport_where_calls_do_not_share_exchanges() {
 
 #[tokio::test]
 async fn http_is_a_transport_where_the_server_takes_no_batches() {
-    kvquorum_core::conformance::transport(|| async {
-        let service = service(&TestStore::new()).with_max_batch(1);
+    kvquorum_testing::conformance::transport(|| async {
+        let service = settings(&TestStore::new()).max_batch(1).build();
         let server = kvquorum_http::Server::bind("127.0.0.1:0", service).await;
         let server = server.unwrap();
         (transport(server.local_addr()), server)

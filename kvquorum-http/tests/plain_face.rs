@@ -91,11 +91,36 @@ async fn the_greater_timestamp_wins_in_either_order() {
     for (key, order) in [("up", [1, 2]), ("down", [2, 1])] {
         for millis in order {
             let written = client.ask(write(key, &millis.to_string(), millis)).await;
-            assert_eq!(written.body, "{\"status\":\"ok\"}\n");
+            assert_eq!(written.status, 200);
         }
         let read = client.ask(get_path(&format!("/read/{key}"))).await;
         assert_eq!(read.body, "{\"value\":2,\"timestamp\":2}\n");
     }
+}
+
+/// Catches a write that changed nothing and is answered as one that did.
+#[tokio::test]
+async fn a_write_that_changes_nothing_says_what_superseded_it() {
+    let (server, store) = serve().await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    let ok = "{\"status\":\"ok\"}\n";
+    let superseded = "{\"status\":\"ok\",\"superseded_by\":{\"timestamp\":5}}\n";
+    for (value, millis, body) in [
+        ("2", 5, ok),
+        ("3", 4, superseded),
+        // Of equal timestamps, the greater value wins.
+        ("1", 5, superseded),
+        // What is there already is not superseded.
+        ("2", 5, ok),
+        ("0", 6, ok),
+    ] {
+        let written = client.ask(write("k", value, millis)).await;
+        assert_eq!((written.status, &*written.body), (200, body), "{value}");
+    }
+    // By a tombstone, too.
+    store.insert("deleted", Entry::tombstone(version(5)));
+    let written = client.ask(write("deleted", "1", 5)).await;
+    assert_eq!((written.status, &*written.body), (200, superseded));
 }
 
 #[tokio::test]
@@ -406,6 +431,54 @@ async fn wrong_methods_are_told_the_right_one() {
         }
     }
     assert_eq!(store.entries(), []);
+}
+
+/// Catches a query that is ignored: something else was meant.
+#[tokio::test]
+async fn a_query_is_refused_on_every_route() {
+    let (server, store) = serve().await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    let call = requests([b"\x01\x01k\x80\x80\x04\x07\x01\x01v"]);
+    let write = r#"{"key":"k","value":1,"timestamp":1}"#;
+    for query in ["?", "?x=1"] {
+        for request in [
+            post(&format!("/write{query}"), write),
+            post(&format!("/v1/call{query}"), &call),
+            get_path(&format!("/read/k{query}")).into_bytes(),
+        ] {
+            let answer = client.ask(request).await;
+            assert_eq!(answer.status, 400, "{answer:?}");
+            assert!(answer.error().contains("no query"), "{answer:?}");
+        }
+    }
+    assert_eq!(store.entries(), []);
+}
+
+/// Catches a fragment that is cut off: the key would be another one.
+#[tokio::test]
+async fn a_fragment_is_refused_on_every_route() {
+    let (server, store) = serve().await;
+    let write = r##"{"key":"k","value":"#","timestamp":1}"##;
+    let mut client = Raw::connect(server.local_addr()).await;
+    assert_eq!(client.ask(post("/write", write)).await.status, 200);
+    let before = store.entries();
+    for request in [
+        post("/write#", r#"{"key":"l","value":1,"timestamp":1}"#),
+        post("/v1/call#a", requests([b"\x00\x01k"])),
+        get_path("/read/k#a").into_bytes(),
+        get_path("http://x/read/k#").into_bytes(),
+    ] {
+        let answer = client.ask(&request).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(answer.error().contains("%23"), "{answer:?}");
+        // Not of the next request.
+        assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+        // In whatever pieces it comes.
+        client.send(&request[..12]).await;
+        tokio::time::sleep(SHORT / 10).await;
+        assert_eq!(client.ask(&request[12..]).await.status, 400);
+    }
+    assert_eq!(store.entries(), before);
 }
 
 #[tokio::test]

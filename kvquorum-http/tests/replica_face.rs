@@ -7,7 +7,7 @@
 mod common;
 
 use common::*;
-use kvquorum_core::{Entry, Limits, Merged, Refusal, Replica, Response};
+use kvquorum_core::{Ack, Entry, Limits, Refusal, Replica, Request, Response};
 use kvquorum_http::{ReplicaService, Server};
 
 /// A merge of `k`, stamped 1 ms by writer 7, with the value `v`.
@@ -78,7 +78,7 @@ async fn undecodable_requests_are_not_understood_and_the_others_are_answered() {
 #[tokio::test]
 async fn a_batch_is_bounded_in_number() {
     let store = TestStore::new();
-    let service = service(&store).with_max_batch(3);
+    let service = settings(&store).max_batch(3).build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     let answer = client.ask(post("/v1/call", requests([MERGE; 4]))).await;
@@ -92,7 +92,9 @@ async fn a_batch_is_bounded_in_number() {
 
 #[tokio::test]
 async fn an_answer_does_not_wait_for_a_slow_one_and_each_has_its_time() {
-    let service = ReplicaService::new(Replica::new(Picky::new())).with_store_time_limit(SHORT);
+    let service = ReplicaService::builder(Replica::new(Picky::new()))
+        .store_timeout(SHORT)
+        .build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     let batch = [&b"\x00\x05hangs"[..], b"\x00\x01a", b"\x00\x01b"];
@@ -153,25 +155,22 @@ async fn a_call_arrives_unchanged_and_so_does_its_response() {
     let every_byte: Vec<u8> = (0..=255).collect();
     let entry = Entry::new(version(5), every_byte.clone());
     let key = kvquorum_core::Key::from(every_byte);
-    let merge = |entry: &Entry| kvquorum_core::Request::Merge {
-        key: key.clone(),
-        entry: entry.clone(),
-    };
-    let get = kvquorum_core::Request::Get { key: key.clone() };
+    let write = |entry: &Entry| Request::write(&key, entry.clone());
+    let read_it = Request::read(&key);
 
-    let merged = call(&replica, merge(&entry)).await.unwrap();
-    assert_eq!(merged, Response::Merged(Merged::Applied));
+    let merged = call(&replica, write(&entry)).await.unwrap();
+    assert_eq!(merged, Response::Ack(Ack::Applied));
     assert_eq!(store.entries(), [(key.clone(), entry.clone())]);
-    let read = call(&replica, get.clone()).await.unwrap();
+    let read = call(&replica, read_it.clone()).await.unwrap();
     assert_eq!(read, Response::Entry(Some(entry)));
 
     let deleted = Entry::tombstone(version(6));
-    call(&replica, merge(&deleted)).await.unwrap();
-    let read = call(&replica, get).await.unwrap();
+    call(&replica, write(&deleted)).await.unwrap();
+    let read = call(&replica, read_it).await.unwrap();
     assert_eq!(read, Response::Entry(Some(deleted)));
-    let merged = call(&replica, merge(&Entry::new(version(4), "old"))).await;
+    let merged = call(&replica, write(&Entry::new(version(4), "old"))).await;
     let by = version(6);
-    assert_eq!(merged.unwrap(), Response::Merged(Merged::Superseded { by }));
+    assert_eq!(merged.unwrap(), Response::Ack(Ack::Superseded { by }));
 }
 
 #[tokio::test]
@@ -180,13 +179,13 @@ async fn the_largest_value_passes_both_ways() {
     let replica = transport(server.local_addr());
     let max = Limits::default().max_value_len;
     let largest = "x".repeat(max);
-    let merged = call(&replica, merge("k", 1, &largest)).await.unwrap();
-    assert_eq!(merged, Response::Merged(Merged::Applied));
-    let read = call(&replica, get("k")).await.unwrap();
+    let merged = call(&replica, write("k", 1, &largest)).await.unwrap();
+    assert_eq!(merged, Response::Ack(Ack::Applied));
+    let read = call(&replica, read("k")).await.unwrap();
     assert!(read == Response::Entry(Some(Entry::new(version(1), largest))));
 
     let too_large = "x".repeat(max + 1);
-    let refused = call(&replica, merge("k", 1, &too_large)).await.unwrap();
+    let refused = call(&replica, write("k", 1, &too_large)).await.unwrap();
     let (len, max) = (max as u64 + 1, max as u64);
     assert_eq!(
         refused,
@@ -200,7 +199,7 @@ async fn a_refusal_is_a_response() {
     let replica = Replica::new(store.clone()).with_wall_clock(|| 1_000);
     let server = Server::bind("127.0.0.1:0", replica).await.unwrap();
     let replica = transport(server.local_addr());
-    let refused = call(&replica, merge("k", 61_001, "v")).await.unwrap();
+    let refused = call(&replica, write("k", 61_001, "v")).await.unwrap();
     assert_eq!(
         refused,
         Response::Refused(Refusal::TooFarAhead {
@@ -209,9 +208,35 @@ async fn a_refusal_is_a_response() {
             max_drift_millis: 60_000,
         })
     );
-    for request in [get(""), merge("", 1, "v")] {
+    for request in [read(""), write("", 1, "v")] {
         let refused = call(&replica, request).await.unwrap();
         assert_eq!(refused, Response::Refused(Refusal::EmptyKey));
     }
     assert_eq!(store.entries(), []);
+}
+
+/// By this a coordinator tells a replica's own refusals from those of a proxy.
+/// What did not arrive in time may arrive again by way of one that repeats it.
+#[tokio::test]
+async fn what_stored_nothing_says_so() {
+    let store = TestStore::new();
+    let service = settings(&store).max_batch(1).body_timeout(SHORT).build();
+    let server = Server::bind("127.0.0.1:0", service).await.unwrap();
+    let unfinished = "POST /v1/call HTTP/1.1\r\ncontent-length: 9\r\n\r\n";
+    for (request, status) in [
+        (post("/v1/call", b"{}"), 400),
+        (post("/v2/call", b""), 404),
+        (get_path("/v1/call").into_bytes(), 405),
+        (post("/v1/call", requests([MERGE; 2])), 413),
+        (unfinished.into(), 408),
+    ] {
+        let mut client = Raw::connect(server.local_addr()).await;
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status, status);
+        let says_so = answer.header("kvquorum-nothing-stored") == Some("1");
+        assert_eq!(says_so, status != 408, "{answer:?}");
+    }
+    let mut client = Raw::connect(server.local_addr()).await;
+    let stored = client.ask(post("/v1/call", requests([MERGE]))).await;
+    assert_eq!(stored.header("kvquorum-nothing-stored"), None);
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use common::*;
 use http_body_util::{BodyExt, Full};
-use kvquorum_core::{Bytes, Entry, Key, Merged, Replica, Store, StoreError};
+use kvquorum_core::{
+    Ack, Bytes, Change, Entry, Key, Record, Replica, Response, ScanLimit, Store, StoreError,
+};
 use kvquorum_http::{HttpTransport, Server, ServerBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -122,7 +124,7 @@ async fn a_client_that_is_told_to_send_and_sends_too_much_still_gets_the_answer(
 #[tokio::test]
 async fn a_body_that_stops_half_way_changes_nothing() {
     let store = TestStore::new();
-    let service = service(&store).with_body_time_limit(SHORT);
+    let service = settings(&store).body_timeout(SHORT).build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let whole = post("/write", WRITE);
     let chunked = format!(
@@ -161,7 +163,7 @@ async fn a_body_that_breaks_the_rules_changes_nothing() {
 #[tokio::test]
 async fn heads_that_never_end_and_idle_connections_are_closed_in_time() {
     let store = TestStore::new();
-    let server = start(Server::builder().head_time_limit(SHORT), &store).await;
+    let server = start(Server::builder().head_timeout(SHORT), &store).await;
     for silent in ["", "GET /re", "GET /read/k HTTP/1.1\r\nhost: x\r\n"] {
         let mut client = Raw::connect(server.local_addr()).await;
         client.send(silent).await;
@@ -197,7 +199,7 @@ async fn heads_are_bounded_in_length_and_in_number() {
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_until_another_is_answered() {
     let store = TestStore::gated();
-    let builder = Server::builder().max_connections(2).head_time_limit(NEVER);
+    let builder = Server::builder().max_connections(2).head_timeout(NEVER);
     let server = start(builder, &store).await;
     let mut busy = Vec::new();
     for _ in 0..2 {
@@ -230,7 +232,7 @@ async fn connections_beyond_the_bound_wait_until_another_is_answered() {
 #[tokio::test]
 async fn idle_connections_make_room_for_others_the_longest_idle_first() {
     let store = TestStore::new();
-    let builder = Server::builder().max_connections(8).head_time_limit(NEVER);
+    let builder = Server::builder().max_connections(8).head_timeout(NEVER);
     let server = start(builder, &store).await;
     let mut idle = Vec::new();
     for _ in 0..8 {
@@ -255,13 +257,13 @@ async fn idle_connections_make_room_for_others_the_longest_idle_first() {
 #[tokio::test]
 async fn the_pool_of_one_client_does_not_lock_out_another() {
     let store = TestStore::gated();
-    let builder = Server::builder().max_connections(8).head_time_limit(NEVER);
+    let builder = Server::builder().max_connections(8).head_timeout(NEVER);
     let server = start(builder, &store).await;
     let pooled = unbatched(server.local_addr());
     let calls: Vec<_> = (0..8)
         .map(|_| {
             let pooled = pooled.clone();
-            tokio::spawn(async move { call(&pooled, get("k")).await.unwrap() })
+            tokio::spawn(async move { call(&pooled, read("k")).await.unwrap() })
         })
         .collect();
     for _ in 0..8 {
@@ -272,13 +274,13 @@ async fn the_pool_of_one_client_does_not_lock_out_another() {
         call.await.unwrap();
     }
     answers(server.local_addr()).await;
-    call(&pooled, merge("k", 1, "v")).await.unwrap();
+    call(&pooled, write("k", 1, "v")).await.unwrap();
 }
 
 #[tokio::test]
 async fn silent_clients_do_not_keep_others_out() {
     let store = TestStore::new();
-    let builder = Server::builder().max_connections(2).head_time_limit(SHORT);
+    let builder = Server::builder().max_connections(2).head_timeout(SHORT);
     let server = start(builder, &store).await;
     let _silent = Raw::connect(server.local_addr()).await;
     let mut half = Raw::connect(server.local_addr()).await;
@@ -291,7 +293,7 @@ async fn a_client_that_does_not_read_does_not_keep_others_out() {
     let store = TestStore::new();
     let large = format!("\"{}\"", "x".repeat(1024 * 1024 - 2));
     store.insert("large", Entry::new(version(1), large));
-    let builder = Server::builder().max_connections(1).write_time_limit(SHORT);
+    let builder = Server::builder().max_connections(1).write_timeout(SHORT);
     let server = start(builder, &store).await;
     let mut deaf = Raw::connect(server.local_addr()).await;
     // More than the sockets' buffers can hold.
@@ -307,7 +309,7 @@ async fn a_client_that_reads_a_little_now_and_then_does_not_keep_others_out() {
     store.insert("large", Entry::new(version(1), large));
     let builder = Server::builder()
         .max_connections(1)
-        .write_time_limit(2 * SHORT);
+        .write_timeout(2 * SHORT);
     let server = start(builder, &store).await;
     let mut slow = Raw::connect(server.local_addr()).await;
     slow.send(get_path("/read/large")).await;
@@ -327,33 +329,36 @@ async fn a_client_that_reads_a_little_now_and_then_does_not_keep_others_out() {
 async fn limits_may_be_as_large_or_as_small_as_can_be() {
     let store = TestStore::new();
     for (longest, most) in [(Duration::MAX, usize::MAX), (Duration::ZERO, 0)] {
-        let service = service(&store)
-            .with_body_time_limit(longest)
-            .with_store_time_limit(longest)
-            .with_max_body_len(most)
-            .with_max_batch(most);
+        let service = settings(&store)
+            .body_timeout(longest)
+            .store_timeout(longest)
+            .max_body_len(most)
+            .max_batch(most)
+            .build();
         let server = Server::builder()
             .max_connections(most)
-            .head_time_limit(longest)
+            .head_timeout(longest)
             .max_head_len(most)
             .max_headers(most)
-            .write_time_limit(longest)
-            .shutdown_time_limit(longest)
+            .write_timeout(longest)
+            .shutdown_timeout(longest)
             .bind("127.0.0.1:0", service)
             .await
             .unwrap();
         let replica = HttpTransport::builder(server.local_addr())
-            .connect_time_limit(longest)
-            .idle_time_limit(longest)
-            .gather_time_limit(longest)
+            .connect_timeout(longest)
+            .idle_timeout(longest)
+            .batch_wait(longest)
             .max_batch(most)
             .max_batch_bytes(most)
-            .max_gathered_bytes(most)
+            .max_unanswered(most)
+            .max_backoff(longest)
+            .max_head_len(most)
             .max_connections(most)
             .max_response_len(most)
             .build()
             .unwrap();
-        let response = call(&replica, merge("k", 1, "v")).await;
+        let response = call(&replica, write("k", 1, "v")).await;
         assert_eq!(response.is_ok(), most > 0, "{response:?}");
         let mut raw = Raw::connect(server.local_addr()).await;
         // Announced, and not sent: nothing is set aside for it.
@@ -392,7 +397,7 @@ async fn as_many_headers_as_fit_into_the_head() {
 #[tokio::test]
 async fn a_store_that_hangs_is_answered_for() {
     let store = TestStore::gated();
-    let service = service(&store).with_store_time_limit(SHORT);
+    let service = settings(&store).store_timeout(SHORT).build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     let answer = client.ask(post("/write", WRITE)).await;
@@ -416,7 +421,7 @@ async fn a_client_that_goes_away_does_not_hold_its_connection_open() {
 #[tokio::test]
 async fn a_shutdown_lets_requests_under_way_finish_and_takes_no_more() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let builder = Server::builder().shutdown_timeout(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;
@@ -464,7 +469,7 @@ async fn streamed(to: SocketAddr, store: &TestStore) -> Raw {
 #[tokio::test]
 async fn a_shutdown_lets_streamed_answers_finish() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let builder = Server::builder().shutdown_timeout(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut client = streamed(addr, &store).await;
@@ -484,7 +489,7 @@ async fn a_shutdown_lets_streamed_answers_finish() {
 #[tokio::test]
 async fn a_client_that_goes_away_in_the_middle_does_not_hold_its_connection_open() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let builder = Server::builder().shutdown_timeout(NEVER);
     let server = start(builder, &store).await;
     let client = streamed(server.local_addr(), &store).await;
     drop(client);
@@ -494,7 +499,7 @@ async fn a_client_that_goes_away_in_the_middle_does_not_hold_its_connection_open
 #[tokio::test]
 async fn a_connection_with_a_streamed_answer_does_not_make_room() {
     let store = TestStore::gated();
-    let builder = Server::builder().max_connections(2).head_time_limit(NEVER);
+    let builder = Server::builder().max_connections(2).head_timeout(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     // So long ago that it would be the first to go if it were idle.
@@ -517,7 +522,7 @@ async fn a_connection_with_a_streamed_answer_does_not_make_room() {
 #[tokio::test]
 async fn a_shutdown_cuts_what_does_not_finish_in_time() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(SHORT);
+    let builder = Server::builder().shutdown_timeout(SHORT);
     let server = start(builder, &store).await;
     let mut stuck = Raw::connect(server.local_addr()).await;
     stuck.send(post("/write", WRITE)).await;
@@ -530,7 +535,7 @@ async fn a_shutdown_cuts_what_does_not_finish_in_time() {
 #[tokio::test]
 async fn a_dropped_server_is_gone_at_once() {
     let store = TestStore::gated();
-    let builder = Server::builder().shutdown_time_limit(NEVER);
+    let builder = Server::builder().shutdown_timeout(NEVER);
     let server = start(builder, &store).await;
     let addr = server.local_addr();
     let mut idle = Raw::connect(addr).await;
@@ -547,36 +552,91 @@ async fn a_dropped_server_is_gone_at_once() {
     answers(again.local_addr()).await;
 }
 
-/// A store that panics, as no store should.
+/// A store that panics for some keys, as no store should: at once, when it is
+/// asked, or later.
 struct Panics;
 
+impl Panics {
+    async fn look_at(&self, key: &Key) {
+        if key.as_bytes() == b"late" {
+            tokio::task::yield_now().await;
+        }
+        if key.as_bytes() != b"good" {
+            panic!("this store panics, on purpose");
+        }
+    }
+}
+
 impl Store for Panics {
-    async fn get(&self, _: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.look_at(key).await;
         Ok(None)
     }
 
-    async fn merge(&self, _: &Key, _: Entry) -> Result<Merged, StoreError> {
-        panic!("this store panics, on purpose");
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
+        assert!(key.as_bytes() != b"now", "this store panics, on purpose");
+        None
+    }
+
+    async fn apply(&self, key: &Key, _: Change) -> Result<Response, StoreError> {
+        self.look_at(key).await;
+        Ok(Response::Ack(Ack::Applied))
     }
 
     async fn scan(
         &self,
-        _: std::ops::Bound<&Key>,
-        _: usize,
-    ) -> Result<Vec<(Key, Entry)>, StoreError> {
+        _: (std::ops::Bound<&Key>, std::ops::Bound<&Key>),
+        _: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
         Ok(Vec::new())
     }
 }
 
+/// Catches a panic that takes the connection, or the other requests of a batch,
+/// with it.
 #[tokio::test]
-async fn a_store_that_panics_costs_one_connection() {
+async fn a_store_that_panics_fails_one_request() {
     let server = Server::bind("127.0.0.1:0", Replica::new(Panics))
         .await
         .unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
-    client.send(post("/write", WRITE)).await;
-    client.closed().await;
-    answers(server.local_addr()).await;
+    for request in [
+        post("/write", WRITE),
+        get_path("/read/now").into_bytes(),
+        get_path("/read/late").into_bytes(),
+    ] {
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status, 500);
+        assert_eq!(answer.error(), "the store panicked");
+    }
+    let batch: [&[u8]; 5] = [
+        b"\x00\x04good",
+        b"\x00\x04late",
+        b"\x00\x03now",
+        b"\x01\x03bad\x80\x80\x04\x07\x01\x01v",
+        b"\x01\x04good\x80\x80\x04\x07\x01\x01v",
+    ];
+    let answer = client.ask(post("/v1/call", requests(batch))).await;
+    assert_eq!(answer.status, 200);
+    let mut body = Vec::new();
+    while let Some(chunk) = client.chunk().await {
+        body.extend(chunk);
+    }
+    let mut answered = outcomes(&body);
+    answered.sort();
+    let panicked = [&[1, 18], &b"the store panicked"[..]].concat();
+    let expected = [
+        &b"\x00\x00\x00"[..],
+        &panicked,
+        &panicked,
+        &panicked,
+        APPLIED,
+    ];
+    for (at, expected) in expected.into_iter().enumerate() {
+        assert_eq!(answered[at], (at as u32, expected.to_vec()));
+    }
+    // The connection is of use for more.
+    assert_eq!(client.ask(get_path("/read/good")).await.status, 200);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use kvquorum_core::{Call, Replica, Request, Response, Store, Transport, TransportError};
@@ -649,12 +649,15 @@ impl Future for Sent<'_> {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
-        let Some(message) = &mut self.message else {
+        // Out of its place while it is polled: a message that panics goes nowhere.
+        let Some(mut message) = self.message.take() else {
             return Poll::Pending;
         };
-        let answer = ready!(message.as_mut().poll(context));
-        self.message = None;
-        Poll::Ready(answer)
+        let polled = message.as_mut().poll(context);
+        if polled.is_pending() {
+            self.message = Some(message);
+        }
+        polled
     }
 }
 

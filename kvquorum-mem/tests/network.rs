@@ -8,15 +8,18 @@
     reason = "in a test a panic is how a broken promise shows"
 )]
 
-use std::pin::pin;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Call, Entry, Key, Limits, Replica, Request, Response, Store, Timestamp, Transport,
-    TransportError, Version, WriterId,
+    Ack, Call, Change, Entry, Key, Limits, Record, Replica, Request, Response, ScanLimit, Store,
+    StoreError, Timestamp, Transport, TransportError, Version, WriterId,
 };
 use kvquorum_mem::{Data, Link, MemStore, Network, Node, NodeError};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -458,6 +461,46 @@ async fn a_request_under_way_at_a_crash_never_arrives() {
     }
 }
 
+/// A store that is never ready at once.
+struct Slow(MemStore);
+
+impl Store for Slow {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        self.0.apply(key, change).await
+    }
+
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.0.scan(range, limit).await
+    }
+}
+
+/// Catches a call over a sound link that begins after its node has crashed.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_not_begun_at_a_crash_never_begins() {
+    for restarted in [false, true] {
+        let node = Network::new(7).host(Replica::new(Slow(MemStore::new())));
+        let link = node.link();
+        let call = link.call(&write(1));
+        node.stop();
+        if restarted {
+            node.restart();
+        }
+        let error = answer(call).await.unwrap_err();
+        assert!(matches!(error, TransportError::NoAnswer(_)), "{error}");
+        assert_eq!(node.store().get(&key()).await.unwrap(), None);
+        node.restart();
+        assert!(is_applied(&answer(link.call(&write(1))).await));
+    }
+}
+
 /// Catches a second delivery that comes through a crash after the first.
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_does_not_come_through_a_crash() {
@@ -659,4 +702,39 @@ async fn what_a_link_held_back_arrives_in_the_order_it_was_sent() {
         assert_eq!(*arrived.lock().unwrap(), (1..=12).collect::<Vec<_>>());
         assert_eq!(stored(&node).await, Some(12));
     }
+}
+
+struct Panicking;
+
+impl Store for Panicking {
+    async fn get(&self, _: &Key) -> Result<Option<Record>, StoreError> {
+        panic!("planted")
+    }
+
+    async fn apply(&self, _: &Key, _: Change) -> Result<Response, StoreError> {
+        panic!("planted")
+    }
+
+    async fn scan(
+        &self,
+        _: (Bound<&Key>, Bound<&Key>),
+        _: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Catches a message that is carried on, and panics once more, after the panic of a
+/// store has ended its call.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_has_panicked_goes_nowhere() {
+    let replica = Replica::new(Panicking).with_name("a");
+    let link = Network::new(7).host(replica).link();
+    link.set_latency(MS);
+    let mut call = link.call(&Request::read(key()));
+    let mut poll = || Pin::new(&mut call).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll().is_pending());
+    sleep(MS).await;
+    assert!(catch_unwind(AssertUnwindSafe(poll)).is_err());
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
 }

@@ -1,5 +1,5 @@
 //! The parts of a simulated world do what they say. What they are good for is
-//! shown by the example `simulate`.
+//! shown by the program `simulate`.
 #![cfg(feature = "sim")]
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,7 @@ use kvquorum_core::{
     Change, Coordinator, Entry, Key, Store, Timestamp, Version, WallClock, WriterId,
 };
 use kvquorum_mem::sim::{self, Disk, Random, Storm, Survives};
+use kvquorum_testing::conformance;
 use tokio::time::sleep;
 
 fn entry(timestamp: u64) -> Entry {
@@ -22,6 +23,11 @@ fn entry(timestamp: u64) -> Entry {
         writer: WriterId::new(1),
     };
     Entry::new(version, "value")
+}
+
+#[tokio::test]
+async fn a_disk_is_a_store() {
+    conformance::store(|| async { (Disk::new(), ()) }).await;
 }
 
 async fn write(disk: &Disk, key: &Key, timestamp: u64) {

@@ -1,27 +1,48 @@
 //! The settings of a store.
 
+use std::io;
 use std::path::Path;
 
-use redb::StorageBackend;
+use redb::{Database, StorageBackend};
 
-use crate::backend::Backend;
-use crate::engine::Engine;
+use crate::directory::Opening;
 use crate::error::OpenError;
-use crate::files::Directory;
-use crate::store::{self, Limits, RedbStore};
+use crate::place::{Place, Settings};
+use crate::store::{self, RedbStore};
 use crate::writer::Durability;
+
+/// Where reads of a key are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reads {
+    /// On the thread that asks, at once. Where the pages that a read needs are in
+    /// the memory of neither the engine nor the system, that thread waits for the
+    /// disk: for one read of a page as a rule, and for as many as the tree is
+    /// deep at the most.
+    OnCaller,
+    /// On Tokio's threads for blocking work: no async thread ever waits for the
+    /// disk, and each read takes the way to another thread and back.
+    OnBlockingThreads {
+        /// How many there are at the same time, one at the least. Further reads
+        /// wait.
+        max: usize,
+    },
+}
 
 /// The settings of a [`RedbStore`].
 #[derive(Clone, Debug)]
+#[must_use = "settings do nothing until a store is opened with them"]
 pub struct Builder {
-    durability: Durability,
-    page_cache: usize,
-    verify: bool,
-    limits: Limits,
+    settings: Settings,
+    pub(crate) durability: Durability,
+    pub(crate) reads: Reads,
+    pub(crate) max_commit: usize,
+    pub(crate) max_scans: usize,
 }
 
 impl RedbStore {
-    /// Opens the store in a directory with the default settings.
+    /// Opens the store that was created in a directory, with the default
+    /// settings: see [`Builder::open`].
     ///
     /// # Errors
     ///
@@ -30,113 +51,172 @@ impl RedbStore {
         Self::builder().open(path).await
     }
 
-    /// The settings of a store to be opened.
+    /// Creates an empty store in a directory, with the default settings: see
+    /// [`Builder::create_new`].
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] tells them apart.
+    pub async fn create_new(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder().create_new(path).await
+    }
+
+    /// Opens the store that was created in a directory, or creates the first
+    /// there, with the default settings: see [`Builder::open_or_create`].
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] tells them apart.
+    pub async fn open_or_create(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder().open_or_create(path).await
+    }
+
+    /// The settings of a store to be opened or created.
     pub fn builder() -> Builder {
         Builder {
-            durability: Durability::Flushed,
-            page_cache: 64 << 20,
-            verify: true,
-            limits: Limits {
-                pending: 32 << 20,
-                blocking_reads: 16,
-                scans: 4,
+            settings: Settings {
+                max_page_cache: 64 << 20,
+                verify: true,
             },
+            durability: Durability::Flushed,
+            reads: Reads::OnCaller,
+            max_commit: 32 << 20,
+            max_scans: 4,
         }
     }
 }
 
 impl Builder {
     /// What an ack stands for. [`Durability::Flushed`] by default.
-    #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
+    /// Where reads of a key are made. [`Reads::OnCaller`] by default.
+    pub fn reads(mut self, reads: Reads) -> Self {
+        self.reads = reads;
+        self
+    }
+
     /// The memory for pages of the file, in bytes. 64 MiB by default.
+    pub fn max_page_cache(mut self, bytes: usize) -> Self {
+        self.settings.max_page_cache = bytes;
+        self
+    }
+
+    /// At how many bytes of keys and records, with 256 more for each change, a
+    /// commit takes no more changes. 32 MiB by default.
     ///
-    /// A read that finds all it needs here is made at once. On Linux so is one that
-    /// finds it in what the system keeps in memory of the file, where that is of a
-    /// directory and belongs to the process's user.
-    #[must_use]
-    pub fn page_cache(mut self, bytes: usize) -> Self {
-        self.page_cache = bytes;
+    /// It bounds what the store holds of callers that are gone, too: a change
+    /// that waits for a later commit is dropped with its caller's future.
+    pub fn max_commit(mut self, bytes: usize) -> Self {
+        self.max_commit = bytes;
         self
     }
 
-    /// How many bytes of keys and values, with an allowance for each entry, may
-    /// wait for their commit: further merges wait before they are handed to the
-    /// writer. 32 MiB by default. It bounds a commit as well.
-    #[must_use]
-    pub fn pending(mut self, bytes: usize) -> Self {
-        self.limits.pending = bytes;
-        self
-    }
-
-    /// How many reads may wait for the disk at the same time, one at the least:
-    /// each takes a thread of Tokio's for blocking work, and further ones wait
-    /// before they do. 16 by default.
-    #[must_use]
-    pub fn blocking_reads(mut self, reads: usize) -> Self {
-        self.limits.blocking_reads = reads;
-        self
-    }
-
-    /// How many scans may be made at the same time, one at the least. Each takes
-    /// a thread as such a read does, and for longer. 4 by default.
-    #[must_use]
-    pub fn scans(mut self, scans: usize) -> Self {
-        self.limits.scans = scans;
+    /// How many scans may be made at the same time, one at the least: each takes
+    /// a thread of Tokio's for blocking work, and further ones wait. 4 by
+    /// default.
+    pub fn max_scans(mut self, scans: usize) -> Self {
+        self.max_scans = scans;
         self
     }
 
     /// Whether to check every page against its checksum when the store is
     /// opened. On by default; it reads the whole file.
     ///
-    /// Without it, pages are checked after a crash only. An entry that changed
+    /// Without it, pages are checked after a crash only. A record that changed
     /// on disk is still never served, since each has a checksum of its own; but
     /// damage to the pages that lead to it can hide it, and then the key reads
     /// as absent.
-    #[must_use]
     pub fn verify(mut self, verify: bool) -> Self {
-        self.verify = verify;
+        self.settings.verify = verify;
         self
     }
 
-    /// Opens the store in a directory, which is created where it is missing.
+    /// Opens the store that was created in a directory.
+    ///
+    /// Nothing is created: where there is no directory or no store in it, a disk
+    /// may not be mounted, and a store that started empty would count in quorums
+    /// as one that has all it ever acked.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] tells them apart.
+    /// [`OpenError::Missing`] where no store was ever created there,
+    /// [`OpenError::Lost`] where one was and its records are gone. [`OpenError`]
+    /// tells the others apart.
     pub async fn open(self, path: impl AsRef<Path>) -> Result<RedbStore, OpenError> {
-        let path = path.as_ref().to_owned();
-        let opening = move || {
-            let directory = Directory::hold(&path)?;
-            let file =
-                directory.entries(|file| self.engine(Backend::of_file(file)?, None).map(drop))?;
-            let engine = self.engine(Backend::of_file(file)?, Some(directory))?;
-            RedbStore::start(engine, self.durability, &self.limits)
-        };
-        store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
+        self.open_directory(path.as_ref(), Opening::Existing).await
     }
 
-    /// Opens the store on something else than a file: a simulated disk, say,
-    /// one with encryption, or one that fails when a test wants it to.
+    /// Creates an empty store in a directory. The directory is made where it is
+    /// missing, with all above it; other files in it are left alone. A creation
+    /// that was cut short is begun again or finished.
     ///
-    /// Nothing here keeps two stores from being opened on one backend.
+    /// # Errors
+    ///
+    /// [`OpenError::Exists`] where there is a store already, [`OpenError::Lost`]
+    /// where there was one. [`OpenError`] tells the others apart.
+    pub async fn create_new(self, path: impl AsRef<Path>) -> Result<RedbStore, OpenError> {
+        self.open_directory(path.as_ref(), Opening::New).await
+    }
+
+    /// Opens the store that was created in a directory, or creates the first
+    /// there.
+    ///
+    /// It is for tests, and for replicas whose directory is there before they
+    /// first start and cannot be mistaken. A disk that is not mounted looks like
+    /// a directory that was never used: where that can happen,
+    /// [`create_new`](Self::create_new) once and [`open`](Self::open) after that.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Lost`] where a store was created there and its records are
+    /// gone. [`OpenError`] tells the others apart.
+    pub async fn open_or_create(self, path: impl AsRef<Path>) -> Result<RedbStore, OpenError> {
+        self.open_directory(path.as_ref(), Opening::Either).await
+    }
+
+    /// Opens or creates the store on something else than a file: a simulated
+    /// disk, say, one with encryption, or one that fails when a test wants it to.
+    /// A backend without a byte is one that was never used.
+    ///
+    /// `backend` is called once, and again by each
+    /// [`reopen`](RedbStore::reopen): the backend that it made before is closed
+    /// then. Should that one have failed to flush what it had taken, `backend` is
+    /// to fail too. Nothing here keeps two stores from being opened on one
+    /// backend.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub async fn open_on(self, backend: impl StorageBackend) -> Result<RedbStore, OpenError> {
-        let opening = move || {
-            let engine = self.engine(Backend::new(backend), None)?;
-            RedbStore::start(engine, self.durability, &self.limits)
-        };
-        store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
+    pub async fn open_on<B: StorageBackend>(
+        self,
+        backend: impl Fn() -> io::Result<B> + Send + 'static,
+    ) -> Result<RedbStore, OpenError> {
+        self.start(|settings| {
+            let mut place = Place::custom(backend);
+            let database = place.open(settings)?;
+            Ok((place, database))
+        })
+        .await
     }
 
-    fn engine(&self, backend: Backend, directory: Option<Directory>) -> Result<Engine, OpenError> {
-        Engine::open(self.page_cache, self.verify, backend, directory)
+    async fn open_directory(self, path: &Path, opening: Opening) -> Result<RedbStore, OpenError> {
+        let path = path.to_owned();
+        self.start(move |settings| settings.open_directory(&path, opening))
+            .await
+    }
+
+    async fn start(
+        self,
+        open: impl FnOnce(Settings) -> Result<(Place, Database), OpenError> + Send + 'static,
+    ) -> Result<RedbStore, OpenError> {
+        let opening = move || {
+            let (place, database) = open(self.settings)?;
+            RedbStore::start(place, database, self.settings, &self)
+        };
+        store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
     }
 }

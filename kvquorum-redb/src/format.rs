@@ -1,106 +1,68 @@
 //! What lies in the engine's tables, byte by byte.
 //!
-//! An entry is stored as a checksum, the version, whether there is a value,
-//! and the value:
+//! A record is stored as a checksum and the bytes that core gives it:
 //!
 //! ```text
-//! 8 bytes    XXH3 of the key's length, the key, and all that follows here
-//! 8 bytes    timestamp     \
-//! 8 bytes    writer         } little endian
-//! 1 byte     0: tombstone, 1: value
-//! the rest   the value
+//! 8 bytes    XXH3 of the key's length, the key, and the record; little endian
+//! the rest   the record, as `Record::encode` has it
 //! ```
 //!
 //! The engine checks its pages when it opens a file, not when it reads one. The
 //! checksum is what keeps a page that changed since from being served; it
-//! covers the key, so that no entry is served under another's.
+//! covers the key, so that no record is served under another's.
 
 use bytes::Bytes;
-use kvquorum_core::{Entry, Key, Timestamp, Version, WriterId};
+use kvquorum_core::{Key, Record};
 use redb::TableDefinition;
 use xxhash_rust::xxh3::Xxh3;
 
-/// The format that this version writes, and the newest that it reads.
-pub(crate) const FORMAT: u64 = 1;
+use crate::error::RedbStoreError;
 
-/// Keys to entries.
-pub(crate) const ENTRIES: TableDefinition<'static, &[u8], &[u8]> =
-    TableDefinition::new("kvquorum.entries");
+/// The format that this version writes, and the only one that it reads.
+pub(crate) const FORMAT: u64 = 2;
+
+/// Keys to records.
+pub(crate) const RECORDS: TableDefinition<'static, &[u8], &[u8]> =
+    TableDefinition::new("kvquorum.records");
 
 /// What is known of the whole store.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("kvquorum.meta");
 
 /// In [`META`]: the format.
 pub(crate) const META_FORMAT: &str = "format";
-/// In [`META`]: the greatest timestamp ever stored.
-pub(crate) const META_MAX_TIMESTAMP: &str = "max_timestamp";
 
-const TOMBSTONE: u8 = 0;
-const VALUE: u8 = 1;
 const CHECKSUM_LEN: usize = size_of::<u64>();
-const HEAD_LEN: usize = CHECKSUM_LEN + 8 + 8 + 1;
 
-/// The bytes of an entry stored under a key.
-pub(crate) fn encode(key: &Key, entry: &Entry) -> Bytes {
-    let value = entry.value.as_deref();
-    let len = HEAD_LEN.saturating_add(value.map_or(0, <[u8]>::len));
+/// The bytes of a record stored under a key.
+pub(crate) fn encode(key: &Key, record: &Record) -> Vec<u8> {
+    let len = CHECKSUM_LEN.saturating_add(record.encoded_len());
     let mut bytes = Vec::with_capacity(len);
     bytes.extend_from_slice(&[0; CHECKSUM_LEN]);
-    bytes.extend_from_slice(&entry.version.timestamp.to_bits().to_le_bytes());
-    bytes.extend_from_slice(&entry.version.writer.get().to_le_bytes());
-    bytes.push(if value.is_some() { VALUE } else { TOMBSTONE });
-    bytes.extend_from_slice(value.unwrap_or_default());
+    record.encode(&mut bytes);
     if let Some((room, rest)) = bytes.split_first_chunk_mut::<CHECKSUM_LEN>() {
         *room = checksum(key.as_bytes(), rest).to_le_bytes();
     }
-    bytes.into()
+    bytes
 }
 
-/// The value in the bytes of an entry that has one.
-pub(crate) fn value_in(encoded: &Bytes) -> Bytes {
-    encoded.slice(HEAD_LEN.min(encoded.len())..)
+/// The record of these bytes, copied.
+pub(crate) fn decode(key: &Key, stored: &[u8]) -> Result<Record, RedbStoreError> {
+    let encoded = stored
+        .split_first_chunk()
+        .filter(|(expected, rest)| u64::from_le_bytes(**expected) == checksum(key.as_bytes(), rest))
+        .map(|(_, rest)| Bytes::copy_from_slice(rest));
+    let key = || key.clone();
+    let encoded = encoded.ok_or_else(|| RedbStoreError::Damaged { key: key() })?;
+    Record::decode(encoded).map_err(|source| RedbStoreError::UnknownRecord { key: key(), source })
 }
 
-/// An entry where the engine has it.
-pub(crate) struct Stored<'a> {
-    pub(crate) version: Version,
-    value: Option<&'a [u8]>,
-}
-
-impl<'a> Stored<'a> {
-    /// The entry stored under a key; `None` where the bytes are damaged.
-    pub(crate) fn decode(key: &[u8], stored: &'a [u8]) -> Option<Self> {
-        let (expected, rest) = stored.split_first_chunk()?;
-        if u64::from_le_bytes(*expected) != checksum(key, rest) {
-            return None;
-        }
-        let (timestamp, rest) = rest.split_first_chunk()?;
-        let (writer, rest) = rest.split_first_chunk()?;
-        let (kind, value) = rest.split_first()?;
-        let value = match *kind {
-            VALUE => Some(value),
-            TOMBSTONE if value.is_empty() => None,
-            _ => return None,
-        };
-        Some(Self {
-            version: Version {
-                timestamp: Timestamp::from_bits(u64::from_le_bytes(*timestamp)),
-                writer: WriterId::new(u64::from_le_bytes(*writer)),
-            },
-            value,
-        })
-    }
-
-    pub(crate) fn to_entry(&self) -> Entry {
-        Entry {
-            version: self.version,
-            value: self.value.map(Bytes::copy_from_slice),
-        }
-    }
+/// How many bytes of a stored record are core's.
+pub(crate) fn encoded_len(stored: &[u8]) -> usize {
+    stored.len().saturating_sub(CHECKSUM_LEN)
 }
 
 /// The key's length comes first, so that no byte can move from the key to the
-/// entry unseen.
+/// record unseen.
 fn checksum(key: &[u8], rest: &[u8]) -> u64 {
     let mut hasher = Xxh3::new();
     hasher.update(&(key.len() as u64).to_le_bytes());
@@ -111,29 +73,31 @@ fn checksum(key: &[u8], rest: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use kvquorum_core::{Entry, Timestamp, Version, WriterId};
+
     use super::*;
 
-    fn entries() -> [Entry; 4] {
+    fn records() -> Vec<Record> {
         let version = Version {
             timestamp: Timestamp::from_bits(u64::MAX - 1),
             writer: WriterId::new(1 << 63),
         };
-        [
+        let entries = [
             Entry::new(version, ""),
             Entry::new(version, "value"),
             Entry::new(version, vec![0; 5_000]),
             Entry::tombstone(version),
-        ]
+        ];
+        entries.map(Record::from).into()
     }
 
     #[test]
-    fn entries_come_back_as_they_went_in() {
+    fn records_come_back_as_they_went_in() {
         for key in ["", "k"].map(Key::from) {
-            for entry in entries() {
-                let bytes = encode(&key, &entry);
-                let stored = Stored::decode(key.as_bytes(), &bytes).unwrap();
-                assert_eq!(stored.to_entry(), entry);
-                assert_eq!(value_in(&bytes), entry.value.unwrap_or_default());
+            for record in records() {
+                let bytes = encode(&key, &record);
+                assert_eq!(encoded_len(&bytes), record.encoded_len());
+                assert_eq!(decode(&key, &bytes).unwrap(), record);
             }
         }
     }
@@ -141,18 +105,38 @@ mod tests {
     /// Bug: a checksum that leaves out a field, the key, or the tail.
     #[test]
     fn no_changed_bit_or_lost_byte_or_other_key_goes_unseen() {
-        for entry in entries() {
-            let bytes = encode(&Key::from("key"), &entry);
+        let is_damaged = |key: &str, bytes: &[u8]| {
+            let error = decode(&Key::from(key), bytes).unwrap_err();
+            assert!(matches!(error, RedbStoreError::Damaged { .. }), "{error}");
+        };
+        for record in records() {
+            let bytes = encode(&Key::from("key"), &record);
             for bit in 0..bytes.len() * 8 {
-                let mut changed = bytes.to_vec();
+                let mut changed = bytes.clone();
                 changed[bit / 8] ^= 1 << (bit % 8);
-                assert!(Stored::decode(b"key", &changed).is_none(), "bit {bit}");
+                is_damaged("key", &changed);
             }
             for len in 0..bytes.len() {
-                assert!(Stored::decode(b"key", &bytes[..len]).is_none(), "{len}");
+                is_damaged("key", &bytes[..len]);
             }
-            assert!(Stored::decode(b"kez", &bytes).is_none());
-            assert!(Stored::decode(b"ke", &bytes).is_none());
+            is_damaged("kez", &bytes);
+            is_damaged("ke", &bytes);
         }
+    }
+
+    /// Bug: a record that a later release wrote is called damaged, and so given
+    /// up.
+    #[test]
+    fn a_later_record_is_told_from_a_damaged_one() {
+        let key = Key::from("key");
+        let mut bytes = encode(&key, &records()[0]);
+        bytes[CHECKSUM_LEN] = 99;
+        let sum = checksum(b"key", &bytes[CHECKSUM_LEN..]);
+        bytes[..CHECKSUM_LEN].copy_from_slice(&sum.to_le_bytes());
+        let error = decode(&key, &bytes).unwrap_err();
+        assert!(
+            matches!(error, RedbStoreError::UnknownRecord { .. }),
+            "{error}"
+        );
     }
 }

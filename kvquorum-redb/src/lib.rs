@@ -1,16 +1,17 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-mod backend;
 mod builder;
+mod directory;
 mod engine;
 mod error;
-mod files;
 mod format;
+mod place;
+mod queue;
 mod store;
 mod writer;
 
-pub use builder::Builder;
+pub use builder::{Builder, Reads};
 pub use error::{OpenError, RedbStoreError};
 pub use redb::StorageBackend;
 pub use store::{RedbStore, Stats};

@@ -3,244 +3,232 @@
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use bytes::Bytes;
-use kvquorum_core::{Entry, Key, Merged, Store, StoreError, Timestamp};
+use kvquorum_core::{Change, Key, Record, Response, ScanLimit, Store, StoreError};
+use redb::Database;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::{JoinSet, spawn_blocking};
 
+use crate::builder::{Builder, Reads};
 use crate::engine::Engine;
 use crate::error::{OpenError, RedbStoreError};
-use crate::writer::{Durability, Request, Writer};
-
-/// Well within what the engine takes, which is 3 GiB.
-const MAX_LEN: usize = 1 << 30;
-
-/// What a merge takes in memory until it is answered, beyond the bytes of its
-/// key and its value, about.
-const OVERHEAD: usize = 256;
+use crate::place::{Place, Settings};
+use crate::queue::Queue;
+use crate::writer::{Apply, Task, Writer};
 
 /// A durable [`Store`]: what it acked is there when it is opened again.
 pub struct RedbStore {
     engine: Arc<Engine>,
-    reads: Places,
+    queue: Arc<Queue<Task>>,
+    /// `None` where reads are made on the caller's thread.
+    reads: Option<Places>,
     scans: Places,
-    /// Taken when the store is dropped, so that the writer ends.
-    requests: Option<Sender<Request>>,
-    writer: Option<JoinHandle<Result<(), RedbStoreError>>>,
-    room: Arc<Semaphore>,
-    pending: u32,
-}
-
-/// How much of what may be there at the same time.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    /// Bytes of merges that wait for their commit.
-    pub(crate) pending: usize,
-    /// Reads on threads for blocking work.
-    pub(crate) blocking_reads: usize,
-    /// Scans.
-    pub(crate) scans: usize,
-}
-
-/// Places for what reads on threads for blocking work.
-struct Places {
-    free: Arc<Semaphore>,
-    count: u32,
-}
-
-impl Places {
-    fn new(count: usize) -> Self {
-        let count = permits(count);
-        let free = Arc::new(Semaphore::new(count as usize));
-        Self { free, count }
-    }
-
-    /// Reads once there is a place.
-    async fn read<T: Send + 'static>(
-        &self,
-        engine: &Arc<Engine>,
-        read: impl FnOnce(&Engine) -> Result<T, RedbStoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let place = Arc::clone(&self.free).acquire_owned().await;
-        let place = place.map_err(|_| RedbStoreError::Closed)?;
-        let engine = Arc::clone(engine);
-        let reading = move || {
-            let found = read(&engine);
-            // Whoever has all places can count on the engine being free.
-            drop(engine);
-            drop(place);
-            found
-        };
-        let found = blocking(reading).await.ok_or(RedbStoreError::NoRuntime)?;
-        Ok(found?)
-    }
-
-    /// Waits for all reads that are under way, whether or not somebody waits
-    /// for them.
-    async fn all_free(&self) {
-        // It is never closed.
-        let _ = self.free.acquire_many(self.count).await;
-    }
+    /// How the writer ended, once it has.
+    ended: watch::Receiver<Option<Result<(), RedbStoreError>>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 /// What a store has done since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Merges that were answered.
-    pub merges: u64,
+    /// Changes that were answered.
+    pub changes: u64,
     /// Commits made for them, each with one flush where the store flushes each.
     pub commits: u64,
-    /// Reads of a key made at once, on the caller's thread.
-    pub reads_at_once: u64,
-    /// Reads of a key made on a thread for blocking work.
-    pub blocking_reads: u64,
 }
 
 impl RedbStore {
     pub(crate) fn start(
-        engine: Engine,
-        durability: Durability,
-        limits: &Limits,
+        place: Place,
+        database: Database,
+        settings: Settings,
+        builder: &Builder,
     ) -> Result<Self, OpenError> {
-        let engine = Arc::new(engine);
-        let (requests, receiver) = channel();
-        let writer = Writer::new(Arc::clone(&engine), durability);
+        let engine = Arc::new(Engine::new(database));
+        let queue = Arc::new(Queue::new());
+        let writer = Writer {
+            queue: Arc::clone(&queue),
+            engine: Arc::clone(&engine),
+            place,
+            settings,
+            durability: builder.durability,
+            max_commit: builder.max_commit,
+            unflushed_since: None,
+            failed: None,
+            unflushed: None,
+        };
+        let (end, ended) = watch::channel(None);
         let writer = thread::Builder::new()
             .name("kvquorum-redb".to_owned())
-            .spawn(move || writer.run(&receiver))
+            .spawn(move || {
+                end.send_replace(Some(writer.run()));
+            })
             .map_err(OpenError::Thread)?;
-        let pending = permits(limits.pending);
         Ok(Self {
             engine,
-            reads: Places::new(limits.blocking_reads),
-            scans: Places::new(limits.scans),
-            requests: Some(requests),
+            queue,
+            reads: match builder.reads {
+                Reads::OnCaller => None,
+                Reads::OnBlockingThreads { max } => Some(Places::new(max)),
+            },
+            scans: Places::new(builder.max_scans),
+            ended,
             writer: Some(writer),
-            room: Arc::new(Semaphore::new(pending as usize)),
-            pending,
         })
-    }
-
-    /// The greatest timestamp that was ever stored, before a restart too;
-    /// [`Timestamp::MIN`] in a store that is new. After a kill it may be up to a
-    /// second more: the files are told of it ahead, and not by each commit.
-    ///
-    /// A coordinator in the same process is to stamp its entries after it,
-    /// whatever has become of the machine's clock meanwhile: hand it to
-    /// [`not_before`](kvquorum_core::CoordinatorBuilder::not_before).
-    pub fn max_timestamp(&self) -> Timestamp {
-        self.engine.max_timestamp()
     }
 
     /// What the store has done so far.
     pub fn stats(&self) -> Stats {
-        let Engine {
-            merges,
-            commits,
-            reads_at_once,
-            blocking_reads,
-            ..
-        } = &*self.engine;
         Stats {
-            merges: merges.load(Ordering::Relaxed),
-            commits: commits.load(Ordering::Relaxed),
-            reads_at_once: reads_at_once.load(Ordering::Relaxed),
-            blocking_reads: blocking_reads.load(Ordering::Relaxed),
+            changes: self.engine.changes.load(Ordering::Relaxed),
+            commits: self.engine.commits.load(Ordering::Relaxed),
         }
     }
 
-    /// Finishes the merges under way, and the reads and scans whose futures were
-    /// dropped, and closes the files.
+    /// Closes the store: makes the changes that wait, finishes the reads and
+    /// scans under way, flushes, and lets go of the files. All that is asked of
+    /// the store after that fails with [`RedbStoreError::Closed`].
     ///
-    /// Dropping the store does the same, but on the thread that drops it, which
-    /// then waits for the disk; and a read or a scan under way, whose future was
-    /// dropped, may hold the files for somewhat longer.
+    /// The store is closed once this was called, whether or not its future is
+    /// polled to the end; it may be called again, and says the same.
+    ///
+    /// Dropping the store closes it too, on the thread that drops it, which then
+    /// waits for the disk.
     ///
     /// # Errors
     ///
-    /// The first failure of a write since the store was opened. There is
-    /// nothing to be done about it any more.
-    pub async fn close(mut self) -> Result<(), RedbStoreError> {
-        self.reads.all_free().await;
-        self.scans.all_free().await;
-        let closing = move || self.end();
-        blocking(closing).await.ok_or(RedbStoreError::NoRuntime)?
-    }
-
-    fn end(&mut self) -> Result<(), RedbStoreError> {
-        self.requests = None;
-        match self.writer.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            // The writer panicked, or the store was ended before.
-            Some(Err(_)) => Err(RedbStoreError::Closed),
-            None => Ok(()),
+    /// The first failure of a write since the store was opened: a change that
+    /// failed, or with [`Durability::Every`](crate::Durability::Every) the flush
+    /// of what was acked. There is nothing to be done about it any more.
+    pub fn close(&self) -> impl Future<Output = Result<(), RedbStoreError>> + Send + 'static {
+        self.queue.close();
+        let mut ended = self.ended.clone();
+        async move {
+            let ended = ended.wait_for(Option::is_some).await;
+            ended.map_or(Err(RedbStoreError::Closed), |ended| {
+                ended.clone().unwrap_or(Ok(()))
+            })
         }
     }
 
-    /// Waits for room among the pending merges.
-    async fn room(&self, key: &Key, entry: &Entry) -> Result<OwnedSemaphorePermit, RedbStoreError> {
-        let value = entry.value.as_ref().map_or(0, Bytes::len);
-        let len = key.len().saturating_add(value).saturating_add(OVERHEAD);
-        if len > MAX_LEN {
-            // The engine would fail, and all merges of the commit with it.
-            return Err(RedbStoreError::TooLarge { len, max: MAX_LEN });
-        }
-        let wanted = u32::try_from(len).unwrap_or(u32::MAX);
-        // One that is larger than all the room goes alone.
-        let wanted = wanted.min(self.pending);
-        let room = Arc::clone(&self.room).acquire_many_owned(wanted).await;
-        room.map_err(|_| RedbStoreError::Closed)
+    /// Opens the files again after a failure, in place: once a full disk has room
+    /// again, say. The whole file is checked, as when a store is opened, and
+    /// until that is done all that is asked of the store fails with
+    /// [`RedbStoreError::Reopening`].
+    ///
+    /// What was acked is there; with
+    /// [`Durability::Every`](crate::Durability::Every), what was flushed.
+    ///
+    /// # Errors
+    ///
+    /// [`RedbStoreError::ReopenFailed`], with an [`OpenError`] that tells why. It
+    /// may be tried again, but for [`OpenError::Unflushed`], which is for good.
+    pub async fn reopen(&self) -> Result<(), RedbStoreError> {
+        self.ask(Task::Reopen).await
+    }
+
+    /// Has the writer do something, and waits for it.
+    async fn ask<T>(
+        &self,
+        task: impl FnOnce(oneshot::Sender<Result<T, RedbStoreError>>) -> Task,
+    ) -> Result<T, RedbStoreError> {
+        let (answer, answered) = oneshot::channel();
+        let ticket = self.queue.push(task(answer));
+        let _ticket = ticket.ok_or(RedbStoreError::Closed)?;
+        answered.await.unwrap_or(Err(RedbStoreError::Closed))
     }
 }
 
 impl Drop for RedbStore {
     fn drop(&mut self) {
-        // Whoever wants to know calls `close`.
-        let _ = self.end();
+        self.queue.close();
+        if let Some(writer) = self.writer.take() {
+            // Whoever wants to know how it ended calls `close`.
+            let _ = writer.join();
+        }
     }
 }
 
 impl Store for RedbStore {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        if let Some(found) = self.get_now(key) {
-            return found;
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        match &self.reads {
+            None => Ok(self.engine.get(key)?),
+            Some(places) => {
+                let key = key.clone();
+                let read = move |engine: &Engine| engine.get(&key);
+                Ok(places.run(&self.engine, read).await?)
+            }
         }
+    }
+
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
         let key = key.clone();
-        let read = move |engine: &Engine| engine.read(&key);
-        self.reads.read(&self.engine, read).await
+        let apply = move |answer| {
+            Task::Apply(Apply {
+                key,
+                change,
+                answer,
+            })
+        };
+        Ok(self.ask(apply).await?)
     }
 
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
-        let found = self.engine.read_at_once(key)?;
-        Some(found.map_err(StoreError::from))
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        let (from, to) = (range.0.cloned(), range.1.cloned());
+        let scan = move |engine: &Engine| engine.scan((from.as_ref(), to.as_ref()), limit);
+        Ok(self.scans.run(&self.engine, scan).await?)
     }
 
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
-        let room = self.room(key, &entry).await?;
-        let (answer, answered) = oneshot::channel();
-        let request = Request::new(key, &entry, answer, room);
-        drop(entry);
-        let requests = self.requests.as_ref().ok_or(RedbStoreError::Closed)?;
-        requests.send(request).map_err(|_| RedbStoreError::Closed)?;
-        let merged = answered.await.map_err(|_| RedbStoreError::Closed)?;
-        Ok(merged?)
-    }
-
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        let from = from.cloned();
-        let scan = move |engine: &Engine| engine.scan(from.as_ref(), limit);
-        self.scans.read(&self.engine, scan).await
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
+        match &self.reads {
+            None => Some(self.engine.get(key).map_err(StoreError::from)),
+            Some(_) => None,
+        }
     }
 }
 
-/// A setting as a semaphore takes it, one at the least.
-fn permits(setting: usize) -> u32 {
-    let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
-    u32::try_from(setting.clamp(1, most)).unwrap_or(1)
+/// Places for what reads on threads for blocking work.
+struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// One at the least.
+    fn new(count: usize) -> Self {
+        let count = count.clamp(1, Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(count)))
+    }
+
+    /// Reads once there is a place. A task of its own waits for that, and not the
+    /// caller: a place that fell to a future which nobody polls would be held by
+    /// it.
+    async fn run<T: Send + 'static>(
+        &self,
+        engine: &Arc<Engine>,
+        read: impl FnOnce(&Engine) -> Result<T, RedbStoreError> + Send + 'static,
+    ) -> Result<T, RedbStoreError> {
+        let runtime = Handle::try_current().map_err(|_| RedbStoreError::NoRuntime)?;
+        let (places, engine) = (Arc::clone(&self.0), Arc::clone(engine));
+        let reading = async move {
+            let place = places.acquire_owned().await;
+            let reading = move || {
+                let found = read(&engine);
+                drop(place);
+                found
+            };
+            spawn_blocking(reading).await.ok()
+        };
+        // Dropped with the caller's future, it ends the task.
+        let mut task = JoinSet::new();
+        task.spawn_on(reading, &runtime);
+        let ended = task.join_next().await.and_then(Result::ok).flatten();
+        ended.unwrap_or(Err(RedbStoreError::NoRuntime))
+    }
 }
 
 /// Runs what may block off the async threads; `None` where there is no runtime
@@ -256,7 +244,6 @@ impl std::fmt::Debug for RedbStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedbStore")
             .field("stats", &self.stats())
-            .field("max_timestamp", &self.max_timestamp())
             .finish_non_exhaustive()
     }
 }

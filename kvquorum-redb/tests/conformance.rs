@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use kvquorum_core::conformance;
-use kvquorum_redb::{Builder, RedbStore};
+use kvquorum_redb::{Builder, Reads, RedbStore};
+use kvquorum_testing::conformance;
 use tempfile::TempDir;
 
 async fn open(settings: Builder) -> (RedbStore, TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    let store = settings.open(directory.path()).await.unwrap();
+    let store = settings.create_new(directory.path()).await.unwrap();
     (store, directory)
 }
 
@@ -22,13 +22,13 @@ async fn the_store_conforms_on_many_threads() {
     conformance::store(|| open(RedbStore::builder())).await;
 }
 
-/// Nearly nothing stays in memory, and merges and reads wait for room one by
-/// one.
+/// Nearly nothing stays in memory, changes are committed one by one, and so are
+/// reads made, on other threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_conforms_without_memory() {
     let settings = || {
-        let settings = RedbStore::builder().page_cache(0);
-        settings.pending(1).blocking_reads(1)
+        let settings = RedbStore::builder().max_page_cache(0).max_commit(1);
+        settings.reads(Reads::OnBlockingThreads { max: 1 })
     };
     conformance::store(|| open(settings())).await;
 }

@@ -11,11 +11,10 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
-use kvquorum_core::{Entry, Key, Store};
+use kvquorum_core::{Entry, Key};
 use kvquorum_redb::{OpenError, RedbStore, RedbStoreError};
-use support::{Disk, Numbers, cause, entry, version};
+use support::{Disk, Entries, Numbers, all, cause, entry, version};
 
 /// How many cases, unless `KVQUORUM_DAMAGE_CASES` tells.
 const CASES: u64 = 300;
@@ -28,7 +27,7 @@ type Written = BTreeMap<Key, Vec<Entry>>;
 /// A file that was closed, and the same as a crash would have left it.
 async fn files() -> (Written, [Vec<u8>; 2]) {
     let disk = Disk::default();
-    let store = RedbStore::builder().open_on(disk.clone()).await.unwrap();
+    let store = RedbStore::builder().open_on(disk.backend()).await.unwrap();
     let mut numbers = Numbers::new(1);
     let mut written = Written::new();
     for round in 1..=3 {
@@ -93,7 +92,7 @@ async fn a_damaged_file_is_refused_or_serves_what_was_written() {
         damage(&mut bytes, &mut numbers);
         let disk = Disk::holding(bytes);
         let settings = RedbStore::builder().verify(verify);
-        let store = match settings.open_on(disk).await {
+        let store = match settings.open_on(disk.backend()).await {
             Ok(store) => store,
             Err(error) => {
                 let known = matches!(
@@ -108,7 +107,7 @@ async fn a_damaged_file_is_refused_or_serves_what_was_written() {
         served += 1;
         let mut absent = 0;
         for (key, entries) in &written {
-            match store.get(key).await {
+            match store.entry(key).await {
                 Ok(None) => absent += 1,
                 Ok(Some(found)) => {
                     assert!(
@@ -134,7 +133,7 @@ async fn a_damaged_file_is_refused_or_serves_what_was_written() {
             absent == 0 || !verify,
             "case {case}: {absent} entries are gone"
         );
-        if let Ok(found) = store.scan(Bound::Unbounded, usize::MAX).await {
+        if let Ok(found) = all(&store).await {
             let known = |key, entry| written.get(key).is_some_and(|all| all.contains(entry));
             let keys: BTreeSet<_> = found.iter().map(|(key, _)| key).collect();
             assert!(

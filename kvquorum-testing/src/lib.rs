@@ -1,8 +1,9 @@
 //! What tests stores, transports and applications of
 //! [kvquorum](https://docs.rs/kvquorum-core).
 //!
-//! - [`conformance`]: suites that hold a [`Store`](kvquorum_core::Store) or a
-//!   [`Transport`](kvquorum_core::Transport) to its contract, sentence by sentence.
+//! - [`conformance`]: suites that hold a [`Store`](kvquorum_core::Store), a
+//!   [`Transport`](kvquorum_core::Transport) or a [`Codec`](kvquorum_core::Codec) to
+//!   its contract, sentence by sentence.
 //! - [`linearizability`]: a checker for histories of registers, in which operations
 //!   may have failed or not ended.
 //!

@@ -9,7 +9,7 @@ use hyper::{StatusCode, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use kvquorum_core::{Bytes, Key, Merged, Request, Response};
+use kvquorum_core::{Ack, Bytes, Key, Request, Response};
 
 use super::wire;
 use crate::map::Map;
@@ -70,17 +70,14 @@ async fn answer(call: ResponseFuture) -> Response {
 
 impl<const N: usize, const W: usize, const R: usize> Map for HttpFloor<N, W, R> {
     async fn put(&self, key: &Key, value: &Bytes) {
-        let request = Request::Merge {
-            key: key.clone(),
-            entry: self.stamps.entry(value),
-        };
+        let request = Request::write(key, self.stamps.entry(value));
         for answer in self.first(W, &request).await {
-            assert_eq!(answer, Response::Merged(Merged::Applied));
+            assert_eq!(answer, Response::Ack(Ack::Applied));
         }
     }
 
     async fn get(&self, key: &Key) -> Bytes {
-        let answers = self.first(R, &Request::Get { key: key.clone() }).await;
+        let answers = self.first(R, &Request::read(key)).await;
         let entries = answers.into_iter().filter_map(|answer| match answer {
             Response::Entry(entry) => entry,
             _ => None,

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use std::{env, io, process, thread};
 
-use kvquorum_core::{Entry, Key, Merged, Replica, Store, StoreError};
+use kvquorum_core::{Change, Key, Record, Replica, Response, ScanLimit, Store, StoreError};
 use kvquorum_http::Server;
 use kvquorum_mem::MemStore;
 use tokio::time::sleep;
@@ -55,32 +55,36 @@ impl Pace {
 struct Paced(MemStore, Pace);
 
 impl Store for Paced {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         self.1.keep().await;
         self.0.get(key).await
     }
 
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
         self.1.keep().await;
-        self.0.merge(key, entry).await
+        self.0.apply(key, change).await
     }
 
-    fn get_now(&self, key: &Key) -> Option<Result<Option<Entry>, StoreError>> {
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.0.scan(range, limit).await
+    }
+
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
         match self.1 {
-            Pace::Healthy => self.0.get_now(key),
+            Pace::Healthy => self.0.try_get(key),
             Pace::Delayed | Pace::Hanging => None,
         }
     }
 
-    fn merge_now(&self, key: &Key, entry: &Entry) -> Option<Result<Merged, StoreError>> {
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
         match self.1 {
-            Pace::Healthy => self.0.merge_now(key, entry),
-            Pace::Delayed | Pace::Hanging => None,
+            Pace::Healthy => self.0.try_apply(key, change),
+            Pace::Delayed | Pace::Hanging => Err(change),
         }
-    }
-
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        self.0.scan(from, limit).await
     }
 }
 

@@ -23,11 +23,8 @@ impl<const N: usize, const W: usize, const R: usize> JoinAll<N, W, R> {
 
 impl<const N: usize, const W: usize, const R: usize> Map for JoinAll<N, W, R> {
     async fn put(&self, key: &Key, value: &Bytes) {
-        let request = Request::Merge {
-            key: key.clone(),
-            entry: self.stamps.entry(value),
-        };
-        let calls = self.replicas.iter().map(|node| node.call(request.clone()));
+        let request = Request::write(key, self.stamps.entry(value));
+        let calls = self.replicas.iter().map(|node| node.call(&request));
         let acks = join_all(calls)
             .await
             .iter()
@@ -37,9 +34,9 @@ impl<const N: usize, const W: usize, const R: usize> Map for JoinAll<N, W, R> {
     }
 
     async fn get(&self, key: &Key) -> Bytes {
-        let request = Request::Get { key: key.clone() };
+        let request = Request::read(key);
         let asked = self.replicas.iter().take(R);
-        let answers = join_all(asked.map(|node| node.call(request.clone()))).await;
+        let answers = join_all(asked.map(|node| node.call(&request))).await;
         let entries = answers.into_iter().filter_map(|answer| match answer {
             Ok(Response::Entry(entry)) => entry,
             _ => None,

@@ -1,7 +1,5 @@
 //! What one would write by hand so as not to wait for the last.
 
-use std::sync::Arc;
-
 use kvquorum_core::{Bytes, Key, Request, Response, Transport, TransportError};
 use tokio::task;
 
@@ -27,8 +25,7 @@ impl<const N: usize, const W: usize, const R: usize> JoinSet<N, W, R> {
     fn ask(&self, replicas: usize, request: &Request) -> Calls {
         let mut calls = Calls::new();
         for node in self.replicas.iter().take(replicas) {
-            let (node, request) = (Arc::clone(node), request.clone());
-            calls.spawn(async move { node.call(request).await });
+            calls.spawn(node.call(request));
         }
         calls
     }
@@ -36,10 +33,7 @@ impl<const N: usize, const W: usize, const R: usize> JoinSet<N, W, R> {
 
 impl<const N: usize, const W: usize, const R: usize> Map for JoinSet<N, W, R> {
     async fn put(&self, key: &Key, value: &Bytes) {
-        let request = Request::Merge {
-            key: key.clone(),
-            entry: self.stamps.entry(value),
-        };
+        let request = Request::write(key, self.stamps.entry(value));
         let mut calls = self.ask(N, &request);
         let mut acks = 0;
         while acks < W {
@@ -50,7 +44,7 @@ impl<const N: usize, const W: usize, const R: usize> Map for JoinSet<N, W, R> {
     }
 
     async fn get(&self, key: &Key) -> Bytes {
-        let mut calls = self.ask(R, &Request::Get { key: key.clone() });
+        let mut calls = self.ask(R, &Request::read(key));
         let mut greatest = None;
         while let Some(answer) = calls.join_next().await {
             if let Ok(Response::Entry(entry)) = answer.unwrap() {

@@ -6,7 +6,7 @@ mod join_set;
 
 use std::sync::Arc;
 
-use kvquorum_core::{Coordinator, Merged, Replica, Response, TransportError};
+use kvquorum_core::{Coordinator, Replica, Response, TransportError};
 use kvquorum_mem::MemStore;
 
 pub use floor::Floor;
@@ -33,7 +33,7 @@ pub const JOIN_SET: usize = 2;
 pub const COORDINATOR: usize = 3;
 
 /// A replica in memory, which is a transport too.
-pub type Node = Arc<Replica<MemStore>>;
+pub type Node = Replica<MemStore>;
 
 /// N replicas that hold every key already, and the ways of keeping a map on
 /// them. All ways work on the same stores.
@@ -57,7 +57,7 @@ pub trait EachWay {
 impl<const N: usize, const W: usize, const R: usize> Memory<N, W, R> {
     /// Replicas that hold the work's keys.
     pub fn new(work: &Work) -> Self {
-        let replicas: [Node; N] = std::array::from_fn(|_| Arc::new(Replica::new(MemStore::new())));
+        let replicas: [Node; N] = std::array::from_fn(|_| Replica::new(MemStore::new()));
         let memory = Self {
             floor: Arc::new(Floor::new(replicas.clone())),
             join_all: Arc::new(JoinAll::new(replicas.clone())),
@@ -81,10 +81,5 @@ impl<const N: usize, const W: usize, const R: usize> Memory<N, W, R> {
 }
 
 fn is_ack(outcome: &Result<Response, TransportError>) -> bool {
-    matches!(
-        outcome,
-        Ok(Response::Merged(
-            Merged::Applied | Merged::Superseded { .. }
-        ))
-    )
+    matches!(outcome, Ok(Response::Ack(_)))
 }

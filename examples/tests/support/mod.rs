@@ -9,10 +9,12 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     reason = "in a test a panic is how a broken promise shows"
 )]
 
 use std::env;
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -22,6 +24,7 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -39,7 +42,14 @@ pub fn example(name: &str) -> Command {
         let test = env::current_exe().unwrap();
         let profile = test.parent().unwrap().parent().unwrap();
         let examples = profile.join("examples");
-        let all = ["three-node", "in-memory", "own-replica", "own-transport"];
+        let all = [
+            "in-memory",
+            "failed-writes",
+            "own-replica",
+            "measured",
+            "own-transport",
+            "three-node",
+        ];
         if !all.iter().all(|name| examples.join(name).exists()) {
             let profile_name = profile.file_name().unwrap().to_str().unwrap();
             let built = Command::new(env!("CARGO"))
@@ -98,8 +108,12 @@ impl Process {
         Self { child, stdout }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn send(&self, signal: Signal) {
-        let id = Pid::from_raw(self.child.id().try_into().unwrap());
+        let id = Pid::from_raw(self.id().try_into().unwrap());
         kill(id, signal).unwrap();
     }
 
@@ -198,6 +212,43 @@ pub fn client(nodes: &[Node; 3], arguments: &[&str]) -> Output {
     let mut command = example("three-node");
     let command = command.args(arguments).args(["--nodes", &nodes]);
     command.output().unwrap()
+}
+
+/// Runs the client on these nodes with a terminal for its output and errors:
+/// what is shown there.
+pub fn on_a_terminal(columns: u16, nodes: &[Node; 3], arguments: &[&str]) -> String {
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let terminal = openpty(Some(&size), None).unwrap();
+    let nodes = nodes.each_ref().map(Node::address).join(",");
+    let mut command = example("three-node");
+    let command = command.args(arguments).args(["--nodes", &nodes]);
+    let errors = terminal.slave.try_clone().unwrap();
+    let command = command.env_remove("COLUMNS").stdin(Stdio::null());
+    command.stdout(terminal.slave).stderr(errors);
+    let mut child = command.spawn().unwrap();
+    // Its end is the end of the text, once nobody else holds the terminal.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
+    let mut shown = File::from(terminal.master);
+    // The end of a terminal is an error on some systems.
+    while let Ok(read @ 1..) = shown.read(&mut buffer) {
+        text.extend_from_slice(&buffer[..read]);
+    }
+    child.wait().unwrap();
+    String::from_utf8(text).unwrap().replace("\r\n", "\n")
+}
+
+/// What the client prints, and what it says beside it. Panics where it does not
+/// exit with this code.
+pub fn says(output: Output, code: i32) -> (String, String) {
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr))
 }
 
 /// One request in HTTP/1.1, as a client writes it that knows no more than the

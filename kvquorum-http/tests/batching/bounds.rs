@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// How calls with these keys and values go out that gather while another is
+/// How calls with these keys and values go out that are queued while another is
 /// under way.
 async fn batches(
     set: impl FnOnce(HttpTransportBuilder) -> HttpTransportBuilder,
@@ -10,18 +10,18 @@ async fn batches(
 ) -> Vec<usize> {
     let mut played = Played::with(set).await;
     let replica = played.replica.clone();
-    let mut lead = replica.call(get("lead"));
-    let exchange = played.lead(&mut lead).await;
-    let request = |len: &usize| merge("k", 1, &"x".repeat(*len));
+    let mut first = replica.call(&read("first"));
+    let exchange = played.single(&mut first).await;
+    let request = |len: &usize| write("k", 1, &"x".repeat(*len));
     let mut calls: Vec<_> = values
         .iter()
-        .map(|len| replica.call(request(len)))
+        .map(|len| replica.call(&request(len)))
         .collect();
     for call in &mut calls {
         assert!(polled(call).await.is_none());
     }
     exchange.answers_all().await;
-    finds(lead, "lead").await;
+    finds(first, "first").await;
     let mut counts = Vec::new();
     let mut left = values.len();
     while left > 0 {
@@ -34,10 +34,7 @@ async fn batches(
         exchange.answers(answer("200 OK", body)).await;
     }
     for call in calls {
-        assert_eq!(
-            in_time(call).await.unwrap(),
-            Response::Merged(Merged::Applied)
-        );
+        assert_eq!(in_time(call).await.unwrap(), Response::Ack(Ack::Applied));
     }
     counts
 }
@@ -56,18 +53,18 @@ async fn a_batch_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn a_large_call_does_not_gather() {
+async fn a_large_call_has_an_exchange_of_its_own() {
     let mut played = Played::with(|builder| builder.max_batch_bytes(1000)).await;
     let replica = played.replica.clone();
-    let large = merge("large", 1, &"x".repeat(1000));
+    let large = write("large", 1, &"x".repeat(1000));
     for _ in 0..2 {
         // Nor does it keep others.
-        let mut call = replica.call(large.clone());
-        let exchange = played.lead(&mut call).await;
-        let mut other = replica.call(get("other"));
-        let others = played.lead(&mut other).await;
-        let mut beside = replica.call(large.clone());
-        let exchange_beside = played.lead(&mut beside).await;
+        let mut call = replica.call(&large);
+        let exchange = played.single(&mut call).await;
+        let mut other = replica.call(&read("other"));
+        let others = played.single(&mut other).await;
+        let mut beside = replica.call(&large);
+        let exchange_beside = played.single(&mut beside).await;
         assert_eq!(exchange_beside.keys, ["large"]);
         for exchange in [exchange, exchange_beside] {
             exchange.answers(applied()).await;
@@ -75,23 +72,20 @@ async fn a_large_call_does_not_gather() {
         others.answers_all().await;
         finds(other, "other").await;
         for call in [call, beside] {
-            assert_eq!(
-                in_time(call).await.unwrap(),
-                Response::Merged(Merged::Applied)
-            );
+            assert_eq!(in_time(call).await.unwrap(), Response::Ack(Ack::Applied));
         }
     }
 }
 
 #[tokio::test]
-async fn calls_do_not_gather_where_they_are_told_not_to() {
+async fn calls_share_no_exchange_where_they_are_told_not_to() {
     for most in [0, 1] {
         let mut played = Played::with(|builder| builder.max_batch(most)).await;
         let replica = played.replica.clone();
         let mut under_way = Vec::new();
         for key in ["a", "b", "c"] {
-            let mut call = replica.call(get(key));
-            let exchange = played.lead(&mut call).await;
+            let mut call = replica.call(&read(key));
+            let exchange = played.single(&mut call).await;
             assert_eq!(exchange.connection, under_way.len());
             under_way.push((call, exchange));
         }
@@ -100,31 +94,5 @@ async fn calls_do_not_gather_where_they_are_told_not_to() {
             exchange.answers_all().await;
             finds(call, &key).await;
         }
-    }
-}
-
-#[tokio::test]
-async fn calls_beyond_the_room_wait_for_it_and_a_dropped_call_gives_it_back() {
-    // Room for one, as there always is.
-    let mut played = Played::with(|builder| builder.max_gathered_bytes(0)).await;
-    let replica = played.replica.clone();
-    let mut lead = replica.call(get("lead"));
-    let exchange = played.lead(&mut lead).await;
-    let keys = ["a", "b", "c"];
-    let mut calls: Vec<_> = keys.iter().map(|key| replica.call(get(key))).collect();
-    for call in &mut calls {
-        assert!(polled(call).await.is_none());
-    }
-    drop(calls.remove(0));
-    // It has the room now.
-    assert!(polled(&mut calls[0]).await.is_none());
-    exchange.answers_all().await;
-    finds(lead, "lead").await;
-    for (mut call, key) in calls.into_iter().zip(["b", "c"]) {
-        assert!(polled(&mut call).await.is_none());
-        let exchange = played.exchange().await;
-        assert_eq!(exchange.keys, [key]);
-        exchange.answers_all().await;
-        finds(call, key).await;
     }
 }

@@ -16,9 +16,10 @@ mod sharing;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use common::*;
-use kvquorum_core::{Entry, Merged, Refusal, Replica, Response, Transport, TransportError};
+use kvquorum_core::{Ack, Entry, Refusal, Replica, Response, Transport, TransportError};
 use kvquorum_http::{HttpError, HttpTransport, HttpTransportBuilder, Server};
 use played::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -3,7 +3,7 @@
 use super::*;
 
 pub(crate) type Called = Result<Response, TransportError>;
-pub(crate) type Call<'a> = Pin<Box<dyn Future<Output = Called> + Send + 'a>>;
+pub(crate) use kvquorum_core::Call;
 
 /// The outcome of a request that is refused: the key is empty.
 pub(crate) const REFUSED: &[u8] = b"\x00\x02\x00";
@@ -24,7 +24,7 @@ pub(crate) struct Exchange {
 }
 
 impl Played {
-    /// One whose transport lets calls gather for as long as it takes.
+    /// One whose transport queues calls for as long as it takes.
     pub(crate) async fn new() -> Self {
         Self::with(|builder| builder).await
     }
@@ -34,7 +34,7 @@ impl Played {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let builder = HttpTransport::builder(listener.local_addr().unwrap());
-        let builder = builder.gather_time_limit(NEVER);
+        let builder = builder.batch_wait(NEVER);
         let (sender, exchanges) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             for connection in 0.. {
@@ -54,7 +54,7 @@ impl Played {
     }
 
     /// The next exchange, which comes while this call goes on without an answer.
-    pub(crate) async fn exchange_beside(&mut self, call: &mut Call<'_>) -> Exchange {
+    pub(crate) async fn exchange_beside(&mut self, call: &mut Call) -> Exchange {
         tokio::select! {
             called = call => panic!("{called:?}"),
             exchange = in_time(self.exchanges.recv()) => exchange.unwrap(),
@@ -62,7 +62,7 @@ impl Played {
     }
 
     /// The exchange that this call has to itself.
-    pub(crate) async fn lead(&mut self, call: &mut Call<'_>) -> Exchange {
+    pub(crate) async fn single(&mut self, call: &mut Call) -> Exchange {
         let exchange = self.exchange_beside(call).await;
         assert_eq!(exchange.keys.len(), 1);
         exchange
@@ -86,7 +86,8 @@ impl Exchange {
             let mut rest = &body[..];
             while let Some((len, after)) = rest.split_first_chunk() {
                 let (request, after) = after.split_at(u32::from_le_bytes(*len) as usize);
-                let key = &request[2..2 + usize::from(request[1])];
+                // To whichever replica, a kind of request, and its key.
+                let key = &request[3..3 + usize::from(request[2])];
                 keys.push(String::from_utf8(key.to_vec()).unwrap());
                 rest = after;
             }
@@ -159,7 +160,7 @@ pub(crate) async fn polled<F: Future + Unpin>(future: &mut F) -> Option<F::Outpu
 }
 
 /// Fails unless the call brings back the entry of this key.
-pub(crate) async fn finds(call: Call<'_>, key: &str) {
+pub(crate) async fn finds(call: Call, key: &str) {
     assert_eq!(in_time(call).await.unwrap(), found(key));
 }
 

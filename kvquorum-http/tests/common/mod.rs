@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Entry, Key, Merged, Replica, Request, Response, Store, StoreError, Timestamp, Transport,
-    TransportError, Version, WriterId,
+    Action, Change, Decision, Entry, Key, Record, Replica, Request, Response, ScanLimit, Store,
+    StoreError, Timestamp, Transport, TransportError, Version, WriterId,
 };
-use kvquorum_http::{HttpError, HttpTransport, ReplicaService, Server};
+use kvquorum_http::{HttpError, HttpTransport, ReplicaService, ReplicaServiceBuilder, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -32,7 +32,7 @@ pub const NEVER: Duration = Duration::from_secs(3600);
 /// A store in one lock, which can be made to wait or to fail.
 #[derive(Clone)]
 pub struct TestStore {
-    map: Arc<Mutex<BTreeMap<Key, Entry>>>,
+    map: Arc<Mutex<BTreeMap<Key, Record>>>,
     /// What each call takes one of, and gives back.
     pub gate: Arc<Semaphore>,
     pub calls: Arc<Semaphore>,
@@ -73,12 +73,18 @@ impl TestStore {
         in_time(self.calls.acquire()).await.unwrap().forget();
     }
 
+    /// What requests have brought here.
     pub fn entries(&self) -> Vec<(Key, Entry)> {
-        self.map.lock().unwrap().clone().into_iter().collect()
+        let map = self.map.lock().unwrap();
+        // Under the empty key is what the replica knows of itself.
+        let named = map.iter().filter(|(key, _)| !key.is_empty());
+        named
+            .filter_map(|(key, record)| Some((key.clone(), record.entry()?)))
+            .collect()
     }
 
     pub fn insert(&self, key: &str, entry: Entry) {
-        self.map.lock().unwrap().insert(key.into(), entry);
+        self.map.lock().unwrap().insert(key.into(), entry.into());
     }
 
     async fn enter(&self) -> Result<(), StoreError> {
@@ -91,26 +97,29 @@ impl TestStore {
 }
 
 impl Store for TestStore {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         self.enter().await?;
         Ok(self.map.lock().unwrap().get(key).cloned())
     }
 
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
         self.enter().await?;
         let mut map = self.map.lock().unwrap();
-        let merged = Merged::verdict(map.get(key), &entry);
-        if merged == Merged::Applied {
-            map.insert(key.clone(), entry);
-        }
-        Ok(merged)
+        let Decision { action, response } = change.decide(map.get(key));
+        match action {
+            Action::Keep => None,
+            Action::Replace(record) => map.insert(key.clone(), record),
+            Action::Remove => map.remove(key),
+        };
+        Ok(response)
     }
 
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        let map = self.map.lock().unwrap();
-        let range = map.range::<Key, _>((from, Bound::Unbounded));
-        let entries = range.map(|(key, entry)| (key.clone(), entry.clone()));
-        Ok(entries.take(limit).collect())
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(limit.take(self.map.lock().unwrap().range::<Key, _>(range)))
     }
 }
 
@@ -132,18 +141,22 @@ impl Picky {
 }
 
 impl Store for Picky {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         self.look_at(key).await?;
         self.0.get(key).await
     }
 
-    async fn merge(&self, key: &Key, entry: Entry) -> Result<Merged, StoreError> {
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
         self.look_at(key).await?;
-        self.0.merge(key, entry).await
+        self.0.apply(key, change).await
     }
 
-    async fn scan(&self, from: Bound<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
-        self.0.scan(from, limit).await
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.0.scan(range, limit).await
     }
 }
 
@@ -154,15 +167,12 @@ pub fn version(millis: u64) -> Version {
     }
 }
 
-pub fn get(key: &str) -> Request {
-    Request::Get { key: key.into() }
+pub fn read(key: &str) -> Request {
+    Request::read(key)
 }
 
-pub fn merge(key: &str, millis: u64, value: &str) -> Request {
-    Request::Merge {
-        key: key.into(),
-        entry: Entry::new(version(millis), value.to_owned()),
-    }
+pub fn write(key: &str, millis: u64, value: &str) -> Request {
+    Request::write(key, Entry::new(version(millis), value.to_owned()))
 }
 
 /// A server with default settings over a fresh store.
@@ -181,6 +191,11 @@ pub fn service(store: &TestStore) -> ReplicaService<TestStore> {
     ReplicaService::new(Replica::new(store.clone()))
 }
 
+/// The settings of a service over this store.
+pub fn settings(store: &TestStore) -> ReplicaServiceBuilder<TestStore> {
+    ReplicaService::builder(Replica::new(store.clone()))
+}
+
 pub fn transport(to: SocketAddr) -> HttpTransport {
     HttpTransport::new(to).unwrap()
 }
@@ -191,7 +206,7 @@ pub fn unbatched(to: SocketAddr) -> HttpTransport {
 }
 
 pub async fn call(transport: &HttpTransport, request: Request) -> Result<Response, TransportError> {
-    in_time(transport.call(request)).await
+    in_time(transport.call(&request)).await
 }
 
 /// The transport's own error inside core's.
@@ -362,11 +377,11 @@ pub fn get_path(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")
 }
 
-/// The body of an exchange with these requests.
+/// The body of an exchange with these requests, to whichever replica it is.
 pub fn requests<R: AsRef<[u8]>>(requests: impl IntoIterator<Item = R>) -> Vec<u8> {
-    let frame = |request: R| {
-        let request = request.as_ref();
-        [&(request.len() as u32).to_le_bytes(), request].concat()
+    let frame = |asked: R| {
+        let request = [b"\0", asked.as_ref()].concat();
+        [&(request.len() as u32).to_le_bytes(), &request[..]].concat()
     };
     requests.into_iter().flat_map(frame).collect()
 }
@@ -483,6 +498,12 @@ pub async fn read_body(stream: &mut TcpStream) -> Option<Vec<u8>> {
             return None;
         }
     }
+}
+
+/// An answer by which a replica says that nothing was stored.
+pub fn nothing_stored(status: &str, body: &str) -> Vec<u8> {
+    let head = format!("{status}\r\nkvquorum-nothing-stored: 1");
+    answer(&head, body)
 }
 
 /// An answer of this status with this body.

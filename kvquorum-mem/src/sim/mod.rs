@@ -89,8 +89,8 @@
 //! the order in which a `HashMap` is walked, and `tokio::select!`, which polls
 //! its branches in a random order unless it is told `biased`.
 //!
-//! kvquorum's own promises are tested with this module, by the example
-//! `simulate` beside this crate.
+//! kvquorum's own promises are tested with this module, by the
+//! program `simulate` beside this crate.
 
 mod clock;
 mod disk;

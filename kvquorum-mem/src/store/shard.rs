@@ -4,9 +4,9 @@ use std::hash::BuildHasher;
 use std::ops::Bound;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use kvquorum_core::{Key, Record, ScanLimit, StoreError};
 
+use super::index::{Index, NO_SLOT};
 use super::order::Order;
 use super::slots::{Slot, Slots};
 
@@ -14,13 +14,13 @@ use super::slots::{Slot, Slots};
 /// the order of keys. The order changes only when a key comes or goes.
 pub(super) struct Shard {
     slots: Slots,
-    numbers: HashTable<u32>,
+    index: Index,
     order: Order,
     hasher: RandomState,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("no room for one key more: a store in memory has room for 2³² in each of its shards")]
+#[error("a store in memory has no room for more than some 2³⁸ keys")]
 struct Full;
 
 impl Shard {
@@ -28,7 +28,7 @@ impl Shard {
     pub(super) fn new(hasher: RandomState) -> Self {
         Self {
             slots: Slots::default(),
-            numbers: HashTable::new(),
+            index: Index::default(),
             order: Order::default(),
             hasher,
         }
@@ -36,7 +36,7 @@ impl Shard {
 
     /// How many keys there are.
     pub(super) fn len(&self) -> usize {
-        self.numbers.len()
+        self.index.len()
     }
 
     pub(super) fn get(&self, key: &[u8], hash: u64) -> Option<&Record> {
@@ -55,31 +55,31 @@ impl Shard {
         hash: u64,
         record: Record,
     ) -> Result<(), StoreError> {
-        let number = u32::try_from(self.slots.len()).map_err(|_| StoreError::new(Full))?;
+        let number = u32::try_from(self.slots.len()).unwrap_or(NO_SLOT);
+        if number == NO_SLOT {
+            return Err(StoreError::new(Full));
+        }
         self.slots.push(Slot {
             key: key.into(),
             record,
         });
         self.order.insert(number, &self.slots);
-        let hash_of = |number: &u32| self.hasher.hash_one(self.slots.key(*number));
-        self.numbers.insert_unique(hash, number, hash_of);
+        self.index.insert(hash, number);
         Ok(())
     }
 
     /// Takes a key away.
     pub(super) fn remove(&mut self, key: &[u8], hash: u64) -> Option<Record> {
-        let is_key = |number: &u32| self.slots.key(*number) == key;
-        let (number, _) = self.numbers.find_entry(hash, is_key).ok()?.remove();
+        let number = self.number(key, hash)?;
+        self.index.remove(hash, number);
         self.order.remove(key, &self.slots);
-        let last = u32::try_from(self.slots.len().saturating_sub(1)).ok()?;
+        let last = u32::try_from(self.slots.len()).ok()?.checked_sub(1)?;
         if last != number {
-            // The last slot will have this one's number.
+            // The last slot gets this one's number.
             let moved = self.slots.key(last);
-            let hash = self.hasher.hash_one(moved);
-            if let Some(entry) = self.numbers.find_mut(hash, |found| *found == last) {
-                *entry = number;
-            }
-            self.order.renumber(moved, number, &self.slots);
+            self.index
+                .replace(self.hasher.hash_one(moved), last, number);
+            self.order.replace(moved, number, &self.slots);
         }
         Some(self.slots.swap_remove(number)?.record)
     }
@@ -118,7 +118,7 @@ impl Shard {
     }
 
     fn number(&self, key: &[u8], hash: u64) -> Option<u32> {
-        let is_key = |number: &u32| self.slots.key(*number) == key;
-        self.numbers.find(hash, is_key).copied()
+        self.index
+            .find(hash, |number| self.slots.key(number) == key)
     }
 }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 /// How many slots lie in one allocation. What a shard has room for but does not
 /// use is less than that, however large it is; a `Vec` of all would have room for
 /// the double each time it grows.
-const CHUNK: usize = 256;
+const CHUNK: usize = 4096;
 
 /// A key and its record. A key of up to 16 bytes takes no allocation, and no more
 /// room than the pointer, length and capacity of a longer one.
@@ -72,4 +72,45 @@ impl Slots {
 fn split(number: u32) -> (usize, usize) {
     let number = number as usize;
     (number / CHUNK, number % CHUNK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvquorum_core::{Entry, Timestamp, Version, WriterId};
+
+    fn slot(number: u32) -> Slot {
+        let version = Version {
+            timestamp: Timestamp::MIN,
+            writer: WriterId::new(1),
+        };
+        let record = Record::from(Entry::tombstone(version));
+        let key = number.to_be_bytes().as_slice().into();
+        Slot { key, record }
+    }
+
+    /// Bugs: a slot that stays, or takes another along, where a chunk ends.
+    #[test]
+    fn they_are_as_in_one_vec() {
+        let (mut slots, mut keys) = (Slots::default(), Vec::new());
+        for round in 0..4 {
+            for number in 0..3 * CHUNK as u32 {
+                slots.push(slot(number));
+                keys.push(number.to_be_bytes());
+            }
+            // All of them in the last round, and the last first in the others.
+            let keep = if round == 3 { 0 } else { CHUNK / 2 };
+            while keys.len() > keep {
+                let number = if round == 3 { 0 } else { keys.len() - 1 };
+                let removed = slots.swap_remove(number as u32).unwrap();
+                assert_eq!(*removed.key, keys.swap_remove(number));
+                assert_eq!(slots.len(), keys.len());
+                if let Some(key) = keys.get(number) {
+                    assert_eq!(slots.key(number as u32), key);
+                }
+            }
+        }
+        assert!(slots.chunks.is_empty());
+        assert!(slots.swap_remove(0).is_none());
+    }
 }

@@ -5,15 +5,20 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "a test"
 )]
 
 use std::io;
+use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex};
 
-use kvquorum_core::{Entry, Key, Store, StoreError, Timestamp, Version, WriterId};
+use kvquorum_core::{
+    Ack, Change, Entry, Key, Record, Response, ScanLimit, Store, StoreError, Timestamp, Version,
+    WriterId,
+};
 use kvquorum_redb::{RedbStore, RedbStoreError, StorageBackend};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -36,9 +41,40 @@ pub fn cause(error: &StoreError) -> &RedbStoreError {
         .expect("the store's own error")
 }
 
+/// A store by its entries.
+pub trait Entries {
+    /// Writes an entry.
+    fn merge(
+        &self,
+        key: &Key,
+        entry: Entry,
+    ) -> impl Future<Output = Result<Ack, StoreError>> + Send;
+
+    /// The entry under a key.
+    fn entry(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send;
+}
+
+impl Entries for RedbStore {
+    async fn merge(&self, key: &Key, entry: Entry) -> Result<Ack, StoreError> {
+        match self.apply(key, Change::write(entry)).await? {
+            Response::Ack(ack) => Ok(ack),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        Ok(self.get(key).await?.and_then(Record::into_entry))
+    }
+}
+
 /// All entries of a store.
 pub async fn all(store: &RedbStore) -> Result<Vec<(Key, Entry)>, StoreError> {
-    store.scan(std::ops::Bound::Unbounded, usize::MAX).await
+    let everything = (Bound::Unbounded, Bound::Unbounded);
+    let records = store.scan(everything, ScanLimit::NONE).await?;
+    let entries = records.into_iter();
+    Ok(entries
+        .filter_map(|(key, record)| Some((key, record.into_entry()?)))
+        .collect())
 }
 
 /// Numbers from a seed.
@@ -89,10 +125,7 @@ struct State {
     /// How many of the next reads wait.
     reads_to_hold: u64,
     reads_waiting: u64,
-    reads_fail: bool,
-    /// Writes of pages wait; the header goes on.
-    writes_held: bool,
-    writes_waiting: u64,
+    reads: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -103,9 +136,6 @@ enum Write {
 
 /// The part of a disk that writes cannot tear.
 const SECTOR: usize = 512;
-
-/// The engine's header is in the first.
-const PAGE: u64 = 4096;
 
 impl Write {
     fn apply(&self, bytes: &mut Vec<u8>) {
@@ -139,6 +169,12 @@ impl Write {
 impl Disk {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.state.lock().unwrap()
+    }
+
+    /// For [`open_on`](kvquorum_redb::Builder::open_on).
+    pub fn backend(&self) -> impl Fn() -> io::Result<Self> + Send + 'static {
+        let disk = self.clone();
+        move || Ok(disk.clone())
     }
 
     pub fn syncs(&self) -> u64 {
@@ -179,24 +215,6 @@ impl Disk {
         drop(self.0.changed.wait_while(state, |state| state.waiting == 0));
     }
 
-    /// Has writes of pages wait until they are let go. The engine's header is
-    /// none: it is written first, and holds up nobody.
-    pub fn hold_writes(&self) {
-        self.state().writes_held = true;
-    }
-
-    pub fn let_writes_go(&self) {
-        self.state().writes_held = false;
-        self.0.changed.notify_all();
-    }
-
-    /// Waits until a write waits. It blocks.
-    pub fn until_a_write_waits(&self) {
-        let state = self.state();
-        let none = |state: &mut State| state.writes_waiting == 0;
-        drop(self.0.changed.wait_while(state, none));
-    }
-
     /// Whether nothing but the test has it any more.
     pub fn is_free(&self) -> bool {
         Arc::strong_count(&self.0) == 1
@@ -207,16 +225,16 @@ impl Disk {
         self.state().reads_to_hold = count;
     }
 
-    /// Whether reads fail. The engine would not get over it.
-    pub fn fail_reads(&self, fail: bool) {
-        self.state().reads_fail = fail;
-    }
-
     pub fn let_reads_go(&self) {
         let mut state = self.state();
         state.reads_to_hold = 0;
         state.reads_waiting = 0;
         self.0.changed.notify_all();
+    }
+
+    /// How many there were.
+    pub fn reads(&self) -> u64 {
+        self.state().reads
     }
 
     pub fn reads_waiting(&self) -> u64 {
@@ -278,6 +296,7 @@ impl StorageBackend for Disk {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut state = self.state();
+        state.reads += 1;
         if state.reads_to_hold > 0 {
             state.reads_to_hold -= 1;
             state.reads_waiting += 1;
@@ -286,9 +305,6 @@ impl StorageBackend for Disk {
                 .changed
                 .wait_while(state, |state| state.reads_waiting > 0)
                 .unwrap();
-        }
-        if state.reads_fail {
-            return Err(io::Error::other("the disk does not read"));
         }
         let start = usize::try_from(offset).unwrap();
         let found = state.bytes.get(start..start + out.len());
@@ -326,16 +342,6 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.state();
-        if offset >= PAGE {
-            state.writes_waiting += 1;
-            self.0.changed.notify_all();
-            state = self
-                .0
-                .changed
-                .wait_while(state, |state| state.writes_held)
-                .unwrap();
-            state.writes_waiting -= 1;
-        }
         Self::write_or_fail(&mut state, false)?;
         let write = Write::Bytes(usize::try_from(offset).unwrap(), data.to_vec());
         write.apply(&mut state.bytes);

@@ -6,9 +6,9 @@ use kvquorum_core::{
     Identity, Key, Quorums, Refusal, ReplicaId, Request, RequestKind, Response, Transport,
 };
 
-use super::super::futures::together;
+use super::super::futures::{ended, together};
 use super::super::samples::value;
-use super::{PAST, REFUSAL, SAME_REPLICA, Subject, UNCHANGED, asked};
+use super::{NOT_WAITING, PAST, REFUSAL, SAME_REPLICA, Subject, UNCHANGED, asked};
 
 pub(super) async fn run<T: Transport>(link: T) {
     let link = Subject::new(link);
@@ -19,7 +19,8 @@ pub(super) async fn run<T: Transport>(link: T) {
         require_same(&first, &again);
     }
     let many = (0..32).map(|_| link.identify(Request::identify()));
-    for again in together(many).await {
+    let what = "concurrent calls";
+    for again in ended(&NOT_WAITING, what, together(many)).await {
         require_same(&first, &again);
     }
     UNCHANGED.require(

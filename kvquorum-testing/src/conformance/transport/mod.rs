@@ -1,6 +1,7 @@
 //! The suite for transports.
 
 mod answers;
+mod at_rest;
 mod concurrency;
 mod identity;
 mod refusals;
@@ -92,9 +93,9 @@ where
     T: Transport,
 {
     check("the replica has a name", &build, answers::named).await;
+    check("the replica is always the same", &build, identity::run).await;
     check("acks arrive unchanged", &build, answers::acks).await;
     check("refusals arrive typed", &build, refusals::run).await;
-    check("the replica is always the same", &build, identity::run).await;
     check(
         "concurrent calls get their own answers",
         &build,
@@ -107,12 +108,7 @@ where
         concurrency::dropped,
     )
     .await;
-    check(
-        "a call at rest holds up no other",
-        &build,
-        concurrency::resting,
-    )
-    .await;
+    check("a call at rest holds up no other", &build, at_rest::run).await;
     // Last: its calls are concurrent, and by now each gets its own answer.
     check("entries arrive unchanged", &build, answers::round_trip).await;
 }

@@ -1,0 +1,179 @@
+//! A new connection to a host, which may have several addresses.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::net::TcpStream;
+
+use super::dns::Resolver;
+use crate::error::HttpError;
+use crate::time::in_time;
+
+/// How long an address has to itself before the next is tried beside it: what
+/// RFC 8305 recommends.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Opens connections to one host.
+pub(crate) struct Connector {
+    resolver: Resolver,
+    timeout: Duration,
+}
+
+impl Connector {
+    pub(crate) fn new(host: &str, port: u16, timeout: Duration) -> Self {
+        Self {
+            resolver: Resolver::new(host, port),
+            timeout,
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<TcpStream, HttpError> {
+        let connecting = async {
+            let addresses = self.resolver.addresses().await?;
+            let socket = race(&addresses, self.timeout).await?;
+            // A request is written in one piece; waiting for more to send with
+            // it would only delay it.
+            socket.set_nodelay(true)?;
+            Ok(socket)
+        };
+        in_time(self.timeout, connecting)
+            .await
+            .map_err(|_| HttpError::ConnectTimedOut(self.timeout))?
+            .map_err(|error: io::Error| HttpError::Connect(Arc::new(error)))
+    }
+}
+
+/// The first connection of those to all addresses (RFC 8305). Each address is
+/// tried as soon as the one before it has failed, or has not answered for a
+/// while, so that all have been tried well within the time limit.
+async fn race(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let share = limit.checked_div(count.saturating_add(1));
+    let delay = share.unwrap_or(limit).min(ATTEMPT_DELAY);
+    let mut untried = families_in_turn(addresses).into_iter();
+    let mut tried = FuturesUnordered::new();
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    loop {
+        if let Some(address) = untried.next() {
+            tried.push(TcpStream::connect(address));
+        }
+        let connected = match in_time(delay, tried.next()).await {
+            Ok(connected) => connected,
+            Err(_) if untried.len() > 0 => continue,
+            Err(_) => tried.next().await,
+        };
+        match connected {
+            Some(Ok(socket)) => return Ok(socket),
+            Some(Err(failed)) => error = failed,
+            None => return Err(error),
+        }
+    }
+}
+
+/// The addresses in the system's order of preference, except that families
+/// take turns: where one family goes nowhere, the other is tried second.
+fn families_in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_first_family = |address: &&SocketAddr| {
+        addresses
+            .first()
+            .is_some_and(|first| first.is_ipv4() == address.is_ipv4())
+    };
+    let mut first = addresses.iter().filter(is_first_family);
+    let mut second = addresses.iter().filter(|address| !is_first_family(address));
+    let mut in_turn = Vec::with_capacity(addresses.len());
+    while in_turn.len() < addresses.len() {
+        in_turn.extend(first.next());
+        in_turn.extend(second.next());
+    }
+    in_turn
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// An address at which connections are left unanswered: a listener whose
+    /// queue is full.
+    async fn unanswering() -> (SocketAddr, impl Sized) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        let short = Duration::from_millis(200);
+        while let Ok(Ok(stream)) = timeout(short, TcpStream::connect(address)).await {
+            queued.push(stream);
+        }
+        (address, (listener, queued))
+    }
+
+    async fn listening() -> (SocketAddr, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        (listener.local_addr().unwrap(), listener)
+    }
+
+    async fn refusing() -> SocketAddr {
+        listening().await.0
+    }
+
+    /// The first address that did not answer kept all others from being tried,
+    /// until the system gave it up after two minutes.
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_holds_up_no_other() {
+        let (silent, _queue) = unanswering().await;
+        let (here, _listener) = listening().await;
+        let all = [silent, silent, silent, here];
+        let socket = timeout(LIMIT / 2, race(&all, LIMIT)).await.unwrap();
+        assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_is_followed_by_the_next_at_once() {
+        let (silent, _queue) = unanswering().await;
+        let (here, _listener) = listening().await;
+        let gone = refusing().await;
+        let all = [gone, gone, here];
+        let socket = timeout(ATTEMPT_DELAY, race(&all, LIMIT)).await.unwrap();
+        assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
+        let all = [silent, gone, gone, here];
+        let socket = timeout(ATTEMPT_DELAY * 2, race(&all, LIMIT)).await.unwrap();
+        assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
+    }
+
+    #[tokio::test]
+    async fn all_addresses_are_tried_within_the_limit() {
+        let (silent, _queue) = unanswering().await;
+        let (here, _listener) = listening().await;
+        let all = [&[silent; 15][..], &[here]].concat();
+        let limit = Duration::from_secs(2);
+        let socket = timeout(limit, race(&all, limit)).await.unwrap();
+        assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
+    }
+
+    #[tokio::test]
+    async fn where_all_fail_the_last_failure_is_told() {
+        let gone = refusing().await;
+        let error = race(&[gone, gone], LIMIT).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let error = race(&[], LIMIT).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let [a, b, c]: [SocketAddr; 3] =
+            ["1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"].map(|it| it.parse().unwrap());
+        let [x, y]: [SocketAddr; 2] = ["[::1]:1", "[::2]:1"].map(|it| it.parse().unwrap());
+        assert_eq!(families_in_turn(&[a, b, c, x, y]), [a, x, b, y, c]);
+        assert_eq!(families_in_turn(&[x, y, a]), [x, a, y]);
+        assert_eq!(families_in_turn(&[a, b]), [a, b]);
+    }
+}

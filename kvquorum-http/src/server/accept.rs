@@ -1,0 +1,118 @@
+//! Accepting connections, as many as there is room for.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use kvquorum_core::Store;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::connection::{Activity, serve};
+use super::eviction::Eviction;
+use super::service::ReplicaService;
+use super::socket::Socket;
+use crate::time::in_time;
+
+/// How long to wait for a connection to make room before a further one is asked
+/// to: it may take long to leave. Where the system had no file descriptor or no
+/// memory for a connection, it may have one again after this time.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves each connection to a listener.
+pub(super) struct Acceptor<S> {
+    pub(super) http: http1::Builder,
+    pub(super) listener: TcpListener,
+    pub(super) service: ReplicaService<S>,
+    pub(super) max_connections: usize,
+    pub(super) write_timeout: Duration,
+    pub(super) shutdown_timeout: Duration,
+}
+
+/// The connections of a server.
+struct Connections {
+    /// They end with this set.
+    tasks: JoinSet<()>,
+    /// Those that have been idle for a while.
+    idle: Arc<Eviction>,
+    /// Changes when the server stops.
+    stopped: watch::Receiver<()>,
+}
+
+impl<S: Store> Acceptor<S> {
+    /// Serves until it is stopped. Returns how many connections were cut.
+    pub(super) async fn run(self, stopped: watch::Receiver<()>) -> usize {
+        let mut connections = Connections {
+            tasks: JoinSet::new(),
+            idle: Arc::new(Eviction::new()),
+            stopped,
+        };
+        let None = self.accept(&mut connections).await;
+        drop(self.listener);
+        let mut tasks = connections.tasks;
+        let finished = async { while tasks.join_next().await.is_some() {} };
+        let _ = in_time(self.shutdown_timeout, finished).await;
+        let cut = tasks.len();
+        tasks.shutdown().await;
+        cut
+    }
+
+    /// Accepts connections until the server is stopped: then it returns `None`.
+    async fn accept(&self, connections: &mut Connections) -> Option<Infallible> {
+        loop {
+            let accepted = tokio::select! {
+                _ = connections.stopped.changed() => return None,
+                Some(_) = connections.tasks.join_next() => continue,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    while connections.tasks.len() >= self.max_connections {
+                        connections.make_room().await?;
+                    }
+                    self.serve(stream, connections);
+                }
+                // That one connection has ended before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // The system has no file descriptor or no memory for it, and
+                // would say so again at once.
+                Err(_) => connections.make_room().await?,
+            }
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, connections: &mut Connections) {
+        // An answer is written in one piece; waiting for more to send with it
+        // would only delay it. Without this it is late, not wrong.
+        let _ = stream.set_nodelay(true);
+        let activity = Arc::new(Activity::default());
+        let answers = Arc::clone(self.service.answers());
+        let socket = Socket::new(stream, self.write_timeout, Arc::clone(&activity), answers);
+        connections.tasks.spawn(serve(
+            self.http.clone(),
+            socket,
+            self.service.clone(),
+            activity,
+            Arc::clone(&connections.idle),
+            connections.stopped.clone(),
+        ));
+    }
+}
+
+impl Connections {
+    /// Asks a connection to leave, and waits for one that does, for a while.
+    /// `None` where the server is stopped.
+    async fn make_room(&mut self) -> Option<()> {
+        self.idle.ask_one();
+        tokio::select! {
+            _ = self.stopped.changed() => return None,
+            Some(_) = self.tasks.join_next() => self.idle.withdraw(),
+            () = sleep(PAUSE) => {}
+        }
+        Some(())
+    }
+}

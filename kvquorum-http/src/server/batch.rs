@@ -1,0 +1,190 @@
+//! A batch of requests at the replica, and its answer in the making.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
+use kvquorum_core::{Request, Response, Store};
+use tokio::task::JoinSet;
+
+use super::answer::{AnswerBody, Made};
+use super::ask::{Asked, Asking};
+use super::budget::{Budget, Lease, UNCOUNTED};
+use super::service::Inner;
+use crate::error::with_causes;
+use crate::wire::Outcome;
+use crate::wire::frames::Requests;
+
+/// How much of an answer is made before requests that have not begun wait for
+/// it to be read: so much, and one answer frame.
+const CHUNK: usize = 64 * 1024;
+
+/// Room for a few answers without values.
+const SMALL_ANSWERS: usize = 128;
+
+/// A batch at a replica, whose requests are all under way at once.
+///
+/// A request that is not answered at once becomes a task, and so runs to its
+/// end whether or not the answer is read: it may hold what others wait for. No
+/// request begins while a chunk waits to be read.
+pub(super) struct Batch<S> {
+    service: Arc<Inner<S>>,
+    /// Those that have not begun.
+    requests: Requests,
+    /// The memory of the batch's bytes, of which each request may have some.
+    received: Option<Arc<Lease>>,
+    /// Those that were not answered at once, if any.
+    under_way: Option<JoinSet<Answer>>,
+    made: Made,
+}
+
+/// An answer, and the memory that was leased for it.
+struct Answer {
+    which: u32,
+    outcome: Outcome,
+    lease: Option<Lease>,
+}
+
+impl<S: Store> Batch<S> {
+    pub(super) fn new(service: Arc<Inner<S>>, requests: Requests, received: Option<Lease>) -> Self {
+        Self {
+            service,
+            requests,
+            received: received.map(Arc::new),
+            under_way: None,
+            made: Made::with_capacity(SMALL_ANSWERS),
+        }
+    }
+
+    /// Begins with the requests. Where all are answered at once, the body is
+    /// whole.
+    pub(super) async fn begin(mut self) -> AnswerBody {
+        poll_fn(|cx| {
+            self.make(cx);
+            Poll::Ready(())
+        })
+        .await;
+        if self.is_made() {
+            AnswerBody::whole(self.made)
+        } else {
+            AnswerBody::streamed(self)
+        }
+    }
+
+    /// Makes what can be made now.
+    fn make(&mut self, cx: &mut Context<'_>) {
+        self.begin_requests(cx);
+        while self.made.len() < CHUNK
+            && let Some(under_way) = &mut self.under_way
+            && let Poll::Ready(Some(answer)) = under_way.poll_join_next(cx)
+        {
+            // A task fails only where the runtime is shut down.
+            if let Ok(answer) = answer {
+                self.push(answer);
+            }
+        }
+    }
+
+    fn begin_requests(&mut self, cx: &mut Context<'_>) {
+        while self.made.len() < CHUNK {
+            let Some((which, request)) = self.requests.next() else {
+                self.received = None;
+                return;
+            };
+            match request {
+                Ok(request) => self.begin_request(cx, which, request),
+                Err(error) => self.push(Answer {
+                    which,
+                    outcome: Outcome::NotUnderstood(with_causes(&error)),
+                    lease: None,
+                }),
+            }
+        }
+    }
+
+    fn begin_request(&mut self, cx: &mut Context<'_>, which: u32, request: Request) {
+        let asking = match self.service.ask(&request) {
+            Asking::Ready(asked) => {
+                return self.push(Answer::new(which, asked, &self.service.answers, UNCOUNTED));
+            }
+            pending => pending,
+        };
+        let service = Arc::clone(&self.service);
+        let received = self.received.clone();
+        let mut answer = Box::pin(async move {
+            let asked = asking.answer(service.settings.store_timeout).await;
+            drop(received);
+            Answer::new(which, asked, &service.answers, 0)
+        });
+        match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => self.push(answer),
+            Poll::Pending => {
+                self.under_way.get_or_insert_default().spawn(answer);
+            }
+        }
+    }
+
+    fn push(&mut self, answer: Answer) {
+        // One that cannot be put into bytes is left out: the coordinator then
+        // knows that it had no answer.
+        let _ = self.made.push(answer.which, &answer.outcome, answer.lease);
+    }
+
+    fn is_made(&self) -> bool {
+        self.under_way.as_ref().is_none_or(JoinSet::is_empty) && self.requests.is_empty()
+    }
+}
+
+impl Answer {
+    /// The answer with what was asked, if there is memory for it. A value of up
+    /// to `uncounted` bytes needs none of the budget.
+    fn new(which: u32, asked: Asked, budget: &Budget, uncounted: usize) -> Self {
+        let value_len = match &asked {
+            Ok(Response::Entry(Some(entry))) => entry.value.as_ref().map_or(0, |value| value.len()),
+            _ => 0,
+        };
+        let lease = (value_len > uncounted).then(|| budget.try_take(value_len));
+        let (outcome, lease) = match (asked, lease) {
+            (_, Some(None)) => (Outcome::StoreFailed(no_memory(value_len)), None),
+            (Ok(response), lease) => (Outcome::Answered(response), lease.flatten()),
+            (Err(said), _) => (Outcome::StoreFailed(said), None),
+        };
+        Self {
+            which,
+            outcome,
+            lease,
+        }
+    }
+}
+
+/// What is said where an answer cannot be kept until it is read.
+pub(super) fn no_memory(len: usize) -> String {
+    format!("the server has no memory for an answer of {len} bytes now: others are not being read")
+}
+
+impl<S: Store> Body for Batch<S> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.made.is_empty() {
+            self.make(cx);
+        }
+        match self.made.pop() {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            None if self.is_made() => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.made.is_empty() && self.is_made()
+    }
+}

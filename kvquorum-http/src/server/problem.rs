@@ -1,0 +1,81 @@
+//! Answers that are not what was asked for, and what they say.
+
+use hyper::header::{ALLOW, CONNECTION, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use super::answer::AnswerBody;
+use crate::wire::NOTHING_STORED;
+
+/// The body of an error.
+#[derive(Serialize)]
+struct ErrorBody {
+    error: String,
+}
+
+/// Why a request is answered with something other than 200 OK.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    message: String,
+    allow: Option<HeaderValue>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            allow: None,
+        }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// What is not allowed, and which method is.
+    pub(super) fn not_allowed(message: impl Into<String>, allowed: &'static str) -> Self {
+        Self {
+            allow: Some(HeaderValue::from_static(allowed)),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
+        }
+    }
+
+    /// Where the rest of the body is not waited for.
+    fn ends_connection(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE
+        )
+    }
+
+    pub(super) fn into_response(self) -> Response<AnswerBody> {
+        let close = self.ends_connection();
+        let error = ErrorBody {
+            error: self.message,
+        };
+        let mut body = serde_json::to_vec(&error).unwrap_or_default();
+        body.push(b'\n');
+        let mut response = AnswerBody::json(body, None);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, allow);
+        }
+        if self.status.is_client_error() && self.status != StatusCode::REQUEST_TIMEOUT
+            || self.status == StatusCode::SERVICE_UNAVAILABLE
+        {
+            headers.insert(NOTHING_STORED, HeaderValue::from_static("1"));
+        }
+        if close {
+            // No other request can follow.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

@@ -1,0 +1,277 @@
+//! What the server's clients share: connections, descriptors, memory, and the
+//! places of its store. Whoever does not use them makes room.
+
+// In a test a panic is how a broken promise shows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use common::*;
+use kvquorum_core::{Entry, Response, TransportError};
+use kvquorum_http::{Server, ServerBuilder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const MIB: usize = 1024 * 1024;
+
+async fn start(builder: ServerBuilder, store: &TestStore) -> Server {
+    builder.bind("127.0.0.1:0", service(store)).await.unwrap()
+}
+
+/// Asserts that the server answers a newcomer.
+async fn answers(to: SocketAddr) {
+    let mut client = Raw::connect(to).await;
+    let close = "GET /none HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    assert_eq!(client.ask(close).await.status, 404);
+}
+
+/// Asks for so many values of 1 MiB in one batch, and reads no more than the
+/// head of the answer.
+async fn deaf(to: SocketAddr, store: &TestStore, count: usize) -> Raw {
+    store.insert("k", Entry::new(version(1), vec![b'x'; MIB]));
+    let mut deaf = Raw::connect(to).await;
+    let batch = vec![b"\x00\x01k"; count];
+    let answer = deaf.ask(post("/v1/call", requests(batch))).await;
+    assert!(answer.is_chunked);
+    deaf
+}
+
+/// Catches requests that are polled only as their answer is read: the permit of
+/// the store's gate would fall to one that nobody polls.
+#[tokio::test]
+async fn a_request_that_has_begun_runs_to_its_end_whether_or_not_the_answer_is_read() {
+    let store = TestStore::gated();
+    let server = serve_store(&store).await;
+    let _deaf = deaf(server.local_addr(), &store, 60).await;
+    for _ in 0..60 {
+        store.called().await;
+    }
+    let other = transport(server.local_addr());
+    let other = tokio::spawn(async move { call(&other, read("other")).await });
+    store.called().await;
+    // It goes from one call to the next.
+    store.gate.add_permits(1);
+    assert_eq!(other.await.unwrap().unwrap(), Response::Entry(None));
+}
+
+/// Catches answers without a bound on what they take together, and a client
+/// that does not read and so keeps others from being answered.
+#[tokio::test]
+async fn answers_that_are_not_read_have_one_budget_and_make_room() {
+    let store = TestStore::gated();
+    let service = settings(&store).max_total_answer_len(8 * MIB).build();
+    let server = Server::builder()
+        .write_timeout(NEVER)
+        .bind("127.0.0.1:0", service)
+        .await
+        .unwrap();
+    let mut deaf = deaf(server.local_addr(), &store, 64).await;
+    store.gate.add_permits(1);
+    let other = transport(server.local_addr());
+    let mut refused = 0;
+    until(async || match call(&other, read("k")).await {
+        Ok(Response::Entry(Some(_))) => true,
+        Err(TransportError::Store(error)) => {
+            let said = std::error::Error::source(&error).unwrap().to_string();
+            assert!(said.contains("no memory"), "{said}");
+            refused += 1;
+            false
+        }
+        answered => panic!("{answered:?}"),
+    })
+    .await;
+    assert!(refused > 0, "there was memory for all");
+    let mut rest = Vec::new();
+    // A reset is an end, too.
+    let _ = in_time(deaf.stream.read_to_end(&mut rest)).await;
+    assert!(rest.len() < 64 * MIB && !rest.ends_with(b"\r\n0\r\n\r\n"));
+}
+
+/// Catches bodies without a bound on what they take together, and bodies that
+/// stop half-way and keep others from being read.
+#[tokio::test]
+async fn bodies_under_way_have_one_budget_and_the_oldest_makes_room() {
+    let store = TestStore::new();
+    let service = settings(&store)
+        .max_total_body_len(4 * MIB)
+        .body_timeout(NEVER)
+        .build();
+    let server = Server::bind("127.0.0.1:0", service).await.unwrap();
+    let body = |at: usize| {
+        let value = "x".repeat(MIB - 100);
+        post(
+            "/write",
+            format!("{{\"key\":\"{at}\",\"value\":\"{value}\",\"timestamp\":1}}"),
+        )
+    };
+    let mut stalled = Vec::new();
+    for at in 0..4 {
+        let mut client = Raw::connect(server.local_addr()).await;
+        let half = body(at);
+        client.send(&half[..half.len() / 2]).await;
+        // So that it is plain which is the oldest.
+        tokio::time::sleep(SHORT / 4).await;
+        stalled.push(client);
+    }
+    let mut whole = Raw::connect(server.local_addr()).await;
+    assert_eq!(whole.ask(body(4)).await.status, 200);
+    let answer = stalled[0].answer().await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.error().contains("no memory"), "{answer:?}");
+    // The others go on: there is room for them.
+    for (at, client) in stalled.iter_mut().enumerate().skip(1) {
+        let whole = body(at);
+        let answer = client.ask(&whole[whole.len() / 2..]).await;
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(store.entries().len(), 4);
+    answers(server.local_addr()).await;
+}
+
+/// Catches bodies that wait for memory without a limit.
+#[tokio::test]
+async fn a_body_waits_for_memory_no_longer_than_a_body_may_take() {
+    let store = TestStore::gated();
+    let service = settings(&store)
+        .max_total_body_len(MIB / 2)
+        .body_timeout(SHORT)
+        .build();
+    let server = Server::bind("127.0.0.1:0", service).await.unwrap();
+    let body = format!(
+        "{{\"key\":\"k\",\"value\":\"{}\",\"timestamp\":1}}",
+        "x".repeat(MIB / 2)
+    );
+    let mut at_store = Raw::connect(server.local_addr()).await;
+    at_store.send(post("/write", &body)).await;
+    store.called().await;
+    let mut waits = Raw::connect(server.local_addr()).await;
+    let answer = waits.ask(post("/write", &body)).await;
+    assert_eq!(answer.status, 503);
+    waits.closed().await;
+    store.gate.add_permits(1);
+    assert_eq!(at_store.answer().await.unwrap().status, 200);
+    assert_eq!(at_store.ask(post("/write", &body)).await.status, 200);
+}
+
+/// Catches a time limit that begins anew with each chunk that was read.
+#[tokio::test]
+async fn the_time_for_reading_an_answer_is_for_all_of_it() {
+    let store = TestStore::new();
+    let builder = Server::builder()
+        .max_connections(1)
+        .write_timeout(5 * SHORT);
+    let server = start(builder, &store).await;
+    // At the pace below each value takes a small part of the time, and all of
+    // them longer than a test may.
+    let mut slow = deaf(server.local_addr(), &store, 1024).await;
+    let reads = async {
+        let mut little = vec![0; MIB / 4];
+        while slow.stream.read(&mut little).await.unwrap_or(0) > 0 {
+            tokio::time::sleep(SHORT / 20).await;
+        }
+    };
+    tokio::select! {
+        () = reads => {}
+        () = answers(server.local_addr()) => {}
+    }
+}
+
+/// Catches connections that stay in the middle of a head when they have to make
+/// room or the server stops.
+#[tokio::test]
+async fn half_sent_heads_keep_nobody_out_and_hold_up_no_shutdown() {
+    let store = TestStore::new();
+    let builder = Server::builder()
+        .max_connections(8)
+        .head_timeout(NEVER)
+        .shutdown_timeout(NEVER);
+    let server = start(builder, &store).await;
+    let mut half = Vec::new();
+    for _ in 0..8 {
+        let mut client = Raw::connect(server.local_addr()).await;
+        client.send("POST /write HTTP/1.1\r\nhost: x\r\ncont").await;
+        half.push(client);
+    }
+    for _ in 0..4 {
+        answers(server.local_addr()).await;
+    }
+    half[0].closed().await;
+    assert_eq!(in_time(server.shutdown()).await, 0);
+    half[7].closed().await;
+}
+
+/// Catches a connection that is taken for one without a request while its
+/// client has not read the end of the answer.
+#[tokio::test]
+async fn a_shutdown_waits_for_answers_to_be_read() {
+    let store = TestStore::new();
+    let large = format!("\"{}\"", "x".repeat(32 * MIB));
+    store.insert("large", Entry::new(version(1), large));
+    let builder = Server::builder().shutdown_timeout(NEVER);
+    let server = start(builder, &store).await;
+    let mut slow = Raw::connect(server.local_addr()).await;
+    slow.send(get_path("/read/large")).await;
+    store.called().await;
+    let shutdown = tokio::spawn(server.shutdown());
+    // Longer than a connection has for the rest of a head.
+    tokio::time::sleep(5 * SHORT).await;
+    assert!(slow.answer().await.unwrap().body.len() > 32 * MIB);
+    slow.closed().await;
+    assert_eq!(in_time(shutdown).await.unwrap(), 0);
+}
+
+/// Asked for by the test below, in a process that may open few files.
+const FEW_FILES: &str = "KVQUORUM_HTTP_TEST_SERVES_WITH_FEW_FILES";
+
+/// Catches idle connections that keep all descriptors until they time out.
+#[test]
+fn idle_connections_make_room_where_descriptors_run_out() {
+    let this = "idle_connections_make_room_where_descriptors_run_out";
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    if std::env::var_os(FEW_FILES).is_some() {
+        return runtime.block_on(async {
+            let (server, _store) = serve().await;
+            println!("\n{}", server.local_addr());
+            let ended = || std::io::stdin().read_to_end(&mut Vec::new());
+            tokio::task::spawn_blocking(ended).await.unwrap().unwrap();
+        });
+    }
+    let mut child = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 64 && exec \"$0\" --exact \"$1\" --nocapture",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .arg(this)
+        .env(FEW_FILES, "yes")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = stdout.by_ref().lines();
+    let addr = lines.find_map(|line| line.unwrap().parse().ok()).unwrap();
+    runtime.block_on(async {
+        let mut idle = Vec::new();
+        for _ in 0..100 {
+            idle.push(Raw::connect(addr).await);
+        }
+        answers(addr).await;
+        // And those that have had an answer are as idle.
+        for client in idle.iter_mut().skip(80) {
+            let _ = client.stream.write_all(get_path("/none").as_bytes()).await;
+        }
+        for _ in 0..10 {
+            answers(addr).await;
+        }
+    });
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+}

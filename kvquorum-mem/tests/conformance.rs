@@ -1,0 +1,44 @@
+//! The store and the links hold to core's contracts, with faults that a
+//! contract allows for and without.
+
+use std::time::Duration;
+
+use kvquorum_mem::{Link, MemStore, Network};
+use kvquorum_testing::conformance;
+
+#[tokio::test]
+async fn the_store_conforms() {
+    conformance::store(|| async { (MemStore::new(), ()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_conforms_on_many_threads() {
+    conformance::store(|| async { (MemStore::new(), ()) }).await;
+}
+
+#[tokio::test]
+async fn a_sound_link_conforms() {
+    conformance::transport(|| async { (Network::new(1).node("a").link(), ()) }).await;
+}
+
+fn slow_and_doubling() -> Link {
+    let link = Network::new(1).node("a").link();
+    link.set_latency(Duration::ZERO..=Duration::from_millis(50));
+    link.duplicate(0.5, Duration::ZERO..=Duration::from_millis(200));
+    link
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_with_latency_and_duplication_conforms() {
+    conformance::transport(|| async { (slow_and_doubling(), ()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doubling_link_conforms_on_many_threads() {
+    conformance::transport(|| async {
+        let link = Network::new(1).node("a").link();
+        link.duplicate(0.5, Duration::ZERO..=Duration::from_millis(1));
+        (link, ())
+    })
+    .await;
+}

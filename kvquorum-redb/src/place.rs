@@ -1,0 +1,150 @@
+//! Where the engine has its file, and how it is opened there.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase, StorageBackend, TableError};
+
+use crate::directory::{Directory, Opening};
+use crate::error::{OpenError, damaged, engine_error, open_error, panicked};
+use crate::format::{FORMAT, META, META_FORMAT, RECORDS};
+
+/// How the engine is opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) max_page_cache: usize,
+    pub(crate) verify: bool,
+}
+
+/// A place that this process holds, and where the engine can be opened as often
+/// as is wanted, once at a time.
+pub(crate) enum Place {
+    Directory(Directory),
+    Custom(CustomPlace),
+}
+
+type CustomPlace = Box<dyn Fn(Settings) -> Result<Database, OpenError> + Send>;
+
+impl Place {
+    pub(crate) fn custom<B: StorageBackend>(
+        backend: impl Fn() -> io::Result<B> + Send + 'static,
+    ) -> Self {
+        Self::Custom(Box::new(move |settings| {
+            let backend = backend().map_err(|error| engine_error(redb::Error::Io(error)))?;
+            settings.open(backend)
+        }))
+    }
+
+    /// Opens the engine.
+    pub(crate) fn open(&mut self, settings: Settings) -> Result<Database, OpenError> {
+        match self {
+            Self::Custom(open) => open(settings),
+            Self::Directory(directory) => {
+                let backend = FileBackend::new(directory.open_records()?).map_err(open_error)?;
+                settings.open(backend).map_err(|error| match error {
+                    OpenError::Engine(redb::Error::DatabaseAlreadyOpen) => OpenError::Locked {
+                        path: directory.path().to_owned(),
+                    },
+                    other => other,
+                })
+            }
+        }
+    }
+
+    /// Whether what was written can be found again.
+    pub(crate) fn check_linked(&self) -> io::Result<()> {
+        match self {
+            Self::Directory(directory) => directory.check_linked(),
+            Self::Custom(_) => Ok(()),
+        }
+    }
+}
+
+impl Settings {
+    /// Opens or creates a store in a directory.
+    pub(crate) fn open_directory(
+        self,
+        path: &std::path::Path,
+        opening: Opening,
+    ) -> Result<(Place, Database), OpenError> {
+        let directory = Directory::hold(path, opening)?;
+        directory.prepare(opening, |file| {
+            let database = self.open(FileBackend::new(file).map_err(open_error)?)?;
+            database.close().map_err(open_error)
+        })?;
+        let mut place = Place::Directory(directory);
+        let database = place.open(self)?;
+        if let Place::Directory(directory) = &place {
+            directory.leave_trace()?;
+        }
+        Ok((place, database))
+    }
+
+    fn open(self, backend: impl StorageBackend) -> Result<Database, OpenError> {
+        let opening = || {
+            let database = Database::builder()
+                .set_cache_size(self.max_page_cache)
+                .set_check_integrity_on_open(self.verify)
+                .create_with_backend(backend)
+                .map_err(open_error)?;
+            check_tables(&database)?;
+            Ok(database)
+        };
+        guarded(opening, engine_error)
+    }
+}
+
+/// Checks that the tables are ours, and makes them where there are none at all.
+fn check_tables(database: &Database) -> Result<(), OpenError> {
+    let reading = database.begin_read().map_err(engine_error)?;
+    let meta = match reading.open_table(META) {
+        Ok(meta) => meta,
+        Err(error @ TableError::TableDoesNotExist(_)) => {
+            let mut tables = reading.list_tables().map_err(engine_error)?;
+            let mut multimaps = reading.list_multimap_tables().map_err(engine_error)?;
+            if tables.next().is_some() || multimaps.next().is_some() {
+                return Err(OpenError::Foreign(error.into()));
+            }
+            return create_tables(database);
+        }
+        Err(error) => return Err(table_error(error)),
+    };
+    let format = meta.get(META_FORMAT).map_err(engine_error)?;
+    match format.map(|format| format.value()) {
+        None => Err(damaged("no format is named")),
+        Some(found) if found != FORMAT => Err(OpenError::UnknownFormat {
+            found,
+            known: FORMAT,
+        }),
+        Some(_) => reading.open_table(RECORDS).map(drop).map_err(table_error),
+    }
+}
+
+fn create_tables(database: &Database) -> Result<(), OpenError> {
+    let writing = database.begin_write().map_err(engine_error)?;
+    writing.open_table(RECORDS).map_err(engine_error)?;
+    writing
+        .open_table(META)
+        .map_err(engine_error)?
+        .insert(META_FORMAT, FORMAT)
+        .map_err(engine_error)?;
+    writing.commit().map_err(engine_error)
+}
+
+fn table_error(error: TableError) -> OpenError {
+    match error {
+        TableError::Storage(error) => engine_error(error),
+        other => OpenError::Foreign(other.into()),
+    }
+}
+
+/// Runs something in the engine, which may panic over a file that was damaged
+/// since it was checked. What it leaves behind is the engine's, and is either
+/// consistent or refuses service.
+pub(crate) fn guarded<T, E>(
+    run: impl FnOnce() -> Result<T, E>,
+    error: impl FnOnce(redb::Error) -> E,
+) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(error(panicked(&*panic))))
+}

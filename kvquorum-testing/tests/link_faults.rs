@@ -1,0 +1,487 @@
+//! The suite for transports, held to its word: sound links pass, and each
+//! deliberately broken one is caught under the sentence that it breaks.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "in a test a panic is how a broken promise shows"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::io;
+use std::num::NonZeroU64;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::{assert_caught, complaint};
+use kvquorum_core::{
+    Ack, Action, Call, Change, Key, Quorums, Record, Refusal, Replica, ReplicaId, Request,
+    RequestKind, Response, ScanLimit, Store, StoreError, Transport, TransportError, WriterId,
+};
+use kvquorum_testing::conformance;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+#[derive(Default)]
+struct OneLock(Mutex<BTreeMap<Key, Record>>);
+
+impl Store for OneLock {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        Ok(self.0.lock().unwrap().get(key).cloned())
+    }
+
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        let mut map = self.0.lock().unwrap();
+        let decision = change.decide(map.get(key));
+        match decision.action {
+            Action::Keep => None,
+            Action::Replace(record) => map.insert(key.clone(), record),
+            Action::Remove => map.remove(key),
+        };
+        Ok(decision.response)
+    }
+
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(limit.take(self.0.lock().unwrap().range::<Key, _>(range)))
+    }
+}
+
+/// What is wrong with a link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    NoName,
+    /// A call takes another's answer where there is one.
+    SwapsAnswers,
+    /// An answer stays on the link when its call was dropped.
+    LeavesAnswers,
+    /// A tombstone reads as no entry.
+    DropsTombstone,
+    /// An empty value reads as a tombstone.
+    EmptyIsTombstone,
+    /// Values are cut at 64 KiB.
+    CutsValues,
+    /// Writer ids go through a JSON number.
+    RoundsWriters,
+    /// The ack does not say that a greater entry was there.
+    AlwaysApplied,
+    /// A refusal becomes an error.
+    RefusalIsError,
+    /// Only the refusal of another replica becomes an error.
+    OtherReplicaIsError,
+    /// Refusals lose their numbers.
+    BlursRefusals,
+    /// A refused write is kept all the same.
+    KeepsRefused,
+    /// For which replica a request is meant is not sent.
+    DropsTo,
+    /// Replica ids go through a JSON number.
+    RoundsIds,
+    /// The quorums of the caller are not sent.
+    DropsQuorums,
+    /// Quorums are signed numbers on the way.
+    SignedQuorums,
+    /// Calls go to two replicas in turns.
+    TwoReplicas,
+    /// Only calls that meet others go to a second replica.
+    SecondReplicaUnderLoad,
+    /// A call waits until no other is under way.
+    HangsTogether,
+    /// One call at a time, behind a lock.
+    OneAtATime,
+    /// Callers' futures hold permits.
+    Permits,
+    /// Callers' futures wait for a lock that is fair, and held by threads alone.
+    FairLock,
+    /// Callers' futures wait for room in a queue.
+    FullQueue,
+    /// What is read waits in a buffer for its caller.
+    FullBuffer,
+    /// A call fails, for a reason that has a reason.
+    Fails,
+    /// Nothing: the way there and back takes long, and that is all.
+    FarAway,
+    /// Nothing: calls are at once over where they can be.
+    AtOnce,
+    /// Nothing: calls that find the queue full fail as not sent.
+    RefusesWhenFull,
+}
+
+type Job = (Request, oneshot::Sender<Result<Response, TransportError>>);
+
+struct Shared {
+    replica: Replica<OneLock>,
+    other: Replica<OneLock>,
+    waiting: Mutex<Vec<Response>>,
+    calls: AtomicU64,
+    under_way: AtomicU64,
+    one: tokio::sync::Mutex<()>,
+    permits: Semaphore,
+    queue: mpsc::Sender<Job>,
+    fault: Fault,
+}
+
+struct FaultyLink(Arc<Shared>);
+
+impl FaultyLink {
+    fn new(fault: Fault) -> Self {
+        let replica = Replica::new(OneLock::default());
+        let room = match fault {
+            Fault::RefusesWhenFull => 128,
+            _ => 8,
+        };
+        let (queue, mut jobs) = mpsc::channel::<Job>(room);
+        let behind = replica.clone();
+        tokio::spawn(async move {
+            while let Some((request, answer)) = jobs.recv().await {
+                drop(answer.send(behind.call(&request).await));
+            }
+        });
+        Self(Arc::new(Shared {
+            replica,
+            other: Replica::new(OneLock::default()),
+            waiting: Mutex::default(),
+            calls: AtomicU64::new(0),
+            under_way: AtomicU64::new(0),
+            one: tokio::sync::Mutex::default(),
+            permits: Semaphore::new(8),
+            queue,
+            fault,
+        }))
+    }
+}
+
+/// Stays on the link when it is dropped.
+struct Unread<'a>(&'a Mutex<Vec<Response>>, Option<Response>);
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().extend(self.1.take());
+    }
+}
+
+/// Counts a call as under way until it is dropped.
+struct UnderWay<'a>(&'a AtomicU64);
+
+impl<'a> UnderWay<'a> {
+    /// With how many others.
+    fn new(count: &'a AtomicU64) -> (Self, u64) {
+        let others = count.fetch_add(1, Ordering::SeqCst);
+        (Self(count), others)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn rounded(number: u64) -> u64 {
+    number as f64 as u64
+}
+
+fn rounded_id(id: ReplicaId) -> ReplicaId {
+    NonZeroU64::new(rounded(id.get())).map_or(id, ReplicaId::new)
+}
+
+fn no_room() -> TransportError {
+    TransportError::NotSent("the queue is full".into())
+}
+
+impl Shared {
+    /// What becomes of a request on its way.
+    fn sent(&self, request: &Request) -> Request {
+        let mut request = request.clone();
+        match (self.fault, &mut request.kind) {
+            (Fault::RoundsWriters, RequestKind::Write { entry, .. }) => {
+                entry.version.writer = WriterId::new(rounded(entry.version.writer.get()));
+            }
+            (Fault::DropsQuorums, RequestKind::Identify { quorums }) => *quorums = None,
+            (Fault::SignedQuorums, RequestKind::Identify { quorums }) => {
+                *quorums = quorums.map(|Quorums { n, w, r }| Quorums {
+                    n: n.min(127),
+                    w: w.min(127),
+                    r,
+                });
+            }
+            (Fault::DropsTo, _) => request.to = None,
+            (Fault::RoundsIds, _) => request.to = request.to.map(rounded_id),
+            _ => {}
+        }
+        request
+    }
+
+    /// What becomes of a response on its way.
+    fn received(&self, mut response: Response) -> Result<Response, TransportError> {
+        match (self.fault, &mut response) {
+            (Fault::DropsTombstone, Response::Entry(entry)) => {
+                entry.take_if(|entry| entry.value.is_none());
+            }
+            (Fault::EmptyIsTombstone, Response::Entry(Some(entry))) => {
+                entry.value.take_if(|value| value.is_empty());
+            }
+            (Fault::CutsValues, Response::Entry(Some(entry))) => {
+                if let Some(value) = &mut entry.value {
+                    value.truncate(65_536);
+                }
+            }
+            (Fault::AlwaysApplied, Response::Ack(ack)) => *ack = Ack::Applied,
+            (Fault::RefusalIsError, Response::Refused(refusal)) => {
+                return Err(TransportError::Rejected(refusal.clone().into()));
+            }
+            (Fault::OtherReplicaIsError, Response::Refused(Refusal::OtherReplica { .. })) => {
+                return Err(TransportError::Rejected("421".into()));
+            }
+            (Fault::BlursRefusals, Response::Refused(Refusal::KeyTooLong { len, .. })) => *len = 0,
+            (Fault::RoundsIds, Response::Identity(identity)) => {
+                identity.id = rounded_id(identity.id);
+            }
+            (Fault::RoundsIds, Response::Refused(Refusal::OtherReplica { is })) => {
+                *is = rounded_id(*is);
+            }
+            _ => {}
+        }
+        Ok(response)
+    }
+
+    async fn call(self: Arc<Self>, request: Request) -> Result<Response, TransportError> {
+        let (_under_way, others) = UnderWay::new(&self.under_way);
+        match self.fault {
+            Fault::Fails => {
+                let cause = io::Error::other(StoreError::new("no air"));
+                return Err(TransportError::NoAnswer(cause.into()));
+            }
+            Fault::FullQueue => return self.queued(request).await,
+            _ => {}
+        }
+        let replica = match self.fault {
+            Fault::TwoReplicas if self.calls.fetch_add(1, Ordering::SeqCst) % 2 == 1 => &self.other,
+            Fault::SecondReplicaUnderLoad if others > 0 => &self.other,
+            _ => &self.replica,
+        };
+        let response = replica.call(&self.sent(&request)).await?;
+        self.wait(others).await;
+        match self.fault {
+            Fault::SwapsAnswers => return Ok(self.swapped(response).await),
+            Fault::LeavesAnswers => {
+                if let Some(left) = self.waiting.lock().unwrap().pop() {
+                    return Ok(left);
+                }
+                let mut unread = Unread(&self.waiting, Some(response.clone()));
+                yield_now().await;
+                unread.1 = None;
+            }
+            Fault::KeepsRefused => {
+                if let (Response::Refused(_), RequestKind::Write { key, entry }) =
+                    (&response, request.kind)
+                {
+                    let change = Change::write(entry);
+                    self.replica.store().apply(&key, change).await?;
+                }
+            }
+            Fault::FullBuffer => {
+                let len = match &response {
+                    Response::Entry(Some(entry)) => entry.value.as_ref().map_or(0, |v| v.len()),
+                    _ => 0,
+                };
+                if len > 65_536 {
+                    let _buffer = self.permits.acquire().await.unwrap();
+                    yield_now().await;
+                }
+            }
+            _ => {}
+        }
+        self.received(response)
+    }
+
+    /// What a caller waits for.
+    async fn wait(&self, others: u64) {
+        match self.fault {
+            Fault::FarAway => sleep(Duration::from_millis(120)).await,
+            Fault::SecondReplicaUnderLoad => yield_now().await,
+            Fault::HangsTogether => {
+                yield_now().await;
+                if others > 0 {
+                    pending::<()>().await;
+                }
+            }
+            Fault::OneAtATime => {
+                let _only = self.one.lock().await;
+                yield_now().await;
+            }
+            Fault::Permits => {
+                let _permit = self.permits.acquire().await.unwrap();
+                yield_now().await;
+            }
+            Fault::FairLock => {
+                let _locked = self.one.lock().await;
+                thread::sleep(Duration::from_micros(20));
+            }
+            _ => {}
+        }
+    }
+
+    async fn swapped(&self, response: Response) -> Response {
+        self.waiting.lock().unwrap().push(response.clone());
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        let mut waiting = self.waiting.lock().unwrap();
+        let other = waiting.iter().position(|other| *other != response);
+        waiting.remove(other.unwrap_or(0))
+    }
+
+    /// Waits for room in the queue.
+    async fn queued(&self, request: Request) -> Result<Response, TransportError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send((request, answer)).await.unwrap();
+        answered.await.unwrap()
+    }
+}
+
+impl Transport for FaultyLink {
+    fn call(&self, request: &Request) -> Call {
+        match self.0.fault {
+            Fault::AtOnce => self.0.replica.call(request),
+            Fault::RefusesWhenFull => {
+                let (answer, answered) = oneshot::channel();
+                let sent = self.0.queue.try_send((request.clone(), answer));
+                Call::new(async move {
+                    sent.map_err(|_| no_room())?;
+                    answered.await.unwrap()
+                })
+            }
+            _ => Call::new(Arc::clone(&self.0).call(request.clone())),
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self.0.fault {
+            Fault::NoName => "",
+            _ => "faulty",
+        }
+    }
+}
+
+async fn link_complaint(fault: Fault) -> Option<String> {
+    complaint(conformance::transport(move || async move {
+        (FaultyLink::new(fault), ())
+    }))
+    .await
+}
+
+const OWN: &str = "the replica's answer to exactly this request";
+const UNCHANGED: &str = "Request and response arrive unchanged, bit for bit";
+const REFUSAL: &str = "A refusal is a response, not an error";
+const SAME_REPLICA: &str = "All calls lead to the same replica";
+const DROPPED: &str = "Dropping the call is safe at any time";
+const NOT_WAITING: &str = "Calls do not wait for each other";
+const AT_REST: &str = "A call that is not polled holds up no other";
+
+/// Each fault, and the sentences of which one must be named.
+const FAULTS: &[(Fault, &[&str])] = &[
+    (Fault::NoName, &["It is not empty"]),
+    (Fault::SwapsAnswers, &[OWN]),
+    // An answer of another kind shows it too.
+    (Fault::LeavesAnswers, &[DROPPED, OWN]),
+    (Fault::DropsTombstone, &[UNCHANGED]),
+    (Fault::EmptyIsTombstone, &[UNCHANGED]),
+    (Fault::CutsValues, &[UNCHANGED, OWN]),
+    (Fault::RoundsWriters, &[UNCHANGED]),
+    (Fault::AlwaysApplied, &[UNCHANGED]),
+    (Fault::RefusalIsError, &[REFUSAL]),
+    (Fault::OtherReplicaIsError, &[REFUSAL]),
+    (Fault::BlursRefusals, &[UNCHANGED]),
+    (Fault::KeepsRefused, &[REFUSAL]),
+    (Fault::DropsTo, &[REFUSAL]),
+    (Fault::RoundsIds, &[UNCHANGED]),
+    (Fault::DropsQuorums, &[UNCHANGED]),
+    (Fault::SignedQuorums, &[UNCHANGED]),
+    (Fault::TwoReplicas, &[SAME_REPLICA]),
+    (Fault::SecondReplicaUnderLoad, &[SAME_REPLICA]),
+];
+
+async fn faults_are_caught() {
+    for fault in [Fault::None, Fault::AtOnce, Fault::RefusesWhenFull] {
+        assert_eq!(link_complaint(fault).await, None, "{fault:?}");
+    }
+    for (fault, sentences) in FAULTS {
+        assert_caught(fault, sentences, link_complaint(*fault).await);
+    }
+}
+
+#[tokio::test]
+async fn faults_are_caught_on_a_current_thread_runtime() {
+    faults_are_caught().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_are_caught_on_a_multi_thread_runtime() {
+    faults_are_caught().await;
+}
+
+/// Links that wait for ever, which takes a while to tell.
+const WAITING: &[(Fault, &str)] = &[
+    (Fault::HangsTogether, NOT_WAITING),
+    (Fault::OneAtATime, AT_REST),
+    (Fault::Permits, AT_REST),
+    (Fault::FairLock, AT_REST),
+    (Fault::FullQueue, AT_REST),
+    (Fault::FullBuffer, AT_REST),
+];
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_forever_are_caught_on_a_current_thread_runtime() {
+    for (fault, sentence) in WAITING {
+        assert_caught(fault, &[sentence], link_complaint(*fault).await);
+    }
+}
+
+/// All at once, for each takes as long as the suite is patient.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_forever_are_caught_on_a_multi_thread_runtime() {
+    let complaints: Vec<_> = WAITING
+        .iter()
+        .map(|(fault, sentence)| (fault, sentence, tokio::spawn(link_complaint(*fault))))
+        .collect();
+    for (fault, sentence, complaint) in complaints {
+        assert_caught(fault, &[sentence], complaint.await.unwrap());
+    }
+}
+
+/// A sound link to another continent conforms.
+#[tokio::test(start_paused = true)]
+async fn a_slow_link_conforms() {
+    assert_eq!(link_complaint(Fault::FarAway).await, None);
+}
+
+/// Bug: a call fails, and its user is told no more than that.
+#[tokio::test]
+async fn a_failure_is_shown_with_all_of_its_causes() {
+    let complaint = link_complaint(Fault::Fails).await.unwrap();
+    for part in ["no answer came back", "the store failed", "no air"] {
+        assert!(complaint.contains(part), "{part}: {complaint}");
+    }
+}
+
+/// A transport behind a pointer, as a coordinator of mixed links has it.
+#[tokio::test]
+async fn a_transport_behind_a_pointer_conforms() {
+    conformance::transport(|| async {
+        let link: Arc<dyn Transport> = Arc::new(Replica::new(OneLock::default()));
+        (link, ())
+    })
+    .await;
+}

@@ -1,0 +1,390 @@
+//! A coordinator to plant bugs in: the deciding parts of kvquorum's own, written
+//! again as plainly as they can be, with one `if` for each bug. Without a bug
+//! it has to pass as kvquorum does, or what the bugs show would not count.
+
+mod calls;
+mod clock;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use calls::{Answer, Calls, Links};
+use clock::MutantClock;
+use kvquorum_core::{
+    Ack, Bytes, Entry, Key, Refusal, ReplicaStats, Request, Response, Transport, WriterId,
+};
+use kvquorum_mem::sim::Clock;
+use tokio::time::{Instant, timeout_at};
+
+use crate::map::{Found, Map, Operation, Part, Read, Said, Settling, Written};
+use crate::oracle::{Quorums, Settings};
+use crate::planted::Bug;
+use crate::spy::current;
+
+pub struct Mutant {
+    links: Arc<Links>,
+    quorums: Quorums,
+    settings: Settings,
+    clock: MutantClock,
+}
+
+/// What one attempt came to.
+struct Sent {
+    parts: Vec<Part>,
+    too_far_ahead: bool,
+    /// To be waited for, or left.
+    calls: Calls,
+}
+
+impl Sent {
+    fn take_in(&mut self, (replica, answer): Answer) {
+        self.too_far_ahead |= matches!(
+            answer,
+            Some(Ok(Response::Refused(Refusal::TooFarAhead { .. })))
+        );
+        self.parts[replica] = part(answer);
+    }
+
+    fn count(&self, is: impl Fn(&Part) -> bool) -> usize {
+        self.parts.iter().filter(|part| is(part)).count()
+    }
+
+    fn may_be_applied(&self) -> bool {
+        self.count(|part| *part != Part::Pending && may_be_seen(None, part)) > 0
+    }
+}
+
+impl Mutant {
+    pub fn new(
+        bug: Option<Bug>,
+        transports: Vec<Arc<dyn Transport>>,
+        quorums: Quorums,
+        settings: Settings,
+        writer: WriterId,
+        wall: Clock,
+    ) -> Self {
+        let max_drift_millis = settings.max_drift.as_millis() as u64;
+        Self {
+            clock: MutantClock::new(bug, wall, max_drift_millis, writer),
+            links: Arc::new(Links {
+                bug,
+                settings,
+                panicked: transports.iter().map(|_| AtomicU64::new(0)).collect(),
+                transports,
+            }),
+            quorums,
+            settings,
+        }
+    }
+
+    fn is(&self, bug: Bug) -> bool {
+        self.links.bug == Some(bug)
+    }
+
+    /// One attempt.
+    async fn send(&self, key: &Key, entry: &Entry) -> Sent {
+        let Quorums { n, w, .. } = self.quorums;
+        let began = Instant::now();
+        let mut sent = Sent {
+            parts: vec![Part::Pending; n],
+            too_far_ahead: false,
+            calls: Calls::new(self.is(Bug::DropCancels)),
+        };
+        for replica in 0..n {
+            let request = Request::write(key, entry.clone());
+            sent.calls.start(&self.links, current(), replica, request);
+        }
+        let mut out_of_reach = false;
+        while let Some(answer) = sent.calls.next().await {
+            sent.take_in(answer);
+            let failed = sent.count(is_failure);
+            out_of_reach = failed > n - w || (failed > 0 && self.is(Bug::FailsAtFirst));
+            let decided = out_of_reach || sent.count(|part| part.is_ack()) >= w;
+            if decided && !self.is(Bug::WaitsForAll) {
+                break;
+            }
+        }
+        let until = Instant::now() + began.elapsed();
+        while out_of_reach && !sent.may_be_applied() && !self.is(Bug::FailsAtOnce) {
+            match timeout_at(until, sent.calls.next()).await {
+                Ok(Some(answer)) => sent.take_in(answer),
+                _ => break,
+            }
+        }
+        sent.calls.cancels = self.is(Bug::StragglersCancelled);
+        sent
+    }
+}
+
+fn part(answer: Option<Result<Response, bool>>) -> Part {
+    let may_have_applied = match answer {
+        Some(Ok(Response::Ack(Ack::Applied))) => return Part::Applied,
+        Some(Ok(Response::Ack(Ack::Superseded { by }))) => return Part::Superseded(by),
+        Some(Ok(Response::Refused(_))) => false,
+        Some(Ok(_)) => true,
+        Some(Err(may_have_applied)) => may_have_applied,
+        None => true,
+    };
+    Part::Failed { may_have_applied }
+}
+
+fn may_be_seen(bug: Option<Bug>, part: &Part) -> bool {
+    match part {
+        Part::Applied | Part::Superseded(_) => true,
+        Part::Pending => bug != Some(Bug::PendingNotApplied),
+        Part::Failed { may_have_applied } => *may_have_applied,
+        _ => false,
+    }
+}
+
+fn is_failure(part: &Part) -> bool {
+    matches!(part, Part::Failed { .. })
+}
+
+impl Map for Mutant {
+    fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)> {
+        Box::pin(self.write_all(key, value))
+    }
+
+    fn read(&self, key: Key) -> Operation<'_, Read> {
+        Box::pin(self.read_from_all(key))
+    }
+
+    fn stats(&self) -> Vec<ReplicaStats> {
+        let panicked = self.links.panicked.iter();
+        let stats = panicked.map(|panicked| {
+            let mut stats = ReplicaStats::default();
+            stats.panicked = panicked.load(Ordering::Relaxed);
+            stats
+        });
+        stats.collect()
+    }
+}
+
+impl Mutant {
+    async fn write_all(&self, key: Key, value: Option<Bytes>) -> (Written, Settling) {
+        let Quorums { n, w, .. } = self.quorums;
+        let mut stamp = self.clock.next();
+        let mut passed = None;
+        let mut earlier = false;
+        let mut attempts = 1;
+        loop {
+            let (version, value) = (stamp.version, value.clone());
+            let sent = self.send(&key, &Entry { version, value }).await;
+            let bug = self.links.bug;
+            let seen = sent.count(|part| may_be_seen(bug, part)) > 0;
+            let by = sent.parts.iter().filter_map(|part| match part {
+                Part::Superseded(by) => Some(*by),
+                _ => None,
+            });
+            let by = by.max();
+            if let Some(by) = by {
+                self.clock.observe(by.timestamp);
+            }
+            let acked = sent.count(|part| part.is_ack()) >= w;
+            let may_come_after = passed.is_some() && 2 * w > n;
+            let again = if acked {
+                passed = passed.max(by.filter(|_| !may_come_after));
+                by.is_some() && !may_come_after && !self.is(Bug::SupersededIgnored)
+            } else {
+                sent.too_far_ahead
+                    && self.clock.step_back(stamp)
+                    && !self.is(Bug::RefusedNotRestamped)
+            };
+            if again && attempts < self.settings.attempts {
+                earlier |= seen && !self.is(Bug::EarlierForgotten);
+                attempts += 1;
+                stamp = match passed {
+                    _ if self.is(Bug::RestampedEqual) => stamp,
+                    Some(passed) => self.clock.past(passed.timestamp),
+                    None => self.clock.next(),
+                };
+                continue;
+            }
+            let said = match by {
+                _ if !acked && (seen || earlier) => Said::MaybeApplied,
+                _ if !acked => Said::NotApplied,
+                Some(by) if again => Said::Superseded(by),
+                _ => Said::Acked(version, by),
+            };
+            let Sent {
+                parts, mut calls, ..
+            } = sent;
+            let written = Written {
+                said,
+                attempts,
+                parts,
+            };
+            let mut settled = written.clone();
+            let settling = async move {
+                while let Some((replica, answer)) = calls.next().await {
+                    settled.parts[replica] = part(answer);
+                }
+                let nowhere = !earlier && !settled.parts.iter().any(|part| may_be_seen(bug, part));
+                if settled.said == Said::MaybeApplied && nowhere {
+                    settled.said = Said::NotApplied;
+                }
+                settled
+            };
+            return (written, Box::pin(settling));
+        }
+    }
+
+    async fn read_from_all(&self, key: Key) -> Read {
+        let Quorums { n, w, r } = self.quorums;
+        let mut reading = Reading {
+            links: Arc::clone(&self.links),
+            calls: Calls::new(self.is(Bug::DropCancels)),
+            key,
+            answers: Vec::new(),
+            held: vec![Held::Unknown; n],
+            failed: 0,
+        };
+        for replica in 0..n {
+            reading.ask(replica);
+            if self.is(Bug::LeavesUnasked) {
+                while let Some(answer) = reading.calls.next_ready() {
+                    reading.take_in(answer);
+                }
+                if reading.answers.len() >= r {
+                    break;
+                }
+            }
+        }
+        while reading.answers.len() < r && reading.failed <= n - r && reading.next().await {}
+        let answered = reading.answers.len() >= r;
+        let entry = self.choose(&reading.answers);
+        if let Some(entry) = &entry {
+            self.clock.observe(entry.version.timestamp);
+        }
+        let mut found = if answered {
+            Found::Entry(entry.clone())
+        } else {
+            Found::Failed
+        };
+        if self.settings.repairs {
+            reading.repair(current());
+        }
+        if self.settings.blocking && answered && entry.is_some() {
+            while !self.is(Bug::BlockingReturnsEarly)
+                && reading.holders(&entry) < w
+                && reading.next().await
+            {
+                reading.repair(current());
+            }
+            if reading.holders(&entry) < w && !self.is(Bug::BlockingReturnsEarly) {
+                found = Found::NotRepaired(entry);
+            }
+        }
+        let parts = reading.parts();
+        if self.settings.repairs && !self.is(Bug::LateNotRepaired) {
+            tokio::spawn(async move {
+                while reading.next().await {
+                    reading.repair(None);
+                }
+            });
+        }
+        Read { found, parts }
+    }
+
+    fn choose(&self, answers: &[Option<Entry>]) -> Option<Entry> {
+        let answers = || answers.iter();
+        let chosen = match self.links.bug {
+            Some(Bug::FirstAnswer) => answers().next(),
+            Some(Bug::Majority) => {
+                let alike = |one: &&Option<Entry>| answers().filter(|other| other == one).count();
+                answers().max_by_key(|one| (alike(one), (*one).clone()))
+            }
+            Some(Bug::TombstoneIsAbsent) => answers()
+                .filter(|answer| answer.as_ref().is_some_and(|entry| entry.value.is_some()))
+                .max(),
+            _ => answers().max(),
+        };
+        chosen.cloned().flatten()
+    }
+}
+
+#[derive(Clone)]
+enum Held {
+    Unknown,
+    Entry(Option<Entry>),
+    Repairing(Option<Entry>, Entry),
+    Ahead,
+}
+
+struct Reading {
+    links: Arc<Links>,
+    calls: Calls,
+    key: Key,
+    answers: Vec<Option<Entry>>,
+    held: Vec<Held>,
+    failed: usize,
+}
+
+impl Reading {
+    fn ask(&mut self, replica: usize) {
+        let request = Request::read(&self.key);
+        self.calls.start(&self.links, current(), replica, request);
+    }
+
+    async fn next(&mut self) -> bool {
+        match self.calls.next().await {
+            Some(answer) => self.take_in(answer),
+            None => return false,
+        }
+        true
+    }
+
+    fn take_in(&mut self, (replica, answer): Answer) {
+        let before = std::mem::replace(&mut self.held[replica], Held::Unknown);
+        self.held[replica] = match (before, answer) {
+            (Held::Unknown, Some(Ok(Response::Entry(entry)))) => {
+                self.answers.push(entry.clone());
+                Held::Entry(entry)
+            }
+            (Held::Repairing(_, entry), Some(Ok(Response::Ack(Ack::Applied)))) => {
+                Held::Entry(Some(entry))
+            }
+            (Held::Repairing(..), Some(Ok(Response::Ack(_)))) => Held::Ahead,
+            (Held::Repairing(..), _) => Held::Unknown,
+            _ => {
+                self.failed += 1;
+                Held::Unknown
+            }
+        };
+    }
+
+    fn repair(&mut self, op: Option<usize>) {
+        let Some(greatest) = self.answers.iter().flatten().max().cloned() else {
+            return;
+        };
+        for replica in 0..self.held.len() {
+            if let Held::Entry(held) = &self.held[replica]
+                && held.as_ref() < Some(&greatest)
+            {
+                self.held[replica] = Held::Repairing(held.clone(), greatest.clone());
+                let request = Request::write(&self.key, greatest.clone());
+                self.calls.start(&self.links, op, replica, request);
+            }
+        }
+    }
+
+    fn holders(&self, entry: &Option<Entry>) -> usize {
+        let holds = |held: &&Held| match held {
+            Held::Entry(held) | Held::Repairing(held, _) => held >= entry,
+            Held::Ahead => true,
+            Held::Unknown => false,
+        };
+        self.held.iter().filter(holds).count()
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let part = |held: &Held| match held {
+            Held::Entry(held) | Held::Repairing(held, _) => {
+                Part::Holds(held.as_ref().map(|entry| entry.version))
+            }
+            _ => Part::Pending,
+        };
+        self.held.iter().map(part).collect()
+    }
+}

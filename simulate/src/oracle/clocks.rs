@@ -1,0 +1,256 @@
+//! What coordinators' clocks give out: rule C-MONOTONIC, what a clock follows, and
+//! that one leap of it does not end writing.
+
+use super::*;
+
+/// The times of one writer id of a coordinator's clock.
+pub(super) struct Times {
+    writer: WriterId,
+    /// Every later timestamp has to be greater.
+    must_exceed: u64,
+    /// Whether a version of it was refused as too far ahead, so that the clock may
+    /// step back, under another writer id.
+    refused: bool,
+    /// Whether the clock has to have stepped back from it.
+    left: bool,
+}
+
+/// What a coordinator's clock gave out and was told.
+pub(super) struct Stamps {
+    clock: Clock,
+    clock_index: usize,
+    max_drift: u64,
+    /// Of all its writer ids. The last is in use.
+    times: Vec<Times>,
+    /// The greatest writer id of the versions past a timestamp that the clock did
+    /// not follow, by their timestamps.
+    lent: HashMap<u64, WriterId>,
+    /// The latest time that the clock can have followed, in milliseconds.
+    reach: u64,
+    /// Its clock stepped back when its wall clock had been touched so often.
+    stepped_back: Option<u32>,
+}
+
+/// What a clock is bound to when it gives out a version.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// How many writer ids of it were known.
+    writers: usize,
+    /// What a timestamp of the last of them has to exceed.
+    must_exceed: u64,
+    /// The latest millisecond that the clock may stand at, after it has stepped
+    /// back.
+    latest: Option<u64>,
+}
+
+impl Stamps {
+    pub fn new(settings: Settings, writer: WriterId, clock: Clock, clock_index: usize) -> Self {
+        let times = Times::of(writer, 0);
+        Self {
+            clock,
+            clock_index,
+            max_drift: settings.max_drift.as_millis() as u64,
+            times: vec![times],
+            lent: HashMap::new(),
+            reach: 0,
+            stepped_back: None,
+        }
+    }
+
+    pub fn wall(&self) -> u64 {
+        self.clock.now_millis()
+    }
+
+    /// How many writer ids of it are known.
+    pub fn writers(&self) -> usize {
+        self.times.len()
+    }
+
+    pub fn clock_index(&self) -> usize {
+        self.clock_index
+    }
+
+    /// Notes how far the clock may follow now.
+    pub fn look_at_wall(&mut self) {
+        self.reach = self.reach.max(self.wall() + self.max_drift);
+    }
+
+    pub fn bounds(&self, clock_steps: u32) -> Bounds {
+        let is_bound = self.stepped_back == Some(clock_steps);
+        Bounds {
+            writers: self.times.len(),
+            must_exceed: self.times.last().map_or(0, |times| times.must_exceed),
+            latest: is_bound.then(|| self.wall() + self.max_drift + 1),
+        }
+    }
+
+    /// Later timestamps are greater.
+    pub fn exceed(&mut self, bits: u64) {
+        if let Some(times) = self.times.last_mut() {
+            times.must_exceed = times.must_exceed.max(bits);
+        }
+    }
+
+    /// Whether the clock stands where this version says, or did.
+    pub fn is_own(&self, version: Version) -> bool {
+        let mut times = self.times.iter();
+        times.any(|times| times.writer == version.writer)
+    }
+
+    pub fn is_ahead_of_wall(&self, version: Version) -> bool {
+        version.timestamp.millis() > self.wall()
+    }
+
+    pub fn refused(&mut self, version: Version) {
+        let mut times = self.times.iter_mut();
+        if let Some(times) = times.find(|times| times.writer == version.writer) {
+            times.refused = true;
+        }
+    }
+
+    /// A write has failed as too far ahead. If that is where the clock stands, it
+    /// steps back to its wall clock.
+    pub fn failed_ahead(&mut self, version: Version, clock_steps: u32) {
+        let is_ahead = self.is_ahead_of_wall(version);
+        if let Some(times) = self.times.last_mut()
+            && times.writer == version.writer
+            && is_ahead
+            && !std::mem::replace(&mut times.left, true)
+        {
+            self.stepped_back = Some(clock_steps);
+        }
+    }
+
+    /// Takes in a version, given out under these bounds, past what its write was
+    /// told of before. Tells what is wrong with it.
+    pub fn give_out(
+        &mut self,
+        version: Version,
+        bounds: Bounds,
+        past: Option<Version>,
+        told: &[Version],
+    ) -> Option<String> {
+        let Version { timestamp, writer } = version;
+        let bits = timestamp.to_bits();
+        let past = past.map(|past| past.timestamp);
+        if let Some(past) = past.filter(|past| *past >= timestamp) {
+            return Some(format!("stamps {timestamp}, which has to be past {past}"));
+        }
+        let next = past.and_then(Timestamp::next);
+        let known = self.times.iter().position(|times| times.writer == writer);
+        let is_next = |told: &Version| told.timestamp.next() == Some(timestamp);
+        if known.is_none() && told.iter().any(is_next) {
+            let before = self.lent.insert(bits, writer);
+            let again = before.filter(|before| *before >= writer);
+            return again.map(|before| format!("lends {timestamp} to {writer} after {before}"));
+        }
+        let steps_back = known.is_none();
+        let place = known.unwrap_or(self.times.len());
+        if steps_back {
+            let refused = self.times.last().is_some_and(|times| times.refused);
+            self.times.push(Times::of(writer, 0));
+            if !refused {
+                return Some(format!("takes writer id {writer}, and nothing was refused"));
+            }
+        }
+        let times = &mut self.times[place];
+        times.must_exceed = times.must_exceed.max(bits);
+        if place + 1 == bounds.writers && bits <= bounds.must_exceed {
+            let known = bounds.must_exceed;
+            return Some(format!("stamps {bits:#x} after it knew {known:#x}"));
+        }
+        // The counter may overflow.
+        if timestamp.millis() > self.reach + 1 {
+            let reach = self.reach;
+            return Some(format!("follows to {timestamp}, and may to {reach} ms"));
+        }
+        let lent_before =
+            |next: &Timestamp| self.lent.contains_key(&next.to_bits()) && timestamp <= *next;
+        if let Some(next) = next.filter(lent_before) {
+            return Some(format!(
+                "stamps {timestamp} again, past what {next} is past"
+            ));
+        }
+        None
+    }
+}
+
+impl Times {
+    fn of(writer: WriterId, must_exceed: u64) -> Self {
+        Self {
+            writer,
+            must_exceed,
+            refused: false,
+            left: false,
+        }
+    }
+}
+
+impl Oracle {
+    pub(super) fn clock_steps_of(&self, coordinator: usize) -> u32 {
+        let index = self.coordinators[coordinator].stamps.clock_index();
+        self.clock_steps.get(index).copied().unwrap_or(0)
+    }
+
+    /// The entry of an attempt is known.
+    pub(super) fn given_out(&mut self, index: usize, attempt: usize, stamp: Stamp) {
+        let op = &self.ops[index];
+        let coordinator = op.coordinator;
+        if op.kind == Kind::Foreign {
+            return;
+        }
+        let Attempt { past, bounds, .. } = op.attempts[attempt];
+        let stamps = &mut self.coordinators[coordinator].stamps;
+        stamps.look_at_wall();
+        let wrong = stamps.give_out(stamp.version, bounds, past, &op.told);
+        let is_own = stamps.is_own(stamp.version);
+        if let Some(wrong) = wrong {
+            self.broken("C-MONOTONIC", || {
+                format!("coordinator {coordinator} {wrong}")
+            });
+        }
+        if !self.versions.insert(stamp.version) {
+            self.broken("C-MONOTONIC", || {
+                format!("coordinator {coordinator} gives out {stamp} once more")
+            });
+        }
+        let millis = stamp.version.timestamp.millis();
+        if let Some(latest) = bounds.latest.filter(|latest| is_own && millis > *latest) {
+            self.broken("one leap of a clock does not end writing", || {
+                format!("coordinator {coordinator} stamps {stamp}, past {latest} ms, again")
+            });
+        }
+    }
+
+    /// C-MONOTONIC: later timestamps are greater than what was read, unless it
+    /// is further ahead of the wall clock than the bound, or the clock has stepped
+    /// back meanwhile.
+    pub(super) fn observed(&mut self, index: usize, stamp: Stamp) {
+        let op = &self.ops[index];
+        let state = &self.coordinators[op.coordinator];
+        let untouched = self.clock_steps_of(op.coordinator) == op.clock_steps
+            && state.stamps.writers() == op.writers;
+        let state = &mut self.coordinators[op.coordinator];
+        let drift = state.settings.max_drift.as_millis() as u64;
+        if untouched && stamp.version.timestamp.millis() <= op.wall.saturating_add(drift) {
+            state.stamps.exceed(stamp.version.timestamp.to_bits());
+        }
+    }
+
+    /// Whether a write failed as too far ahead because of where its coordinator's
+    /// clock stood: it steps back then.
+    pub(super) fn failed_ahead(&mut self, index: usize) -> bool {
+        let op = &self.ops[index];
+        let steps = self.clock_steps_of(op.coordinator);
+        let Some(last) = op.attempts.last() else {
+            return false;
+        };
+        let failed = last.acks < self.quorums.w && last.too_far_ahead;
+        let Some(stamp) = last.stamp.filter(|_| failed && op.kind != Kind::Foreign) else {
+            return false;
+        };
+        let stamps = &mut self.coordinators[op.coordinator].stamps;
+        stamps.failed_ahead(stamp.version, steps);
+        stamps.is_own(stamp.version) && stamps.is_ahead_of_wall(stamp.version)
+    }
+}

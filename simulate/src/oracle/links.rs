@@ -1,0 +1,350 @@
+//! What goes over links: rules W-ALL, W-FINISH, W-CANCEL and R-REPAIR, time
+//! limits, and the bound on background work.
+
+use super::*;
+
+impl Oracle {
+    /// A call that is made. `op` is the operation whose caller drives it.
+    pub fn call_started(&mut self, end: End, request: &Request, op: Option<usize>) -> usize {
+        self.counts.calls += 1;
+        self.coordinators[end.coordinator].stamps.look_at_wall();
+        let now = self.now();
+        let introduced = self.introduced.take();
+        if introduced.is_some_and(|introduced| introduced.end != end) {
+            self.broken("W-ALL", || "a replica introduced itself in vain".into());
+        }
+        let mut call = Call {
+            end,
+            op,
+            attempt: 0,
+            started: now,
+            introduces: matches!(request.kind, RequestKind::Identify { .. }),
+            reads: false,
+        };
+        if let Some(introduced) = introduced {
+            call.op = introduced.op;
+            call.started = introduced.started;
+        }
+        let writing = call.op.filter(|op| self.ops[*op].kind != Kind::Get);
+        match (&request.kind, writing) {
+            (RequestKind::Write { key, entry }, Some(op)) => {
+                let stamp = Stamp::of(entry);
+                call.attempt = match introduced {
+                    Some(introduced) => introduced.attempt,
+                    None => self.attempt(op, end.replica, Some(stamp)),
+                };
+                self.sent(op, call.attempt, key, stamp);
+            }
+            (RequestKind::Write { key, entry }, None) => {
+                self.repairing(end, key, Stamp::of(entry));
+            }
+            (_, Some(op)) => call.attempt = self.attempt(op, end.replica, None),
+            (_, None) => {
+                call.reads = true;
+                self.asked(call);
+            }
+        }
+        let state = &mut self.coordinators[end.coordinator];
+        state.under_way += 1;
+        match call.op {
+            Some(op) if !self.ops[op].ended => self.ops[op].under_way[end.replica] += 1,
+            _ => state.background[end.replica] += 1,
+        }
+        self.check_background(end);
+        self.calls.push(Some(call));
+        self.calls.len() - 1
+    }
+
+    /// A read asks a replica, or has it introduce itself for that.
+    fn asked(&mut self, call: Call) {
+        let now = self.now();
+        let Some(op) = call.op else { return };
+        let (reading, bit) = (&mut self.ops[op].reading, 1 << call.end.replica);
+        let is_late = reading.asked & bit == 0 && reading.waits.is_some_and(|since| since < now);
+        reading.asked |= bit;
+        if is_late {
+            self.broken("a get that has to wait asks all", || {
+                format!("#{op} asks replica {} later", call.end.replica)
+            });
+        }
+    }
+
+    /// Which attempt of a write a call to a replica belongs to: that of the same
+    /// entry; else the last one, unless that has called the replica already, or has
+    /// sent another entry.
+    fn attempt(&mut self, index: usize, replica: usize, stamp: Option<Stamp>) -> usize {
+        let bit = 1 << replica;
+        let mut attempts = self.ops[index].attempts.iter();
+        let is_sent = |attempt: &Attempt| stamp.is_some() && attempt.stamp == stamp;
+        if let Some(place) = attempts.position(is_sent) {
+            self.ops[index].attempts[place].called |= bit;
+            return place;
+        }
+        let is_same = |attempt: &Attempt| {
+            let is_other = attempt.stamp.is_some() && stamp.is_some();
+            !is_other && attempt.called & bit == 0
+        };
+        if !self.ops[index].attempts.last().is_some_and(is_same) {
+            self.begin_attempt(index);
+        }
+        let attempts = &mut self.ops[index].attempts;
+        if let Some(attempt) = attempts.last_mut() {
+            attempt.called |= bit;
+        }
+        attempts.len() - 1
+    }
+
+    fn begin_attempt(&mut self, index: usize) {
+        let (now, quorums) = (self.now(), self.quorums);
+        self.failed_ahead(index);
+        let coordinator = self.ops[index].coordinator;
+        let steps = self.clock_steps_of(coordinator);
+        let bounds = self.coordinators[coordinator].stamps.bounds(steps);
+        let op = &mut self.ops[index];
+        let mut attempt = Attempt::new(now, bounds);
+        let Some(last) = op.attempts.last() else {
+            return op.attempts.push(attempt);
+        };
+        let is_superseded = last.acks >= quorums.w && !last.told_by_all.is_empty();
+        attempt.is_past = last.is_past || is_superseded;
+        attempt.past = last.past.max(last.told.filter(|_| is_superseded));
+        let is_refused = last.acks < quorums.w && last.is_refused;
+        let for_a_reason = is_superseded || is_refused || op.kind == Kind::Foreign;
+        if is_superseded {
+            op.told.extend(&last.told_by_all);
+        }
+        op.attempts.push(attempt);
+        self.counts.restamped += 1;
+        if !for_a_reason {
+            self.broken("W-SUPERSEDED", || {
+                format!("#{index} was stamped again, and not superseded")
+            });
+        }
+    }
+
+    /// A write sends its entry to a replica.
+    fn sent(&mut self, index: usize, attempt: usize, key: &Key, stamp: Stamp) {
+        let op = &mut self.ops[index];
+        let (kind, client) = (op.kind, op.client);
+        let own = index_of(key) == Some(op.key)
+            && match kind {
+                Kind::Delete => stamp.tombstone,
+                _ => stamp.value.reverse_bits() == index as u64,
+            };
+        if !own {
+            return self.broken("nothing that nobody wrote", || {
+                format!("operation #{index} sends {stamp} under {key}")
+            });
+        }
+        let sent = op.attempts[attempt].stamp;
+        if sent == Some(stamp) {
+            return;
+        }
+        if let Some(sent) = sent {
+            return self.broken("W-ALL", || {
+                format!("operation #{index} sends {sent} and {stamp} in one attempt")
+            });
+        }
+        op.attempts[attempt].stamp = Some(stamp);
+        let origin = self.keys[op.key].origins.entry(stamp).or_default();
+        origin.makers.push((index, attempt));
+        let [a, b, c] = Stamp::numbers(Some(stamp));
+        self.log(Who::Client(client), &[4, a, b, c], || {
+            format!("  stamps #{index} as {stamp}")
+        });
+        self.given_out(index, attempt, stamp);
+    }
+
+    fn repairing(&mut self, end: End, key: &Key, stamp: Stamp) {
+        let End {
+            coordinator,
+            replica,
+        } = end;
+        self.counts.repairs += 1;
+        let index = index_of(key).unwrap_or(usize::MAX);
+        let [a, b, c] = Stamp::numbers(Some(stamp));
+        let numbers = [5, coordinator as u64, index as u64, a, b, c];
+        self.log(Who::Replica(replica), &numbers, || {
+            format!("  coordinator {coordinator} repairs {key} with {stamp}")
+        });
+        let state = self.keys.get(index);
+        if !state.is_some_and(|key| key.origins.contains_key(&stamp)) {
+            self.broken("R-REPAIR", || {
+                format!("coordinator {coordinator} repairs with {stamp}, which nobody wrote")
+            });
+        }
+        if !self.coordinators[coordinator].settings.repairs {
+            self.broken("R-REPAIR", || {
+                format!("coordinator {coordinator} repairs, and was told not to")
+            });
+        }
+    }
+
+    /// A call that has to be waited for.
+    pub fn call_waits(&mut self, call: usize) {
+        let now = self.now();
+        if let Some(Call {
+            op: Some(op),
+            reads: true,
+            ..
+        }) = self.calls[call]
+        {
+            self.ops[op].reading.waits.get_or_insert(now);
+        }
+    }
+
+    /// A call that came to its end.
+    pub fn call_answered(&mut self, call: usize, answered: Answered<'_>, at_once: bool) {
+        self.counts.at_once += u64::from(at_once);
+        let Some((call, now)) = self.call_ended(call) else {
+            return;
+        };
+        let is_foreign = |op: usize| self.ops[op].kind == Kind::Foreign;
+        if matches!(answered, Answered::Panic) && !call.op.is_some_and(is_foreign) {
+            let state = &mut self.coordinators[call.end.coordinator];
+            state.panicked[call.end.replica] += 1;
+        }
+        self.log_answer(call, answered);
+        if let (true, Answered::Response(Response::Identity(_))) = (call.introduces, answered) {
+            self.introduced = Some(Introduced {
+                end: call.end,
+                op: call.op,
+                attempt: call.attempt,
+                started: call.started,
+            });
+            return;
+        }
+        self.take_in(call, answered, now);
+    }
+
+    fn log_answer(&mut self, call: Call, answered: Answered<'_>) {
+        let code = match answered {
+            Answered::Response(Response::Entry(_)) => 1,
+            Answered::Response(Response::Ack(Ack::Applied)) => 2,
+            Answered::Response(Response::Ack(_)) => 3,
+            Answered::Response(Response::Identity(_)) => 7,
+            Answered::Response(_) => 4,
+            Answered::Panic => 6,
+            _ => 5,
+        };
+        if code == 4 {
+            self.counts.refused += 1;
+        }
+        let replica = call.end.replica;
+        let who = call
+            .op
+            .map_or(Who::Replica(replica), |op| Who::Client(self.ops[op].client));
+        self.log(who, &[6, replica as u64, code], || {
+            let what = match answered {
+                Answered::Response(Response::Entry(entry)) => show(entry.as_ref().map(Stamp::of)),
+                Answered::Response(Response::Ack(Ack::Applied)) => "applied".into(),
+                Answered::Response(Response::Ack(_)) => "superseded".into(),
+                Answered::Response(Response::Identity(_)) => "who it is".into(),
+                Answered::Response(Response::Refused(refusal)) => format!("refused: {refusal}"),
+                Answered::Panic => "a panic".into(),
+                _ => "an error".into(),
+            };
+            format!("  replica {replica} answers: {what}")
+        });
+    }
+
+    /// What a call came to, as part of its operation.
+    fn take_in(&mut self, call: Call, mut answered: Answered<'_>, now: u64) {
+        let quorums = self.quorums;
+        let Some(op) = call.op.map(|op| &mut self.ops[op]) else {
+            return;
+        };
+        if let (true, Answered::Error { may_have_applied }) = (call.introduces, &mut answered) {
+            // The request itself was not sent.
+            *may_have_applied = false;
+        }
+        if op.ended {
+            return;
+        }
+        if op.kind == Kind::Get {
+            return op.reading.answer(&answered, quorums, now);
+        }
+        let attempts = op.attempts.len();
+        let Some(attempt) = op.attempts.get_mut(call.attempt) else {
+            return;
+        };
+        if let (Answered::Response(Response::Refused(Refusal::TooFarAhead { .. })), Some(stamp)) =
+            (answered, attempt.stamp)
+        {
+            let stamps = &mut self.coordinators[op.coordinator].stamps;
+            stamps.refused(stamp.version);
+        }
+        if call.attempt + 1 == attempts {
+            attempt.answer(&answered, quorums, now);
+        }
+    }
+
+    /// A call that was dropped before it came to its end.
+    pub fn call_dropped(&mut self, call: usize) {
+        let Some((call, now)) = self.call_ended(call) else {
+            return;
+        };
+        let age = now - call.started;
+        let replica = call.end.replica;
+        let state = &self.coordinators[call.end.coordinator];
+        let limit = state.settings.time_limit.as_micros() as u64;
+        self.log(Who::Replica(replica), &[7, age], || {
+            format!("  a call is dropped after {} ms", age / 1_000)
+        });
+        let state = &mut self.coordinators[call.end.coordinator];
+        if age >= limit {
+            self.counts.without_answer += 1;
+            state.timed_out[replica] += 1;
+            return self.take_in(call, Answered::TimedOut, now);
+        }
+        state.given_up[replica] += 1;
+        // `under_way` no longer counts this one.
+        if state.under_way < state.settings.background {
+            self.broken("W-FINISH, W-CANCEL", || {
+                format!(
+                    "a call to replica {replica} was dropped after {} ms, with room in the \
+                     background",
+                    age / 1_000
+                )
+            });
+        }
+    }
+
+    fn call_ended(&mut self, call: usize) -> Option<(Call, u64)> {
+        let call = self.calls[call].take()?;
+        let now = self.now();
+        let state = &mut self.coordinators[call.end.coordinator];
+        state.stamps.look_at_wall();
+        state.under_way -= 1;
+        let limit = state.settings.time_limit.as_micros() as u64;
+        let replica = call.end.replica;
+        match call.op {
+            Some(op) if !self.ops[op].ended => self.ops[op].under_way[replica] -= 1,
+            _ => state.background[replica] -= 1,
+        }
+        if now > call.started + limit + TIMER_SLACK {
+            self.broken("time limit", || {
+                format!(
+                    "a call to replica {replica} took {} ms of {} ms",
+                    (now - call.started) / 1_000,
+                    limit / 1_000
+                )
+            });
+        }
+        (!self.over).then_some((call, now))
+    }
+
+    pub(super) fn check_background(&mut self, end: End) {
+        let state = &self.coordinators[end.coordinator];
+        let (now, bound) = (state.background[end.replica], state.settings.background);
+        // As many again may belong to operations whose callers have left.
+        if now > bound.saturating_mul(2) {
+            self.broken("bound on background work", || {
+                format!(
+                    "{now} calls to replica {} in the background, and {bound} allowed",
+                    end.replica
+                )
+            });
+        }
+    }
+}

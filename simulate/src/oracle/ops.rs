@@ -1,0 +1,211 @@
+//! What the oracle knows of an operation, of an attempt of a write, and of a
+//! call.
+
+use super::*;
+
+pub(super) struct Op {
+    pub kind: Kind,
+    pub coordinator: usize,
+    pub client: usize,
+    pub key: usize,
+    pub ended: bool,
+    /// Whether its caller was told that it was not applied.
+    pub denied: bool,
+    /// What a read, or a write, that begins now must not fall behind.
+    pub read_floor: Option<usize>,
+    pub write_floor: Option<usize>,
+    /// How many entries were known to be acknowledged.
+    pub acknowledged: usize,
+    pub losses: Vec<u32>,
+    pub wall: u64,
+    pub clock_steps: u32,
+    /// How many writer ids of its coordinator's clock were known.
+    pub writers: usize,
+    pub under_way: Vec<u32>,
+    /// Of a write.
+    pub attempts: Vec<Attempt>,
+    /// Greater versions that the acks of superseded attempts told of.
+    pub told: Vec<Version>,
+    /// Of a read.
+    pub reading: Reading,
+}
+
+impl Op {
+    /// Whether it is stamped past all that was acknowledged before it began.
+    pub fn is_past(&self) -> bool {
+        self.attempts.last().is_some_and(|last| last.is_past)
+    }
+}
+
+/// What the replicas have answered to a read.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// Replicas, as a set of bits.
+    pub asked: u32,
+    /// When a replica first had to be waited for.
+    pub waits: Option<u64>,
+    pub answered: usize,
+    pub failed: usize,
+    /// The greatest of the answers up to the deciding one, and of all.
+    pub best: Option<Stamp>,
+    pub best_of_all: Option<Stamp>,
+    pub decided: Option<u64>,
+}
+
+impl Reading {
+    pub fn answer(&mut self, answered: &Answered<'_>, quorums: Quorums, now: u64) {
+        match answered {
+            Answered::Response(Response::Entry(entry)) => {
+                let stamp = entry.as_ref().map(Stamp::of);
+                self.best_of_all = self.best_of_all.max(stamp);
+                if self.decided.is_none() {
+                    self.answered += 1;
+                    self.best = self.best.max(stamp);
+                }
+            }
+            // To a repair.
+            Answered::Response(Response::Ack(_)) => {}
+            _ => self.failed += 1,
+        }
+        let Quorums { n, r, .. } = quorums;
+        if self.decided.is_none() && (self.answered >= r || self.failed > n - r) {
+            self.decided = Some(now);
+        }
+    }
+}
+
+/// One attempt of a write: one version, sent to all replicas.
+pub(super) struct Attempt {
+    pub began: u64,
+    /// Once its entry was sent: replicas may have to introduce themselves first.
+    pub stamp: Option<Stamp>,
+    /// Whether an earlier attempt was superseded, and what it has to be past then,
+    /// as far as the deciding acks told.
+    pub is_past: bool,
+    pub past: Option<Version>,
+    /// What the coordinator's clock was bound to when it began.
+    pub bounds: Bounds,
+    /// Replicas, as sets of bits. Those that were called, if only to introduce
+    /// themselves, and those that were sent the entry and applied it or not.
+    pub called: u32,
+    pub applied: u32,
+    pub superseded: u32,
+    pub acks: usize,
+    pub failed: usize,
+    /// Greater versions that acks told of, and whether a replica refused it as too
+    /// far ahead, be it later than the deciding answer.
+    pub told_by_all: Vec<Version>,
+    pub is_refused: bool,
+    /// Up to the decision: whether a replica that answered may have applied it,
+    /// or refused it as too far ahead, and the greatest version that was told of.
+    pub may_be_applied: bool,
+    pub too_far_ahead: bool,
+    pub told: Option<Version>,
+    /// Having failed, it waits so long for it to turn out that it was not applied.
+    pub grace: Option<u64>,
+    pub decided: Option<u64>,
+}
+
+impl Attempt {
+    pub fn new(began: u64, bounds: Bounds) -> Self {
+        Self {
+            began,
+            stamp: None,
+            is_past: false,
+            past: None,
+            bounds,
+            called: 0,
+            applied: 0,
+            superseded: 0,
+            acks: 0,
+            failed: 0,
+            told_by_all: Vec::new(),
+            is_refused: false,
+            may_be_applied: false,
+            too_far_ahead: false,
+            told: None,
+            grace: None,
+            decided: None,
+        }
+    }
+
+    pub fn answer(&mut self, answered: &Answered<'_>, quorums: Quorums, now: u64) {
+        let before = self.decided.is_none();
+        match answered {
+            Answered::Response(Response::Ack(ack)) => {
+                self.acks += 1;
+                self.may_be_applied = true;
+                if let Ack::Superseded { by } = ack {
+                    self.told_by_all.push(*by);
+                    self.told = self.told.max(Some(*by).filter(|_| before));
+                }
+            }
+            answered => {
+                self.failed += 1;
+                self.may_be_applied |= before && answered.may_have_applied();
+                self.is_refused |= answered.is_too_far_ahead();
+                self.too_far_ahead |= before && answered.is_too_far_ahead();
+            }
+        }
+        let Quorums { n, w, .. } = quorums;
+        let out_of_reach = self.failed > n - w;
+        let all = self.acks + self.failed == n;
+        if before && (self.acks >= w || (out_of_reach && (self.may_be_applied || all))) {
+            self.decided = Some(now);
+        } else if out_of_reach && self.grace.is_none() {
+            self.grace = Some(now + (now - self.began));
+        }
+    }
+
+    /// Whether all replicas had answered when it was decided, and none of them can
+    /// have applied it.
+    pub fn is_nowhere(&self, n: usize) -> bool {
+        self.failed == n && !self.may_be_applied
+    }
+}
+
+/// What a call came to.
+#[derive(Clone, Copy)]
+pub enum Answered<'a> {
+    Response(&'a Response),
+    Error { may_have_applied: bool },
+    Panic,
+    TimedOut,
+}
+
+impl Answered<'_> {
+    fn may_have_applied(self) -> bool {
+        match self {
+            Self::Response(response) => !matches!(response, Response::Refused(_)),
+            Self::Error { may_have_applied } => may_have_applied,
+            Self::Panic | Self::TimedOut => true,
+        }
+    }
+
+    fn is_too_far_ahead(self) -> bool {
+        let Self::Response(response) = self else {
+            return false;
+        };
+        matches!(response, Response::Refused(Refusal::TooFarAhead { .. }))
+    }
+}
+
+/// The client's end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    pub coordinator: usize,
+    pub replica: usize,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    pub end: End,
+    pub op: Option<usize>,
+    pub attempt: usize,
+    /// When it, or the introduction before it, set out.
+    pub started: u64,
+    /// Whether the replica is to introduce itself, and the call proper comes next.
+    pub introduces: bool,
+    /// Whether it asks for what a replica holds, or introduces for that.
+    pub reads: bool,
+}

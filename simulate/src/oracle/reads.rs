@@ -1,0 +1,128 @@
+//! What clients are told of their reads: rules R-QUORUM and R-FAIL, and that
+//! they find what was acknowledged, and never go back.
+
+use super::*;
+
+impl Oracle {
+    pub fn read(&mut self, index: usize, read: &Read) {
+        let client = self.ops[index].client;
+        let (code, entry) = match &read.found {
+            Found::Entry(entry) => (0, entry.as_ref()),
+            Found::Failed => (1, None),
+            Found::NotRepaired(entry) => (2, entry.as_ref()),
+        };
+        let stamp = entry.map(Stamp::of);
+        let [a, b, c] = Stamp::numbers(stamp);
+        self.log(
+            Who::Client(client),
+            &[12, index as u64, code, a, b, c],
+            || {
+                let said = ["finds", "fails", "finds, but cannot repair,"];
+                format!("#{index} {} {}", said[code as usize], show(stamp))
+            },
+        );
+        self.finish(index);
+        let Quorums { n, w, r } = self.quorums;
+        let now = self.now();
+        let op = &self.ops[index];
+        let (key, coordinator, reading) = (op.key, op.coordinator, &op.reading);
+        let (answered, failed, decided) = (reading.answered, reading.failed, reading.decided);
+        let settings = self.coordinators[coordinator].settings;
+        let waits = settings.blocking && code != 1 && stamp.is_some();
+        match decided {
+            None => self.broken("R-QUORUM", || {
+                format!("#{index} was decided with {answered} answers and {failed} failures")
+            }),
+            Some(decided) if decided < now && !waits => self.broken("R-QUORUM, R-FAIL", || {
+                let late = (now - decided) / 1_000;
+                format!("#{index} was decided, and told so {late} ms later")
+            }),
+            _ => {}
+        }
+        if code == 1 {
+            self.counts.failed += 1;
+            if answered >= r || failed <= n - r {
+                self.broken("R-FAIL", || {
+                    format!("#{index} failed with {answered} answers and {failed} failures")
+                });
+            }
+            return;
+        }
+        self.counts.read += 1;
+        let reading = &self.ops[index].reading;
+        let (best, best_of_all) = (reading.best, reading.best_of_all);
+        if answered < r || stamp < best || stamp > best_of_all {
+            self.broken("R-QUORUM", || {
+                format!(
+                    "#{index} finds {} in {answered} answers, the greatest of which is {}",
+                    show(stamp),
+                    show(best)
+                )
+            });
+        }
+        if let Some(stamp) = stamp {
+            match self.keys[key].origins.get(&stamp) {
+                None => self.broken("nothing that nobody wrote", || {
+                    format!("#{index} finds {stamp}")
+                }),
+                Some(origin) if origin.is_forbidden() => {
+                    self.broken("a write that was not applied is never seen", || {
+                        format!("#{index} finds {stamp}")
+                    });
+                }
+                Some(_) => {}
+            }
+            self.observed(index, stamp);
+        }
+        if r + w > n
+            && let Some(floor) = self.floor_of(index, r)
+            && stamp < Some(floor)
+        {
+            self.broken("a get finds what was acknowledged", || {
+                format!(
+                    "#{index} finds {} after {floor} was acknowledged",
+                    show(stamp)
+                )
+            });
+        }
+        for (replica, part) in read.parts.iter().enumerate() {
+            let Part::Holds(Some(version)) = part else {
+                continue;
+            };
+            let state = &self.replicas[replica];
+            let holds = state.holds[key].map(|stamp| stamp.version);
+            let lost = self.ops[index].losses[replica] != state.losses;
+            if !lost && holds < Some(*version) {
+                self.broken("receipts are true", || {
+                    format!("#{index}: replica {replica} is said to hold {version}")
+                });
+            }
+        }
+        if code == 0
+            && settings.blocking
+            && let Some(stamp) = stamp
+        {
+            self.held_back(index, stamp);
+        }
+    }
+
+    /// A read that has repaired first: reads after it must not go back.
+    pub(super) fn held_back(&mut self, index: usize, stamp: Stamp) {
+        let key = self.ops[index].key;
+        let losses = &self.ops[index].losses;
+        let (mut holders, mut unknown) = (0_u32, 0);
+        for (number, (replica, losses)) in self.replicas.iter().zip(losses).enumerate() {
+            if replica.holds[key] >= Some(stamp) {
+                holders |= 1 << number;
+            } else if replica.losses != *losses {
+                unknown += 1;
+            }
+        }
+        if holders.count_ones() as usize + unknown < self.quorums.w {
+            self.broken("no get goes back when repair is blocking", || {
+                format!("#{index} returns {stamp}, which only replicas {holders:#b} hold")
+            });
+        }
+        self.oblige(key, stamp, holders);
+    }
+}

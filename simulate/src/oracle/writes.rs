@@ -1,0 +1,229 @@
+//! What clients are told of their writes: rules W-QUORUM, W-FAIL and
+//! W-SUPERSEDED, and whether receipts are true.
+
+use super::*;
+
+impl Oracle {
+    pub fn wrote(&mut self, index: usize, written: &Written) {
+        let client = self.ops[index].client;
+        let (code, version) = match written.said {
+            Said::Acked(version, _) => (0, Some(version)),
+            Said::NotApplied => (1, None),
+            Said::MaybeApplied => (2, None),
+            Said::Superseded(by) => (3, Some(by)),
+            Said::ClockExhausted => (4, None),
+        };
+        let bits = version.map_or(0, |version| version.timestamp.to_bits());
+        self.log(Who::Client(client), &[10, index as u64, code, bits], || {
+            let said = [
+                "acknowledged",
+                "not applied",
+                "maybe applied",
+                "superseded",
+                "no clock",
+            ];
+            format!("#{index} is told: {}", said[code as usize])
+        });
+        self.finish(index);
+        let op = &self.ops[index];
+        let (now, n, w) = (self.now(), self.quorums.n, self.quorums.w);
+        let settings = self.coordinators[op.coordinator].settings;
+        let attempts = op.attempts.len();
+        let Some(last) = op.attempts.last() else {
+            return self.broken("W-ALL", || format!("#{index} was never sent"));
+        };
+        let (stamp, acks, failed) = (last.stamp, last.acks, last.failed);
+        let (decided, grace) = (last.decided, last.grace);
+        let acked = written.parts.iter().filter(|part| part.is_ack()).count();
+        if written.attempts as usize != attempts || attempts > settings.attempts as usize {
+            self.broken("W-SUPERSEDED", || {
+                format!(
+                    "#{index} was stamped {attempts} times of {}, and says {}",
+                    settings.attempts, written.attempts
+                )
+            });
+        }
+        match (decided, grace) {
+            (Some(decided), _) if decided == now => {}
+            (None, Some(grace)) if now < grace => self.broken("W-FAIL", || {
+                let early = (grace - now) / 1_000;
+                format!("#{index} could have turned out not applied, and failed {early} ms early")
+            }),
+            (None, Some(grace)) if now <= grace + TIMER_SLACK => {}
+            (Some(decided), _) | (None, Some(decided)) => self.broken("W-QUORUM, W-FAIL", || {
+                let late = (now - decided) / 1_000;
+                format!("#{index} was decided, and told so {late} ms later")
+            }),
+            (None, None) => self.broken("W-QUORUM", || {
+                format!("#{index} was decided with {acks} acks and {failed} failures")
+            }),
+        }
+        self.check_writing_parts(index, &written.parts);
+        match written.said {
+            Said::Acked(version, superseded_by) => {
+                self.counts.acknowledged += 1;
+                let Some(stamp) = stamp.filter(|stamp| stamp.version == version) else {
+                    return self.broken("W-QUORUM", || {
+                        format!("#{index} is acknowledged as {version}, which was not sent")
+                    });
+                };
+                if acked < w || acks < w {
+                    self.broken("W-QUORUM", || {
+                        format!("#{index} {stamp}: {acks} acks came, it names {acked}")
+                    });
+                }
+                self.acknowledged(index, stamp, superseded_by, &written.parts);
+            }
+            Said::NotApplied | Said::MaybeApplied => {
+                self.counts.failed += 1;
+                if acks >= w || failed <= n - w {
+                    self.broken("W-FAIL", || {
+                        format!("#{index} failed with {acks} acks and {failed} failures")
+                    });
+                }
+                if self.failed_ahead(index) && attempts < settings.attempts as usize {
+                    self.broken("one leap of a clock does not end writing", || {
+                        format!("#{index} was refused as too far ahead, and not stamped again")
+                    });
+                }
+                let attempts = &self.ops[index].attempts;
+                let nowhere = attempts.iter().all(|attempt| attempt.is_nowhere(n));
+                if written.said == Said::NotApplied {
+                    self.not_applied(index);
+                } else if nowhere {
+                    self.broken("W-FAIL", || {
+                        format!("#{index} says maybe applied, and no replica took it")
+                    });
+                }
+            }
+            Said::Superseded(by) => {
+                self.counts.superseded += 1;
+                let early = (attempts as u32) < settings.attempts;
+                let in_vain = 2 * w > n && self.ops[index].is_past();
+                let version = stamp.map(|stamp| stamp.version);
+                if acks < w || Some(by) < version || early || in_vain {
+                    self.broken("W-SUPERSEDED", || {
+                        let sent = show(stamp);
+                        format!("#{index} {sent} gave up after {attempts} attempts, {acks} acks")
+                    });
+                }
+            }
+            Said::ClockExhausted => {
+                self.broken("C-MONOTONIC", || format!("#{index} found no timestamp"));
+            }
+        }
+    }
+
+    pub(super) fn acknowledged(
+        &mut self,
+        index: usize,
+        stamp: Stamp,
+        superseded_by: Option<Version>,
+        parts: &[Part],
+    ) {
+        let Quorums { n, w, .. } = self.quorums;
+        let op = &self.ops[index];
+        let key = op.key;
+        let told = parts.iter().filter_map(|part| match part {
+            Part::Superseded(by) => Some(*by),
+            _ => None,
+        });
+        // Only what was stamped past all that was acknowledged before may be.
+        let may_be = 2 * w > n && op.is_past();
+        if told.max() != superseded_by || (superseded_by.is_some() && !may_be) {
+            self.broken("W-SUPERSEDED", || {
+                format!("#{index} {stamp} is acknowledged, and superseded by {superseded_by:?}")
+            });
+        }
+        if 2 * w > n
+            && let Some(floor) = self.floor_of(index, w)
+            && stamp <= floor
+        {
+            self.broken("an acknowledged write is greater than all before", || {
+                format!("#{index} {stamp} is acknowledged after {floor} was")
+            });
+        }
+        let named = parts.iter().enumerate().filter(|(_, part)| part.is_ack());
+        let holders = named
+            .filter(|(replica, _)| self.replicas[*replica].holds[key] >= Some(stamp))
+            .fold(0, |holders, (replica, _)| holders | 1 << replica);
+        self.oblige(key, stamp, holders);
+    }
+
+    pub(super) fn not_applied(&mut self, index: usize) {
+        let op = &mut self.ops[index];
+        if std::mem::replace(&mut op.denied, true) {
+            return;
+        }
+        let key = op.key;
+        for attempt in 0..self.ops[index].attempts.len() {
+            let Attempt { stamp, applied, .. } = self.ops[index].attempts[attempt];
+            let Some(stamp) = stamp else { continue };
+            let Some(origin) = self.keys[key].origins.get_mut(&stamp) else {
+                continue;
+            };
+            origin.denied += 1;
+            if origin.is_forbidden() && applied != 0 {
+                self.broken("a write that was not applied is never seen", || {
+                    format!("#{index} {stamp} is held by replicas {applied:#b}")
+                });
+            }
+        }
+    }
+
+    /// Later news of a write that was told of before.
+    pub fn settled(&mut self, index: usize, written: &Written) {
+        let code = written.said == Said::NotApplied;
+        let numbers = [11, index as u64, u64::from(code)];
+        self.log(Who::Client(self.ops[index].client), &numbers, || {
+            format!("#{index} has settled")
+        });
+        if written.parts.contains(&Part::Pending) {
+            self.broken("receipts are true", || {
+                format!("#{index} has settled, and a replica is pending")
+            });
+        }
+        self.check_writing_parts(index, &written.parts);
+        if written.said == Said::NotApplied {
+            self.not_applied(index);
+        }
+    }
+
+    pub(super) fn check_writing_parts(&mut self, index: usize, parts: &[Part]) {
+        let Some(last) = self.ops[index].attempts.last() else {
+            return;
+        };
+        let (stamp, applied, superseded) = (last.stamp, last.applied, last.superseded);
+        for (replica, part) in parts.iter().enumerate() {
+            let acked = match part {
+                Part::Applied => applied,
+                Part::Superseded(_) => superseded,
+                _ => continue,
+            };
+            if acked & (1 << replica) == 0 {
+                self.broken("receipts are true", || {
+                    format!("#{index}: replica {replica} is named as {part:?}, and was not")
+                });
+            }
+            if let Some(stamp) = stamp {
+                self.check_holds(index, replica, stamp);
+            }
+        }
+    }
+
+    /// A replica that is named as a holder holds the entry or a greater one.
+    pub(super) fn check_holds(&mut self, index: usize, replica: usize, stamp: Stamp) {
+        let op = &self.ops[index];
+        let state = &self.replicas[replica];
+        let lost = op.losses[replica] != state.losses;
+        let held = (state.look)(&key(op.key)).as_ref().map(Stamp::of);
+        if !lost && held < Some(stamp) {
+            self.broken("receipts are true", || {
+                format!(
+                    "#{index}: replica {replica} is named as a holder of {stamp}, and holds {}",
+                    show(held)
+                )
+            });
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Links with bugs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kvquorum_core::{
+    Ack, Call, Request, RequestKind, Response, Timestamp, Transport, TransportError,
+};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::{Bug, Kind};
+use crate::oracle::{End, Shared};
+use crate::spy::{current, on_behalf};
+
+/// What a link with a bug has to know.
+pub struct Place {
+    pub oracle: Shared,
+    pub time_limit: Duration,
+    pub end: End,
+    pub w: usize,
+}
+
+/// A link with a bug, or the link as it is.
+pub fn link(bug: Option<Bug>, inner: Arc<dyn Transport>, place: Place) -> Arc<dyn Transport> {
+    match bug {
+        Some(bug) if bug.kind() == Kind::Link => Arc::new(BuggyLink {
+            bug,
+            inner,
+            place,
+            last: Arc::default(),
+        }),
+        _ => inner,
+    }
+}
+
+/// The last answer to a read, and how many reads are under way.
+type Last = Mutex<(Option<Response>, usize)>;
+type Answer = Result<Response, TransportError>;
+
+struct BuggyLink {
+    bug: Bug,
+    inner: Arc<dyn Transport>,
+    place: Place,
+    last: Arc<Last>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("planted")]
+struct Planted;
+
+fn applied() -> Answer {
+    Ok(Response::Ack(Ack::Applied))
+}
+
+/// Changes an answer, whenever it comes.
+fn changed(call: Call, change: impl FnOnce(Answer) -> Answer + Send + 'static) -> Call {
+    match call {
+        Call::Ready(answer) => Call::Ready(change(answer)),
+        calling => Call::new(async move { change(calling.await) }),
+    }
+}
+
+fn lock(last: &Last) -> MutexGuard<'_, (Option<Response>, usize)> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl BuggyLink {
+    /// What comes back within half the time limit, and else this. The call itself
+    /// goes on.
+    fn hasty(&self, request: &Request, instead: impl FnOnce() -> Answer + Send + 'static) -> Call {
+        let is_introduced = self.place.oracle.lock().is_introduced(self.place.end);
+        let calling = match self.inner.call(request) {
+            Call::Pending(calling) if !is_introduced => calling,
+            call => return call,
+        };
+        let (send, receive) = oneshot::channel();
+        let (limit, op) = (self.place.time_limit, current());
+        Call::new(async move {
+            tokio::spawn(on_behalf(op, async move {
+                if let Ok(result) = timeout(limit, calling).await {
+                    let _ = send.send(result);
+                }
+            }));
+            let answer = timeout(limit / 2, receive).await.map(Result::ok);
+            answer.ok().flatten().unwrap_or_else(instead)
+        })
+    }
+
+    fn is_repair(&self, request: &Request) -> bool {
+        let oracle = self.place.oracle.lock();
+        let is_write = || oracle.is_write(self.place.end, current());
+        matches!(request.kind, RequestKind::Write { .. }) && !is_write()
+    }
+
+    fn repair(&self, request: &Request) -> Request {
+        let mut request = request.clone();
+        if let RequestKind::Write { entry, .. } = &mut request.kind {
+            let timestamp = &mut entry.version.timestamp;
+            match self.bug {
+                Bug::RepairRestamps => *timestamp = Timestamp::from_bits(timestamp.to_bits() + 1),
+                _ => entry.value = None,
+            }
+        }
+        request
+    }
+
+    fn swapped(&self, request: &Request) -> Call {
+        lock(&self.last).1 += 1;
+        let last = Arc::clone(&self.last);
+        changed(self.inner.call(request), move |answer| {
+            let mut last = lock(&last);
+            last.1 = last.1.saturating_sub(1);
+            match (answer, last.1) {
+                (Ok(answer), 1..) => {
+                    let other = last.0.replace(answer.clone());
+                    Ok(other.unwrap_or(answer))
+                }
+                (answer, _) => answer,
+            }
+        })
+    }
+
+    fn comes_again(&self, request: &Request) -> Call {
+        let (inner, request) = (Arc::clone(&self.inner), request.clone());
+        let (limit, op) = (self.place.time_limit, current());
+        changed(self.inner.call(&request), move |answer| {
+            if let Ok(Response::Refused(_)) = answer {
+                tokio::spawn(on_behalf(op, async move {
+                    sleep(limit).await;
+                    drop(timeout(limit, inner.call(&request)).await);
+                }));
+            }
+            answer
+        })
+    }
+}
+
+impl Transport for BuggyLink {
+    fn call(&self, request: &Request) -> Call {
+        let bug = self.bug;
+        let is_write = matches!(request.kind, RequestKind::Write { .. });
+        match bug {
+            Bug::HangIsAck if is_write => self.hasty(request, applied),
+            Bug::LostIsNotSent if is_write => {
+                self.hasty(request, || Err(TransportError::NotSent(Planted.into())))
+            }
+            Bug::SentToQuorum if is_write && self.place.end.replica >= self.place.w => {
+                Call::Ready(Err(TransportError::NoAnswer(Planted.into())))
+            }
+            Bug::RepairRestamps | Bug::RepairDeletes if self.is_repair(request) => {
+                self.inner.call(&self.repair(request))
+            }
+            Bug::RepairPretends if self.is_repair(request) => Call::Ready(applied()),
+            Bug::AnswersSwapped if matches!(request.kind, RequestKind::Read { .. }) => {
+                self.swapped(request)
+            }
+            Bug::RefusedComesAgain if is_write => self.comes_again(request),
+            _ => changed(self.inner.call(request), move |answer| {
+                match (bug, answer) {
+                    (Bug::FailureIsRefusal, Err(TransportError::Store(error))) => {
+                        Err(TransportError::Rejected(error.into()))
+                    }
+                    (Bug::AbsentIsError, Ok(Response::Entry(None))) => {
+                        Err(TransportError::NoAnswer(Planted.into()))
+                    }
+                    (Bug::SupersededHidden, Ok(Response::Ack(_)))
+                    | (Bug::RefusalIsAck, Ok(Response::Refused(_)))
+                        if is_write =>
+                    {
+                        applied()
+                    }
+                    (_, answer) => answer,
+                }
+            }),
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+}

@@ -1,0 +1,175 @@
+//! Bugs, to find out whether the oracle finds them.
+//!
+//! Each is a few lines in a wrapper around a store or a link, a lie about a
+//! setting, or a change to the coordinator in `mutant`. None of them is in the
+//! library.
+
+mod conditional;
+mod link;
+mod store;
+
+use std::time::Duration;
+
+use kvquorum_core::Limits;
+
+pub use link::{Place, link};
+pub use store::PlantedStore;
+
+use crate::oracle::Settings;
+
+/// What a bug is planted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A store, the rules that it runs included.
+    Store,
+    /// What a replica admits.
+    Limits,
+    /// A link.
+    Link,
+    /// How a coordinator is set.
+    Settings,
+    /// The clock of the coordinator in `mutant`.
+    Clock,
+    /// The code of the coordinator in `mutant`.
+    Coordinator,
+}
+
+macro_rules! bugs {
+    ($($kind:ident { $($bug:ident: $name:literal,)* })*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug { $($($bug,)*)* }
+
+        impl Bug {
+            pub const ALL: &[Self] = &[$($(Self::$bug,)*)*];
+
+            pub fn kind(self) -> Kind {
+                match self { $($(Self::$bug => Kind::$kind,)*)* }
+            }
+
+            pub fn name(self) -> &'static str {
+                match self { $($(Self::$bug => $name,)*)* }
+            }
+
+            pub fn id(self) -> &'static str {
+                match self { $($(Self::$bug => stringify!($bug),)*)* }
+            }
+        }
+    };
+}
+
+bugs! {
+    Store {
+        Overwrites: "a store overwrites without comparing",
+        GreaterOrEqual: "a store compares with >=: an equal entry is superseded",
+        TiesByArrival: "a store decides ties of versions by arrival, for the last",
+        TiesForFirst: "a store decides ties of versions by arrival, for the first",
+        IgnoresCounter: "a store compares milliseconds, and no counters",
+        WriterFirst: "a store compares writers before timestamps",
+        AcksBeforeStoring: "a replica acks, and stores a while later",
+        AcksWithoutStoring: "a replica acks, and sometimes does not store",
+        DropsTombstones: "a store removes the entry when a tombstone is written",
+        IgnoresTombstones: "a store acks a tombstone, and keeps the value",
+        HidesSuperseding: "a store keeps the greater entry, and says applied",
+        StaleReads: "a store answers with what it held a moment ago",
+        DecidesOutside: "a store decides outside of the atomic step",
+        SwapIgnoresTag: "a conditional write ignores the tag",
+        NoneAsFar: "an entry from the future is refused though what is held is as far ahead",
+        TwoStepsAhead: "an entry from the future may be two steps past what is held",
+    }
+    Limits {
+        DriftUnit: "the bound on drift is in the wrong unit",
+        DriftUnchecked: "the bound on drift is not looked at",
+    }
+    Link {
+        AbsentIsError: "a replica that answers \"no such key\" is not counted",
+        HangIsAck: "a call that hangs is counted as an ack",
+        RefusalIsAck: "a refusal is counted as an ack",
+        SupersededHidden: "a superseded ack is counted, and hidden",
+        LostIsNotSent: "a lost answer is taken for a request that was not sent",
+        FailureIsRefusal: "a store's failure is taken for a refusal",
+        AnswersSwapped: "an answer is given to another call",
+        SentToQuorum: "a write is sent to W replicas only",
+        RefusedComesAgain: "a link reports a refusal, and delivers the request once more",
+        RepairRestamps: "a repair has a fresh version",
+        RepairDeletes: "a repair deletes",
+        RepairPretends: "a repair is not sent, and counted as acked",
+    }
+    Settings {
+        WriteQuorum: "W is off by one",
+        ReadQuorum: "R is off by one",
+        NoBackground: "stragglers are given up when the operation is decided",
+        NoBound: "background work has no bound",
+        NoRepair: "replicas found behind are not repaired",
+        ObservesNothing: "a clock ignores what it observes",
+        NewClock: "a clock forgets what it gave out",
+        NeverRestamped: "a superseded write is not stamped again",
+    }
+    Clock {
+        FollowsWall: "a clock goes back with the wall clock",
+        FollowsAll: "a clock follows whatever it observes",
+        FollowsSeen: "a clock follows what it has to be past, and not the time after it",
+        EqualIgnored: "a clock ignores an observed time that equals its own",
+        CounterWraps: "a counter overflows within a millisecond",
+        LentOwnWriter: "a version past the clock has the clock's own writer id",
+        StepsBackSameWriter: "a refused clock steps back, and keeps its writer id",
+        NeverStepsBack: "a refused clock stays where it is",
+    }
+    Coordinator {
+        Majority: "the majority of equal answers wins",
+        FirstAnswer: "the first answer wins",
+        TombstoneIsAbsent: "a read passes over tombstones",
+        LeavesUnasked: "a read that has to wait leaves replicas unasked",
+        BlockingReturnsEarly: "a read that repairs first returns early",
+        LateNotRepaired: "replicas that answer after the decision are not repaired",
+        PendingNotApplied: "a write that is under way is called not applied",
+        EarlierForgotten: "earlier attempts are forgotten when a write is called not applied",
+        DropCancels: "a dropped future cancels the calls",
+        StragglersCancelled: "stragglers are cancelled",
+        WaitsForAll: "a write waits for all replicas",
+        FailsAtFirst: "a write fails at the first error",
+        FailsAtOnce: "a write that may turn out not applied does not wait for it",
+        RefusedNotRestamped: "a write that was refused as too far ahead is not stamped again",
+        NoTimeLimit: "a call has no time limit",
+        SupersededIgnored: "a superseded ack is taken for an ack",
+        RestampedEqual: "a superseded write is sent again as it was",
+        PanicsPass: "the panic of one replica's store reaches the caller",
+        PanicsUncounted: "the panic of one replica's store is not counted",
+    }
+}
+
+impl Bug {
+    pub fn is_store(self) -> bool {
+        self.kind() == Kind::Store
+    }
+
+    /// Whether it is in the coordinator of `mutant`.
+    pub fn is_mutant(self) -> bool {
+        matches!(self.kind(), Kind::Clock | Kind::Coordinator)
+    }
+
+    /// What a replica admits.
+    pub fn limits(bug: Option<Self>, mut limits: Limits) -> Limits {
+        match bug {
+            Some(Self::DriftUnit) => limits.max_drift *= 1_000,
+            Some(Self::DriftUnchecked) => limits.max_drift = Duration::MAX,
+            _ => {}
+        }
+        limits
+    }
+
+    /// How a coordinator is really set.
+    pub fn settings(bug: Option<Self>, mut settings: Settings) -> Settings {
+        match bug {
+            Some(Self::NoBackground) => settings.background = 0,
+            Some(Self::NoBound) => settings.background = usize::MAX,
+            Some(Self::NoRepair) => {
+                settings.repairs = false;
+                settings.blocking = false;
+            }
+            Some(Self::ObservesNothing) => settings.max_drift = Duration::ZERO,
+            Some(Self::NeverRestamped) => settings.attempts = 1,
+            _ => {}
+        }
+        settings
+    }
+}

@@ -1,0 +1,239 @@
+//! Stores with bugs.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kvquorum_core::{
+    Ack, Action, Change, Conditional, Decision, Entry, Key, Record, Response, ScanLimit, Store,
+    StoreError,
+};
+use kvquorum_mem::sim::{Disk, Random};
+use tokio::time::{Instant, sleep};
+
+use super::Bug;
+use super::conditional::Backend;
+use crate::spy::written;
+
+/// A store with a bug, or without.
+pub enum PlantedStore {
+    Sound(Arc<Disk>),
+    Conditional(Conditional<Backend>),
+    Buggy(Arc<Buggy>),
+}
+
+pub struct Buggy {
+    bug: Bug,
+    data: Mutex<Data>,
+}
+
+#[derive(Default)]
+struct Data {
+    records: BTreeMap<Key, Record>,
+    /// What was replaced, and when.
+    before: BTreeMap<Key, (Instant, Option<Record>)>,
+}
+
+impl PlantedStore {
+    /// The disk, unless it is to be a conditional write that keeps the records.
+    pub fn new(
+        bug: Option<Bug>,
+        disk: Arc<Disk>,
+        is_conditional: bool,
+        random: Random,
+    ) -> Arc<Self> {
+        let ignores_tag = bug == Some(Bug::SwapIgnoresTag);
+        Arc::new(match bug {
+            _ if is_conditional || ignores_tag => {
+                Self::Conditional(Conditional::new(Backend::new(random, ignores_tag)))
+            }
+            Some(bug) if bug.is_store() => Self::Buggy(Arc::new(Buggy {
+                bug,
+                data: Mutex::default(),
+            })),
+            _ => Self::Sound(disk),
+        })
+    }
+
+    pub fn entry(&self, key: &Key) -> Option<Entry> {
+        match self {
+            Self::Sound(disk) => disk.entry(key),
+            Self::Conditional(store) => store.backend().entry(key),
+            Self::Buggy(buggy) => buggy.record(key)?.into_entry(),
+        }
+    }
+}
+
+impl Buggy {
+    fn data(&self) -> MutexGuard<'_, Data> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, key: &Key) -> Option<Record> {
+        self.data().records.get(key).cloned()
+    }
+
+    fn act(&self, key: &Key, action: Action) {
+        let mut data = self.data();
+        let before = match action {
+            Action::Keep => return,
+            Action::Replace(record) => data.records.insert(key.clone(), record),
+            Action::Remove => data.records.remove(key),
+        };
+        data.before.insert(key.clone(), (Instant::now(), before));
+    }
+
+    async fn apply(self: Arc<Self>, key: Key, change: Change) -> Response {
+        let held = self.record(&key);
+        // What a replica keeps of itself is none of the bugs' business.
+        if key.is_empty() {
+            let Decision { action, response } = change.decide(held.as_ref());
+            self.act(&key, action);
+            return response;
+        }
+        match self.bug {
+            Bug::AcksBeforeStoring => {
+                let response = change.clone().decide(held.as_ref()).response;
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(5)).await;
+                    let held = self.record(&key);
+                    self.act(&key, change.decide(held.as_ref()).action);
+                });
+                response
+            }
+            Bug::DecidesOutside => {
+                let Decision { action, response } = change.decide(held.as_ref());
+                sleep(Duration::from_millis(1)).await;
+                self.act(&key, action);
+                response
+            }
+            bug => {
+                let Decision { action, response } = decide(bug, held.as_ref(), change);
+                self.act(&key, action);
+                response
+            }
+        }
+    }
+}
+
+/// What a change comes to, with a bug.
+fn decide(bug: Bug, held: Option<&Record>, change: Change) -> Decision {
+    let sound = change.clone().decide(held);
+    let refused = |decision: &Decision| matches!(decision.response, Response::Refused(_));
+    if bug == Bug::NoneAsFar {
+        let over_nothing = change.decide(None);
+        return if refused(&over_nothing) {
+            over_nothing
+        } else {
+            sound
+        };
+    }
+    let Some(entry) = written(&change) else {
+        return sound;
+    };
+    if let (Bug::TwoStepsAhead, true) = (bug, refused(&sound))
+        && let Some(mut further) = held.and_then(Record::entry)
+    {
+        if let Some(next) = further.version.timestamp.next() {
+            further.version.timestamp = next;
+        }
+        return change.decide(Some(&further.into()));
+    }
+    if refused(&sound) {
+        return sound;
+    }
+    let stores = match bug {
+        Bug::AcksWithoutStoring => !entry.version.timestamp.to_bits().is_multiple_of(5),
+        Bug::IgnoresTombstones => entry.value.is_some(),
+        _ => true,
+    };
+    let Decision { action, response } = sound;
+    let ack = match held.and_then(Record::entry) {
+        Some(held) => ack(bug, &held, &entry, &response),
+        None => Ack::Applied,
+    };
+    let is_greater = ack == Ack::Applied && response == Response::Ack(ack);
+    let action = match bug {
+        _ if !stores => Action::Keep,
+        Bug::DropsTombstones if is_greater && entry.value.is_none() && held.is_some() => {
+            Action::Remove
+        }
+        _ if response == Response::Ack(ack) => action,
+        _ if ack == Ack::Applied => Action::Replace(entry.into()),
+        _ => Action::Keep,
+    };
+    let response = match bug {
+        Bug::HidesSuperseding => Response::Ack(Ack::Applied),
+        _ => Response::Ack(ack),
+    };
+    Decision { action, response }
+}
+
+/// How an entry compares with what is held, with a bug.
+fn ack(bug: Bug, held: &Entry, entry: &Entry, sound: &Response) -> Ack {
+    let (ours, theirs) = (held.version, entry.version);
+    let superseded = Ack::Superseded { by: ours };
+    let (our_millis, their_millis) = (ours.timestamp.millis(), theirs.timestamp.millis());
+    match bug {
+        Bug::Overwrites => Ack::Applied,
+        Bug::GreaterOrEqual if held >= entry => superseded,
+        Bug::TiesByArrival if ours == theirs => Ack::Applied,
+        Bug::TiesForFirst if ours == theirs && held != entry => superseded,
+        Bug::IgnoresCounter if our_millis == their_millis => Ack::Applied,
+        Bug::WriterFirst if ours.writer > theirs.writer => superseded,
+        Bug::WriterFirst if ours.writer < theirs.writer => Ack::Applied,
+        _ => match sound {
+            Response::Ack(ack) => *ack,
+            _ => Ack::Applied,
+        },
+    }
+}
+
+impl Store for PlantedStore {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        let buggy = match self {
+            Self::Sound(disk) => return disk.get(key).await,
+            Self::Conditional(store) => return store.get(key).await,
+            Self::Buggy(buggy) => buggy,
+        };
+        if buggy.bug == Bug::StaleReads
+            && !key.is_empty()
+            && let Some((when, before)) = buggy.data().before.get(key)
+            && when.elapsed() < Duration::from_millis(20)
+        {
+            return Ok(before.clone());
+        }
+        Ok(buggy.record(key))
+    }
+
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        match self {
+            Self::Sound(disk) => disk.apply(key, change).await,
+            Self::Conditional(store) => store.apply(key, change).await,
+            Self::Buggy(buggy) => Ok(Arc::clone(buggy).apply(key.clone(), change).await),
+        }
+    }
+
+    async fn scan(
+        &self,
+        _: (Bound<&Key>, Bound<&Key>),
+        _: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
+        match self {
+            Self::Sound(disk) => disk.try_get(key),
+            _ => None,
+        }
+    }
+
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+        match self {
+            Self::Sound(disk) => disk.try_apply(key, change),
+            _ => Err(change),
+        }
+    }
+}

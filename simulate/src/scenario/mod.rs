@@ -1,0 +1,193 @@
+//! One seed: a world, what its clients do, and what becomes of it.
+
+mod clients;
+mod profile;
+mod shop;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kvquorum_core::{CoordinatorBuilder, Limits, Replica};
+use kvquorum_mem::sim::{self, World};
+use profile::{Profile, draw_settings};
+use shop::{Block, Shop};
+
+use crate::oracle::{Counts, Oracle, Quorums, Shared, Violation};
+use crate::planted::{Bug, PlantedStore};
+use crate::spy::{Rates, StoreFaults, Watched};
+use crate::trace::Trace;
+
+const MS: Duration = Duration::from_millis(1);
+const MAX_DRIFT: Duration = Duration::from_secs(60);
+
+/// What to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan {
+    pub seed: u64,
+    /// Only so many operations begin.
+    pub operations: Option<u64>,
+    pub keep_trace: bool,
+    pub bug: Option<Bug>,
+    /// The coordinator of `mutant`, even without a bug.
+    pub mutant: bool,
+}
+
+impl Plan {
+    /// No seed has more operations than this, those at its end included.
+    pub const MOST_OPERATIONS: u64 = 81;
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub struct Run {
+    pub violation: Option<Violation>,
+    pub hash: u64,
+    pub timeline: String,
+    pub counts: Counts,
+    pub simulated: Duration,
+}
+
+/// Runs one seed. Nothing but the plan decides what happens.
+pub fn run(plan: Plan) -> std::io::Result<Run> {
+    sim::run(plan.seed, |world| choose_quorums(world, plan))
+}
+
+fn told(n: usize, w: usize, r: usize) -> Quorums {
+    Quorums { n, w, r }
+}
+
+async fn choose_quorums(world: World, plan: Plan) -> Run {
+    macro_rules! play {
+        ($n:literal, $w:literal, $r:literal, blocking) => {
+            play::<$n, $w, $r>(
+                world,
+                plan,
+                told($n, $w, $r),
+                Some(CoordinatorBuilder::repair_blocking),
+            )
+            .await
+        };
+        ($n:literal, $w:literal, $r:literal) => {
+            play::<$n, $w, $r>(world, plan, told($n, $w, $r), None).await
+        };
+    }
+    let mut random = world.random();
+    match plan.bug {
+        Some(Bug::WriteQuorum) => play::<3, 1, 2>(world, plan, told(3, 2, 2), None).await,
+        Some(Bug::ReadQuorum) => play::<3, 2, 1>(world, plan, told(3, 2, 2), None).await,
+        _ => match random.below(16) {
+            0..=5 => play!(3, 2, 2, blocking),
+            6 => play!(3, 1, 3, blocking),
+            7 => play!(3, 3, 1, blocking),
+            8 => play!(3, 1, 1),
+            9 => play!(3, 2, 1),
+            10 => play!(3, 1, 2),
+            11 => play!(1, 1, 1, blocking),
+            12 => play!(5, 4, 2, blocking),
+            13 => play!(5, 2, 4, blocking),
+            _ => play!(5, 3, 3, blocking),
+        },
+    }
+}
+
+async fn play<const N: usize, const W: usize, const R: usize>(
+    world: World,
+    mut plan: Plan,
+    told: Quorums,
+    block: Block<N, W, R>,
+) -> Run {
+    plan.mutant |= plan.bug.is_some_and(Bug::is_mutant);
+    let mut random = world.random();
+    let profile = Profile::draw(&mut random, plan.bug);
+    let trace = Trace::new(plan.keep_trace);
+    let oracle = Shared::new(Oracle::new(
+        world.clone(),
+        told,
+        MAX_DRIFT,
+        profile.keys,
+        trace,
+    ));
+    let mut limits = Limits::default();
+    limits.max_drift = MAX_DRIFT;
+    let store_rates = Arc::new(Rates {
+        errors: profile.store_errors.into(),
+        panics: profile.store_panics.into(),
+        waits: profile.store_waits.into(),
+    });
+    let cluster = world.cluster_of::<N, _>(|replica, disk, clock| {
+        let store = PlantedStore::new(plan.bug, disk, profile.is_conditional, random.fork());
+        let looked_at = Arc::clone(&store);
+        let look = Box::new(move |key: &_| looked_at.entry(key));
+        oracle.lock().add_replica(look, clock.clone());
+        Replica::new(Watched {
+            store,
+            oracle: oracle.clone(),
+            replica,
+            faults: StoreFaults {
+                random: Mutex::new(random.fork()),
+                rates: Arc::clone(&store_rates),
+            },
+        })
+        .with_limits(Bug::limits(plan.bug, limits))
+        .with_wall_clock(clock)
+    });
+    let shop = Arc::new(Shop {
+        plan,
+        clients: Mutex::default(),
+        oracle,
+        cluster,
+        told,
+        profile,
+        begun: AtomicU64::new(0),
+        store_rates,
+    });
+    let (profile, cluster) = (&shop.profile, &shop.cluster);
+
+    for _ in 0..profile.coordinators {
+        let settings = draw_settings(&mut random, profile, plan, block.is_some());
+        shop.open::<W, R>(settings, block, None);
+    }
+
+    // The weather when the day begins.
+    let mut calm = profile.storm.clone();
+    (calm.crash, calm.blackout) = (0, 0);
+    (calm.hang, calm.cut, calm.isolation) = (0, 0, 0);
+    for _ in 0..random.below(6 * N as u64) {
+        if let Some(event) = calm.strike(cluster, &mut random) {
+            shop.oracle.lock().event(event);
+        }
+    }
+
+    let raging = tokio::spawn({
+        let (shop, random) = (Arc::clone(&shop), random.fork());
+        async move {
+            let tell = |event| shop.oracle.lock().event(event);
+            shop.profile.storm.rage(&shop.cluster, random, tell).await;
+        }
+    });
+    let working: Vec<_> = (0..profile.clients)
+        .map(|number| {
+            let shop = Arc::clone(&shop);
+            let random = random.fork();
+            tokio::spawn(async move { shop.work(number, block, random).await })
+        })
+        .collect();
+    for client in working {
+        if let Err(panic) = client.await {
+            std::panic::resume_unwind(panic.into_panic());
+        }
+    }
+    raging.abort();
+    shop.heal::<W, R>(block).await;
+
+    let mut oracle = shop.oracle.lock();
+    oracle.end();
+    Run {
+        violation: oracle.violation().cloned(),
+        hash: oracle.trace.hash(),
+        timeline: oracle.trace.timeline(profile.clients + 1, N),
+        counts: oracle.counts.clone(),
+        simulated: world.elapsed(),
+    }
+}

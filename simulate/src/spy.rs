@@ -1,0 +1,292 @@
+//! Where the oracle watches: at each end of each link.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::ops::Bound;
+use std::panic::resume_unwind;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::panicking;
+
+use kvquorum_core::{
+    Action, Call, Change, Entry, Key, Record, Refusal, Request, Response, ScanLimit, Store,
+    StoreError, Transport, TransportError, Version, WriterId,
+};
+use kvquorum_mem::sim::Random;
+
+use crate::oracle::{Answered, End, Shared};
+
+thread_local! {
+    static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The operation whose caller is being polled, if it is a caller.
+pub fn current() -> Option<usize> {
+    CURRENT.get()
+}
+
+/// Marks all that a future does, when it is polled, as done for an operation:
+/// so that the entry a put sends is told from one that repairs.
+pub async fn on_behalf<F: Future>(op: Option<usize>, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let _current = Current(CURRENT.replace(op));
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// What was current before: a store may panic meanwhile.
+struct Current(Option<usize>);
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
+/// Watches the client's end of a link.
+pub struct Spy<T> {
+    pub inner: T,
+    pub oracle: Shared,
+    pub end: End,
+}
+
+struct Watch {
+    oracle: Shared,
+    call: Option<usize>,
+}
+
+impl Watch {
+    fn answered(mut self, result: &Result<Response, TransportError>, at_once: bool) {
+        if let Some(call) = self.call.take() {
+            let answered = match result {
+                Ok(response) => Answered::Response(response),
+                Err(error) => Answered::Error {
+                    may_have_applied: error.may_have_applied(),
+                },
+            };
+            self.oracle.lock().call_answered(call, answered, at_once);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let Some(call) = self.call else { return };
+        let mut oracle = self.oracle.lock();
+        if panicking() {
+            oracle.call_answered(call, Answered::Panic, false);
+        } else {
+            oracle.call_dropped(call);
+        }
+    }
+}
+
+impl<T: Transport> Transport for Spy<T> {
+    fn call(&self, request: &Request) -> Call {
+        let call = self
+            .oracle
+            .lock()
+            .call_started(self.end, request, current());
+        let watch = Watch {
+            oracle: self.oracle.clone(),
+            call: Some(call),
+        };
+        match self.inner.call(request) {
+            Call::Ready(result) => {
+                watch.answered(&result, true);
+                Call::Ready(result)
+            }
+            Call::Pending(calling) => {
+                self.oracle.lock().call_waits(call);
+                Call::new(async move {
+                    let result = calling.await;
+                    watch.answered(&result, false);
+                    result
+                })
+            }
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+}
+
+/// The entry that a change writes; `None` where it writes none. A change is
+/// opaque, and shows its entry by what it comes to: over nothing, or over the
+/// least entry of the same time where it is too far ahead for that.
+pub fn written(change: &Change) -> Option<Entry> {
+    let mut decision = change.clone().decide(None);
+    if let Response::Refused(Refusal::TooFarAhead { timestamp, .. }) = decision.response {
+        let writer = WriterId::new(0);
+        let least = Entry::new(Version { timestamp, writer }, "");
+        decision = change.clone().decide(Some(&Record::from(least)));
+    }
+    match decision.action {
+        Action::Replace(record) => record.into_entry(),
+        _ => None,
+    }
+}
+
+/// Watches what a store answers, and has it fail now and then.
+pub struct Watched<S> {
+    pub store: S,
+    pub oracle: Shared,
+    pub replica: usize,
+    pub faults: StoreFaults,
+}
+
+/// What goes wrong in a store, some of it before it has done what it was asked,
+/// and some of it after.
+pub struct StoreFaults {
+    pub random: Mutex<Random>,
+    pub rates: Arc<Rates>,
+}
+
+/// Each in a hundred.
+#[derive(Default)]
+pub struct Rates {
+    pub errors: AtomicU32,
+    pub panics: AtomicU32,
+    /// How often it has to be waited for, if not for long.
+    pub waits: AtomicU32,
+}
+
+#[derive(Clone, Copy)]
+struct Fault {
+    panics: bool,
+    before: bool,
+}
+
+impl Fault {
+    fn strike(self) -> StoreError {
+        if self.panics {
+            // Past the hook, which counts the panics that are nobody's intention.
+            resume_unwind(Box::new("the store panics"));
+        }
+        StoreError::new(io::Error::other("the disk failed"))
+    }
+}
+
+/// A change, and what the replica's clock read when it was admitted.
+struct Asked {
+    entry: Option<Entry>,
+    wall: u64,
+}
+
+impl<S> Watched<S> {
+    fn draws(&self, rate: &AtomicU32) -> bool {
+        let percent = rate.load(Ordering::Relaxed);
+        percent > 0 && self.random(|random| random.percent(percent))
+    }
+
+    fn random<A>(&self, draw: impl FnOnce(&mut Random) -> A) -> A {
+        let random = self.faults.random.lock();
+        draw(&mut random.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn waits(&self) -> bool {
+        self.draws(&self.faults.rates.waits)
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        let rates = &self.faults.rates;
+        let panics = self.draws(&rates.panics);
+        if !panics && !self.draws(&rates.errors) {
+            return None;
+        }
+        let before = self.random(|random| random.percent(50));
+        self.oracle.lock().store_fails(self.replica, panics, before);
+        Some(Fault { panics, before })
+    }
+
+    fn asked(&self, change: &Change) -> Asked {
+        Asked {
+            entry: written(change),
+            wall: self.oracle.lock().wall_of(self.replica),
+        }
+    }
+
+    fn got(&self, key: &Key, got: &Result<Option<Record>, StoreError>) {
+        if let Ok(record) = got {
+            let entry = record.as_ref().and_then(Record::entry);
+            let entry = entry.as_ref();
+            self.oracle.lock().store_got(self.replica, key, entry);
+        }
+    }
+
+    fn applied(
+        &self,
+        key: &Key,
+        asked: Asked,
+        fault: Option<Fault>,
+        result: Result<Response, StoreError>,
+    ) -> Result<Response, StoreError> {
+        if let (Some(entry), Ok(response)) = (&asked.entry, &result) {
+            let mut oracle = self.oracle.lock();
+            oracle.store_applied(self.replica, key, entry, asked.wall, response);
+        }
+        match fault {
+            Some(fault) => Err(fault.strike()),
+            None => result,
+        }
+    }
+}
+
+impl<S: Store> Store for Watched<S> {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        if let Some(fault) = self.fault() {
+            return Err(fault.strike());
+        }
+        let got = self.store.get(key).await;
+        self.got(key, &got);
+        got
+    }
+
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        let fault = self.fault();
+        if let Some(fault) = fault.filter(|fault| fault.before) {
+            return Err(fault.strike());
+        }
+        let asked = self.asked(&change);
+        let result = self.store.apply(key, change).await;
+        self.applied(key, asked, fault, result)
+    }
+
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.store.scan(range, limit).await
+    }
+
+    fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
+        if self.waits() {
+            return None;
+        }
+        let got = self.store.try_get(key)?;
+        if let Some(fault) = self.fault() {
+            return Some(Err(fault.strike()));
+        }
+        self.got(key, &got);
+        Some(got)
+    }
+
+    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+        if self.waits() {
+            return Err(change);
+        }
+        let fault = self.fault();
+        if let Some(fault) = fault.filter(|fault| fault.before) {
+            return Ok(Err(fault.strike()));
+        }
+        let asked = self.asked(&change);
+        let result = self.store.try_apply(key, change)?;
+        Ok(self.applied(key, asked, fault, result))
+    }
+}
