@@ -113,6 +113,15 @@ pub(crate) fn may_be_seen<'a>(outcomes: impl IntoIterator<Item = &'a Outcome<Ack
     })
 }
 
+/// The greatest version that an ack told of, if one told of a greater entry.
+pub(crate) fn superseded_by(outcomes: &[Outcome<Ack>]) -> Option<Version> {
+    let told = outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Answered(Ack::Superseded { by }) => Some(*by),
+        _ => None,
+    });
+    told.max()
+}
+
 /// What a read knows of one replica.
 #[derive(Debug)]
 enum Knowledge {

@@ -208,8 +208,9 @@ impl Faulty {
                 }
             }
             Action::Replace(record) => {
-                let entry = record.into_entry().expect("without a promise, an entry");
-                self.replace(map, key, entry);
+                if let Some(entry) = record.into_entry() {
+                    self.replace(map, key, entry);
+                }
             }
             Action::Remove => self.remove(map, key),
         }

@@ -12,12 +12,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::calls::{Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
-use super::report::{Late, WriteError, WriteReceipt, WriteReport, superseded_by};
+use super::report::{Late, WriteError, WriteReceipt, WriteReport};
 use super::{Coordinator, Inner};
 use crate::clock::{ClockExhausted, Stamp};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
-use crate::tally::{WriteTally, WriteVerdict, may_be_seen};
+use crate::tally::{WriteTally, WriteVerdict, may_be_seen, superseded_by};
 use crate::transport::{Ack, Call, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {

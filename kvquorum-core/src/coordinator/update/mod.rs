@@ -17,12 +17,12 @@ use report::Phase;
 pub use report::{UpdateError, UpdateReport};
 
 use super::operation::{Start, decide};
-use super::report::{ReadReport, WriteReport, superseded_by};
+use super::report::{ReadReport, WriteReport};
 use super::write::{is_too_far_ahead, refused_past, send_to_all};
 use super::{Coordinator, ReadError, Repair, ReplicaReport};
 use crate::clock::{ClockExhausted, Stamp, mix};
 use crate::entry::{Entry, Key, Version};
-use crate::tally::{WriteVerdict, may_be_seen};
+use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
 use crate::transport::{Refusal, Request, Transport};
 
 /// How long an update goes on.
