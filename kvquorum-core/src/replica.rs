@@ -9,7 +9,7 @@ use std::time::Duration;
 use known::Known;
 
 use crate::clock::{DEFAULT_MAX_DRIFT, SystemClock, WallClock, whole_millis};
-use crate::entry::{Entry, Key};
+use crate::entry::{Entry, Key, Version};
 use crate::identity::ReplicaId;
 use crate::record::Record;
 use crate::rules::{Ahead, Change};
@@ -26,8 +26,8 @@ pub struct Limits {
     pub max_key_len: usize,
     /// The largest value, in bytes. 1 MiB by default.
     pub max_value_len: usize,
-    /// How far ahead of the replica's own clock an entry may be stamped (rule
-    /// C-DRIFT). [`DEFAULT_MAX_DRIFT`], one minute, by default.
+    /// How far ahead of the replica's own clock an entry or a ballot may be stamped
+    /// (rule C-DRIFT). [`DEFAULT_MAX_DRIFT`], one minute, by default.
     pub max_drift: Duration,
     /// The most entries in a page of a scan, whatever is asked for. 4,096 by
     /// default; 0 is taken for 1.
@@ -200,10 +200,30 @@ impl<S: Store> Replica<S> {
         if let Err(refusal) = admitted {
             return refused(refusal);
         }
-        let change = match self.ahead(entry) {
-            None => Change::write(entry.clone()),
-            Some(ahead) => Change::write_ahead(entry.clone(), ahead),
-        };
+        self.change(
+            key,
+            match self.ahead(entry.version) {
+                None => Change::write(entry.clone()),
+                Some(ahead) => Change::write_ahead(entry.clone(), ahead),
+            },
+        )
+    }
+
+    fn prepare(&self, key: &Key, ballot: Version) -> Call {
+        if let Err(refusal) = self.admit_key(key) {
+            return refused(refusal);
+        }
+        self.change(
+            key,
+            match self.ahead(ballot) {
+                None => Change::prepare(ballot),
+                Some(ahead) => Change::prepare_ahead(ballot, ahead),
+            },
+        )
+    }
+
+    #[inline]
+    fn change(&self, key: &Key, change: Change) -> Call {
         let change = match self.store.try_apply(key, change) {
             Ok(result) => return Call::Ready(result.map_err(TransportError::Store)),
             Err(change) => change,
@@ -239,11 +259,11 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Where an entry is stamped further ahead than this replica admits: by what
+    /// Where a version is stamped further ahead than this replica admits: by what
     /// clock.
-    fn ahead(&self, entry: &Entry) -> Option<Ahead> {
+    fn ahead(&self, version: Version) -> Option<Ahead> {
         let max_drift_millis = whole_millis(self.limits.max_drift);
-        let millis = entry.version.timestamp.millis();
+        let millis = version.timestamp.millis();
         let is_admitted_at = |now: u64| millis <= now.saturating_add(max_drift_millis);
         // What was admitted a moment ago is admitted now.
         if is_admitted_at(self.wall.lately_millis()) {
@@ -259,7 +279,7 @@ impl<S: Store> Replica<S> {
 
 fn entry_of(result: Result<Option<Record>, StoreError>) -> Result<Response, TransportError> {
     let record = result.map_err(TransportError::Store)?;
-    Ok(Response::Entry(record.map(Record::into_entry)))
+    Ok(Response::Entry(record.and_then(Record::into_entry)))
 }
 
 fn refused(refusal: Refusal) -> Call {
@@ -278,6 +298,7 @@ impl<S: Store> Transport for Replica<S> {
         match &request.kind {
             RequestKind::Read { key } => self.read(key),
             RequestKind::Write { key, entry } => self.write(key, entry),
+            RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot),
             RequestKind::Identify { quorums } => self.identify(*quorums),
             RequestKind::Scan {
                 range,

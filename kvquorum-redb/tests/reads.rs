@@ -255,7 +255,7 @@ fn reads_are_made_where_they_are_to_be() {
         match get.as_mut().poll(&mut context) {
             Poll::Ready(Ok(Some(found))) => {
                 assert!(on_caller);
-                let now = now.unwrap().unwrap().map(Record::into_entry);
+                let now = now.unwrap().unwrap().and_then(Record::into_entry);
                 assert_eq!(now, Some(found));
             }
             // There is no runtime here.

@@ -1,12 +1,12 @@
 //! What can go wrong with an operation on a typed map.
 
 use super::CodecError;
-use crate::coordinator::{ReadError, ScanError, WriteError};
+use crate::coordinator::{ReadError, ScanError, UpdateError, WriteError};
 use crate::entry::Key;
 
-/// Any operation that failed, on a [`Map`](crate::Map) or on a
-/// [`Coordinator`](crate::Coordinator): `?` turns the errors of both into this
-/// one.
+/// Any operation that failed, on a [`Map`](crate::Map), on
+/// [`Registers`](crate::Registers) or on a [`Coordinator`](crate::Coordinator): `?`
+/// turns the errors of all into this one.
 ///
 /// ```
 /// use kvquorum_core::{Map, MapError, WriteError};
@@ -40,6 +40,9 @@ pub enum MapError {
     /// The write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The update of a register failed.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     /// The key has no encoding that decodes to an equal key (rule M-EXACT).
     /// Nothing was sent.
     #[error("the key has no exact encoding, and nothing was sent")]

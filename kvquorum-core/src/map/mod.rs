@@ -225,7 +225,7 @@ where
         Q: Serialize + Ord + ?Sized,
     {
         let key = self.encode_key(key)?;
-        let value = self.encoding.encode_value(value)?;
+        let value = self.encode_value(value)?;
         Ok(self.coordinator.put(key, value).await?)
     }
 
@@ -367,6 +367,14 @@ where
     /// ```
     pub fn decode_key(&self, key: &Key) -> Result<K::Owned, MapError> {
         self.encoding.decode_key::<K>(key)
+    }
+
+    pub(crate) fn encode_value(&self, value: &V) -> Result<Vec<u8>, MapError> {
+        self.encoding.encode_value(value)
+    }
+
+    pub(crate) fn decode_value(&self, value: &[u8]) -> Result<V, MapError> {
+        self.encoding.decode_value(value)
     }
 
     /// The coordinator behind the map.

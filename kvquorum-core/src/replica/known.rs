@@ -99,7 +99,7 @@ pub(super) fn own_key() -> Key {
 
 impl Known {
     fn learn(&self, held: &Record) -> Option<ReplicaId> {
-        let id = held.entry().version.writer.get();
+        let id = held.version()?.writer.get();
         let id = ReplicaId::new(id.try_into().ok()?);
         Some(*self.id.get_or_init(|| id))
     }

@@ -53,7 +53,8 @@ async fn page<S: Store>(store: &S, range: &KeyRange, limit: ScanLimit) -> Result
         Some((last, _)) => Some(after(last)),
     };
     let upto = upto.filter(|upto| range.contains(upto));
-    let entry = |(key, record): (Key, Record)| (key, record.into_entry());
-    let entries = records.into_iter().map(entry).collect();
+    // A record without an entry holds a promise alone.
+    let entry = |(key, record): (Key, Record)| Some((key, record.into_entry()?));
+    let entries = records.into_iter().filter_map(entry).collect();
     Ok(Page { entries, upto })
 }

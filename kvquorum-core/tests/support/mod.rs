@@ -42,7 +42,7 @@ pub struct MapStore(Mutex<BTreeMap<Key, Record>>);
 impl MapStore {
     pub fn entry(&self, key: &str) -> Option<Entry> {
         let map = self.0.lock().unwrap();
-        map.get(key.as_bytes()).map(|record| record.entry().clone())
+        map.get(key.as_bytes())?.entry()
     }
 
     pub fn value(&self, key: &str) -> Option<Bytes> {
@@ -123,6 +123,8 @@ pub struct Link {
     /// Whether it has results at once, where its line lets it.
     at_once: bool,
     gets: Mutex<Line>,
+    /// Of ballots, where they don't fare as merges do.
+    prepares: Mutex<Option<Line>>,
     merges: Mutex<Line>,
     pub seen: Mutex<Vec<Request>>,
     /// Refuses merges once it has seen so many.
@@ -147,8 +149,21 @@ impl Link {
         *self.merges.lock().unwrap() = line;
     }
 
+    pub fn set_prepares(&self, line: Line) {
+        *self.prepares.lock().unwrap() = Some(line);
+    }
+
     pub fn store(&self) -> &MapStore {
         self.replica.store()
+    }
+
+    /// Carries once more what it was handed, as a late copy of it would come.
+    pub fn deliver_again(&self, is_meant: impl Fn(&RequestKind) -> bool) {
+        let mut late = self.seen.lock().unwrap().clone();
+        late.retain(|request| is_meant(&request.kind));
+        for request in late {
+            assert!(matches!(self.replica.call(&request), Call::Ready(Ok(_))));
+        }
     }
 
     /// How many requests were handed to this link.
@@ -175,6 +190,10 @@ impl Link {
         let refuses = *self.refuse_merges_after.lock().unwrap();
         match request.kind {
             RequestKind::Read { .. } | RequestKind::Scan { .. } => *self.gets.lock().unwrap(),
+            RequestKind::Prepare { .. } => {
+                let prepares = *self.prepares.lock().unwrap();
+                prepares.unwrap_or(*self.merges.lock().unwrap())
+            }
             _ if refuses.is_some_and(|after| self.calls() >= after) => Line::Refused,
             _ => *self.merges.lock().unwrap(),
         }
@@ -285,6 +304,7 @@ fn links_that<const N: usize>(
                 .with_limits(limits(index)),
             name: format!("replica-{index}"),
             gets: Mutex::new(Line::Up),
+            prepares: Mutex::default(),
             merges: Mutex::new(Line::Up),
             seen: Mutex::default(),
             refuse_merges_after: Mutex::default(),

@@ -144,7 +144,7 @@ impl Answer {
     /// to `uncounted` bytes needs none of the budget.
     fn new(which: u32, asked: Asked, budget: &Budget, uncounted: usize) -> Self {
         let value_len = match &asked {
-            Ok(Response::Entry(Some(entry))) => value_len(entry),
+            Ok(Response::Entry(Some(entry)) | Response::Promise(Some(entry))) => value_len(entry),
             Ok(Response::Page(page)) => {
                 let lens = page.entries.iter();
                 lens.map(|(key, entry)| key.len().saturating_add(value_len(entry)))

@@ -81,7 +81,7 @@ pub(super) fn read_page<T: Transport, const N: usize>(
         asking.release_permits();
         let not_held = match repair {
             Repair::Blocking => asking.tally.not_held(holders_needed),
-            Repair::Off | Repair::Background => None,
+            Repair::Off | Repair::Background | Repair::Register => None,
         };
         let read = PageRead {
             not_held: not_held.map(|(key, holders)| (key.clone(), holders)),

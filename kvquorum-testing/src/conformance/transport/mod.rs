@@ -173,8 +173,8 @@ impl<T: Transport> Subject<T> {
             format_args!(
                 "{} reads as {} {when}; expected {}",
                 Named(key),
-                Shown(found.as_ref()),
-                Shown(expected),
+                Shown::entry(found.as_ref()),
+                Shown::entry(expected),
             ),
         );
     }
@@ -186,7 +186,7 @@ impl<T: Transport> Subject<T> {
             ack == expected,
             format_args!(
                 "writing {} under {} was answered {ack:?}; expected {expected:?}",
-                Shown(Some(entry)),
+                Shown::entry(Some(entry)),
                 Named(key),
             ),
         );
@@ -212,7 +212,7 @@ fn asked(request: &Request) -> String {
     match &request.kind {
         RequestKind::Read { key } => format!("reading {}", Named(key)),
         RequestKind::Write { key, entry } => {
-            format!("writing {} under {}", Shown(Some(entry)), Named(key))
+            format!("writing {} under {}", Shown::entry(Some(entry)), Named(key))
         }
         other => format!("{other:?}"),
     }

@@ -122,9 +122,9 @@ async fn page<T: Transport>(
             (key, found) == (expected_key, expected),
             format_args!(
                 "{what} brought {} under {}; expected {} under {}",
-                Shown(Some(found)),
+                Shown::entry(Some(found)),
                 Named(key),
-                Shown(Some(expected)),
+                Shown::entry(Some(expected)),
                 Named(expected_key),
             ),
         );
