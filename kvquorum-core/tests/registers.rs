@@ -346,13 +346,13 @@ async fn l_register_a_get_settles_what_a_dead_update_left() {
         let (found, version) = counters.get_with_version("k").await.unwrap();
         assert!(version.unwrap() > old);
         // Whatever it was, it is now so.
-        for left_out in 0..3 {
-            links[left_out].set(Line::Hangs);
+        for left_out in &links {
+            left_out.set(Line::Hangs);
             let again = within_an_hour(counters.get_with_version("k"))
                 .await
                 .unwrap();
             assert_eq!(again.0, found, "greater held: {greater_held}");
-            links[left_out].set(Line::Up);
+            left_out.set(Line::Up);
         }
         assert_eq!(counters.map().get("k").await.unwrap(), found);
     }
