@@ -364,7 +364,8 @@ const MILLION: u64 = 1_000_000;
 fn measure_opened(path: &str) {
     let runtime = Builder::new_current_thread().build().unwrap();
     let start = Instant::now();
-    let store = runtime.block_on(RedbStore::open(path)).unwrap();
+    let settings = RedbStore::builder().reads(Reads::OnCaller);
+    let store = runtime.block_on(settings.open(path)).unwrap();
     println!(
         "opened after closing: {:.0} ms",
         start.elapsed().as_secs_f64() * 1e3

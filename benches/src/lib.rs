@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cpu;
 pub mod http;
 pub mod map;
 pub mod memory;

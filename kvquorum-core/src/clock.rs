@@ -203,6 +203,16 @@ impl Clock {
         })
     }
 
+    /// A version so many milliseconds past a timestamp, where the clock may follow
+    /// that far; else just past it.
+    pub(crate) fn ahead(&self, seen: Timestamp, millis: u64) -> Result<Stamp, ClockExhausted> {
+        let later = Timestamp::saturating_from_millis(seen.millis().saturating_add(millis));
+        if later > seen && self.observe(later) {
+            return self.next();
+        }
+        self.past(seen)
+    }
+
     /// Makes all later versions of the clock's own greater than a timestamp, unless
     /// it is further ahead of the wall clock than the bound. Tells whether they
     /// are.
@@ -257,7 +267,7 @@ impl Clock {
 /// The output function of SplitMix64 (Steele, Lea and Flood, *Fast Splittable
 /// Pseudorandom Number Generators*, 2014): another number for each number, as if
 /// at random.
-fn mix(number: u64) -> u64 {
+pub(crate) fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

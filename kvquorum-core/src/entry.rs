@@ -292,16 +292,51 @@ impl Entry {
     }
 }
 
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
+impl Entry {
+    /// Its place in the order of entries.
+    #[inline]
+    pub(crate) fn order(&self) -> Order<'_> {
+        Order::of(self.version, self.value.as_ref())
+    }
+}
+
+/// The place of an entry in the order of entries: its parts, the most significant
+/// first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order<'a> {
+    version: Version,
+    is_tombstone: bool,
+    value: &'a [u8],
+}
+
+impl<'a> Order<'a> {
+    #[inline]
+    pub(crate) fn of(version: Version, value: Option<&'a Bytes>) -> Self {
+        Self {
+            version,
+            is_tombstone: value.is_none(),
+            value: value.map_or(&[], |value| value),
+        }
+    }
+
+    pub(crate) fn version(self) -> Version {
         self.version
-            .cmp(&other.version)
-            .then_with(|| match (&self.value, &other.value) {
-                (None, None) => Ordering::Equal,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(_), None) => Ordering::Less,
-                (Some(ours), Some(theirs)) => ours.cmp(theirs),
-            })
+    }
+
+    pub(crate) fn is_tombstone(self) -> bool {
+        self.is_tombstone
+    }
+
+    /// The value's bytes; none of a tombstone.
+    pub(crate) fn value(self) -> &'a [u8] {
+        self.value
+    }
+}
+
+impl Ord for Entry {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
     }
 }
 

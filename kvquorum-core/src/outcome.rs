@@ -36,6 +36,14 @@ impl<A> Outcome<A> {
         }
     }
 
+    /// Why the replica did not admit its part, if that is what became of it.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self.failure() {
+            Some(ReplicaFailure::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
+    }
+
     /// Whether the call is still under way.
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Pending)

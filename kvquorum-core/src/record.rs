@@ -1,12 +1,19 @@
 //! What a store keeps under a key, and the bytes that it is on disk.
 
+use std::cmp::Ordering;
+use std::mem;
+
 use bytes::{Buf, BufMut, Bytes};
 
-use crate::entry::{Entry, Timestamp, Version, WriterId};
+use crate::entry::{Entry, Order, Timestamp, Version, WriterId};
 
 /// What a [`Store`](crate::Store) keeps under a key. Stores keep it as it is,
 /// and never look into it: which record follows which is decided by
 /// [`Change::decide`](crate::Change::decide).
+///
+/// It is an entry, and where an update ever ran under the key, an *anchor*: the
+/// greatest ballot that was [promised](crate::RequestKind::Prepare) there. There can
+/// be an anchor without an entry.
 ///
 /// A store in memory keeps the value itself. One on disk keeps the bytes of
 /// [`encode`](Self::encode), which are the same for every store:
@@ -14,12 +21,13 @@ use crate::entry::{Entry, Timestamp, Version, WriterId};
 /// | bytes | meaning |
 /// |---|---|
 /// | 1 | the format of what follows: 1 |
-/// | 1 | what it is: 0 for a value, 1 for a tombstone |
-/// | 8 | the version's timestamp, most significant byte first |
-/// | 8 | the version's writer, most significant byte first |
+/// | 1 | what it is: 0 for a value, 1 for a tombstone, 2 for no entry; and 4 more where there is an anchor |
+/// | 16 | the anchor, where there is one |
+/// | 16 | the entry's version, where there is an entry |
 /// | the rest | the value |
 ///
-/// A later release may write another format. It will read this one.
+/// A version is its timestamp and its writer, 8 bytes each, most significant byte
+/// first. A later release may write another format. It will read this one.
 ///
 /// ```
 /// use kvquorum_core::{Entry, Record, Timestamp, Version, WriterId};
@@ -33,8 +41,27 @@ use crate::entry::{Entry, Timestamp, Version, WriterId};
 /// # Ok::<(), kvquorum_core::RecordError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    entry: Entry,
+pub struct Record(Kept);
+
+// What is rare is apart, so that a record takes no more room than its entry: a
+// store in memory may hold millions.
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kept {
+    Value { version: Version, value: Bytes },
+    Other(Other),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Other {
+    Tombstone { version: Version },
+    Anchored(Box<Anchored>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Anchored {
+    anchor: Version,
+    entry: Option<Entry>,
 }
 
 /// Bytes are not the encoding of a [`Record`]: they are damaged, or of a later
@@ -66,34 +93,109 @@ pub enum RecordError {
 const FORMAT: u8 = 1;
 const VALUE: u8 = 0;
 const TOMBSTONE: u8 = 1;
-const HEAD_LEN: usize = 18;
+const NO_ENTRY: u8 = 2;
+const ANCHORED: u8 = 4;
+const HEAD_LEN: usize = 2;
+const VERSION_LEN: usize = 16;
 
 impl Record {
-    /// The entry in it.
-    pub fn entry(&self) -> &Entry {
-        &self.entry
+    /// A record of an entry or none, and an anchor or none; `None` where there is
+    /// neither.
+    pub(crate) fn new(entry: Option<Entry>, anchor: Option<Version>) -> Option<Self> {
+        match anchor {
+            None => entry.map(Self::from),
+            Some(anchor) => Some(Self::anchored(entry, anchor)),
+        }
     }
 
-    /// The entry in it, without a copy.
-    pub fn into_entry(self) -> Entry {
-        self.entry
+    #[cold]
+    pub(crate) fn anchored(entry: Option<Entry>, anchor: Version) -> Self {
+        let anchored = Box::new(Anchored { anchor, entry });
+        Self(Kept::Other(Other::Anchored(anchored)))
+    }
+
+    /// The entry in it, with a reference to the value rather than a copy.
+    pub fn entry(&self) -> Option<Entry> {
+        self.clone().into_entry()
+    }
+
+    /// The entry in it.
+    #[inline]
+    pub fn into_entry(self) -> Option<Entry> {
+        match self.0 {
+            Kept::Value { version, value } => Some(Entry {
+                version,
+                value: Some(value),
+            }),
+            Kept::Other(Other::Tombstone { version }) => Some(Entry::tombstone(version)),
+            Kept::Other(Other::Anchored(anchored)) => anchored.entry,
+        }
+    }
+
+    /// The greatest ballot that was promised under the key.
+    #[inline]
+    pub fn anchor(&self) -> Option<Version> {
+        match &self.0 {
+            Kept::Other(Other::Anchored(anchored)) => Some(anchored.anchor),
+            _ => None,
+        }
+    }
+
+    /// The version of the entry in it.
+    #[inline]
+    pub fn version(&self) -> Option<Version> {
+        match &self.0 {
+            Kept::Value { version, .. } | Kept::Other(Other::Tombstone { version }) => {
+                Some(*version)
+            }
+            Kept::Other(Other::Anchored(anchored)) => {
+                anchored.entry.as_ref().map(|entry| entry.version)
+            }
+        }
+    }
+
+    /// Compares the entry in it, or none, which is less than any, with another.
+    #[inline]
+    pub(crate) fn compare(&self, entry: &Entry) -> Ordering {
+        match self.version().cmp(&Some(entry.version)) {
+            Ordering::Equal => self.order().cmp(&Some(entry.order())),
+            by_version => by_version,
+        }
+    }
+
+    /// The place of its entry in the order of entries.
+    fn order(&self) -> Option<Order<'_>> {
+        match &self.0 {
+            Kept::Value { version, value } => Some(Order::of(*version, Some(value))),
+            Kept::Other(Other::Tombstone { version }) => Some(Order::of(*version, None)),
+            Kept::Other(Other::Anchored(anchored)) => anchored.entry.as_ref().map(Entry::order),
+        }
     }
 
     /// How many bytes [`encode`](Self::encode) appends.
     pub fn encoded_len(&self) -> usize {
-        let value = self.entry.value.as_ref().map_or(0, Bytes::len);
-        value.saturating_add(HEAD_LEN)
+        let anchor = self.anchor().map_or(0, |_| VERSION_LEN);
+        let order = self.order();
+        let entry = order.map_or(0, |it| it.value().len().saturating_add(VERSION_LEN));
+        entry.saturating_add(anchor).saturating_add(HEAD_LEN)
     }
 
     /// Appends the record's bytes.
     pub fn encode(&self, to: &mut Vec<u8>) {
         to.reserve(self.encoded_len());
-        let Entry { version, value } = &self.entry;
+        let (anchor, order) = (self.anchor(), self.order());
+        let entry = match order {
+            None => NO_ENTRY,
+            Some(order) if order.is_tombstone() => TOMBSTONE,
+            Some(_) => VALUE,
+        };
         to.put_u8(FORMAT);
-        to.put_u8(if value.is_some() { VALUE } else { TOMBSTONE });
-        to.put_u64(version.timestamp.to_bits());
-        to.put_u64(version.writer.get());
-        to.put_slice(value.as_deref().unwrap_or_default());
+        to.put_u8(entry | anchor.map_or(0, |_| ANCHORED));
+        for version in [anchor, order.map(Order::version)].into_iter().flatten() {
+            to.put_u64(version.timestamp.to_bits());
+            to.put_u64(version.writer.get());
+        }
+        to.put_slice(order.map_or(&[], Order::value));
     }
 
     /// The record of these bytes. Its value is a slice of them.
@@ -109,27 +211,48 @@ impl Record {
         {
             return Err(RecordError::Format { format: *format });
         }
-        if len < HEAD_LEN {
-            return Err(RecordError::Short { len });
-        }
-        encoded.advance(1);
-        let kind = encoded.get_u8();
-        let version = Version {
-            timestamp: Timestamp::from_bits(encoded.get_u64()),
-            writer: WriterId::new(encoded.get_u64()),
+        let kind = *encoded.get(1).ok_or(RecordError::Short { len })?;
+        encoded.advance(HEAD_LEN);
+        let anchor = match kind & ANCHORED {
+            0 => None,
+            _ => Some(take_version(&mut encoded, len)?),
         };
-        let entry = match kind {
-            VALUE => Entry::new(version, encoded),
-            TOMBSTONE if encoded.is_empty() => Entry::tombstone(version),
+        let entry = match kind & !ANCHORED {
+            VALUE => {
+                let version = take_version(&mut encoded, len)?;
+                Some(Entry::new(version, mem::take(&mut encoded)))
+            }
+            TOMBSTONE => Some(Entry::tombstone(take_version(&mut encoded, len)?)),
+            NO_ENTRY => None,
             _ => return Err(RecordError::Kind { kind }),
         };
-        Ok(Self { entry })
+        match Self::new(entry, anchor) {
+            Some(record) if encoded.is_empty() => Ok(record),
+            _ => Err(RecordError::Kind { kind }),
+        }
     }
 }
 
+/// The version that the bytes, of which there were `len`, go on with.
+fn take_version(encoded: &mut Bytes, len: usize) -> Result<Version, RecordError> {
+    let mut number = || {
+        encoded
+            .try_get_u64()
+            .map_err(|_| RecordError::Short { len })
+    };
+    Ok(Version {
+        timestamp: Timestamp::from_bits(number()?),
+        writer: WriterId::new(number()?),
+    })
+}
+
 impl From<Entry> for Record {
-    fn from(entry: Entry) -> Self {
-        Self { entry }
+    #[inline]
+    fn from(Entry { version, value }: Entry) -> Self {
+        Self(match value {
+            Some(value) => Kept::Value { version, value },
+            None => Kept::Other(Other::Tombstone { version }),
+        })
     }
 }
 
@@ -139,18 +262,27 @@ mod tests {
 
     use super::*;
 
-    fn records() -> impl Strategy<Value = Record> {
-        let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40));
-        (any::<u64>(), any::<u64>(), value).prop_map(|(bits, writer, value)| {
-            let version = Version {
-                timestamp: Timestamp::from_bits(bits),
-                writer: WriterId::new(writer),
-            };
-            Record::from(Entry {
-                version,
-                value: value.map(Bytes::from),
-            })
+    fn versions() -> impl Strategy<Value = Version> {
+        (any::<u64>(), any::<u64>()).prop_map(|(bits, writer)| Version {
+            timestamp: Timestamp::from_bits(bits),
+            writer: WriterId::new(writer),
         })
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40));
+        (versions(), value).prop_map(|(version, value)| Entry {
+            version,
+            value: value.map(Bytes::from),
+        })
+    }
+
+    fn records() -> impl Strategy<Value = Record> {
+        let anchored = (proptest::option::of(entries()), versions());
+        prop_oneof![
+            entries().prop_map(Record::from),
+            anchored.prop_map(|(entry, anchor)| Record::anchored(entry, anchor)),
+        ]
     }
 
     fn encoded(record: &Record) -> Vec<u8> {
@@ -161,7 +293,8 @@ mod tests {
 
     proptest! {
         /// Bugs: an empty value comes back as a tombstone; a field in the other
-        /// order of bytes; a length that is not that of the bytes.
+        /// order of bytes; a length that is not that of the bytes; a promise that
+        /// does not survive a crash.
         #[test]
         fn records_come_back_as_they_were(record in records()) {
             let encoded = encoded(&record);
@@ -171,7 +304,7 @@ mod tests {
 
         /// Bugs: a panic, or two encodings of one record.
         #[test]
-        fn other_bytes_are_refused(bytes in proptest::collection::vec(0..3_u8, 0..24)) {
+        fn other_bytes_are_refused(bytes in proptest::collection::vec(0..8_u8, 0..40)) {
             if let Ok(record) = Record::decode(bytes.clone().into()) {
                 prop_assert_eq!(encoded(&record), bytes);
             }
@@ -190,10 +323,36 @@ mod tests {
         assert_eq!(value, [&[1, 0], &head[..], b"tea"].concat());
         let tombstone = encoded(&Record::from(Entry::tombstone(version)));
         assert_eq!(tombstone, [&[1, 1], &head[..]].concat());
+        let anchor = Version {
+            timestamp: Timestamp::from_bits(0x1112_1314_1516_1718),
+            writer: WriterId::new(7),
+        };
+        let promised = [
+            0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0, 0, 0, 0, 0, 0, 0, 7,
+        ];
+        let anchored = |entry| encoded(&Record::anchored(entry, anchor));
+        assert_eq!(anchored(None), [&[1, 6], &promised[..]].concat());
+        assert_eq!(
+            anchored(Some(Entry::new(version, "tea"))),
+            [&[1, 4], &promised[..], &head, b"tea"].concat()
+        );
+        assert_eq!(
+            anchored(Some(Entry::tombstone(version))),
+            [&[1, 5], &promised[..], &head].concat()
+        );
         let decode = |bytes: &[u8]| Record::decode(Bytes::copy_from_slice(bytes)).unwrap_err();
         assert_eq!(decode(&[2]), RecordError::Format { format: 2 });
         assert_eq!(decode(&value[..17]), RecordError::Short { len: 17 });
         let with_value = [&tombstone[..], b"tea"].concat();
         assert_eq!(decode(&with_value), RecordError::Kind { kind: 1 });
+        assert_eq!(decode(&[1, 2]), RecordError::Kind { kind: 2 });
+        assert_eq!(decode(&[1, 8]), RecordError::Kind { kind: 8 });
+    }
+
+    /// Bug: the records of keys that no update ever ran on take more room for the
+    /// sake of those it did.
+    #[test]
+    fn a_record_takes_no_more_room_than_its_entry() {
+        assert_eq!(size_of::<Record>(), size_of::<Entry>());
     }
 }

@@ -1,6 +1,7 @@
 //! The node side: the one door to a store.
 
 mod known;
+mod scan;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use known::Known;
 
 use crate::clock::{DEFAULT_MAX_DRIFT, SystemClock, WallClock, whole_millis};
-use crate::entry::{Entry, Key};
+use crate::entry::{Entry, Key, Version};
 use crate::identity::ReplicaId;
 use crate::record::Record;
 use crate::rules::{Ahead, Change};
@@ -25,9 +26,20 @@ pub struct Limits {
     pub max_key_len: usize,
     /// The largest value, in bytes. 1 MiB by default.
     pub max_value_len: usize,
-    /// How far ahead of the replica's own clock an entry may be stamped (rule
-    /// C-DRIFT). [`DEFAULT_MAX_DRIFT`], one minute, by default.
+    /// How far ahead of the replica's own clock an entry or a ballot may be stamped
+    /// (rule C-DRIFT). [`DEFAULT_MAX_DRIFT`], one minute, by default.
     pub max_drift: Duration,
+    /// The most entries in a page of a scan, whatever is asked for. 4,096 by
+    /// default; 0 is taken for 1.
+    pub max_scan_keys: usize,
+    /// The most bytes of keys and records in a page of a scan, as
+    /// [`ScanLimit::max_bytes`](crate::ScanLimit::max_bytes) counts them, whatever
+    /// is asked for. 1 MiB by default. An entry that is larger has a page of its
+    /// own.
+    ///
+    /// With the default limits, a page as HTTP carries it is less than 64 KiB
+    /// larger than 1 MiB, and so no longer than what its client takes by default.
+    pub max_scan_bytes: usize,
 }
 
 impl Default for Limits {
@@ -36,6 +48,8 @@ impl Default for Limits {
             max_key_len: 1024,
             max_value_len: 1024 * 1024,
             max_drift: DEFAULT_MAX_DRIFT,
+            max_scan_keys: 4096,
+            max_scan_bytes: 1024 * 1024,
         }
     }
 }
@@ -59,6 +73,20 @@ impl Limits {
     #[must_use]
     pub fn with_max_drift(mut self, max: Duration) -> Self {
         self.max_drift = max;
+        self
+    }
+
+    /// Sets the most entries in a page of a scan.
+    #[must_use]
+    pub fn with_max_scan_keys(mut self, max: usize) -> Self {
+        self.max_scan_keys = max;
+        self
+    }
+
+    /// Sets the most bytes of keys and records in a page of a scan.
+    #[must_use]
+    pub fn with_max_scan_bytes(mut self, max: usize) -> Self {
+        self.max_scan_bytes = max;
         self
     }
 }
@@ -172,10 +200,30 @@ impl<S: Store> Replica<S> {
         if let Err(refusal) = admitted {
             return refused(refusal);
         }
-        let change = match self.ahead(entry) {
-            None => Change::write(entry.clone()),
-            Some(ahead) => Change::write_ahead(entry.clone(), ahead),
-        };
+        self.change(
+            key,
+            match self.ahead(entry.version) {
+                None => Change::write(entry.clone()),
+                Some(ahead) => Change::write_ahead(entry.clone(), ahead),
+            },
+        )
+    }
+
+    fn prepare(&self, key: &Key, ballot: Version) -> Call {
+        if let Err(refusal) = self.admit_key(key) {
+            return refused(refusal);
+        }
+        self.change(
+            key,
+            match self.ahead(ballot) {
+                None => Change::prepare(ballot),
+                Some(ahead) => Change::prepare_ahead(ballot, ahead),
+            },
+        )
+    }
+
+    #[inline]
+    fn change(&self, key: &Key, change: Change) -> Call {
         let change = match self.store.try_apply(key, change) {
             Ok(result) => return Call::Ready(result.map_err(TransportError::Store)),
             Err(change) => change,
@@ -211,11 +259,11 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Where an entry is stamped further ahead than this replica admits: by what
+    /// Where a version is stamped further ahead than this replica admits: by what
     /// clock.
-    fn ahead(&self, entry: &Entry) -> Option<Ahead> {
+    fn ahead(&self, version: Version) -> Option<Ahead> {
         let max_drift_millis = whole_millis(self.limits.max_drift);
-        let millis = entry.version.timestamp.millis();
+        let millis = version.timestamp.millis();
         let is_admitted_at = |now: u64| millis <= now.saturating_add(max_drift_millis);
         // What was admitted a moment ago is admitted now.
         if is_admitted_at(self.wall.lately_millis()) {
@@ -231,7 +279,7 @@ impl<S: Store> Replica<S> {
 
 fn entry_of(result: Result<Option<Record>, StoreError>) -> Result<Response, TransportError> {
     let record = result.map_err(TransportError::Store)?;
-    Ok(Response::Entry(record.map(Record::into_entry)))
+    Ok(Response::Entry(record.and_then(Record::into_entry)))
 }
 
 fn refused(refusal: Refusal) -> Call {
@@ -250,7 +298,13 @@ impl<S: Store> Transport for Replica<S> {
         match &request.kind {
             RequestKind::Read { key } => self.read(key),
             RequestKind::Write { key, entry } => self.write(key, entry),
+            RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot),
             RequestKind::Identify { quorums } => self.identify(*quorums),
+            RequestKind::Scan {
+                range,
+                max_keys,
+                max_bytes,
+            } => self.scan(range.clone(), *max_keys, *max_bytes),
         }
     }
 

@@ -113,6 +113,15 @@ pub(crate) fn may_be_seen<'a>(outcomes: impl IntoIterator<Item = &'a Outcome<Ack
     })
 }
 
+/// The greatest version that an ack told of, if one told of a greater entry.
+pub(crate) fn superseded_by(outcomes: &[Outcome<Ack>]) -> Option<Version> {
+    let told = outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Answered(Ack::Superseded { by }) => Some(*by),
+        _ => None,
+    });
+    told.max()
+}
+
 /// What a read knows of one replica.
 #[derive(Debug)]
 enum Knowledge {
@@ -122,8 +131,11 @@ enum Knowledge {
     Holds(Option<Entry>),
     /// It is being sent an entry greater than the one that it answered with.
     Repairing(Box<Repairing>),
-    /// It answered a repair with the version of a still greater entry.
-    Ahead(Version),
+    /// It answered a repair of one version with that of a still greater entry.
+    Ahead {
+        of: Version,
+        by: Version,
+    },
     /// It did not answer; or did not take a repair, and so holds what it
     /// answered with or a greater entry.
     Failed(Box<Failed>),
@@ -210,7 +222,10 @@ impl<const N: usize> ReadTally<N> {
             (Knowledge::Repairing(repairing), Ok(Response::Ack(ack))) => {
                 let after = match ack {
                     Ack::Applied => Knowledge::Holds(Some(repairing.repair)),
-                    Ack::Superseded { by } => Knowledge::Ahead(by),
+                    Ack::Superseded { by } => {
+                        let of = repairing.repair.version;
+                        Knowledge::Ahead { of, by }
+                    }
                 };
                 (after, Added::Repaired)
             }
@@ -310,13 +325,15 @@ impl<const N: usize> ReadTally<N> {
         Some((replica, repair))
     }
 
-    /// How many replicas are known to hold this entry or a greater one.
+    /// How many replicas are known to hold this entry or a greater one. One that
+    /// answered a repair so is known to of what was repaired alone: it would have
+    /// refused a lesser one, if it had promised a ballot in between.
     pub(crate) fn holders(&self, entry: Option<&Entry>) -> usize {
         self.replicas_that(|knowledge| match knowledge {
             Knowledge::Holds(held) => held.as_ref() >= entry,
             Knowledge::Repairing(repairing) => repairing.held.as_ref() >= entry,
             Knowledge::Failed(failed) => failed.holds(entry),
-            Knowledge::Ahead(_) => true,
+            Knowledge::Ahead { of, .. } => Some(*of) >= entry.map(|entry| entry.version),
             Knowledge::NotAsked | Knowledge::Asked => false,
         })
         .count()
@@ -326,6 +343,7 @@ impl<const N: usize> ReadTally<N> {
     pub(crate) fn possible_holders(&self, entry: Option<&Entry>) -> usize {
         self.replicas_that(|knowledge| match knowledge {
             Knowledge::Failed(failed) => failed.holds(entry),
+            Knowledge::Ahead { of, .. } => Some(*of) >= entry.map(|entry| entry.version),
             _ => true,
         })
         .count()
@@ -343,7 +361,7 @@ impl<const N: usize> ReadTally<N> {
             Knowledge::Asked => Outcome::Pending,
             Knowledge::Holds(held) => answered(held),
             Knowledge::Repairing(repairing) => answered(&repairing.held),
-            Knowledge::Ahead(by) => Outcome::Answered(Some(*by)),
+            Knowledge::Ahead { by, .. } => Outcome::Answered(Some(*by)),
             Knowledge::Failed(failed) => {
                 let failure = failed.failure.take();
                 failure.map_or(Outcome::NotAsked, Outcome::Failed)

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::identity::{Identity, Quorums, ReplicaId};
-use crate::store::StoreError;
+use crate::range::{KeyRange, Page};
+use crate::store::{ScanLimit, StoreError};
 
 /// What a coordinator asks of a replica.
 ///
@@ -53,6 +54,28 @@ pub enum RequestKind {
         /// The coordinator's quorums, for the replica to remember.
         quorums: Option<Quorums>,
     },
+    /// Read the entries in the beginning of a range. Answered by
+    /// [`Response::Page`].
+    Scan {
+        /// The range.
+        range: KeyRange,
+        /// How many entries the page may hold. The replica has a
+        /// [limit](crate::Limits::max_scan_keys) of its own.
+        max_keys: u64,
+        /// How many bytes of keys and records it may hold, as
+        /// [`ScanLimit::max_bytes`] counts them. The replica has a
+        /// [limit](crate::Limits::max_scan_bytes) of its own.
+        max_bytes: u64,
+    },
+    /// Promise to take nothing under a key that is below this ballot, from now on,
+    /// and tell the entry: the first phase of an update. Answered by
+    /// [`Response::Promise`].
+    Prepare {
+        /// The key.
+        key: Key,
+        /// The version that the update is going to write under.
+        ballot: Version,
+    },
 }
 
 impl Request {
@@ -68,9 +91,24 @@ impl Request {
         Self::of(RequestKind::Write { key, entry })
     }
 
+    /// To whichever replica it is: promise a ballot for a key.
+    pub fn prepare(key: impl Into<Key>, ballot: Version) -> Self {
+        let key = key.into();
+        Self::of(RequestKind::Prepare { key, ballot })
+    }
+
     /// To whichever replica it is: say who you are.
     pub fn identify() -> Self {
         Self::of(RequestKind::Identify { quorums: None })
+    }
+
+    /// To whichever replica it is: read the entries in the beginning of a range.
+    pub fn scan(range: impl Into<KeyRange>, limit: ScanLimit) -> Self {
+        Self::of(RequestKind::Scan {
+            range: range.into(),
+            max_keys: limit.max_keys as u64,
+            max_bytes: limit.max_bytes as u64,
+        })
     }
 
     pub(crate) fn of(kind: RequestKind) -> Self {
@@ -80,8 +118,10 @@ impl Request {
     /// The key that it is about; `None` where it is about none.
     pub fn key(&self) -> Option<&Key> {
         match &self.kind {
-            RequestKind::Read { key } | RequestKind::Write { key, .. } => Some(key),
-            RequestKind::Identify { .. } => None,
+            RequestKind::Read { key }
+            | RequestKind::Write { key, .. }
+            | RequestKind::Prepare { key, .. } => Some(key),
+            RequestKind::Identify { .. } | RequestKind::Scan { .. } => None,
         }
     }
 
@@ -106,6 +146,12 @@ pub enum Response {
     Refused(Refusal),
     /// To [`RequestKind::Identify`]: who the replica is.
     Identity(Box<Identity>),
+    /// To [`RequestKind::Scan`]: what the replica holds in the beginning of the
+    /// range.
+    Page(Box<Page>),
+    /// To [`RequestKind::Prepare`]: the ballot is promised, and this is the entry, a
+    /// tombstone included, or that there is none.
+    Promise(Option<Entry>),
 }
 
 /// A replica's confirmation that its store holds the entry of a write, or a
@@ -145,16 +191,16 @@ pub enum Refusal {
         /// The replica's limit in bytes.
         max: u64,
     },
-    /// The entry is stamped further ahead of the replica's clock than it
-    /// admits (rule C-DRIFT), and what is held under the key is not: one of the two
-    /// clocks is wrong.
+    /// The entry, or the ballot, is stamped further ahead of the replica's clock
+    /// than it admits (rule C-DRIFT), and what is held under the key is not: one of
+    /// the two clocks is wrong.
     #[error(
-        "the entry is stamped {} ms, the replica's clock reads {now_millis} ms, \
+        "it is stamped {} ms, the replica's clock reads {now_millis} ms, \
          and it admits at most {max_drift_millis} ms between them",
         timestamp.millis()
     )]
     TooFarAhead {
-        /// The entry's timestamp.
+        /// The timestamp of the entry or the ballot.
         timestamp: Timestamp,
         /// The replica's clock, in milliseconds since the Unix epoch.
         now_millis: u64,
@@ -167,6 +213,30 @@ pub enum Refusal {
         /// Which replica it is.
         is: ReplicaId,
     },
+    /// To a write or a ballot: a greater ballot is promised under the key (rule
+    /// L-PROMISE).
+    #[error("a greater ballot is promised, and the version to go past is {by}")]
+    Promised {
+        /// The version to go past: the promised ballot, or that of the entry where
+        /// it is greater.
+        by: Version,
+    },
+    /// To a ballot: a greater entry is held under the key.
+    #[error("an entry of version {by} is held, which is greater than the ballot")]
+    Superseded {
+        /// The entry's version.
+        by: Version,
+    },
+}
+
+impl Refusal {
+    /// The version that what was refused would have had to be past.
+    pub(crate) fn by(&self) -> Option<Version> {
+        match self {
+            Self::Promised { by } | Self::Superseded { by } => Some(*by),
+            _ => None,
+        }
+    }
 }
 
 /// A link to ONE replica: carries a request there and the response back.

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::{env, fs};
 
 const PRELUDE: &str = r#"
-use kvquorum_core::{Call, Coordinator, Request, Transport, TransportError};
+use kvquorum_core::{Call, Codec, CodecError, Coordinator, Request, Transport, TransportError};
 
 struct Nowhere;
 
@@ -21,11 +21,24 @@ impl Transport for Nowhere {
         "nowhere"
     }
 }
+
+#[allow(dead_code)]
+struct NoCodec;
+
+impl Codec for NoCodec {
+    fn encode<T: ?Sized>(&self, _: &T) -> Result<Vec<u8>, CodecError> {
+        Err(CodecError::new("there is none"))
+    }
+
+    fn decode<T>(&self, _: &[u8]) -> Result<T, CodecError> {
+        Err(CodecError::new("there is none"))
+    }
+}
 "#;
 
 /// The body of each snippet's `main`, and what the compiler must say; `None`
 /// where it must be content.
-const SNIPPETS: [(&str, &str, Option<&str>); 11] = [
+const SNIPPETS: [(&str, &str, Option<&str>); 14] = [
     (
         "all",
         "Coordinator::<3, 3, 3, _>::new([Nowhere, Nowhere, Nowhere]);",
@@ -76,6 +89,24 @@ const SNIPPETS: [(&str, &str, Option<&str>); 11] = [
         "blocking_without_overlap",
         "Coordinator::<3, 2, 1, _>::builder([Nowhere, Nowhere, Nowhere]).repair_blocking();",
         Some("blocking repair needs overlapping quorums, R + W > N"),
+    ),
+    (
+        "registers",
+        "Coordinator::<3, 2, 2, _>::new([Nowhere, Nowhere, Nowhere])\
+         .registers_with::<str, u8, _>(\"r\", NoCodec);",
+        None,
+    ),
+    (
+        "registers_without_overlap",
+        "Coordinator::<3, 2, 1, _>::new([Nowhere, Nowhere, Nowhere])\
+         .registers_with::<str, u8, _>(\"r\", NoCodec);",
+        Some("registers need overlapping quorums, R + W > N"),
+    ),
+    (
+        "registers_whose_writes_do_not_meet",
+        "Coordinator::<4, 2, 3, _>::new([Nowhere, Nowhere, Nowhere, Nowhere])\
+         .registers_with::<str, u8, _>(\"r\", NoCodec);",
+        Some("registers need write quorums that overlap, 2 W > N"),
     ),
 ];
 

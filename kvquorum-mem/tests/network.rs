@@ -57,7 +57,7 @@ async fn answer(
 /// What the node's store holds under the key, by its timestamp.
 async fn stored(node: &Node) -> Option<u64> {
     let record = node.store().get(&key()).await.unwrap();
-    record.map(|record| record.entry().version.timestamp.to_bits())
+    Some(record?.entry()?.version.timestamp.to_bits())
 }
 
 /// Sends a merge, and lets the caller leave this much later.

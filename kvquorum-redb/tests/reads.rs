@@ -104,7 +104,7 @@ async fn reads_see_what_was_acked_and_never_go_back() {
     const READERS: u64 = 12;
     for (page_cache, on_files) in [(0, false), (0, true), (64 * 1024, false), (1 << 20, true)] {
         let settings = match on_files {
-            true => RedbStore::builder(),
+            true => RedbStore::builder().reads(Reads::OnCaller),
             false => on_threads(4),
         };
         let settings = settings.max_page_cache(page_cache);
@@ -245,7 +245,7 @@ fn reads_are_made_where_they_are_to_be() {
     let mut context = std::task::Context::from_waker(waker);
     for on_caller in [true, false] {
         let settings = match on_caller {
-            true => RedbStore::builder(),
+            true => RedbStore::builder().reads(Reads::OnCaller),
             false => on_threads(1),
         };
         let store = runtime.block_on(open_without_memory(&disk, settings));
@@ -255,7 +255,7 @@ fn reads_are_made_where_they_are_to_be() {
         match get.as_mut().poll(&mut context) {
             Poll::Ready(Ok(Some(found))) => {
                 assert!(on_caller);
-                let now = now.unwrap().unwrap().map(Record::into_entry);
+                let now = now.unwrap().unwrap().and_then(Record::into_entry);
                 assert_eq!(now, Some(found));
             }
             // There is no runtime here.

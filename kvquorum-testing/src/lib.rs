@@ -4,6 +4,8 @@
 //! - [`conformance`]: suites that hold a [`Store`](kvquorum_core::Store), a
 //!   [`Transport`](kvquorum_core::Transport) or a [`Codec`](kvquorum_core::Codec) to
 //!   its contract, sentence by sentence.
+//! - [`linearizability`]: a checker for histories of registers, in which operations
+//!   may have failed or not ended.
 //!
 //! It is a dev-dependency: no library needs it to run.
 
@@ -21,3 +23,4 @@
 )]
 
 pub mod conformance;
+pub mod linearizability;

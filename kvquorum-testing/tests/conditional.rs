@@ -116,7 +116,7 @@ fn record(at: u64) -> Record {
 }
 
 fn write(at: u64) -> Change {
-    Change::write(record(at).into_entry())
+    Change::write(record(at).into_entry().unwrap())
 }
 
 fn encoded(record: &Record) -> Bytes {
@@ -164,7 +164,7 @@ async fn a_change_that_alters_nothing_swaps_nothing() {
     let applied = Response::Ack(Ack::Applied);
     let store = holding(encoded(&record(2)));
     assert_eq!(store.apply(&key, write(2)).await.unwrap(), applied);
-    let by = record(2).entry().version;
+    let by = record(2).version().unwrap();
     let superseded = Response::Ack(Ack::Superseded { by });
     assert_eq!(store.apply(&key, write(1)).await.unwrap(), superseded);
     assert_eq!(store.backend().swaps.load(Ordering::Relaxed), 0);

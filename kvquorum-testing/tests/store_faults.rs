@@ -50,6 +50,8 @@ enum Fault {
     RemoveTakesPrefix,
     /// Changes are answered and forgotten.
     Forgets,
+    /// An entry is kept without the ballot that was promised.
+    ForgetsPromises,
     /// Changes are kept some time after the answer.
     KeepsLater,
     /// Decides outside the atomic step: another task can come in between.
@@ -189,7 +191,20 @@ impl Faulty {
     fn act(&self, map: &mut BTreeMap<Key, Record>, key: &Key, action: Action) {
         match action {
             Action::Keep => {}
-            Action::Replace(record) => self.replace(map, key, record.into_entry()),
+            Action::Replace(record) if record.anchor().is_some() => {
+                let kept = match self.fault {
+                    Fault::ForgetsPromises => record.into_entry().map(Record::from),
+                    _ => Some(record),
+                };
+                if let Some(kept) = kept {
+                    map.insert(key.clone(), kept);
+                }
+            }
+            Action::Replace(record) => {
+                if let Some(entry) = record.into_entry() {
+                    self.replace(map, key, entry);
+                }
+            }
             Action::Remove => self.remove(map, key),
         }
     }
@@ -216,8 +231,10 @@ impl Faulty {
         match self.fault {
             Fault::IgnoresRemove => {}
             Fault::RemoveLeavesTombstone => {
-                if let Some(held) = map.get_mut(key) {
-                    *held = Entry::tombstone(held.entry().version).into();
+                if let Some(held) = map.get_mut(key)
+                    && let Some(version) = held.version()
+                {
+                    *held = Entry::tombstone(version).into();
                 }
             }
             Fault::RemoveTakesPrefix => {
@@ -255,8 +272,10 @@ impl Faulty {
                 yield_now().await;
             }
             (Fault::TwoSteps, Action::Replace(record)) => {
-                let half = Entry::new(record.entry().version, "");
-                self.map().insert(key.clone(), half.into());
+                if let Some(version) = record.version() {
+                    let half = Entry::new(version, "");
+                    self.map().insert(key.clone(), half.into());
+                }
                 yield_now().await;
             }
             _ => yield_now().await,
@@ -399,9 +418,10 @@ impl Store for Faulty {
             }
             Fault::ScanEmptiesValues => {
                 for (_, record) in &mut page {
-                    let mut entry = record.entry().clone();
-                    entry.value = entry.value.map(|_| Bytes::new());
-                    *record = entry.into();
+                    if let Some(mut entry) = record.entry() {
+                        entry.value = entry.value.map(|_| Bytes::new());
+                        *record = entry.into();
+                    }
                 }
             }
             Fault::ScanByPosition => {
@@ -492,8 +512,8 @@ impl Faulty {
         for (key, record) in self.map().range::<Key, _>(range) {
             let counts_keys = self.fault != Fault::ScanCountsNoKeys;
             bytes += record.encoded_len() + if counts_keys { key.len() } else { 0 };
-            let is_skipped =
-                self.fault == Fault::ScanSkipsTombstones && record.entry().value.is_none();
+            let is_skipped = self.fault == Fault::ScanSkipsTombstones
+                && record.entry().is_none_or(|entry| entry.value.is_none());
             let is_full = !limit.allows(page.len(), bytes)
                 || (self.fault == Fault::ScanEmptyByBytes && bytes > limit.max_bytes)
                 || (self.fault == Fault::ScanEmptyByCount && limit.max_keys == 0);
@@ -545,6 +565,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::RemoveLeavesTombstone, &[HELD]),
     (Fault::RemoveTakesPrefix, &[HELD, ONCE]),
     (Fault::Forgets, &[HELD]),
+    (Fault::ForgetsPromises, &[HELD]),
     (Fault::KeepsLater, &[HELD, SEES]),
     (Fault::YieldBetween, &[ATOMIC, SEES]),
     (Fault::UnlockBetween, &[ATOMIC, SEES, RESPONSE]),

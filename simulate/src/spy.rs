@@ -127,7 +127,7 @@ pub fn written(change: &Change) -> Option<Entry> {
         decision = change.clone().decide(Some(&Record::from(least)));
     }
     match decision.action {
-        Action::Replace(record) => Some(record.into_entry()),
+        Action::Replace(record) => record.into_entry(),
         _ => None,
     }
 }
@@ -213,7 +213,8 @@ impl<S> Watched<S> {
 
     fn got(&self, key: &Key, got: &Result<Option<Record>, StoreError>) {
         if let Ok(record) = got {
-            let entry = record.as_ref().map(Record::entry);
+            let entry = record.as_ref().and_then(Record::entry);
+            let entry = entry.as_ref();
             self.oracle.lock().store_got(self.replica, key, entry);
         }
     }

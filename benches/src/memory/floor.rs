@@ -33,7 +33,7 @@ impl<const N: usize, const R: usize> Map for Floor<N, R> {
         let mut greatest: Option<Entry> = None;
         for replica in self.replicas.iter().take(R) {
             let record = replica.store().get(key).await.unwrap();
-            greatest = greatest.max(record.map(Record::into_entry));
+            greatest = greatest.max(record.and_then(Record::into_entry));
         }
         greatest.unwrap().value.unwrap()
     }

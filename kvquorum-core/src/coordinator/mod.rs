@@ -2,17 +2,23 @@
 //! quorum.
 //!
 //! `mod.rs` holds what an application sees and sets. Inside, each file does
-//! one thing: `write` and `read` are the two kinds of operation, `rotation` says
-//! where a read begins, `calls` drives their calls, `operation` hands them over
+//! one thing: `write` and `read` are the two kinds of operation on a key, `update`
+//! makes of them those of registers, `many` does several of them at the same time,
+//! `scan` reads ranges, `rotation` says where a read begins, `calls` drives their
+//! calls, `operation` hands them over
 //! to the background, `background` bounds that, and `report` says what happened.
 
 mod background;
+mod builder;
 mod calls;
 mod introductions;
+mod many;
 mod operation;
 mod read;
 mod report;
 mod rotation;
+mod scan;
+mod update;
 mod write;
 
 use std::sync::Arc;
@@ -21,14 +27,19 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use background::ReplicaStats;
+pub use builder::CoordinatorBuilder;
 pub use introductions::IdentityError;
 pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };
+pub use scan::{Scan, ScanError, ScanReport};
+pub(crate) use update::{Bounds, Done};
+pub use update::{Edit, UpdateError, UpdateReport};
 
-use crate::clock::{Clock, SystemClock, WallClock};
+use crate::clock::Clock;
 use crate::entry::{Key, WriterId};
 use crate::identity::{Identity, Quorums};
+use crate::store::ScanLimit;
 use crate::transport::Transport;
 use background::Background;
 use introductions::Introductions;
@@ -37,9 +48,6 @@ use rotation::Rotation;
 /// The most replicas that a coordinator can have: its work for each operation
 /// is an array of this many at the most, looked through from end to end.
 pub const MAX_REPLICAS: usize = 64;
-
-/// Half of what replicas admit: see [`CoordinatorBuilder::max_drift`].
-const DEFAULT_FOLLOWED_DRIFT: Duration = Duration::from_secs(30);
 
 /// The client side of a map with N copies: writes to all N replicas and
 /// returns when W have acked, reads from as many as it takes for R to answer,
@@ -112,6 +120,8 @@ struct Settings {
     time_limit: Duration,
     max_attempts: u32,
     repair: Repair,
+    page: ScanLimit,
+    max_at_once: usize,
 }
 
 /// What a read does for a replica that it finds behind.
@@ -120,6 +130,9 @@ enum Repair {
     Off,
     Background,
     Blocking,
+    /// As blocking, for a register: what a promise keeps from being repaired is going
+    /// to be settled.
+    Register,
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
@@ -151,6 +164,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         r: R as u8,
     };
 
+    pub(crate) const UPDATES_ARE_SAFE: () = {
+        assert!(
+            R + W > N,
+            "kvquorum: registers need overlapping quorums, R + W > N"
+        );
+        assert!(
+            2 * W > N,
+            "kvquorum: registers need write quorums that overlap, 2 W > N"
+        );
+    };
+
     const QUORUMS_OVERLAP: () = assert!(
         R + W > N,
         "kvquorum: blocking repair needs overlapping quorums, R + W > N"
@@ -169,19 +193,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// A coordinator over N transports, with settings.
     pub fn builder(transports: [T; N]) -> CoordinatorBuilder<N, W, R, T> {
         let () = Self::QUORUMS_MAKE_SENSE;
-        CoordinatorBuilder {
-            transports,
-            wall: Box::new(SystemClock),
-            max_drift: DEFAULT_FOLLOWED_DRIFT,
-            max_background: 256,
-            cluster: None,
-            settings: Settings {
-                writer: WriterId::random(),
-                time_limit: Duration::from_secs(2),
-                max_attempts: 3,
-                repair: Repair::Background,
-            },
-        }
+        CoordinatorBuilder::new(transports)
     }
 
     /// Writes a value under a key, and returns when W replicas have acked.
@@ -202,6 +214,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///   then, it comes from a concurrent write, or from a failed one that landed
     ///   late; the put still succeeds, and the
     ///   [receipt](WriteReceipt::superseded_by) names it.
+    /// - **L-PROMISE.** A put that replicas refuse, because an update of a
+    ///   [register](crate::Registers) was promised a greater ballot, stamps again,
+    ///   past that: the update would not see it.
     /// - **C-MONOTONIC.** No two writes get the same version, whatever the wall
     ///   clock does. Where `2 W > N`, of two acknowledged writes to one key, one
     ///   after the other, the later has the greater version. A write that replicas
@@ -253,7 +268,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// **R-FAIL.** As soon as R answers are out of reach.
     pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Bytes>, ReadError> {
-        let receipt = self.read(key.into()).await?;
+        let receipt = self.get_with_receipt(key).await?;
         Ok(receipt.into_value())
     }
 
@@ -264,7 +279,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// As [`get`](Self::get).
     pub async fn get_with_receipt(&self, key: impl Into<Key>) -> Result<ReadReceipt<N>, ReadError> {
-        self.read(key.into()).await
+        self.read(key.into(), self.inner.settings.repair).await
     }
 
     /// The transports, in order.
@@ -336,154 +351,6 @@ impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug
             .field("w", &W)
             .field("r", &R)
             .field("writer", &self.inner.settings.writer)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The settings of a [`Coordinator`].
-pub struct CoordinatorBuilder<const N: usize, const W: usize, const R: usize, T> {
-    transports: [T; N],
-    wall: Box<dyn WallClock>,
-    max_drift: Duration,
-    max_background: usize,
-    cluster: Option<String>,
-    settings: Settings,
-}
-
-impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBuilder<N, W, R, T> {
-    /// How long a call to one replica may take before it is dropped and counts
-    /// as failed. 2 seconds by default; more than a year is taken for a year.
-    #[must_use]
-    pub fn time_limit(mut self, time_limit: Duration) -> Self {
-        self.settings.time_limit = time_limit;
-        self
-    }
-
-    /// How many times an entry is stamped at the most, the first included,
-    /// when it finds itself superseded (rule W-SUPERSEDED). 3 by default.
-    ///
-    /// Where any two sets of W replicas meet, `2 W > N`, no write needs more
-    /// than 2: the acks of the first attempt tell of all that was acknowledged
-    /// before, as the query phase of a multi-writer register does (Lynch and
-    /// Shvartsman, *Robust emulation of shared memory using dynamic
-    /// quorum-acknowledged broadcasts*, 1997, section 3). With 1, a write that
-    /// is superseded fails. 0 is taken for 1.
-    #[must_use]
-    pub fn max_attempts(mut self, max: u32) -> Self {
-        self.settings.max_attempts = max.max(1);
-        self
-    }
-
-    /// The bound on background work: for each replica, how many calls may go
-    /// on after their operation was decided; and besides, how many operations
-    /// may go on whose callers left before they were decided. 256 by default.
-    ///
-    /// So there are never more than `(N + 1) × max_background` background tasks,
-    /// each with at most N calls, and each call holds its key and value until
-    /// it ends. A call beyond the bound is dropped when its
-    /// operation is decided: it may or may not reach its replica, and is
-    /// counted as [given up](ReplicaStats::given_up).
-    #[must_use]
-    pub fn max_background(mut self, max: usize) -> Self {
-        self.max_background = max;
-        self
-    }
-
-    /// Repairs replicas that a read finds behind in the background. The
-    /// default.
-    #[must_use]
-    pub fn repair_in_background(mut self) -> Self {
-        self.settings.repair = Repair::Background;
-        self
-    }
-
-    /// A read returns only once W replicas are known to hold what it returns,
-    /// so that such reads never go back: a `get` that starts after another
-    /// blocking one has returned sees the same entry or a greater one. (The write-back of
-    /// Attiya, Bar-Noy and Dolev, *Sharing Memory Robustly in Message-Passing
-    /// Systems*, 1995, section 3, done only where it is needed.)
-    ///
-    /// It needs overlapping quorums, and does not compile without
-    /// `R + W > N`.
-    #[must_use]
-    pub fn repair_blocking(mut self) -> Self {
-        let () = Coordinator::<N, W, R, T>::QUORUMS_OVERLAP;
-        self.settings.repair = Repair::Blocking;
-        self
-    }
-
-    /// Reads repair nothing.
-    #[must_use]
-    pub fn repair_off(mut self) -> Self {
-        self.settings.repair = Repair::Off;
-        self
-    }
-
-    /// The id that versions carry. Random by default. No two coordinators should
-    /// write under the same id, not even one after the other: a process that starts
-    /// again takes a new one. If they do, versions may come twice, and of two
-    /// entries with the same version all replicas still agree on one.
-    #[must_use]
-    pub fn writer(mut self, writer: WriterId) -> Self {
-        self.settings.writer = writer;
-        self
-    }
-
-    /// The cluster that all replicas have to [belong to](crate::Replica::with_cluster).
-    /// One of another cluster, or of none, is not counted: it is a node that was
-    /// given the address of one that is gone, for one. Any will do by default.
-    #[must_use]
-    pub fn cluster(mut self, name: impl Into<String>) -> Self {
-        self.cluster = Some(name.into());
-        self
-    }
-
-    /// The wall clock that timestamps are taken from. The system's by default.
-    #[must_use]
-    pub fn wall_clock(mut self, wall: impl WallClock) -> Self {
-        self.wall = Box::new(wall);
-        self
-    }
-
-    /// How far ahead of the wall clock a version that comes in an answer may
-    /// be for this coordinator's clock to follow it. Half of
-    /// [`DEFAULT_MAX_DRIFT`](crate::DEFAULT_MAX_DRIFT), 30 seconds, by default.
-    ///
-    /// Keep it well below what [replicas admit](crate::Limits::max_drift): a clock
-    /// that is carried to the edge of that, by a single entry, has its writes
-    /// refused by every replica whose clock is a little behind. With half of it,
-    /// clocks may differ by the other half. A version further ahead costs the
-    /// writes of its own key one more attempt each, and nothing else.
-    #[must_use]
-    pub fn max_drift(mut self, max_drift: Duration) -> Self {
-        self.max_drift = max_drift;
-        self
-    }
-
-    /// The coordinator.
-    pub fn build(self) -> Coordinator<N, W, R, T> {
-        let clock = Clock::new(self.wall, self.max_drift, self.settings.writer);
-        Coordinator {
-            inner: Arc::new(Inner {
-                transports: self.transports,
-                clock,
-                settings: self.settings,
-                background: Background::new(self.max_background),
-                rotation: Rotation::default(),
-                introductions: Introductions::new(self.cluster, Coordinator::<N, W, R, T>::QUORUMS),
-            }),
-        }
-    }
-}
-
-impl<const N: usize, const W: usize, const R: usize, T> std::fmt::Debug
-    for CoordinatorBuilder<N, W, R, T>
-{
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CoordinatorBuilder")
-            .field("n", &N)
-            .field("w", &W)
-            .field("r", &R)
             .finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_stream::stream;
 use futures_core::Stream;
+use tokio::time::{Instant, timeout_at};
 
 use super::calls::{Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
@@ -13,16 +14,16 @@ use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{Added, ReadTally};
-use crate::transport::{Ack, Call, Request, Response, Transport};
+use crate::transport::{Ack, Call, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
-    pub(super) async fn read(&self, key: Key) -> Result<ReadReceipt<N>, ReadError> {
+    pub(super) async fn read(&self, key: Key, repair: Repair) -> Result<ReadReceipt<N>, ReadError> {
         let Read {
             entry,
             answered,
             holders,
             outcomes,
-        } = match self.ask_at_once(key) {
+        } = match self.ask_at_once(key, repair) {
             Start::Settled(read) => read,
             Start::Unsettled(asking) => asking.await,
         };
@@ -44,7 +45,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 
     /// Asks replicas one after the other as long as they answer at once, and all
     /// others together as soon as one does not.
-    fn ask_at_once(&self, key: Key) -> Start<Read<N>, impl Future<Output = Read<N>>> {
+    fn ask_at_once(
+        &self,
+        key: Key,
+        repair: Repair,
+    ) -> Start<Read<N>, impl Future<Output = Read<N>>> {
         let inner = &self.inner;
         let mut request = Request::read(key);
         let mut asked = (ReadTally::new(R), [const { None }; N], false);
@@ -80,9 +85,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             },
         );
         let (tally, _, waits) = &mut asked;
-        if *waits || !is_settled(tally, inner.settings.repair, W) {
+        if *waits || !is_settled(tally, repair, W) {
             let (tally, pending, _) = asked;
-            let asking = ask(Arc::clone(inner), tally, pending, W, request);
+            let asking = ask(Arc::clone(inner), tally, pending, (repair, W), request);
             return Start::Unsettled(decide(&inner.background, asking));
         }
         inner.observe_greatest(tally);
@@ -102,7 +107,7 @@ fn is_settled<const N: usize>(tally: &ReadTally<N>, repair: Repair, holders_need
         && match repair {
             Repair::Off => true,
             Repair::Background => !tally.is_repair_due(),
-            Repair::Blocking => {
+            Repair::Blocking | Repair::Register => {
                 let is_held = greatest.is_none() || tally.holders(greatest) >= holders_needed;
                 is_held && !tally.is_repair_due()
             }
@@ -126,20 +131,21 @@ fn ask<T: Transport, const N: usize>(
     inner: Arc<Inner<T, N>>,
     tally: ReadTally<N>,
     pending: Pending<N>,
-    holders_needed: usize,
+    (repair, holders_needed): (Repair, usize),
     request: Request,
 ) -> impl Stream<Item = Decided<Read<N>>> + Send {
     stream! {
-        let repair = inner.settings.repair;
         let calls = Calls::new(Arc::clone(&inner), pending);
-        let mut asking = Asking { calls, tally, inner: &inner, request };
+        let is_promised = false;
+        let began = Instant::now();
+        let mut asking = Asking { calls, tally, inner: &inner, request, is_promised };
 
         // Each call is polled before anything is decided: all replicas are asked,
         // however fast the first of them are.
         while asking.next_ready().await {}
         while !asking.tally.is_decided() && asking.next().await {}
         let answered = asking.tally.is_answered();
-        let entry = asking.tally.greatest().cloned();
+        let mut entry = asking.tally.greatest().cloned();
         inner.observe_greatest(&asking.tally);
 
         if repair != Repair::Off {
@@ -150,9 +156,19 @@ fn ask<T: Transport, const N: usize>(
             }
         }
         let mut holders = holders_needed;
-        if repair == Repair::Blocking && answered && entry.is_some() {
-            asking.hold(entry.as_ref(), holders_needed).await;
-            holders = asking.tally.holders(entry.as_ref());
+        match repair {
+            Repair::Blocking if answered && entry.is_some() => {
+                asking.hold(entry.as_ref(), holders_needed).await;
+                holders = asking.tally.holders(entry.as_ref());
+            }
+            Repair::Register if answered && entry.is_some() => {
+                // What a replica holds that is greater need not have seen this entry:
+                // it can be returned in its place, but does not vouch for it.
+                asking.hold_greatest(holders_needed, began).await;
+                entry = asking.tally.greatest().cloned();
+                holders = asking.tally.holders(entry.as_ref());
+            }
+            _ => {}
         }
 
         asking.go_to_background();
@@ -175,6 +191,8 @@ struct Asking<'a, T, const N: usize> {
     calls: Calls<T, N>,
     tally: ReadTally<N>,
     request: Request,
+    /// Whether a repair was refused because a greater ballot is promised.
+    is_promised: bool,
 }
 
 impl<T: Transport, const N: usize> Asking<'_, T, N> {
@@ -200,20 +218,48 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
 
     /// Goes on until `needed` replicas hold the entry, or no longer can.
     async fn hold(&mut self, entry: Option<&Entry>, needed: usize) {
-        let not_asked: Vec<usize> = if self.tally.holders(entry) < needed {
-            self.tally.not_asked().collect()
-        } else {
-            Vec::new()
-        };
-        for replica in not_asked {
-            self.ask(replica);
-        }
-        while self.tally.holders(entry) < needed
-            && self.tally.possible_holders(entry) >= needed
-            && self.next().await
-        {
+        self.ask_others(entry, needed);
+        while self.is_open(entry, needed) && self.next().await {
             self.repair();
         }
+    }
+
+    /// Goes on until `needed` replicas hold the greatest entry, or no longer can.
+    /// Where a promise keeps one from it, the others are waited for only as long again
+    /// as the read has taken since it `began`.
+    async fn hold_greatest(&mut self, needed: usize, began: Instant) {
+        let greatest = self.tally.greatest().cloned();
+        self.ask_others(greatest.as_ref(), needed);
+        let mut until = None;
+        while self.is_open(self.tally.greatest(), needed) {
+            if self.is_promised && until.is_none() {
+                until = Instant::now().checked_add(began.elapsed());
+            }
+            let has_next = match until {
+                None => self.next().await,
+                Some(until) => timeout_at(until, self.next()).await.unwrap_or(false),
+            };
+            if !has_next {
+                break;
+            }
+            self.repair();
+        }
+    }
+
+    /// Asks those that were not asked yet, where fewer than `needed` are known to hold
+    /// the entry.
+    fn ask_others(&mut self, entry: Option<&Entry>, needed: usize) {
+        if self.tally.holders(entry) < needed {
+            let not_asked: Vec<usize> = self.tally.not_asked().collect();
+            for replica in not_asked {
+                self.ask(replica);
+            }
+        }
+    }
+
+    /// Whether fewer than `needed` are known to hold the entry, and may yet.
+    fn is_open(&self, entry: Option<&Entry>, needed: usize) -> bool {
+        self.tally.holders(entry) < needed && self.tally.possible_holders(entry) >= needed
     }
 
     /// Takes in the next answer; `false` when there is none to wait for.
@@ -239,6 +285,11 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
     }
 
     fn add(&mut self, replica: usize, result: Result<Response, ReplicaFailure>) {
+        let refusal = result.as_ref().err();
+        self.is_promised |= matches!(
+            refusal,
+            Some(ReplicaFailure::Refused(Refusal::Promised { .. }))
+        );
         record(self.inner, &mut self.tally, replica, result);
     }
 

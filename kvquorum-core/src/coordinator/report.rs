@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::clock::ClockExhausted;
 use crate::entry::{Entry, Version};
 use crate::outcome::Outcome;
-use crate::tally::may_be_seen;
+use crate::tally::{may_be_seen, superseded_by};
 use crate::transport::Ack;
 
 /// The outcomes of stragglers, once the last of them has ended.
@@ -45,8 +45,8 @@ impl<const N: usize> WriteReceipt<N> {
         self.version
     }
 
-    /// How many times the entry was stamped: 1, and one more each time it was
-    /// found superseded (rule W-SUPERSEDED).
+    /// How many times the entry was stamped: 1, and one more each time it was found
+    /// superseded (rule W-SUPERSEDED) or refused by a promise (rule L-PROMISE).
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -57,11 +57,7 @@ impl<const N: usize> WriteReceipt<N> {
     /// failed and took effect late. A [late](Self::settled) ack can tell of one
     /// too.
     pub fn superseded_by(&self) -> Option<Version> {
-        let told = self.outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Answered(Ack::Superseded { by }) => Some(*by),
-            _ => None,
-        });
-        told.max()
+        superseded_by(&self.outcomes)
     }
 
     /// Each replica's part in the last attempt, in the coordinator's order, as
@@ -119,7 +115,7 @@ pub struct ReplicaReport<A> {
 }
 
 impl<A> ReplicaReport<A> {
-    fn all<const N: usize>(names: [String; N], outcomes: [Outcome<A>; N]) -> Vec<Self> {
+    pub(super) fn all<const N: usize>(names: [String; N], outcomes: [Outcome<A>; N]) -> Vec<Self> {
         names
             .into_iter()
             .zip(outcomes)
@@ -224,7 +220,9 @@ impl WriteReport {
     }
 }
 
-fn count_answered<'a, A: 'a>(outcomes: impl IntoIterator<Item = &'a Outcome<A>>) -> usize {
+pub(super) fn count_answered<'a, A: 'a>(
+    outcomes: impl IntoIterator<Item = &'a Outcome<A>>,
+) -> usize {
     let answers = outcomes.into_iter().filter_map(Outcome::answer);
     answers.count()
 }
@@ -304,7 +302,7 @@ impl fmt::Display for ReplicaList<'_> {
     }
 }
 
-fn write_replicas<A>(
+pub(super) fn write_replicas<A>(
     f: &mut fmt::Formatter<'_>,
     replicas: &[ReplicaReport<A>],
     write_answer: impl Fn(&mut fmt::Formatter<'_>, &A) -> fmt::Result,

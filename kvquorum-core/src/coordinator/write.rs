@@ -17,7 +17,7 @@ use super::{Coordinator, Inner};
 use crate::clock::{ClockExhausted, Stamp};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
-use crate::tally::{WriteTally, WriteVerdict, may_be_seen};
+use crate::tally::{WriteTally, WriteVerdict, may_be_seen, superseded_by};
 use crate::transport::{Ack, Call, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
@@ -37,6 +37,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let mut request = Request::write(key, entry);
         let mut earlier_may_be_seen = false;
         let mut passed: Option<Version> = None;
+        let mut knows_acknowledged = false;
         let mut attempts = 1;
         loop {
             let (verdict, outcomes, late) = match send_to_all(inner, W, &mut request) {
@@ -51,15 +52,22 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 // later one was not acknowledged by then: it overlaps with this
                 // write, or it failed and has yet to take effect. Either may as
                 // well come after this write.
-                WriteVerdict::Superseded { .. } if passed.is_some() && Self::WRITES_MEET => None,
+                WriteVerdict::Superseded { .. } if knows_acknowledged && Self::WRITES_MEET => None,
                 WriteVerdict::Superseded { by } => {
+                    knows_acknowledged = true;
                     passed = passed.max(Some(by));
                     Some(true)
                 }
-                // It is this clock that is wrong, if it is ahead of its wall clock.
-                WriteVerdict::Failed => {
-                    Some(is_too_far_ahead(&outcomes) && inner.clock.step_back(stamp))
-                }
+                WriteVerdict::Failed => match refused_past(&outcomes) {
+                    // An update was promised a greater ballot, and would not see it.
+                    Some(by) => {
+                        passed = passed.max(Some(by)).max(superseded_by(&outcomes));
+                        Some(true)
+                    }
+                    // It is this clock that is wrong, if it is ahead of its wall
+                    // clock.
+                    None => Some(is_too_far_ahead(&outcomes) && inner.clock.step_back(stamp)),
+                },
             };
             let Some(again) = again else {
                 return Ok(WriteReceipt {
@@ -71,7 +79,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             };
             if again
                 && attempts < inner.settings.max_attempts
-                && let Ok(later) = inner.stamp_past(passed)
+                && let Ok(later) = inner.stamp_past(passed, attempts)
             {
                 earlier_may_be_seen |= may_be_seen(&outcomes);
                 stamp = later;
@@ -96,20 +104,21 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     }
 }
 
-fn is_too_far_ahead<const N: usize>(outcomes: &[Outcome<Ack>; N]) -> bool {
-    outcomes.iter().any(|outcome| {
-        let failure = outcome.failure();
-        matches!(
-            failure,
-            Some(ReplicaFailure::Refused(Refusal::TooFarAhead { .. }))
-        )
-    })
+pub(super) fn is_too_far_ahead<A>(outcomes: &[Outcome<A>]) -> bool {
+    let mut refusals = outcomes.iter().filter_map(Outcome::refusal);
+    refusals.any(|refusal| matches!(refusal, Refusal::TooFarAhead { .. }))
 }
 
-type Sent<const N: usize> = (WriteVerdict, [Outcome<Ack>; N], Option<Late<Ack>>);
+/// The greatest version that replicas told to go past where they refused.
+pub(super) fn refused_past<A>(outcomes: &[Outcome<A>]) -> Option<Version> {
+    let refusals = outcomes.iter().filter_map(Outcome::refusal);
+    refusals.filter_map(Refusal::by).max()
+}
+
+pub(super) type Sent<const N: usize> = (WriteVerdict, [Outcome<Ack>; N], Option<Late<Ack>>);
 
 /// One attempt: sends an entry to all replicas, to be decided at `needed` acks.
-fn send_to_all<T: Transport, const N: usize>(
+pub(super) fn send_to_all<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     needed: usize,
     request: &mut Request,
@@ -208,16 +217,17 @@ impl<T, const N: usize> Inner<T, N> {
     /// C-MONOTONIC: later versions are greater than all that acks told of, as far
     /// as the clock follows.
     fn observe(&self, outcomes: &[Outcome<Ack>; N]) {
-        for outcome in outcomes {
-            if let Outcome::Answered(Ack::Superseded { by }) = outcome {
-                self.clock.observe(by.timestamp);
-            }
+        if let Some(by) = superseded_by(outcomes) {
+            self.clock.observe(by.timestamp);
         }
     }
 
-    fn stamp_past(&self, passed: Option<Version>) -> Result<Stamp, ClockExhausted> {
+    /// A version past this one, a little further with each attempt, so that it is not
+    /// always just behind those who do the same.
+    fn stamp_past(&self, passed: Option<Version>, attempts: u32) -> Result<Stamp, ClockExhausted> {
         match passed {
-            Some(passed) => self.clock.past(passed.timestamp),
+            Some(passed) if attempts == 1 => self.clock.past(passed.timestamp),
+            Some(passed) => self.clock.ahead(passed.timestamp, attempts.into()),
             None => self.clock.next(),
         }
     }

@@ -93,13 +93,13 @@ impl<S: Store> Replica<S> {
 }
 
 /// Under which a replica keeps who it is, and which no request can name.
-fn own_key() -> Key {
+pub(super) fn own_key() -> Key {
     Key::from("")
 }
 
 impl Known {
     fn learn(&self, held: &Record) -> Option<ReplicaId> {
-        let id = held.entry().version.writer.get();
+        let id = held.version()?.writer.get();
         let id = ReplicaId::new(id.try_into().ok()?);
         Some(*self.id.get_or_init(|| id))
     }

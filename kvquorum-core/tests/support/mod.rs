@@ -42,7 +42,7 @@ pub struct MapStore(Mutex<BTreeMap<Key, Record>>);
 impl MapStore {
     pub fn entry(&self, key: &str) -> Option<Entry> {
         let map = self.0.lock().unwrap();
-        map.get(key.as_bytes()).map(|record| record.entry().clone())
+        map.get(key.as_bytes())?.entry()
     }
 
     pub fn value(&self, key: &str) -> Option<Bytes> {
@@ -123,6 +123,8 @@ pub struct Link {
     /// Whether it has results at once, where its line lets it.
     at_once: bool,
     gets: Mutex<Line>,
+    /// Of ballots, where they don't fare as merges do.
+    prepares: Mutex<Option<Line>>,
     merges: Mutex<Line>,
     pub seen: Mutex<Vec<Request>>,
     /// Refuses merges once it has seen so many.
@@ -147,8 +149,21 @@ impl Link {
         *self.merges.lock().unwrap() = line;
     }
 
+    pub fn set_prepares(&self, line: Line) {
+        *self.prepares.lock().unwrap() = Some(line);
+    }
+
     pub fn store(&self) -> &MapStore {
         self.replica.store()
+    }
+
+    /// Carries once more what it was handed, as a late copy of it would come.
+    pub fn deliver_again(&self, is_meant: impl Fn(&RequestKind) -> bool) {
+        let mut late = self.seen.lock().unwrap().clone();
+        late.retain(|request| is_meant(&request.kind));
+        for request in late {
+            assert!(matches!(self.replica.call(&request), Call::Ready(Ok(_))));
+        }
     }
 
     /// How many requests were handed to this link.
@@ -174,7 +189,11 @@ impl Link {
     fn line(&self, request: &Request) -> Line {
         let refuses = *self.refuse_merges_after.lock().unwrap();
         match request.kind {
-            RequestKind::Read { .. } => *self.gets.lock().unwrap(),
+            RequestKind::Read { .. } | RequestKind::Scan { .. } => *self.gets.lock().unwrap(),
+            RequestKind::Prepare { .. } => {
+                let prepares = *self.prepares.lock().unwrap();
+                prepares.unwrap_or(*self.merges.lock().unwrap())
+            }
             _ if refuses.is_some_and(|after| self.calls() >= after) => Line::Refused,
             _ => *self.merges.lock().unwrap(),
         }
@@ -263,15 +282,29 @@ pub fn links_at_once<const N: usize>() -> [Arc<Link>; N] {
     links_where(&Wall::at(NOON), |_| true)
 }
 
+/// Links to N fresh replicas that have these limits.
+pub fn links_with<const N: usize>(wall: &Wall, limits: impl Fn(usize) -> Limits) -> [Arc<Link>; N] {
+    links_that(wall, |index| index % 2 == 0, limits)
+}
+
 fn links_where<const N: usize>(wall: &Wall, at_once: impl Fn(usize) -> bool) -> [Arc<Link>; N] {
+    links_that(wall, at_once, |_| Limits::default())
+}
+
+fn links_that<const N: usize>(
+    wall: &Wall,
+    at_once: impl Fn(usize) -> bool,
+    limits: impl Fn(usize) -> Limits,
+) -> [Arc<Link>; N] {
     std::array::from_fn(|index| {
         Arc::new(Link {
             at_once: at_once(index),
             replica: Replica::new(MapStore::default())
                 .with_wall_clock(wall.clone())
-                .with_limits(Limits::default()),
+                .with_limits(limits(index)),
             name: format!("replica-{index}"),
             gets: Mutex::new(Line::Up),
+            prepares: Mutex::default(),
             merges: Mutex::new(Line::Up),
             seen: Mutex::default(),
             refuse_merges_after: Mutex::default(),
@@ -308,8 +341,14 @@ pub async fn let_background_finish() {
 }
 
 /// What a broken time limit would leave hanging ends after an hour, which takes
-/// no real time.
+/// no real time; and so does what goes on for ever without waiting for anything.
 pub async fn within_an_hour<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut polls = 0..10_000;
+    let bounded = std::future::poll_fn(|cx| {
+        assert!(polls.next().is_some(), "it does not end");
+        future.as_mut().poll(cx)
+    });
     let hour = Duration::from_secs(3600);
-    tokio::time::timeout(hour, future).await.expect("it hangs")
+    tokio::time::timeout(hour, bounded).await.expect("it hangs")
 }

@@ -35,6 +35,8 @@
 //! | asked: *read* | `00`, key: bytes |
 //! | asked: *write* | `01`, key: bytes, entry |
 //! | asked: *identify* | `02`, then `00`, or `01` and the coordinator's N, W and R: three bytes |
+//! | asked: *scan* | `03`, range, how many entries at most: int, how many bytes of them at most: int |
+//! | asked: *prepare* | `04`, key: bytes, ballot: version |
 //! | outcome *answered* | `00`, response |
 //! | outcome *the store failed* | `01`, what it says: text. The entry may be stored or not |
 //! | outcome *not understood* | `02`, why: text. Nothing was stored |
@@ -46,11 +48,16 @@
 //! | response *refused, value too large* | `02 02`, length: int, limit: int |
 //! | response *refused, too far ahead* | `02 03`, timestamp: int, the replica's clock in ms: int, limit in ms: int |
 //! | response *refused, another replica* | `02 04`, the replica's id: int |
+//! | response *refused, promised* | `02 05`, version |
+//! | response *refused, superseded* | `02 06`, version |
 //! | response *identity* | `03`, the replica's id: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
+//! | response *page* | `04`, how many entries: int, and of each its key: bytes, and entry; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
+//! | response *promise* | `05`, then `00` for no entry, or `01` and the entry |
 //!
 //! | part | bytes |
 //! |---|---|
 //! | entry | version, then `00` for a tombstone, or `01` and the value: bytes |
+//! | range | its first key: bytes, then `00` where it has no end, or `01` and the key before which it ends: bytes |
 //! | version | timestamp: int, writer: int |
 //! | timestamp | one 64-bit number: milliseconds since the Unix epoch × 65536 + counter |
 //!
@@ -224,7 +231,9 @@ fn value_len(entry: &Entry) -> usize {
 mod tests {
     use std::num::NonZeroU64;
 
-    use kvquorum_core::{Ack, Identity, Quorums, Refusal, ReplicaId, Timestamp, Version, WriterId};
+    use kvquorum_core::{
+        Ack, Identity, Page, Quorums, Refusal, ReplicaId, ScanLimit, Timestamp, Version, WriterId,
+    };
 
     use super::*;
 
@@ -267,6 +276,18 @@ mod tests {
             ),
             (Request::identify(), b"\x00\x02\x00"),
             (introduced, b"\x00\x02\x01\x03\x02\x01"),
+            (
+                Request::prepare("ab", VERSION),
+                b"\x00\x04\x02ab\x82\x80\x04\xAC\x02",
+            ),
+            (
+                Request::scan("ab"..="c", ScanLimit::keys(300).with_max_bytes(1)),
+                b"\x00\x03\x02ab\x01\x02c\x00\xAC\x02\x01",
+            ),
+            (
+                Request::scan(.., ScanLimit::keys(1).with_max_bytes(300)),
+                b"\x00\x03\x00\x00\x01\xAC\x02",
+            ),
         ] {
             assert_eq!(
                 whole(|to| encode_request(&request, to)),
@@ -391,6 +412,31 @@ mod tests {
                     quorums: vec![Quorums { n: 3, w: 2, r: 1 }],
                 })),
                 b"\x03\xAC\x02\x01\x03tea\x01\x03\x02\x01",
+            ),
+            (
+                refused(Refusal::Promised { by: VERSION }),
+                b"\x02\x05\x82\x80\x04\xAC\x02",
+            ),
+            (
+                refused(Refusal::Superseded { by: VERSION }),
+                b"\x02\x06\x82\x80\x04\xAC\x02",
+            ),
+            (Response::Promise(None), b"\x05\x00"),
+            (
+                Response::Promise(Some(Entry::new(VERSION, "xyz"))),
+                b"\x05\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+            ),
+            (Response::Page(Box::default()), b"\x04\x00\x00"),
+            (
+                Response::Page(Box::new(Page {
+                    entries: vec![
+                        ("ab".into(), Entry::new(VERSION, "xyz")),
+                        ("b".into(), Entry::tombstone(VERSION)),
+                    ],
+                    upto: Some("c".into()),
+                })),
+                b"\x04\x02\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz\
+                  \x01b\x82\x80\x04\xAC\x02\x00\x01\x01c",
             ),
         ] {
             assert_eq!(decode::<Response>(bytes).unwrap(), response);

@@ -79,7 +79,7 @@ impl TestStore {
         // Under the empty key is what the replica knows of itself.
         let named = map.iter().filter(|(key, _)| !key.is_empty());
         named
-            .map(|(key, record)| (key.clone(), record.entry().clone()))
+            .filter_map(|(key, record)| Some((key.clone(), record.entry()?)))
             .collect()
     }
 

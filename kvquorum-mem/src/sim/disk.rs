@@ -71,7 +71,7 @@ impl Disk {
 
     /// The entry under a key, as the disk holds it now.
     pub fn entry(&self, key: &Key) -> Option<Entry> {
-        self.record(key).map(Record::into_entry)
+        self.record(key)?.into_entry()
     }
 
     /// All entries that the disk holds now, in the order of keys. What a replica
@@ -80,7 +80,7 @@ impl Disk {
         let data = self.data();
         let records = data.records.iter().filter(|(key, _)| !key.is_empty());
         records
-            .map(|(key, record)| (key.clone(), record.entry().clone()))
+            .filter_map(|(key, record)| Some((key.clone(), record.entry()?)))
             .collect()
     }
 

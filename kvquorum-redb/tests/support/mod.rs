@@ -54,7 +54,7 @@ impl Entries for RedbStore {
     }
 
     async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        Ok(self.get(key).await?.map(Record::into_entry))
+        Ok(self.get(key).await?.and_then(Record::into_entry))
     }
 }
 
@@ -64,7 +64,7 @@ pub async fn all(store: &RedbStore) -> Result<Vec<(Key, Entry)>, StoreError> {
     let records = store.scan(everything, ScanLimit::NONE).await?;
     let entries = records.into_iter();
     Ok(entries
-        .map(|(key, record)| (key, record.into_entry()))
+        .filter_map(|(key, record)| Some((key, record.into_entry()?)))
         .collect())
 }
 

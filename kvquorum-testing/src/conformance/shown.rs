@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::{self, Display};
 
-use kvquorum_core::{Entry, Key, Record};
+use kvquorum_core::{Entry, Key, Record, Version};
 
 /// A value or a key is shown up to this many bytes.
 pub(super) const MAX_BYTES: usize = 40;
@@ -18,18 +18,32 @@ impl Display for Cut<'_> {
     }
 }
 
-/// An entry with its bytes, which [`Entry`]'s own `Debug` keeps to itself.
-pub(super) struct Shown<'a>(pub(super) Option<&'a Entry>);
+/// An entry with its bytes, which [`Entry`]'s own `Debug` keeps to itself, and what
+/// else belongs to its record.
+pub(super) struct Shown {
+    entry: Option<Entry>,
+    anchor: Option<Version>,
+}
 
-impl<'a> Shown<'a> {
-    pub(super) fn record(record: Option<&'a Record>) -> Self {
-        Self(record.map(Record::entry))
+impl Shown {
+    pub(super) fn entry(entry: Option<&Entry>) -> Self {
+        Self {
+            entry: entry.cloned(),
+            anchor: None,
+        }
+    }
+
+    pub(super) fn record(record: Option<&Record>) -> Self {
+        Self {
+            entry: record.and_then(Record::entry),
+            anchor: record.and_then(Record::anchor),
+        }
     }
 }
 
-impl Display for Shown<'_> {
+impl Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match &self.entry {
             None => f.write_str("nothing"),
             Some(Entry { version, value }) => match value {
                 None => write!(f, "a tombstone of {version}"),
@@ -38,6 +52,10 @@ impl Display for Shown<'_> {
                     write!(f, "{} ({len} bytes) of {version}", Cut(value))
                 }
             },
+        }?;
+        match self.anchor {
+            None => Ok(()),
+            Some(anchor) => write!(f, " below the promised {anchor}"),
         }
     }
 }

@@ -36,7 +36,7 @@ impl Backend {
 
     pub fn entry(&self, key: &Key) -> Option<Entry> {
         let (record, _) = self.state().records.get(key).cloned()?;
-        Record::decode(record).ok().map(Record::into_entry)
+        Record::decode(record).ok()?.into_entry()
     }
 
     async fn take_time(&self) {

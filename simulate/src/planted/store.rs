@@ -60,7 +60,7 @@ impl PlantedStore {
         match self {
             Self::Sound(disk) => disk.entry(key),
             Self::Conditional(store) => store.backend().entry(key),
-            Self::Buggy(buggy) => buggy.record(key).map(Record::into_entry),
+            Self::Buggy(buggy) => buggy.record(key)?.into_entry(),
         }
     }
 }
@@ -132,8 +132,9 @@ fn decide(bug: Bug, held: Option<&Record>, change: Change) -> Decision {
     let Some(entry) = written(&change) else {
         return sound;
     };
-    if let (Bug::TwoStepsAhead, true, Some(held)) = (bug, refused(&sound), held) {
-        let mut further = held.entry().clone();
+    if let (Bug::TwoStepsAhead, true) = (bug, refused(&sound))
+        && let Some(mut further) = held.and_then(Record::entry)
+    {
         if let Some(next) = further.version.timestamp.next() {
             further.version.timestamp = next;
         }
@@ -148,8 +149,8 @@ fn decide(bug: Bug, held: Option<&Record>, change: Change) -> Decision {
         _ => true,
     };
     let Decision { action, response } = sound;
-    let ack = match held.map(Record::entry) {
-        Some(held) => ack(bug, held, &entry, &response),
+    let ack = match held.and_then(Record::entry) {
+        Some(held) => ack(bug, &held, &entry, &response),
         None => Ack::Applied,
     };
     let is_greater = ack == Ack::Applied && response == Response::Ack(ack);

@@ -130,6 +130,7 @@ where
     check("records come back unchanged", &build, records::round_trip).await;
     check("every order of arrival ends alike", &build, records::orders).await;
     check("what is removed is gone", &build, records::removed).await;
+    check("promises are kept", &build, records::promised).await;
     check("results at once are true", &build, records::at_once).await;
     check("concurrent changes are atomic", &build, races::concurrent).await;
     check(

@@ -43,7 +43,7 @@ impl<S: Store> WriteRace<S> {
             other => RESPONSE.broken(format_args!("a write was answered by {other:?}")),
         };
         let returned = self.returned.fetch_max(timestamp, Ordering::SeqCst);
-        let found = self.store.get(key).await.map(Record::into_entry);
+        let found = self.store.get(key).await.and_then(Record::into_entry);
         let latest = found
             .as_ref()
             .map(|found| found.version.timestamp.to_bits());
@@ -53,8 +53,8 @@ impl<S: Store> WriteRace<S> {
                 "{} holds {} after a write of {} was answered {ack:?}, and one of \
                  timestamp {} had returned",
                 Named(key),
-                Shown(found.as_ref()),
-                Shown(Some(&entry)),
+                Shown::entry(found.as_ref()),
+                Shown::entry(Some(&entry)),
                 Timestamp::from_bits(returned),
             ),
         );
@@ -68,13 +68,13 @@ impl<S: Store> WriteRace<S> {
         let last = self.store.get(&self.key).await;
         let greatest = acks.iter().map(|(entry, _)| entry).max();
         ATOMIC.require(
-            last.as_ref().map(Record::entry) == greatest,
+            last.as_ref().and_then(Record::entry).as_ref() == greatest,
             format_args!(
                 "{} holds {} after {} concurrent writes, the greatest of which was {}",
                 Named(&self.key),
                 Shown::record(last.as_ref()),
                 acks.len(),
-                Shown(greatest),
+                Shown::entry(greatest),
             ),
         );
         // By version, the greatest that was applied.
@@ -87,7 +87,10 @@ impl<S: Store> WriteRace<S> {
         }
         RESPONSE.require(
             applied.last_entry().map(|last| *last.get()) == greatest,
-            format_args!("no write of the greatest, {}, was applied", Shown(greatest)),
+            format_args!(
+                "no write of the greatest, {}, was applied",
+                Shown::entry(greatest)
+            ),
         );
         for (entry, ack) in acks {
             let Ack::Superseded { by } = ack else {
@@ -98,7 +101,7 @@ impl<S: Store> WriteRace<S> {
                 format_args!(
                     "a concurrent write of {} was superseded by {by}, which is no greater \
                      entry that was applied",
-                    Shown(Some(entry)),
+                    Shown::entry(Some(entry)),
                 ),
             );
         }
@@ -200,15 +203,15 @@ pub(super) async fn dropped<S: Store>(store: S) {
         let ended = polled(polls, store.store.apply(&key, Change::write(new.clone()))).await;
         // The store may still be at it: look more than once.
         for _ in 0..4 {
-            let found = store.get(&key).await.map(Record::into_entry);
+            let found = store.get(&key).await.and_then(Record::into_entry);
             let expected = found.as_ref() == Some(&new) || (!ended && found.as_ref() == Some(&old));
             DROPPED.require(
                 expected,
                 format_args!(
                     "a write of {} over {} was dropped after {polls} polls, and left {}",
-                    Shown(Some(&new)),
-                    Shown(Some(&old)),
-                    Shown(found.as_ref()),
+                    Shown::entry(Some(&new)),
+                    Shown::entry(Some(&old)),
+                    Shown::entry(found.as_ref()),
                 ),
             );
             yield_now().await;

@@ -4,7 +4,7 @@ use kvquorum_core::{Change, Key, Record, Response, ScanLimit, Store};
 use tokio::task::yield_now;
 
 use super::super::Clause;
-use super::super::samples::{awkward_entries, awkward_keys, tombstone, value};
+use super::super::samples::{awkward_entries, awkward_keys, tombstone, value, version};
 use super::super::shown::{Named, Shown};
 use super::{ALL, HANDED_BACK, HELD, Model, ONCE, Subject, TRY_APPLIES, TRY_READS, sound};
 
@@ -125,6 +125,28 @@ pub(super) async fn removed<S: Store>(store: S) {
     }
 }
 
+/// Promises are kept like entries, with one and without, and stay when it changes.
+pub(super) async fn promised<S: Store>(store: S) {
+    let store = Subject::new(store);
+    let mut model = Model::default();
+    for (key, entry) in keys().zip(awkward_entries().into_iter().cycle()) {
+        let ballot = entry.version;
+        let promise = Change::prepare(ballot);
+        store.step(&mut model, &key, promise.clone()).await;
+        // Again, below it, and what it was made for.
+        store.step(&mut model, &key, promise).await;
+        let below = Change::write(value(0, 0, "below"));
+        store.step(&mut model, &key, below).await;
+        store.step(&mut model, &key, Change::write(entry)).await;
+        let above = Change::prepare(version(ballot.timestamp.to_bits(), u64::MAX));
+        store.step(&mut model, &key, above).await;
+    }
+    for (key, record) in &model.0 {
+        let when = "after a ballot was promised for each key";
+        store.expect(&HELD, key, Some(record), when).await;
+    }
+}
+
 pub(super) async fn at_once<S: Store>(store: S) {
     let store = AtOnce {
         store,
@@ -133,7 +155,20 @@ pub(super) async fn at_once<S: Store>(store: S) {
     let mut model = Model::default();
     store.require(&TRY_READS, None, "in a fresh store").await;
     let write = |at| Change::write(value(at, 1, "value"));
-    let changes = [write(1), write(3), write(2), write(3), Change::remove()];
+    let promise = |at| Change::prepare(version(at, 1));
+    let changes = [
+        write(1),
+        write(3),
+        write(2),
+        write(3),
+        promise(4),
+        write(3),
+        write(2),
+        promise(3),
+        Change::remove(),
+        promise(1),
+        promise(1),
+    ];
     for change in changes {
         // What is handed back is dropped here,
         store.make(&mut model, change.clone(), false).await;

@@ -141,7 +141,7 @@ impl<S: Store> ScanRace<S> {
             );
             let mut held = (first..=Self::ROUNDS).map(|round| Self::entry(number, round));
             ONCE.require(
-                found.is_none_or(|found| held.any(|held| held == *found.entry())),
+                found.is_none_or(|found| held.any(|held| Some(held) == found.entry())),
                 format_args!(
                     "a walk during changes returned {} with {}, which it did not hold",
                     Named(&key),

@@ -64,9 +64,9 @@ pub(super) async fn dropped<T: Transport>(link: T) {
             format_args!(
                 "{} reads as {} after a write of {} over {} was dropped",
                 Named(&key),
-                Shown(found.as_ref()),
-                Shown(Some(&new)),
-                Shown(Some(&old)),
+                Shown::entry(found.as_ref()),
+                Shown::entry(Some(&new)),
+                Shown::entry(Some(&old)),
             ),
         );
     }

@@ -4,6 +4,7 @@ mod answers;
 mod at_rest;
 mod concurrency;
 mod identity;
+mod pages;
 mod refusals;
 
 use std::future::Future;
@@ -111,6 +112,7 @@ where
     check("a call at rest holds up no other", &build, at_rest::run).await;
     // Last: its calls are concurrent, and by now each gets its own answer.
     check("entries arrive unchanged", &build, answers::round_trip).await;
+    check("pages arrive unchanged", &build, pages::run).await;
 }
 
 /// A moment that the replica admits, whatever its clock reads.
@@ -171,8 +173,8 @@ impl<T: Transport> Subject<T> {
             format_args!(
                 "{} reads as {} {when}; expected {}",
                 Named(key),
-                Shown(found.as_ref()),
-                Shown(expected),
+                Shown::entry(found.as_ref()),
+                Shown::entry(expected),
             ),
         );
     }
@@ -184,7 +186,7 @@ impl<T: Transport> Subject<T> {
             ack == expected,
             format_args!(
                 "writing {} under {} was answered {ack:?}; expected {expected:?}",
-                Shown(Some(entry)),
+                Shown::entry(Some(entry)),
                 Named(key),
             ),
         );
@@ -210,7 +212,7 @@ fn asked(request: &Request) -> String {
     match &request.kind {
         RequestKind::Read { key } => format!("reading {}", Named(key)),
         RequestKind::Write { key, entry } => {
-            format!("writing {} under {}", Shown(Some(entry)), Named(key))
+            format!("writing {} under {}", Shown::entry(Some(entry)), Named(key))
         }
         other => format!("{other:?}"),
     }

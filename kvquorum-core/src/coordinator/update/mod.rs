@@ -1,0 +1,381 @@
+//! Updating registers: rules L-REGISTER, L-DOUBT and L-FAIR.
+//!
+//! This is CASPaxos (Rystsov, *CASPaxos: Replicated State Machines without Logs*,
+//! 2018) for each key, where the ballot is the version that is then written. Its
+//! second phase is a write like any other.
+
+mod prepare;
+mod report;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use prepare::{Promises, prepare};
+use report::Phase;
+pub use report::{UpdateError, UpdateReport};
+
+use super::operation::{Start, decide};
+use super::report::{ReadReport, WriteReport};
+use super::write::{is_too_far_ahead, refused_past, send_to_all};
+use super::{Coordinator, ReadError, Repair, ReplicaReport};
+use crate::clock::{ClockExhausted, Stamp, mix};
+use crate::entry::{Entry, Key, Version};
+use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
+use crate::transport::{Refusal, Request, Transport};
+
+/// How long an update goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) max_attempts: u32,
+    /// Within which the last attempt begins.
+    pub(crate) time_limit: Duration,
+}
+
+/// What an update does with the value that it finds.
+///
+/// ```
+/// # use kvquorum_core::Edit;
+/// let count = |old: Option<&u64>| Edit::Put(old.map_or(1, |old| old + 1));
+/// let expire = |old: Option<&u64>| match old {
+///     Some(since) if *since < 100 => Edit::Delete,
+///     _ => Edit::Keep,
+/// };
+/// # let _ = (count(None), expire(None));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit<V> {
+    /// This value takes its place.
+    Put(V),
+    /// It is deleted.
+    Delete,
+    /// It stays.
+    Keep,
+}
+
+/// An update that came to its end.
+pub(crate) struct Done<O> {
+    /// The version of what it has written, if it has.
+    pub(crate) ballot: Version,
+    /// What is held now.
+    pub(crate) entry: Option<Entry>,
+    /// What the update told of itself, in the attempt that was applied.
+    pub(crate) told: O,
+    pub(crate) attempts: u32,
+}
+
+impl<O> Done<O> {
+    /// What was told, apart from the rest.
+    pub(crate) fn split(self) -> (Done<()>, O) {
+        let done = Done {
+            ballot: self.ballot,
+            entry: self.entry,
+            told: (),
+            attempts: self.attempts,
+        };
+        (done, self.told)
+    }
+}
+
+/// What an attempt came to that failed.
+struct Failure {
+    phase: Phase,
+    /// The greatest version of others that were in its way.
+    by: Option<Version>,
+    /// Whether its own clock was too far ahead.
+    is_too_far_ahead: bool,
+    /// Whether it can't be found out any more what became of earlier attempts.
+    is_unknown: bool,
+}
+
+/// What an update knows of its attempts that may have been applied.
+struct Memory<O> {
+    /// The ballots that may have been written, each with the place in `told` of what
+    /// was told of what it wrote.
+    doubts: Vec<(Version, usize)>,
+    told: Vec<O>,
+}
+
+/// What was told of what an attempt writes.
+enum Told<O> {
+    Now(O),
+    /// It is what an earlier attempt wrote.
+    Earlier(usize),
+}
+
+/// What became of earlier attempts, as a new promise shows.
+#[derive(Debug, PartialEq, Eq)]
+enum Became {
+    /// One of them was applied: that with this place.
+    Applied(usize),
+    /// None was, and none will be.
+    NotApplied,
+    Unknown,
+}
+
+impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
+    /// Updates a key by a function of its value. `edit` also tells something of each
+    /// attempt, and what it told of the one that was applied is returned.
+    pub(crate) async fn update<O>(
+        &self,
+        key: Key,
+        bounds: Bounds,
+        mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
+    ) -> Result<Done<O>, UpdateError> {
+        let clock = &self.inner.clock;
+        let began = Instant::now();
+        let mut memory = Memory::new();
+        let mut stamp = clock.next()?;
+        let mut attempts = 1_u32;
+        loop {
+            let started = Instant::now();
+            let attempt = self.attempt(&key, stamp.version, &mut memory, &mut edit);
+            let failure = match attempt.await {
+                Ok((entry, told)) => {
+                    let ballot = stamp.version;
+                    return Ok(Done {
+                        ballot,
+                        entry,
+                        told,
+                        attempts,
+                    });
+                }
+                Err(failure) => failure,
+            };
+            // L-DOUBT: it goes on also where others are not in its way, as long as it
+            // is not known what became of it.
+            let helps = failure.by.is_some()
+                || !memory.doubts.is_empty()
+                || failure.is_too_far_ahead && clock.step_back(stamp);
+            let goes_on = helps
+                && !failure.is_unknown
+                && attempts < bounds.max_attempts
+                && began.elapsed() < bounds.time_limit;
+            if !goes_on {
+                return Err(failure.into_error(attempts, &memory));
+            }
+            sleep(pause(stamp.version, attempts, started.elapsed())).await;
+            let Ok(later) = self.later(failure.by, began.elapsed()) else {
+                return Err(failure.into_error(attempts, &memory));
+            };
+            stamp = later;
+            attempts = attempts.saturating_add(1);
+        }
+    }
+
+    /// L-FAIR. The next ballot: ahead of those that were in the way by as long as the
+    /// update has taken, so that what is stamped meanwhile is not in its way again.
+    fn later(&self, by: Option<Version>, taken: Duration) -> Result<Stamp, ClockExhausted> {
+        let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
+        match by {
+            Some(by) => self.inner.clock.ahead(by.timestamp, millis.max(1)),
+            None => self.inner.clock.next(),
+        }
+    }
+
+    /// One attempt: what is held then, and what was told of it.
+    async fn attempt<O>(
+        &self,
+        key: &Key,
+        ballot: Version,
+        memory: &mut Memory<O>,
+        edit: &mut impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
+    ) -> Result<(Option<Entry>, O), Failure> {
+        let base = self.promised(key, ballot).await?;
+        let is_settled = base.is_settled(W);
+        let held = base.entry;
+        let value = held.as_ref().and_then(|held| held.value.as_ref());
+        let (left, told) = match memory.became(held.as_ref()) {
+            Became::Unknown => {
+                let report = ReadReport::new(R, self.names(), base.outcomes);
+                return Err(Failure::unknown(Phase::Prepare(report)));
+            }
+            Became::Applied(told) => (value.cloned(), Told::Earlier(told)),
+            Became::NotApplied => match edit(value) {
+                // Nothing of this update, or of another, is half done.
+                (Edit::Keep, told) if is_settled && memory.doubts.is_empty() => {
+                    return Ok((held, told));
+                }
+                (Edit::Keep, told) => (value.cloned(), Told::Now(told)),
+                (Edit::Put(value), told) => (Some(value), Told::Now(told)),
+                (Edit::Delete, told) => (None, Told::Now(told)),
+            },
+        };
+        let entry = Entry {
+            version: ballot,
+            value: left,
+        };
+        let told = self.accepted(key, entry.clone(), told, memory).await?;
+        Ok((Some(entry), told))
+    }
+
+    /// The first phase: R replicas promise to take nothing below the ballot.
+    async fn promised(&self, key: &Key, ballot: Version) -> Result<Promises<N>, Failure> {
+        let request = Request::prepare(key, ballot);
+        let preparing = prepare(self.inner.clone(), R, request);
+        let promises = decide(&self.inner.background, preparing).await;
+        if promises.is_enough {
+            return Ok(promises);
+        }
+        let outcomes = promises.outcomes;
+        Err(Failure {
+            by: refused_past(&outcomes),
+            is_too_far_ahead: is_too_far_ahead(&outcomes),
+            is_unknown: false,
+            phase: Phase::Prepare(ReadReport::new(R, self.names(), outcomes)),
+        })
+    }
+
+    /// The second phase: W replicas take the entry, or hold a greater one, which has
+    /// seen it, or was written over it.
+    async fn accepted<O>(
+        &self,
+        key: &Key,
+        entry: Entry,
+        told: Told<O>,
+        memory: &mut Memory<O>,
+    ) -> Result<O, Failure> {
+        let version = entry.version;
+        let mut request = Request::write(key, entry);
+        let (verdict, outcomes, late) = match send_to_all(&self.inner, W, &mut request) {
+            Start::Settled(sent) => sent,
+            Start::Unsettled(sending) => sending.await,
+        };
+        if verdict != WriteVerdict::Failed {
+            return Ok(match told {
+                Told::Now(told) => told,
+                Told::Earlier(at) => memory.told.swap_remove(at),
+            });
+        }
+        if may_be_seen(&outcomes) {
+            memory.remember(version, told);
+        }
+        let by = refused_past(&outcomes);
+        Err(Failure {
+            by: by.map(|by| superseded_by(&outcomes).map_or(by, |other| by.max(other))),
+            is_too_far_ahead: is_too_far_ahead(&outcomes),
+            is_unknown: false,
+            phase: Phase::Accept(WriteReport::new(
+                version,
+                W,
+                1,
+                false,
+                self.names(),
+                outcomes,
+                late,
+            )),
+        })
+    }
+
+    /// Reads what W replicas are known to hold, and where some are ahead of it,
+    /// settles the key: gives it a version that all can take.
+    pub(crate) async fn get_settled(
+        &self,
+        key: Key,
+        bounds: Bounds,
+    ) -> Result<Option<Entry>, ReadError> {
+        match self.read(key.clone(), Repair::Register).await {
+            Ok(receipt) => Ok(receipt.entry),
+            Err(error) if is_overtaken(&error) => {
+                let settled = self.update(key, bounds, |_| (Edit::Keep, ())).await;
+                settled.map(|done| done.entry).map_err(|_| error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether replicas did not take what was read because they are ahead of it: they
+/// promised a greater ballot, or hold a greater entry, which need not have seen it.
+fn is_overtaken(error: &ReadError) -> bool {
+    let ReadError::NotRepaired { entry, report, .. } = error else {
+        return false;
+    };
+    let read = entry.as_ref().map(|entry| entry.version);
+    let mut outcomes = report.replicas().iter().map(ReplicaReport::outcome);
+    outcomes.any(|outcome| match outcome.refusal() {
+        Some(refusal) => matches!(refusal, Refusal::Promised { .. }),
+        None => outcome.answer().is_some_and(|held| *held > read),
+    })
+}
+
+/// The longest that an update waits before its next attempt.
+const LONGEST_PAUSE: Duration = Duration::from_millis(256);
+
+/// How long to wait after an attempt: at random, up to a bound that begins with as
+/// long as the attempt `took`, and doubles each time. Of those who are in each
+/// other's way one comes first then, and is done before the next begins.
+fn pause(ballot: Version, attempts: u32, took: Duration) -> Duration {
+    let doubled = took
+        .max(Duration::from_millis(1))
+        .saturating_mul(1 << attempts.min(8));
+    let bound = doubled.min(LONGEST_PAUSE).as_nanos();
+    // No ballot comes twice, so that this draws another number each time, and yet the
+    // same whenever a test is repeated.
+    let random = mix(ballot.timestamp.to_bits() ^ mix(ballot.writer.get()));
+    let nanos = bound.saturating_mul(random.into()) >> u64::BITS;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+impl<O> Memory<O> {
+    fn new() -> Self {
+        Self {
+            doubts: Vec::new(),
+            told: Vec::new(),
+        }
+    }
+
+    fn remember(&mut self, ballot: Version, told: Told<O>) {
+        let at = match told {
+            Told::Now(told) => {
+                self.told.push(told);
+                self.told.len().saturating_sub(1)
+            }
+            Told::Earlier(at) => at,
+        };
+        self.doubts.push((ballot, at));
+    }
+
+    /// L-DOUBT. What a new promise shows of the earlier attempts: whatever of theirs
+    /// it did not find can't be acknowledged by W replicas any more.
+    fn became(&self, base: Option<&Entry>) -> Became {
+        let base = base.map(|base| base.version);
+        let found = |(ballot, _): &&(Version, usize)| Some(*ballot) == base;
+        let first = self.doubts.iter().map(|(ballot, _)| *ballot).min();
+        match (self.doubts.iter().find(found), first) {
+            (Some((_, told)), _) => Became::Applied(*told),
+            (None, Some(first)) if base > Some(first) => Became::Unknown,
+            _ => Became::NotApplied,
+        }
+    }
+}
+
+impl Failure {
+    fn unknown(phase: Phase) -> Self {
+        Self {
+            phase,
+            by: None,
+            is_too_far_ahead: false,
+            is_unknown: true,
+        }
+    }
+
+    fn into_error<O>(self, attempts: u32, memory: &Memory<O>) -> UpdateError {
+        let doubts: Vec<Version> = memory.doubts.iter().map(|(ballot, _)| *ballot).collect();
+        let is_in_doubt = !doubts.is_empty();
+        let report = Box::new(UpdateReport::new(attempts, doubts, self.phase));
+        match self.by {
+            _ if is_in_doubt => UpdateError::MaybeApplied(report),
+            Some(_) => UpdateError::Contended(report),
+            None => UpdateError::NotApplied(report),
+        }
+    }
+}
+
+/// Whether what was found needs no second phase to be safe.
+impl<const N: usize> Promises<N> {
+    fn is_settled(&self, needed: usize) -> bool {
+        self.entry.is_none() || self.holders >= needed
+    }
+}
