@@ -5,14 +5,6 @@
 //!
 //! `KVQUORUM_SEEDS=100000` runs as many seeds, and `KVQUORUM_SEED=7` that one alone.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "in a test a panic is how a broken promise shows"
-)]
-
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,8 +1,6 @@
 //! Who is let in: holders of a token, and no web page of another server.
 
 // In a test a panic is how a broken promise shows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod common;
 

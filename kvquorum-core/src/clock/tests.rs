@@ -279,7 +279,7 @@ fn c_monotonic_for_all_threads_together() {
                 let stamp = clock.next().unwrap();
                 versions.push(stamp.version);
                 if versions.len() % 64 == 0 {
-                    let millis = if number % 2 == 0 {
+                    let millis = if number.is_multiple_of(2) {
                         NOON
                     } else {
                         NOON + 3_600_000

@@ -5,8 +5,6 @@
 //! either the tests say that they were skipped.
 
 // In a test a panic is how a broken promise shows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod chromium;
 #[path = "../common/mod.rs"]

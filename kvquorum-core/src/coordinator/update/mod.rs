@@ -39,7 +39,7 @@ pub(crate) struct Bounds {
 /// # use kvquorum_core::Edit;
 /// let count = |old: Option<&u64>| Edit::Put(old.map_or(1, |old| old + 1));
 /// let expire = |old: Option<&u64>| match old {
-///     Some(since) if *since < 100 => Edit::Delete,
+///     Some(since) if *since < 100 => Edit::<u64>::Delete,
 ///     _ => Edit::Keep,
 /// };
 /// # let _ = (count(None), expire(None));
