@@ -144,7 +144,9 @@ impl Answer {
     /// to `uncounted` bytes needs none of the budget.
     fn new(which: u32, asked: Asked, budget: &Budget, uncounted: usize) -> Self {
         let value_len = match &asked {
-            Ok(Response::Entry(Some(entry))) => entry.value.as_ref().map_or(0, |value| value.len()),
+            Ok(Response::Entry(Some(entry)) | Response::Promise(Some(entry))) => {
+                entry.value.as_ref().map_or(0, |value| value.len())
+            }
             _ => 0,
         };
         let lease = (value_len > uncounted).then(|| budget.try_take(value_len));

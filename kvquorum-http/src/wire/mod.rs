@@ -33,6 +33,7 @@
 //! | asked: *read* | `00`, key: bytes |
 //! | asked: *write* | `01`, key: bytes, entry |
 //! | asked: *identify* | `02`, then `00`, or `01` and the coordinator's N, W and R: three bytes |
+//! | asked: *prepare* | `03`, key: bytes, the ballot: version |
 //! | outcome *answered* | `00`, response |
 //! | outcome *the store failed* | `01`, what it says: text. The entry may be stored or not |
 //! | outcome *not understood* | `02`, why: text. Nothing was stored |
@@ -44,7 +45,10 @@
 //! | response *refused, value too large* | `02 02`, length: int, limit: int |
 //! | response *refused, too far ahead* | `02 03`, timestamp: int, the replica's clock in ms: int, limit in ms: int |
 //! | response *refused, another replica* | `02 04`, the replica's id: int |
+//! | response *refused, a greater ballot is promised* | `02 05`, the version to go past: version |
+//! | response *refused, a greater entry is held than the ballot* | `02 06`, its version: version |
 //! | response *identity* | `03`, the replica's id: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
+//! | response *promise* | `04`, then `00` for no entry, or `01` and the entry |
 //!
 //! | part | bytes |
 //! |---|---|
@@ -169,10 +173,16 @@ pub(crate) fn encode_outcome(
     outcome: &Outcome,
     to: &mut Vec<u8>,
 ) -> Result<Option<Bytes>, EncodeError> {
-    if let Outcome::Answered(Response::Entry(Some(entry))) = outcome {
+    if let Outcome::Answered(
+        response @ (Response::Entry(Some(entry)) | Response::Promise(Some(entry))),
+    ) = outcome
+    {
         if let Some(value) = large_value(entry) {
-            let without_value = Entry::new(entry.version, Bytes::new());
-            let without_value = Outcome::Answered(Response::Entry(Some(without_value)));
+            let without_value = Some(Entry::new(entry.version, Bytes::new()));
+            let without_value = Outcome::Answered(match response {
+                Response::Promise(_) => Response::Promise(without_value),
+                _ => Response::Entry(without_value),
+            });
             return encode_apart(&without_value, value, to);
         }
         to.reserve(value_len(entry).saturating_add(FRAMING));
@@ -258,6 +268,10 @@ mod tests {
             ),
             (Request::identify(), b"\x00\x02\x00"),
             (introduced, b"\x00\x02\x01\x03\x02\x01"),
+            (
+                Request::prepare("ab", VERSION),
+                b"\x00\x03\x02ab\x82\x80\x04\xAC\x02",
+            ),
         ] {
             assert_eq!(
                 whole(|to| encode_request(&request, to)),
@@ -283,12 +297,14 @@ mod tests {
             let encoded = encode_request(&request, &mut Vec::new());
             assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
 
-            let entry = Some(Entry::new(VERSION, value.clone()));
-            let outcome = Outcome::Answered(Response::Entry(entry));
-            let bytes = whole(|to| encode_outcome(&outcome, to));
-            assert!(bytes == postcard::to_stdvec(&outcome).unwrap());
-            let encoded = encode_outcome(&outcome, &mut Vec::new());
-            assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+            for response in [Response::Entry, Response::Promise] {
+                let entry = Some(Entry::new(VERSION, value.clone()));
+                let outcome = Outcome::Answered(response(entry));
+                let bytes = whole(|to| encode_outcome(&outcome, to));
+                assert!(bytes == postcard::to_stdvec(&outcome).unwrap());
+                let encoded = encode_outcome(&outcome, &mut Vec::new());
+                assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+            }
         }
     }
 
@@ -366,6 +382,19 @@ mod tests {
             (
                 refused(Refusal::OtherReplica { is: replica() }),
                 b"\x02\x04\xAC\x02",
+            ),
+            (
+                refused(Refusal::Promised { by: VERSION }),
+                b"\x02\x05\x82\x80\x04\xAC\x02",
+            ),
+            (
+                refused(Refusal::Superseded { by: VERSION }),
+                b"\x02\x06\x82\x80\x04\xAC\x02",
+            ),
+            (Response::Promise(None), b"\x04\x00"),
+            (
+                Response::Promise(Some(Entry::new(VERSION, "xyz"))),
+                b"\x04\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
             ),
             (
                 Response::Identity(Box::new(Identity {
