@@ -73,7 +73,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// each with at most N calls, and each call holds its key and value until
     /// it ends. A call beyond the bound is dropped when its
     /// operation is decided: it may or may not reach its replica, and is
-    /// counted as [given up](ReplicaStats::given_up).
+    /// counted as [given up](crate::ReplicaStats::given_up).
     #[must_use]
     pub fn max_background(mut self, max: usize) -> Self {
         self.max_background = max;
