@@ -1,12 +1,5 @@
 //! Allocations for each operation in memory: see README.md.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a benchmark's numbers are its own"
-)]
-
 use std::alloc::System;
 use std::sync::Arc;
 

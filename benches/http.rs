@@ -1,8 +1,5 @@
 //! Puts and gets over HTTP, the coordinator beside the floor: see README.md.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
-#![allow(clippy::indexing_slicing, reason = "a benchmark's numbers are its own")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -4,13 +4,6 @@
 //! It runs itself under callgrind, twice for each way: what the longer run has
 //! more is the operations.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a benchmark's numbers are its own"
-)]
-
 use std::env;
 use std::process::{Command, Stdio};
 use std::sync::Arc;

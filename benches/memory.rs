@@ -1,10 +1,5 @@
 //! Puts and gets in memory, in each way, for criterion: see README.md.
 
-#![allow(
-    missing_docs,
-    reason = "criterion's macros write functions of their own"
-)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

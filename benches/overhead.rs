@@ -1,8 +1,6 @@
 //! All benchmarks of the quorum's overhead, one after the other, and one table
 //! of what they came to: see README.md.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
-
 use std::env;
 use std::process::Command;
 use std::time::Instant;

@@ -1,9 +1,6 @@
 //! Puts and gets over HTTP with one of three replicas late or hanging, beside a
 //! healthy three: see README.md.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
-#![allow(clippy::indexing_slicing, reason = "a benchmark's numbers are its own")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

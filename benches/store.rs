@@ -1,13 +1,6 @@
 //! A million entries in `MemStore`, beside a `BTreeMap` of the same bytes behind a
 //! lock: see README.md.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a benchmark's numbers are its own"
-)]
-
 use std::collections::BTreeMap;
 use std::env;
 use std::hint::black_box;
@@ -19,10 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use kvquorum_benches::runtime;
 use kvquorum_benches::table::{Goal, Table};
 use kvquorum_benches::turns::{Spread, Turn, in_turns};
 use kvquorum_benches::work::{Operation, nanos};
+use kvquorum_benches::{cpu, runtime};
 use kvquorum_core::{
     Action, Bytes, Change, Decision, Entry, Key, Record, Response, ScanLimit, Store, StoreError,
     Timestamp, Version, WriterId,
@@ -74,9 +67,22 @@ impl Store for Tree {
     }
 }
 
-fn key(number: usize) -> Key {
-    // Not in order; and no two the same, since it is modulo a prime.
-    Key::from(format!("key-{:09}", number * 7_919 % 1_000_003))
+/// All keys, in no order that caches could foresee.
+fn keys() -> Vec<Key> {
+    let mut numbers: Vec<usize> = (0..ENTRIES).collect();
+    let mut random = 1;
+    for number in 1..ENTRIES {
+        numbers.swap(number, next(&mut random) % (number + 1));
+    }
+    let key = |number| Key::from(format!("key-{number:09}"));
+    numbers.into_iter().map(key).collect()
+}
+
+fn next(random: &mut u64) -> usize {
+    *random = random
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    (*random >> 33) as usize
 }
 
 fn write(timestamp: u64, value: Bytes) -> Change {
@@ -89,24 +95,24 @@ fn write(timestamp: u64, value: Bytes) -> Change {
 
 /// Fills a store as a coordinator with several replicas does: whoever puts a value
 /// has a reference of his own to it.
-fn fill(store: &impl Store) {
-    runtime::of_this_thread().block_on(async {
-        for number in 0..ENTRIES {
-            let value = Bytes::from(vec![b'v'; VALUE_LEN]);
-            let change = write(1, value.clone());
-            store.apply(&key(number), change).await.unwrap();
-        }
-    });
+fn fill(store: &impl Store, keys: &[Key]) {
+    for key in keys {
+        // A key of its own, which the store may keep or not.
+        let key = Key::from(key.as_bytes());
+        let value = Bytes::from(vec![b'v'; VALUE_LEN]);
+        ready(store.apply(&key, write(1, value.clone())));
+    }
 }
 
 /// By how much this process has grown: the allocator's own needs count.
 fn bytes_an_entry(name: &str) -> f64 {
-    let before = most_resident();
+    let keys = keys();
     let (mem, tree) = (MemStore::new(), Tree::default());
+    let before = most_resident();
     if name == NAMES[0] {
-        fill(&mem);
+        fill(&mem, &keys);
     } else {
-        fill(&tree);
+        fill(&tree, &keys);
     }
     (most_resident() - before) / ENTRIES as f64
 }
@@ -137,12 +143,12 @@ fn measure_all() {
     );
 
     let (mem, tree) = (MemStore::new(), Tree::default());
-    fill(&mem);
-    fill(&tree);
+    let keys = keys();
+    fill(&mem, &keys);
+    fill(&tree, &keys);
     scans(&mem, &tree, &mut table);
-    let pairs: Vec<(Key, Bytes)> = (0..ENTRIES)
-        .map(|number| (key(number), Bytes::from(vec![b'w'; VALUE_LEN])))
-        .collect();
+    let with_value = |key| (key, Bytes::from(vec![b'w'; VALUE_LEN]));
+    let pairs: Vec<(Key, Bytes)> = keys.into_iter().map(with_value).collect();
     for operation in Operation::ALL {
         for threads in [1, 2] {
             let on_mem = |count| time(&mem, operation, &pairs, threads, count);
@@ -181,9 +187,9 @@ fn scans(mem: &MemStore, tree: &Tree, table: &mut Table) {
     }
 }
 
-/// How long it takes to walk all entries.
+/// How many seconds on a processor it takes to walk all entries.
 fn scan_seconds(store: &impl Store, limit: ScanLimit) -> f64 {
-    let start = Instant::now();
+    let start = cpu::own_seconds();
     let found = runtime::of_this_thread().block_on(async {
         let mut found = 0;
         let mut last = None;
@@ -198,7 +204,7 @@ fn scan_seconds(store: &impl Store, limit: ScanLimit) -> f64 {
         }
     });
     assert_eq!(found, ENTRIES);
-    start.elapsed().as_secs_f64()
+    cpu::own_seconds() - start
 }
 
 /// How long so many operations take, each on a key drawn at random.
@@ -215,13 +221,12 @@ fn time(
     let work = |thread: usize| {
         let mut random = turn ^ ((thread as u64) << 32);
         for _ in 0..operations / threads {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            let (key, value) = &pairs[(random >> 33) as usize % pairs.len()];
+            let (key, value) = &pairs[next(&mut random) % pairs.len()];
             match operation {
                 Operation::Get => drop(black_box(ready(store.get(key)))),
-                Operation::Put => drop(ready(store.apply(key, write(turn, value.clone())))),
+                Operation::Put => {
+                    ready(store.apply(key, write(turn, value.clone())));
+                }
             }
         }
     };

@@ -1,11 +1,5 @@
 //! Puts and gets in memory, each way beside the floor, by turns: see README.md.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a benchmark's numbers are its own"
-)]
-
 mod many_tasks;
 mod one_task;
 

@@ -7,12 +7,6 @@
 //! `-- cold` what readers of a file that lies on disk do to everybody else, and
 //! with `-- million` what a million keys take.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
-#![allow(
-    clippy::arithmetic_side_effects,
-    reason = "a benchmark's numbers are its own"
-)]
-
 #[cfg(target_os = "linux")]
 mod cold;
 
@@ -370,7 +364,8 @@ const MILLION: u64 = 1_000_000;
 fn measure_opened(path: &str) {
     let runtime = Builder::new_current_thread().build().unwrap();
     let start = Instant::now();
-    let store = runtime.block_on(RedbStore::open(path)).unwrap();
+    let settings = RedbStore::builder().reads(Reads::OnCaller);
+    let store = runtime.block_on(settings.open(path)).unwrap();
     println!(
         "opened after closing: {:.0} ms",
         start.elapsed().as_secs_f64() * 1e3

@@ -2,16 +2,8 @@
 //! they are measured beside each other. README.md says what is measured.
 
 #![forbid(unsafe_code)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a benchmark that fails should stop"
-)]
-#![allow(
-    clippy::arithmetic_side_effects,
-    reason = "a benchmark's numbers are its own"
-)]
 
+pub mod cpu;
 pub mod http;
 pub mod map;
 pub mod memory;

@@ -1,13 +1,6 @@
 //! The experiment, as a newcomer runs it, and as it ends when it is not let.
 
 #![cfg(unix)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
 
 mod support;
 

@@ -1,14 +1,5 @@
 //! The transport of the example `own-transport`, held to the contract.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 #[path = "../own-transport/channel.rs"]
 mod channel;
 

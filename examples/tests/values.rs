@@ -1,13 +1,6 @@
 //! What the client stores for what is typed, and what it prints of it.
 
 #![cfg(unix)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
 
 mod support;
 

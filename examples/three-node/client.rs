@@ -14,6 +14,7 @@ use kvquorum_http::HttpTransport;
 use serde_json::value::RawValue;
 
 use crate::layout::{say, table};
+use crate::security::ClientSecurity;
 use crate::words;
 
 /// What `get` exits with when there is no value. Errors have another code.
@@ -74,10 +75,19 @@ struct Nodes {
     #[arg(long = "nodes", value_name = "ADDRESSES", value_parser = parse_nodes)]
     #[arg(default_value = "127.0.0.1:3001,127.0.0.1:3002,127.0.0.1:3003")]
     #[arg(hide_default_value = true)]
-    links: Links,
+    addresses: [String; 3],
+
+    #[command(flatten)]
+    security: ClientSecurity,
 }
 
-fn parse_nodes(addresses: &str) -> Result<Links, String> {
+impl Nodes {
+    fn links(&self) -> Result<Links, Box<dyn Error>> {
+        self.security.links(&self.addresses)
+    }
+}
+
+fn parse_nodes(addresses: &str) -> Result<[String; 3], String> {
     let addresses: Vec<&str> = addresses.split(',').map(str::trim).collect();
     let [a, b, c] = addresses.as_slice() else {
         return Err(format!("{} addresses, not three", addresses.len()));
@@ -86,8 +96,7 @@ fn parse_nodes(addresses: &str) -> Result<Links, String> {
     if a == b || b == c || a == c {
         return Err("the three must be different".to_owned());
     }
-    let link = |address: &str| HttpTransport::new(address).map_err(|error| error.to_string());
-    Ok([link(a)?, link(b)?, link(c)?])
+    Ok([a, b, c].map(|address| (*address).to_owned()))
 }
 
 /// Takes a negative number for a value, but not an option that was mistyped.
@@ -114,7 +123,7 @@ async fn write(
     key: &str,
     value: Option<String>,
 ) -> Result<(), Box<dyn Error>> {
-    let links = arguments.nodes.links;
+    let links = arguments.nodes.links()?;
     match arguments.write_quorum {
         1 => write_at::<1>(links, key, value).await,
         2 => write_at::<2>(links, key, value).await,
@@ -125,7 +134,7 @@ async fn write(
 
 /// As for [`write`]. Returns the exit code: whether there is a value.
 pub(crate) async fn get(arguments: Get) -> Result<ExitCode, Box<dyn Error>> {
-    let (links, key) = (arguments.nodes.links, arguments.key.as_str());
+    let (links, key) = (arguments.nodes.links()?, arguments.key.as_str());
     match arguments.read_quorum {
         1 => get_at::<1>(links, key).await,
         2 => get_at::<2>(links, key).await,

@@ -9,6 +9,7 @@ mod cluster;
 mod experiment;
 mod layout;
 mod node;
+mod security;
 mod signals;
 mod story;
 mod words;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::thread;
 
 use kvquorum_core::{Replica, Store};
-use kvquorum_http::Server;
 use kvquorum_mem::MemStore;
 use kvquorum_redb::{OpenError, RedbStore};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::security::NodeSecurity;
 use crate::signals::interrupted;
 
 #[derive(clap::Args)]
@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// Keep the replica in memory: what it holds ends with the node
     #[arg(long, conflicts_with = "data")]
     memory: bool,
+
+    #[command(flatten)]
+    security: NodeSecurity,
 
     /// End as soon as stdin is closed
     #[arg(long, hide = true)]
@@ -88,21 +91,24 @@ async fn serve(
     // reads so may send a signal at once.
     let ended = ended(arguments.while_stdin_is_open);
     tokio::pin!(ended);
-    let port = arguments.port;
+    let (port, security) = (arguments.port, &arguments.security);
+    let service = security.service(Replica::new(store))?;
+    let server = security.server()?;
     let server = tokio::select! {
         biased;
         ended = &mut ended => return Ok(ended.map(|()| 0)?),
-        bound = Server::bind((Ipv4Addr::LOCALHOST, port), Replica::new(store)) => bound,
+        bound = server.bind((Ipv4Addr::LOCALHOST, port), service) => bound,
     };
     let server = server.map_err(|error| cannot_listen(port, &error))?;
-    let url = format!("http://{}", server.local_addr());
+    let url = format!("{}://{}", security.scheme(), server.local_addr());
+    let options = security.curl();
     // The timestamp is the end of the present second: a write that is stamped
     // in the past changes nothing where there is a newer value.
     writeln!(
         io::stdout(),
         "A replica {place}, on {url}\n\n  \
-         curl -d '{{\"key\": \"tea\", \"value\": \"green\", \"timestamp\": '$(date +%s)999'}}' {url}/write\n  \
-         curl {url}/read/tea\n\n\
+         curl{options} -d '{{\"key\": \"tea\", \"value\": \"green\", \"timestamp\": '$(date +%s)999'}}' {url}/write\n  \
+         curl{options} {url}/read/tea\n\n\
          Ctrl-C ends it."
     )?;
     ended.await?;

@@ -22,10 +22,11 @@
 //!
 //! Each promise has a name, and is written where it is kept: W-ALL, W-QUORUM,
 //! W-FINISH, W-CANCEL, W-FAIL and W-SUPERSEDED at [`Coordinator::put`];
-//! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; C-MONOTONIC at
-//! [`Coordinator::put`]; C-DRIFT and L-PROMISE at [`Change::decide`]; M-EXACT at
-//! [`Map::put`]; L-REGISTER, L-VERSION, L-DOUBT, L-FAIR and L-BESIDE at [`Registers`].
-//! What quorums do and do not promise together is said at [`Coordinator`].
+//! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; R-RANGE at
+//! [`Coordinator::scan`]; C-MONOTONIC at [`Coordinator::put`]; C-DRIFT and L-PROMISE at
+//! [`Change::decide`]; M-EXACT at [`Map::put`]; L-REGISTER, L-VERSION, L-DOUBT, L-FAIR
+//! and L-BESIDE at [`Registers`]. What quorums do and do not promise together is said
+//! at [`Coordinator`].
 //!
 //! What a replica does with a request is decided in one place, the rule book
 //! [`Change::decide`]: stores keep, core decides.
@@ -33,6 +34,19 @@
 //! # Features
 //!
 //! - `json`, on by default: the [`Json`] codec and [`Coordinator::map`].
+
+#![warn(missing_docs, unreachable_pub)]
+// Whatever input, a peer or a clock can reach is an error value, never a panic.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
 
 mod cache_padded;
 mod clock;
@@ -42,6 +56,7 @@ mod entry;
 mod identity;
 mod map;
 mod outcome;
+mod range;
 mod record;
 mod registers;
 mod replica;
@@ -54,13 +69,14 @@ pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
 pub use conditional::{Conditional, ConditionalWrite, TooContended};
 pub use coordinator::{
     Coordinator, CoordinatorBuilder, Edit, IdentityError, MAX_REPLICAS, ReadError, ReadReceipt,
-    ReadReport, ReplicaReport, ReplicaStats, UpdateError, UpdateReport, WriteError, WriteReceipt,
-    WriteReport,
+    ReadReport, ReplicaReport, ReplicaStats, Scan, ScanError, ScanReport, UpdateError,
+    UpdateReport, WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use identity::{Identity, Quorums, ReplicaId};
-pub use map::{Codec, CodecError, Json, Map, MapError};
+pub use map::{Codec, CodecError, Entries, Json, KeepsOrder, Keys, Map, MapError, OrderedKeys};
 pub use outcome::{Outcome, ReplicaFailure};
+pub use range::{KeyRange, Page};
 pub use record::{Record, RecordError};
 pub use registers::{Registers, Swap, Updated};
 pub use replica::{Limits, Replica};

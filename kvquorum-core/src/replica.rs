@@ -1,6 +1,7 @@
 //! The node side: the one door to a store.
 
 mod known;
+mod scan;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,17 @@ pub struct Limits {
     /// How far ahead of the replica's own clock an entry or a ballot may be stamped
     /// (rule C-DRIFT). [`DEFAULT_MAX_DRIFT`], one minute, by default.
     pub max_drift: Duration,
+    /// The most entries in a page of a scan, whatever is asked for. 4,096 by
+    /// default; 0 is taken for 1.
+    pub max_scan_keys: usize,
+    /// The most bytes of keys and records in a page of a scan, as
+    /// [`ScanLimit::max_bytes`](crate::ScanLimit::max_bytes) counts them, whatever
+    /// is asked for. 1 MiB by default. An entry that is larger has a page of its
+    /// own.
+    ///
+    /// With the default limits, a page as HTTP carries it is less than 64 KiB
+    /// larger than 1 MiB, and so no longer than what its client takes by default.
+    pub max_scan_bytes: usize,
 }
 
 impl Default for Limits {
@@ -36,6 +48,8 @@ impl Default for Limits {
             max_key_len: 1024,
             max_value_len: 1024 * 1024,
             max_drift: DEFAULT_MAX_DRIFT,
+            max_scan_keys: 4096,
+            max_scan_bytes: 1024 * 1024,
         }
     }
 }
@@ -59,6 +73,20 @@ impl Limits {
     #[must_use]
     pub fn with_max_drift(mut self, max: Duration) -> Self {
         self.max_drift = max;
+        self
+    }
+
+    /// Sets the most entries in a page of a scan.
+    #[must_use]
+    pub fn with_max_scan_keys(mut self, max: usize) -> Self {
+        self.max_scan_keys = max;
+        self
+    }
+
+    /// Sets the most bytes of keys and records in a page of a scan.
+    #[must_use]
+    pub fn with_max_scan_bytes(mut self, max: usize) -> Self {
+        self.max_scan_bytes = max;
         self
     }
 }
@@ -272,6 +300,11 @@ impl<S: Store> Transport for Replica<S> {
             RequestKind::Write { key, entry } => self.write(key, entry),
             RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot),
             RequestKind::Identify { quorums } => self.identify(*quorums),
+            RequestKind::Scan {
+                range,
+                max_keys,
+                max_bytes,
+            } => self.scan(range.clone(), *max_keys, *max_bytes),
         }
     }
 

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::identity::{Identity, Quorums, ReplicaId};
-use crate::store::StoreError;
+use crate::range::{KeyRange, Page};
+use crate::store::{ScanLimit, StoreError};
 
 /// What a coordinator asks of a replica.
 ///
@@ -53,6 +54,19 @@ pub enum RequestKind {
         /// The coordinator's quorums, for the replica to remember.
         quorums: Option<Quorums>,
     },
+    /// Read the entries in the beginning of a range. Answered by
+    /// [`Response::Page`].
+    Scan {
+        /// The range.
+        range: KeyRange,
+        /// How many entries the page may hold. The replica has a
+        /// [limit](crate::Limits::max_scan_keys) of its own.
+        max_keys: u64,
+        /// How many bytes of keys and records it may hold, as
+        /// [`ScanLimit::max_bytes`] counts them. The replica has a
+        /// [limit](crate::Limits::max_scan_bytes) of its own.
+        max_bytes: u64,
+    },
     /// Promise to take nothing under a key that is below this ballot, from now on,
     /// and tell the entry: the first phase of an update. Answered by
     /// [`Response::Promise`].
@@ -88,6 +102,15 @@ impl Request {
         Self::of(RequestKind::Identify { quorums: None })
     }
 
+    /// To whichever replica it is: read the entries in the beginning of a range.
+    pub fn scan(range: impl Into<KeyRange>, limit: ScanLimit) -> Self {
+        Self::of(RequestKind::Scan {
+            range: range.into(),
+            max_keys: limit.max_keys as u64,
+            max_bytes: limit.max_bytes as u64,
+        })
+    }
+
     pub(crate) fn of(kind: RequestKind) -> Self {
         Self { to: None, kind }
     }
@@ -98,7 +121,7 @@ impl Request {
             RequestKind::Read { key }
             | RequestKind::Write { key, .. }
             | RequestKind::Prepare { key, .. } => Some(key),
-            RequestKind::Identify { .. } => None,
+            RequestKind::Identify { .. } | RequestKind::Scan { .. } => None,
         }
     }
 
@@ -123,6 +146,9 @@ pub enum Response {
     Refused(Refusal),
     /// To [`RequestKind::Identify`]: who the replica is.
     Identity(Box<Identity>),
+    /// To [`RequestKind::Scan`]: what the replica holds in the beginning of the
+    /// range.
+    Page(Box<Page>),
     /// To [`RequestKind::Prepare`]: the ballot is promised, and this is the entry, a
     /// tombstone included, or that there is none.
     Promise(Option<Entry>),

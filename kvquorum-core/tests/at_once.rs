@@ -1,11 +1,5 @@
 //! The rules where every replica has its results at once, and so an operation
 //! is over before it would have to wait.
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 mod support;
 

@@ -1,13 +1,6 @@
 //! M-EXACT: what a typed map gives back is what was put, or the put fails. Over
 //! serde's whole data model, for each codec.
 #![cfg(feature = "json")]
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 mod data_model;
 mod support;

@@ -1,11 +1,5 @@
 //! Typed maps.
 #![cfg(feature = "json")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
 
 mod support;
 

@@ -1,12 +1,5 @@
 //! The order of entries, and their maximum: commutative, associative, idempotent.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
-
 use kvquorum_core::{Bytes, Entry, Timestamp, Version, WriterId};
 use proptest::prelude::*;
 

@@ -3,8 +3,6 @@
 //! The numbers are checked when a coordinator is instantiated, so the snippets
 //! are built, not just type-checked, as a package of a stranger's would be.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::path::Path;
 use std::process::{Command, Output};
 use std::{env, fs};

@@ -1,13 +1,5 @@
 //! Rules R-QUORUM, R-REPAIR and R-FAIL. Time is paused.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
-#![allow(clippy::arithmetic_side_effects, reason = "a test")]
-
 mod support;
 
 use std::sync::Arc;

@@ -1,12 +1,5 @@
 //! The one door to a store: what a replica admits, and what it refuses.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::num::NonZeroU64;

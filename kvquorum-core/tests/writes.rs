@@ -3,14 +3,6 @@
 //! Time is paused: it moves on only when every task waits for it, so each test
 //! takes the time it says and no real time.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
-#![allow(clippy::arithmetic_side_effects, reason = "a test")]
-
 mod support;
 
 use std::sync::Arc;

@@ -31,6 +31,15 @@ pub enum HttpError {
     /// No connection within the time limit for connecting.
     #[error("connecting took longer than {0:?}")]
     ConnectTimedOut(Duration),
+    /// The TLS handshake failed. The cause says why: the certificate of either
+    /// side is missing, expired, of another name, or not signed by anybody whom
+    /// the other trusts.
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] Arc<io::Error>),
+    /// TLS was to be spoken, and the peer speaks something else, most likely
+    /// plain HTTP.
+    #[error("the peer does not speak TLS on this port")]
+    NotTls,
     /// Several exchanges in a row had no answer, and the replica is not tried
     /// again before the end of a
     /// [pause](crate::HttpTransportBuilder::max_backoff).

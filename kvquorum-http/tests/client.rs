@@ -1,8 +1,6 @@
 //! The transport: what it makes of a peer that fails, and what it holds.
 
 // In a test a panic is how a broken promise shows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod common;
 

@@ -1,8 +1,6 @@
 //! A replica that accepts connections and answers nothing, and comes back.
 
 // In a test a panic is how a broken promise shows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod common;
 

@@ -1,13 +1,6 @@
 //! A replica that hangs for ever, under load: alone in its process, because it
 //! looks at the memory of all of it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

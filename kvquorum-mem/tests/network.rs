@@ -1,12 +1,5 @@
 //! Each fault of the network in memory does what it says, and no more. Time is
 //! tokio's and paused, so that nothing here waits.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,11 +1,6 @@
 //! The parts of a simulated world do what they say. What they are good for is
 //! shown by the program `simulate`.
 #![cfg(feature = "sim")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -15,18 +15,20 @@ use crate::writer::Durability;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reads {
-    /// On the thread that asks, at once. Where the pages that a read needs are in
-    /// the memory of neither the engine nor the system, that thread waits for the
-    /// disk: for one read of a page as a rule, and for as many as the tree is
-    /// deep at the most.
-    OnCaller,
     /// On Tokio's threads for blocking work: no async thread ever waits for the
-    /// disk, and each read takes the way to another thread and back.
+    /// disk, and each read takes the way to another thread and back, whether or
+    /// not it has to wait.
     OnBlockingThreads {
         /// How many there are at the same time, one at the least. Further reads
         /// wait.
         max: usize,
     },
+    /// On the thread that asks, at once. Where a page that a read needs is in the
+    /// memory of neither the engine nor the system, that thread waits for the
+    /// disk, and with it all tasks that it would run: for one page as a rule, for
+    /// as many as the tree is deep at the most, and for as long as a disk hangs
+    /// that hangs. It is for files that fit into memory.
+    OnCaller,
 }
 
 /// The settings of a [`RedbStore`].
@@ -79,7 +81,7 @@ impl RedbStore {
                 verify: true,
             },
             durability: Durability::Flushed,
-            reads: Reads::OnCaller,
+            reads: Reads::OnBlockingThreads { max: 16 },
             max_commit: 32 << 20,
             max_scans: 4,
         }
@@ -93,7 +95,8 @@ impl Builder {
         self
     }
 
-    /// Where reads of a key are made. [`Reads::OnCaller`] by default.
+    /// Where reads of a key are made. By default, [`Reads::OnBlockingThreads`], 16
+    /// at the most.
     pub fn reads(mut self, reads: Reads) -> Self {
         self.reads = reads;
         self

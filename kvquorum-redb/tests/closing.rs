@@ -1,13 +1,5 @@
 //! Callers that leave or are not polled, closing, and opening again in place.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::future::poll_fn;

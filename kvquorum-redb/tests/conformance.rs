@@ -1,7 +1,5 @@
 //! The store holds to core's contract, whatever part of it lies in memory.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use kvquorum_redb::{Builder, Reads, RedbStore};
 use kvquorum_testing::conformance;
 use tempfile::TempDir;
@@ -22,8 +20,14 @@ async fn the_store_conforms_on_many_threads() {
     conformance::store(|| open(RedbStore::builder())).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_conforms_where_callers_read() {
+    let settings = || RedbStore::builder().reads(Reads::OnCaller);
+    conformance::store(|| open(settings())).await;
+}
+
 /// Nearly nothing stays in memory, changes are committed one by one, and so are
-/// reads made, on other threads.
+/// reads made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_conforms_without_memory() {
     let settings = || {

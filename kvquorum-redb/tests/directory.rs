@@ -1,14 +1,6 @@
 //! Opening and creating: again, twice at once, and whatever may be wrong with a
 //! path.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::fs;

@@ -1,13 +1,5 @@
 //! Flushes, failures of the disk, and losses of power, on a simulated disk.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::collections::HashMap;

@@ -1,13 +1,5 @@
 //! Processes that are killed while they write.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::collections::BTreeMap;

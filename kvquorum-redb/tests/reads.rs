@@ -1,13 +1,5 @@
 //! Reads: what they see, where they are made, and how many at a time.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
-
 mod support;
 
 use std::collections::HashMap;
@@ -112,7 +104,7 @@ async fn reads_see_what_was_acked_and_never_go_back() {
     const READERS: u64 = 12;
     for (page_cache, on_files) in [(0, false), (0, true), (64 * 1024, false), (1 << 20, true)] {
         let settings = match on_files {
-            true => RedbStore::builder(),
+            true => RedbStore::builder().reads(Reads::OnCaller),
             false => on_threads(4),
         };
         let settings = settings.max_page_cache(page_cache);
@@ -253,7 +245,7 @@ fn reads_are_made_where_they_are_to_be() {
     let mut context = std::task::Context::from_waker(waker);
     for on_caller in [true, false] {
         let settings = match on_caller {
-            true => RedbStore::builder(),
+            true => RedbStore::builder().reads(Reads::OnCaller),
             false => on_threads(1),
         };
         let store = runtime.block_on(open_without_memory(&disk, settings));

@@ -9,5 +9,18 @@
 //!
 //! It is a dev-dependency: no library needs it to run.
 
+#![warn(missing_docs, unreachable_pub)]
+// Whatever input, a peer or a clock can reach is an error value, never a panic.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
+
 pub mod conformance;
 pub mod linearizability;

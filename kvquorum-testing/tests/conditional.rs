@@ -1,11 +1,4 @@
 //! Stores made of backends that have a conditional write.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 mod backends;
 mod common;

@@ -1,11 +1,5 @@
 //! The suite for transports, held to its word: sound links pass, and each
 //! deliberately broken one is caught under the sentence that it breaks.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 mod common;
 
@@ -13,7 +7,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::io;
 use std::num::NonZeroU64;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,8 +15,9 @@ use std::time::Duration;
 
 use common::{assert_caught, complaint};
 use kvquorum_core::{
-    Ack, Action, Call, Change, Key, Quorums, Record, Refusal, Replica, ReplicaId, Request,
-    RequestKind, Response, ScanLimit, Store, StoreError, Transport, TransportError, WriterId,
+    Ack, Action, Call, Change, Key, KeyRange, Quorums, Record, Refusal, Replica, ReplicaId,
+    Request, RequestKind, Response, ScanLimit, Store, StoreError, Transport, TransportError,
+    WriterId,
 };
 use kvquorum_testing::conformance;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -92,6 +87,20 @@ enum Fault {
     DropsQuorums,
     /// Quorums are signed numbers on the way.
     SignedQuorums,
+    /// Tombstones are left out of pages.
+    PagesWithoutTombstones,
+    /// Pages lose their last entry.
+    CutsPages,
+    /// Pages do not say that there is more.
+    PagesAreTheLast,
+    /// Keys of a page are text on the way.
+    PageKeysAreText,
+    /// A range begins after its first key.
+    SkipsFirstKeys,
+    /// A range has no end on the way.
+    DropsEnds,
+    /// How many entries are wanted is not sent.
+    DropsMaxKeys,
     /// Calls go to two replicas in turns.
     TwoReplicas,
     /// Only calls that meet others go to a second replica.
@@ -216,6 +225,16 @@ impl Shared {
                     r,
                 });
             }
+            (Fault::SkipsFirstKeys, RequestKind::Scan { range, .. }) => {
+                if let Bound::Included(first) = range.start_bound() {
+                    let bounds = (Bound::Excluded(first.clone()), range.end_bound().cloned());
+                    *range = KeyRange::from(bounds);
+                }
+            }
+            (Fault::DropsEnds, RequestKind::Scan { range, .. }) => {
+                *range = KeyRange::from((range.start_bound().cloned(), Bound::Unbounded));
+            }
+            (Fault::DropsMaxKeys, RequestKind::Scan { max_keys, .. }) => *max_keys = u64::MAX,
             (Fault::DropsTo, _) => request.to = None,
             (Fault::RoundsIds, _) => request.to = request.to.map(rounded_id),
             _ => {}
@@ -235,6 +254,16 @@ impl Shared {
             (Fault::CutsValues, Response::Entry(Some(entry))) => {
                 if let Some(value) = &mut entry.value {
                     value.truncate(65_536);
+                }
+            }
+            (Fault::PagesWithoutTombstones, Response::Page(page)) => {
+                page.entries.retain(|(_, entry)| entry.value.is_some());
+            }
+            (Fault::CutsPages, Response::Page(page)) => drop(page.entries.pop()),
+            (Fault::PagesAreTheLast, Response::Page(page)) => page.upto = None,
+            (Fault::PageKeysAreText, Response::Page(page)) => {
+                for (key, _) in &mut page.entries {
+                    *key = Key::from(String::from_utf8_lossy(key.as_bytes()).into_owned());
                 }
             }
             (Fault::AlwaysApplied, Response::Ack(ack)) => *ack = Ack::Applied,
@@ -409,6 +438,13 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::RoundsIds, &[UNCHANGED]),
     (Fault::DropsQuorums, &[UNCHANGED]),
     (Fault::SignedQuorums, &[UNCHANGED]),
+    (Fault::PagesWithoutTombstones, &[UNCHANGED]),
+    (Fault::CutsPages, &[UNCHANGED]),
+    (Fault::PagesAreTheLast, &[UNCHANGED]),
+    (Fault::PageKeysAreText, &[UNCHANGED]),
+    (Fault::SkipsFirstKeys, &[UNCHANGED]),
+    (Fault::DropsEnds, &[UNCHANGED]),
+    (Fault::DropsMaxKeys, &[UNCHANGED]),
     (Fault::TwoReplicas, &[SAME_REPLICA]),
     (Fault::SecondReplicaUnderLoad, &[SAME_REPLICA]),
 ];

@@ -1,12 +1,5 @@
 //! The suite for stores, held to its word: sound stores pass, and each
 //! deliberately broken one is caught under the sentence that it breaks.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 mod common;
 

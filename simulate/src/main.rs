@@ -11,16 +11,6 @@
 //! them; `linearizable` shows what is not promised. `hunt` runs many seeds, and
 //! shortens what it finds.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "no input reaches this, and a simulation that goes wrong has to stop"
-)]
-#![allow(
-    unreachable_pub,
-    reason = "modules of a program, written as of a library"
-)]
-
 mod hunt;
 mod linearizable;
 mod map;

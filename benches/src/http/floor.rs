@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http_body_util::{BodyExt, Full};
+use hyper::header::CONTENT_TYPE;
 use hyper::{StatusCode, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, ResponseFuture};
@@ -52,7 +53,9 @@ impl<const N: usize, const W: usize, const R: usize> HttpFloor<N, W, R> {
     async fn first(&self, needed: usize, request: &Request) -> Vec<Response> {
         let body = wire::body(request);
         let post = |uri: &Uri| {
-            let request = hyper::Request::post(uri.clone()).body(Full::new(body.clone()));
+            let request = hyper::Request::post(uri.clone())
+                .header(CONTENT_TYPE, wire::CONTENT_TYPE)
+                .body(Full::new(body.clone()));
             answer(self.client.request(request.unwrap()))
         };
         let mut calls: FuturesUnordered<_> = self.uris.iter().map(post).collect();

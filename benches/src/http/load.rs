@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use super::ServerProcess;
-use super::cpu;
+use crate::cpu;
 use crate::map::Map;
 use crate::runtime;
 use crate::turns::Spread;

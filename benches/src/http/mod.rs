@@ -1,6 +1,5 @@
 //! Replicas in other processes, and what it takes to measure maps on them.
 
-mod cpu;
 mod floor;
 mod load;
 mod server;

@@ -12,8 +12,7 @@ use kvquorum_http::Server;
 use kvquorum_mem::MemStore;
 use tokio::time::sleep;
 
-use super::cpu;
-use crate::runtime;
+use crate::{cpu, runtime};
 
 /// How long a late replica takes longer.
 const DELAY: Duration = Duration::from_millis(50);

@@ -2,8 +2,8 @@
 
 use kvquorum_core::{Bytes, Request, Response};
 
-/// The path that [`body`] goes to.
-pub(super) use kvquorum_http::wire::CALL_PATH;
+/// The path that [`body`] goes to, and what it is called there.
+pub(super) use kvquorum_http::wire::{CALL_PATH, CONTENT_TYPE};
 
 /// A number on the wire: four bytes, the least first.
 type Number = [u8; 4];

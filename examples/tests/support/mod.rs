@@ -1,17 +1,6 @@
 //! Example binaries, as processes.
 
 #![allow(dead_code, reason = "each test uses its own part of it")]
-#![allow(
-    unreachable_pub,
-    reason = "each test includes it as a module of its own"
-)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 use std::env;
 use std::fs::File;

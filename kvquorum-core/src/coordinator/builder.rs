@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::background::Background;
 use super::introductions::Introductions;
+use super::many::DEFAULT_AT_ONCE;
 use super::rotation::Rotation;
+use super::scan::DEFAULT_PAGE;
 use super::{Coordinator, Inner, Repair, Settings};
 use crate::clock::{Clock, SystemClock, WallClock};
 use crate::entry::WriterId;
@@ -21,7 +23,7 @@ pub struct CoordinatorBuilder<const N: usize, const W: usize, const R: usize, T>
     max_drift: Duration,
     max_background: usize,
     cluster: Option<String>,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBuilder<N, W, R, T> {
@@ -37,6 +39,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
                 time_limit: Duration::from_secs(2),
                 max_attempts: 3,
                 repair: Repair::Background,
+                page: DEFAULT_PAGE,
+                max_at_once: DEFAULT_AT_ONCE,
             },
         }
     }

@@ -17,7 +17,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Inner;
-use super::introductions::call_introduced;
+use super::introductions::{call_again, call_introduced};
 use crate::outcome::ReplicaFailure;
 use crate::transport::{Call, Refusal, Request, Response, Transport, TransportError};
 
@@ -77,8 +77,14 @@ fn call<T: Transport, const N: usize>(
     };
     request.to = inner.introductions.id(replica);
     match request.to {
-        Some(_) => transport.call(request),
         None => call_introduced(inner, replica, transport, request),
+        Some(_) => match transport.call(request) {
+            Call::Pending(calling) => {
+                let (inner, request) = (Arc::clone(inner), request.clone());
+                Call::new(call_again(inner, replica, request, calling))
+            }
+            call => call,
+        },
     }
 }
 
@@ -93,6 +99,7 @@ impl<T, const N: usize> Inner<T, N> {
         match result {
             Ok(Response::Refused(refusal)) => {
                 if matches!(refusal, Refusal::OtherReplica { .. }) {
+                    // The next call asks who it is.
                     self.introductions.forget(replica);
                 }
                 Err(ReplicaFailure::Refused(refusal))
@@ -180,11 +187,15 @@ impl<T: Transport, const N: usize> Calls<T, N> {
 
     /// The next answer; `None` when no call is under way.
     pub(super) async fn next(&mut self) -> Option<Answer> {
-        poll_fn(|cx| match self.poll_calls(cx) {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`next`](Self::next).
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        match self.poll_calls(cx) {
             Poll::Pending => self.poll_time_limit(cx).map(Some),
             answer => answer,
-        })
-        .await
+        }
     }
 
     /// The next answer that is there without waiting.
@@ -198,6 +209,10 @@ impl<T: Transport, const N: usize> Calls<T, N> {
 
     pub(super) fn are_under_way(&self) -> bool {
         self.under_way.iter().any(Option::is_some)
+    }
+
+    pub(super) fn is_under_way(&self, replica: usize) -> bool {
+        self.under_way.get(replica).is_some_and(Option::is_some)
     }
 
     /// From now on these calls are background work. Those for which there is

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Inner;
 use crate::identity::{Identity, Quorums, ReplicaId};
-use crate::transport::{Call, Request, RequestKind, Response, Transport, TransportError};
+use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
 /// Why a coordinator does not count a replica. The request was not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,6 +152,24 @@ pub(super) fn call_introduced<T: Transport, const N: usize>(
                 transport.call(&addressed(&request, id)).await
             })
         }
+    }
+}
+
+/// Goes on with a call, and calls again where another replica has come to that
+/// place: it has changed nothing, and may be one that lost its data.
+pub(super) async fn call_again<T: Transport, const N: usize>(
+    inner: Arc<Inner<T, N>>,
+    replica: usize,
+    request: Request,
+    calling: impl Future<Output = Result<Response, TransportError>>,
+) -> Result<Response, TransportError> {
+    let result = calling.await;
+    match (&result, inner.transports.get(replica)) {
+        (Ok(Response::Refused(Refusal::OtherReplica { .. })), Some(transport)) => {
+            inner.introductions.forget(replica);
+            call_introduced(&inner, replica, transport, &request).await
+        }
+        _ => result,
     }
 }
 

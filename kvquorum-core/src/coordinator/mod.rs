@@ -2,18 +2,22 @@
 //! quorum.
 //!
 //! `mod.rs` holds what an application sees and sets. Inside, each file does
-//! one thing: `write` and `read` are the two kinds of operation, `update` makes of
-//! them those of registers, `rotation` says where a read begins, `calls` drives their calls, `operation` hands them over
+//! one thing: `write` and `read` are the two kinds of operation on a key, `update`
+//! makes of them those of registers, `many` does several of them at the same time,
+//! `scan` reads ranges, `rotation` says where a read begins, `calls` drives their
+//! calls, `operation` hands them over
 //! to the background, `background` bounds that, and `report` says what happened.
 
 mod background;
 mod builder;
 mod calls;
 mod introductions;
+mod many;
 mod operation;
 mod read;
 mod report;
 mod rotation;
+mod scan;
 mod update;
 mod write;
 
@@ -28,12 +32,14 @@ pub use introductions::IdentityError;
 pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };
+pub use scan::{Scan, ScanError, ScanReport};
 pub(crate) use update::{Bounds, Done};
 pub use update::{Edit, UpdateError, UpdateReport};
 
 use crate::clock::Clock;
 use crate::entry::{Key, WriterId};
 use crate::identity::{Identity, Quorums};
+use crate::store::ScanLimit;
 use crate::transport::Transport;
 use background::Background;
 use introductions::Introductions;
@@ -114,6 +120,8 @@ struct Settings {
     time_limit: Duration,
     max_attempts: u32,
     repair: Repair,
+    page: ScanLimit,
+    max_at_once: usize,
 }
 
 /// What a read does for a replica that it finds behind.
@@ -150,7 +158,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     };
 
     // At most 64 each.
-    #[allow(clippy::cast_possible_truncation)]
     const QUORUMS: Quorums = Quorums {
         n: N as u8,
         w: W as u8,

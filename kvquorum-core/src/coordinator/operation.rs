@@ -46,6 +46,30 @@ where
     }
 }
 
+/// As [`decide`], but for an operation that nobody wants any more when this future
+/// is dropped.
+pub(super) async fn decide_while_wanted<D, S, const N: usize>(
+    background: &Background<N>,
+    operation: S,
+) -> D
+where
+    S: Stream<Item = Decided<D>> + Send + 'static,
+{
+    let mut operation = Box::pin(operation);
+    let decided = poll_fn(|cx| operation.as_mut().poll_next(cx)).await;
+    let Some(Decided {
+        decision,
+        unfinished,
+    }) = decided
+    else {
+        unreachable!("an operation yields its decision before it ends");
+    };
+    if unfinished && let Ok(runtime) = Handle::try_current() {
+        background.spawn(&runtime, finish(operation));
+    }
+    decision
+}
+
 pub(super) struct Deciding<'a, S, const N: usize>
 where
     S: Stream + Send + 'static,

@@ -115,7 +115,7 @@ pub struct ReplicaReport<A> {
 }
 
 impl<A> ReplicaReport<A> {
-    fn all<const N: usize>(names: [String; N], outcomes: [Outcome<A>; N]) -> Vec<Self> {
+    pub(super) fn all<const N: usize>(names: [String; N], outcomes: [Outcome<A>; N]) -> Vec<Self> {
         names
             .into_iter()
             .zip(outcomes)
@@ -220,7 +220,9 @@ impl WriteReport {
     }
 }
 
-fn count_answered<'a, A: 'a>(outcomes: impl IntoIterator<Item = &'a Outcome<A>>) -> usize {
+pub(super) fn count_answered<'a, A: 'a>(
+    outcomes: impl IntoIterator<Item = &'a Outcome<A>>,
+) -> usize {
     let answers = outcomes.into_iter().filter_map(Outcome::answer);
     answers.count()
 }
@@ -300,7 +302,7 @@ impl fmt::Display for ReplicaList<'_> {
     }
 }
 
-fn write_replicas<A>(
+pub(super) fn write_replicas<A>(
     f: &mut fmt::Formatter<'_>,
     replicas: &[ReplicaReport<A>],
     write_answer: impl Fn(&mut fmt::Formatter<'_>, &A) -> fmt::Result,

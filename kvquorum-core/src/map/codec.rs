@@ -65,6 +65,27 @@ pub trait Codec: Send + Sync + 'static {
     ///
     /// Where the bytes are no encoding of such a key or value.
     fn decode<T: DeserializeOwned>(&self, encoded: &[u8]) -> Result<T, CodecError>;
+
+    /// The bytes of a key: those of [`encode`](Self::encode), unless a codec has
+    /// another encoding for keys, as [`OrderedKeys`](crate::OrderedKeys) has. The
+    /// contract is the same.
+    ///
+    /// # Errors
+    ///
+    /// As `encode`.
+    fn encode_key<T: Serialize + ?Sized>(&self, key: &T) -> Result<Vec<u8>, CodecError> {
+        self.encode(key)
+    }
+
+    /// The key of these bytes: what [`decode`](Self::decode) makes of them, unless a
+    /// codec has another encoding for keys. The contract is the same.
+    ///
+    /// # Errors
+    ///
+    /// As `decode`.
+    fn decode_key<T: DeserializeOwned>(&self, encoded: &[u8]) -> Result<T, CodecError> {
+        self.decode(encoded)
+    }
 }
 
 /// Why a codec could not encode or decode: the encoding's own error, in its

@@ -1,7 +1,8 @@
 //! What can go wrong with an operation on a typed map.
 
 use super::CodecError;
-use crate::coordinator::{ReadError, UpdateError, WriteError};
+use crate::coordinator::{ReadError, ScanError, UpdateError, WriteError};
+use crate::entry::Key;
 
 /// Any operation that failed, on a [`Map`](crate::Map), on
 /// [`Registers`](crate::Registers) or on a [`Coordinator`](crate::Coordinator): `?`
@@ -21,7 +22,7 @@ use crate::coordinator::{ReadError, UpdateError, WriteError};
 /// fn status(error: &MapError) -> u16 {
 ///     match error {
 ///         MapError::EncodeKey(_) | MapError::EncodeValue(_) => 400,
-///         MapError::Read(_) | MapError::Write(WriteError::NotApplied(_)) => 503,
+///         MapError::Read(_) | MapError::Scan(_) | MapError::Write(WriteError::NotApplied(_)) => 503,
 ///         MapError::Write(_) => 504, // it may have been applied
 ///         _ => 500,
 ///     }
@@ -33,6 +34,9 @@ pub enum MapError {
     /// The read failed.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A page of a scan failed.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
     /// The write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -50,6 +54,15 @@ pub enum MapError {
     /// What is stored is no key, or no value, of this map.
     #[error("what is stored is not of this map's types")]
     Decode(#[source] CodecError),
+    /// A scan came to an entry that is not one of this map. It goes on after it.
+    #[error("the entry under {key} is not of this map's types")]
+    #[non_exhaustive]
+    DecodeEntry {
+        /// Under which key it is stored.
+        key: Key,
+        /// What is wrong with the key, or with the value.
+        source: CodecError,
+    },
 }
 
 /// Why an encoding is not used.

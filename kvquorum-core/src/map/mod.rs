@@ -2,7 +2,11 @@
 //! types into bytes and back.
 
 mod codec;
+mod encoding;
 mod error;
+mod many;
+mod ordered;
+mod scan;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -14,11 +18,13 @@ use serde::de::DeserializeOwned;
 
 pub use codec::{Codec, CodecError, Json};
 pub use error::MapError;
+pub use ordered::{KeepsOrder, OrderedKeys};
+pub use scan::{Entries, Keys};
 
 use crate::coordinator::{Coordinator, ReadReceipt, WriteReceipt};
 use crate::entry::Key;
 use crate::transport::Transport;
-use error::{Inexact, OtherMap};
+use encoding::Encoding;
 
 /// A replicated map with keys and values of the application's types. Made by
 /// [`Coordinator::map`].
@@ -82,6 +88,36 @@ use error::{Inexact, OtherMap};
 /// offset from UTC, decimals with trailing zeros, ordered floats with `0.0`
 /// and `-0.0`. Bring such keys into one form first.
 ///
+/// # Ranges
+///
+/// [`entries`](Self::entries), [`keys`](Self::keys) and [`prefix`](Self::prefix) list
+/// what is in the map. Ranges of typed keys take a codec that
+/// [keeps their order](KeepsOrder), such as [`OrderedKeys`]:
+///
+/// ```
+/// # use kvquorum_core::{Coordinator, Map, MapError, Transport};
+/// use std::sync::Arc;
+///
+/// use kvquorum_core::{Json, OrderedKeys};
+///
+/// /// Readings by sensor and time, as JSON.
+/// type Readings = Map<(u32, u64), f64, 3, 2, 2, Arc<dyn Transport>, OrderedKeys<Json>>;
+///
+/// fn readings(coordinator: &Coordinator<3, 2, 2, Arc<dyn Transport>>) -> Readings {
+///     coordinator.map_with("readings", OrderedKeys(Json))
+/// }
+///
+/// async fn highest(readings: &Readings, sensor: u32, since: u64) -> Result<f64, MapError> {
+///     let mut highest = f64::MIN;
+///     let mut entries = readings.range((sensor, since)..=(sensor, u64::MAX))?;
+///     while let Some(entry) = entries.next().await {
+///         let (_, reading) = entry?;
+///         highest = highest.max(reading);
+///     }
+///     Ok(highest)
+/// }
+/// ```
+///
 /// # Names
 ///
 /// Maps with different names share the replicas and their stores, and their
@@ -101,9 +137,7 @@ pub struct Map<
     C = Json,
 > {
     coordinator: Coordinator<N, W, R, T>,
-    /// The escaped name and the slash after it.
-    prefix: String,
-    codec: C,
+    encoding: Arc<Encoding<C>>,
     // As a function of keys to values: a map holds neither.
     types: PhantomData<fn(&K) -> V>,
 }
@@ -141,8 +175,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Map<K, V, N, W, R, T, C> {
         Map {
             coordinator: self.clone(),
-            prefix: name.replace('%', "%25").replace('/', "%2F") + "/",
-            codec,
+            encoding: Arc::new(Encoding::new(name, codec)),
             types: PhantomData,
         }
     }
@@ -217,7 +250,9 @@ where
         Q: Serialize + Ord + ?Sized,
     {
         let value = self.coordinator.get(self.encode_key(key)?).await?;
-        value.map(|value| self.decode_value(&value)).transpose()
+        value
+            .map(|value| self.encoding.decode_value(&value))
+            .transpose()
     }
 
     /// As [`get`](Self::get), with the receipt: the entry's version, and what
@@ -254,7 +289,9 @@ where
         let key = self.encode_key(key)?;
         let receipt = self.coordinator.get_with_receipt(key).await?;
         let stored = receipt.entry().and_then(|entry| entry.value.as_ref());
-        let value = stored.map(|value| self.decode_value(value)).transpose()?;
+        let value = stored
+            .map(|value| self.encoding.decode_value(value))
+            .transpose()?;
         Ok((value, receipt))
     }
 
@@ -302,18 +339,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + Ord + ?Sized,
     {
-        let is_same = |decoded: &K::Owned| {
-            let decoded: &K = decoded.borrow();
-            decoded.borrow() == key
-        };
-        let (encoded, decoded) =
-            encode_exactly(&self.codec, key, is_same).map_err(MapError::EncodeKey)?;
-        self.check_encoding(decoded.borrow(), &encoded)
-            .map_err(MapError::EncodeKey)?;
-        let mut stored = Vec::with_capacity(self.prefix.len().saturating_add(encoded.len()));
-        stored.extend_from_slice(self.prefix.as_bytes());
-        stored.extend_from_slice(&encoded);
-        Ok(Key::from(stored))
+        self.encoding.encode_key::<K, Q>(key)
     }
 
     /// The typed key of a stored one: what [`encode_key`](Self::encode_key)
@@ -340,33 +366,15 @@ where
     /// # Ok::<(), MapError>(())
     /// ```
     pub fn decode_key(&self, key: &Key) -> Result<K::Owned, MapError> {
-        let Some(encoded) = key.as_bytes().strip_prefix(self.prefix.as_bytes()) else {
-            return Err(MapError::Decode(CodecError::new(OtherMap)));
-        };
-        let decoded: K::Owned = self.codec.decode(encoded).map_err(MapError::Decode)?;
-        self.check_encoding(decoded.borrow(), encoded)
-            .map_err(MapError::Decode)?;
-        Ok(decoded)
-    }
-
-    /// A key has one encoding, that of `K`: not that of what it was borrowed as,
-    /// and none that only decodes to the same.
-    fn check_encoding(&self, key: &K, encoded: &[u8]) -> Result<(), CodecError> {
-        if self.codec.encode(key)? == encoded {
-            Ok(())
-        } else {
-            Err(CodecError::new(Inexact::NotTheOnly))
-        }
+        self.encoding.decode_key::<K>(key)
     }
 
     pub(crate) fn encode_value(&self, value: &V) -> Result<Vec<u8>, MapError> {
-        encode_exactly(&self.codec, value, |decoded: &V| decoded == value)
-            .map(|(encoded, _)| encoded)
-            .map_err(MapError::EncodeValue)
+        self.encoding.encode_value(value)
     }
 
     pub(crate) fn decode_value(&self, value: &[u8]) -> Result<V, MapError> {
-        self.codec.decode(value).map_err(MapError::Decode)
+        self.encoding.decode_value(value)
     }
 
     /// The coordinator behind the map.
@@ -382,31 +390,13 @@ where
     }
 }
 
-/// The encoding, and what it decodes to, where `is_same` takes that for the
-/// same (rule M-EXACT).
-///
-/// Comparing bytes would not do: `Some(None)` and `None` have the same in JSON.
-fn encode_exactly<C: Codec, T: Serialize + ?Sized, D: DeserializeOwned>(
-    codec: &C,
-    plain: &T,
-    is_same: impl FnOnce(&D) -> bool,
-) -> Result<(Vec<u8>, D), CodecError> {
-    let encoded = codec.encode(plain)?;
-    match codec.decode(&encoded) {
-        Ok(decoded) if is_same(&decoded) => Ok((encoded, decoded)),
-        Ok(_) => Err(CodecError::new(Inexact::Changed)),
-        Err(error) => Err(CodecError::new(Inexact::Undecodable(error))),
-    }
-}
-
-impl<K: ?Sized, V, const N: usize, const W: usize, const R: usize, T, C: Clone> Clone
+impl<K: ?Sized, V, const N: usize, const W: usize, const R: usize, T, C> Clone
     for Map<K, V, N, W, R, T, C>
 {
     fn clone(&self) -> Self {
         Self {
             coordinator: self.coordinator.clone(),
-            prefix: self.prefix.clone(),
-            codec: self.codec.clone(),
+            encoding: Arc::clone(&self.encoding),
             types: PhantomData,
         }
     }
@@ -417,7 +407,7 @@ impl<K: ?Sized, V, const N: usize, const W: usize, const R: usize, T, C> fmt::De
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map")
-            .field("prefix", &self.prefix)
+            .field("prefix", &self.encoding.prefix())
             .field("coordinator", &self.coordinator)
             .finish_non_exhaustive()
     }

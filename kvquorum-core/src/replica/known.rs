@@ -93,7 +93,7 @@ impl<S: Store> Replica<S> {
 }
 
 /// Under which a replica keeps who it is, and which no request can name.
-fn own_key() -> Key {
+pub(super) fn own_key() -> Key {
     Key::from("")
 }
 

@@ -1,7 +1,5 @@
 //! Tallies over every order of every outcome: no runtime, no time.
 
-#![allow(clippy::arithmetic_side_effects, reason = "a test")]
-
 use super::*;
 use crate::entry::{Timestamp, WriterId};
 use crate::transport::{Refusal, TransportError};

@@ -4,7 +4,6 @@
 //! node is serialized as serde's derive would serialize such a value, and
 //! deserialized by asking for what the shape says, as a derived `Deserialize`
 //! would ask.
-#![allow(unreachable_pub, reason = "a test includes it as a module of its own")]
 
 use std::cell::RefCell;
 use std::fmt;

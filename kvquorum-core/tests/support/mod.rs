@@ -1,16 +1,6 @@
 //! Replicas whose links do as a test says.
 
 #![allow(dead_code, reason = "each test uses its own part of it")]
-#![allow(
-    unreachable_pub,
-    reason = "each test includes it as a module of its own"
-)]
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "in a test a panic is how a broken promise shows"
-)]
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -199,7 +189,7 @@ impl Link {
     fn line(&self, request: &Request) -> Line {
         let refuses = *self.refuse_merges_after.lock().unwrap();
         match request.kind {
-            RequestKind::Read { .. } => *self.gets.lock().unwrap(),
+            RequestKind::Read { .. } | RequestKind::Scan { .. } => *self.gets.lock().unwrap(),
             RequestKind::Prepare { .. } => {
                 let prepares = *self.prepares.lock().unwrap();
                 prepares.unwrap_or(*self.merges.lock().unwrap())
@@ -292,13 +282,26 @@ pub fn links_at_once<const N: usize>() -> [Arc<Link>; N] {
     links_where(&Wall::at(NOON), |_| true)
 }
 
+/// Links to N fresh replicas that have these limits.
+pub fn links_with<const N: usize>(wall: &Wall, limits: impl Fn(usize) -> Limits) -> [Arc<Link>; N] {
+    links_that(wall, |index| index % 2 == 0, limits)
+}
+
 fn links_where<const N: usize>(wall: &Wall, at_once: impl Fn(usize) -> bool) -> [Arc<Link>; N] {
+    links_that(wall, at_once, |_| Limits::default())
+}
+
+fn links_that<const N: usize>(
+    wall: &Wall,
+    at_once: impl Fn(usize) -> bool,
+    limits: impl Fn(usize) -> Limits,
+) -> [Arc<Link>; N] {
     std::array::from_fn(|index| {
         Arc::new(Link {
             at_once: at_once(index),
             replica: Replica::new(MapStore::default())
                 .with_wall_clock(wall.clone())
-                .with_limits(Limits::default()),
+                .with_limits(limits(index)),
             name: format!("replica-{index}"),
             gets: Mutex::new(Line::Up),
             prepares: Mutex::default(),
@@ -338,8 +341,14 @@ pub async fn let_background_finish() {
 }
 
 /// What a broken time limit would leave hanging ends after an hour, which takes
-/// no real time.
+/// no real time; and so does what goes on for ever without waiting for anything.
 pub async fn within_an_hour<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut polls = 0..10_000;
+    let bounded = std::future::poll_fn(|cx| {
+        assert!(polls.next().is_some(), "it does not end");
+        future.as_mut().poll(cx)
+    });
     let hour = Duration::from_secs(3600);
-    tokio::time::timeout(hour, future).await.expect("it hangs")
+    tokio::time::timeout(hour, bounded).await.expect("it hangs")
 }

@@ -9,7 +9,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 
 use super::dns::Resolver;
+use super::security::Security;
 use crate::error::HttpError;
+use crate::stream::Stream;
 use crate::time::in_time;
 
 /// How long an address has to itself before the next is tried beside it: what
@@ -19,30 +21,37 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Opens connections to one host.
 pub(crate) struct Connector {
     resolver: Resolver,
+    security: Security,
     timeout: Duration,
 }
 
 impl Connector {
-    pub(crate) fn new(host: &str, port: u16, timeout: Duration) -> Self {
+    pub(crate) fn new(host: &str, port: u16, security: Security, timeout: Duration) -> Self {
         Self {
             resolver: Resolver::new(host, port),
+            security,
             timeout,
         }
     }
 
-    pub(crate) async fn connect(&self) -> Result<TcpStream, HttpError> {
+    pub(crate) async fn connect(&self) -> Result<Stream, HttpError> {
         let connecting = async {
-            let addresses = self.resolver.addresses().await?;
-            let socket = race(&addresses, self.timeout).await?;
-            // A request is written in one piece; waiting for more to send with
-            // it would only delay it.
-            socket.set_nodelay(true)?;
-            Ok(socket)
+            let socket = self.connect_tcp().await;
+            let socket = socket.map_err(|error| HttpError::Connect(Arc::new(error)))?;
+            self.security.secure(socket).await
         };
         in_time(self.timeout, connecting)
             .await
-            .map_err(|_| HttpError::ConnectTimedOut(self.timeout))?
-            .map_err(|error: io::Error| HttpError::Connect(Arc::new(error)))
+            .unwrap_or(Err(HttpError::ConnectTimedOut(self.timeout)))
+    }
+
+    async fn connect_tcp(&self) -> io::Result<TcpStream> {
+        let addresses = self.resolver.addresses().await?;
+        let socket = race(&addresses, self.timeout).await?;
+        // A request is written in one piece; waiting for more to send with it
+        // would only delay it.
+        socket.set_nodelay(true)?;
+        Ok(socket)
     }
 }
 

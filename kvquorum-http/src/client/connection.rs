@@ -9,10 +9,10 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::socket::{Allowance, Socket};
 use crate::body::{BodyError, next_chunk, read_whole};
+use crate::stream::Stream;
 use crate::wire::NOTHING_STORED;
 use crate::wire::frames::Frames;
 
@@ -49,8 +49,8 @@ pub(crate) struct Answer {
 }
 
 impl Connection {
-    pub(crate) async fn open(socket: TcpStream) -> Result<Self, hyper::Error> {
-        let (socket, allowance) = Socket::new(socket);
+    pub(crate) async fn open(stream: Stream) -> Result<Self, hyper::Error> {
+        let (socket, allowance) = Socket::new(stream);
         let (sender, driver) = http1::handshake(TokioIo::new(socket)).await?;
         let running = Some(Box::pin(driver));
         Ok(Self {

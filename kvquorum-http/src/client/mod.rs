@@ -17,6 +17,7 @@ mod failure;
 mod peer;
 mod peer_text;
 mod pool;
+mod security;
 mod socket;
 
 use std::sync::Arc;
@@ -33,7 +34,11 @@ use self::connect::Connector;
 use self::failure::Failure;
 use self::peer::Peer;
 use self::pool::Pool;
+use self::security::Security;
 use crate::time::{HEAD_TIMEOUT, within_reason};
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
+use crate::token::Tokens;
 use crate::wire;
 use crate::wire::frames::Frames;
 
@@ -100,11 +105,11 @@ const _: () = assert!(IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
 ///
 /// # Errors
 ///
-/// | [`TransportError`] | when |
+/// | [`TransportError`](kvquorum_core::TransportError) | when |
 /// |---|---|
 /// | `NotSent` | there was no connection, or it was closed before the request was begun; or the replica has not answered lately, and is not tried now |
 /// | `NoAnswer` | the connection broke later; the answer was too long or made no sense; any status but 200 that is not surely the replica's own |
-/// | `Rejected` | the replica did not understand the request; or its own server [says](crate::wire::NOTHING_STORED) that nothing was stored: another protocol version, a body longer than it reads |
+/// | `Rejected` | the replica did not understand the request; or its own server [says](crate::wire::NOTHING_STORED) that nothing was stored: no valid token, another protocol version, a body longer than it reads |
 /// | `Store` | the replica's store failed, with a [`RemoteStoreError`](crate::RemoteStoreError) inside |
 ///
 /// The cause is an [`HttpError`](crate::HttpError). Where a first try may have
@@ -132,6 +137,9 @@ pub struct HttpTransport {
 #[must_use]
 pub struct HttpTransportBuilder {
     address: String,
+    tokens: Option<Tokens>,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientTls>,
     connect_timeout: Duration,
     idle_timeout: Duration,
     batch_wait: Duration,
@@ -146,7 +154,8 @@ pub struct HttpTransportBuilder {
 
 impl HttpTransport {
     /// A transport to the replica at `host:port`, or `http://host:port`, with
-    /// the default settings.
+    /// the default settings. One for `https://` needs a setting: see
+    /// [`builder`](Self::builder).
     ///
     /// A name is resolved anew for each connection, except for one that is made
     /// while the name is being resolved: the two share the result. So no more
@@ -165,6 +174,9 @@ impl HttpTransport {
     pub fn builder(address: impl ToString) -> HttpTransportBuilder {
         HttpTransportBuilder {
             address: address.to_string(),
+            tokens: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             batch_wait: Duration::from_millis(10),
@@ -180,8 +192,31 @@ impl HttpTransport {
 }
 
 impl HttpTransportBuilder {
-    /// How long connecting may take, resolving the name included, and trying
-    /// each of its addresses. 1 second by default.
+    /// The secrets of which the first is sent to the replica. None by default.
+    ///
+    /// Where the replica does not take it, calls fail as `Rejected`, and the
+    /// cause is [`HttpError::Status`](crate::HttpError::Status) with 401.
+    pub fn tokens(mut self, tokens: &Tokens) -> Self {
+        self.tokens = Some(tokens.clone());
+        self
+    }
+
+    /// Speaks TLS with the replica, and nothing else. Takes a [`ClientTls`], or
+    /// an `Arc<rustls::ClientConfig>` of the application's own.
+    ///
+    /// The replica's certificate must be for the name or the IP address by which
+    /// it is reached here, which goes along with it for the server to choose by
+    /// (SNI). The handshake is part of
+    /// [connecting](Self::connect_timeout). Where it fails, calls fail as
+    /// `NotSent`, with a [cause](crate::HttpError::Handshake) that says why.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: impl Into<ClientTls>) -> Self {
+        self.tls = Some(tls.into());
+        self
+    }
+
+    /// How long connecting may take, resolving the name included, trying each of
+    /// its addresses, and the TLS handshake. 1 second by default.
     ///
     /// Keep it below the
     /// [coordinator's time limit](kvquorum_core::CoordinatorBuilder::time_limit). A call
@@ -283,9 +318,12 @@ impl HttpTransportBuilder {
     ///
     /// # Errors
     ///
-    /// Where the address is not `host:port` or `http://host:port`.
+    /// Where the address is not `host:port`, `http://host:port` or
+    /// `https://host:port`, or where it has the one scheme and the settings are
+    /// for the other. Without a scheme, `tls` alone decides.
     pub fn build(self) -> Result<HttpTransport, AddressError> {
         let address = Address::parse(&self.address)?;
+        let security = self.security(&address)?;
         let max_connections = self.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         // The connection of the one call that runs in its caller's task is not
         // one that a task could wait for.
@@ -293,9 +331,15 @@ impl HttpTransportBuilder {
         let permits = max_connections.saturating_sub(usize::from(inline));
         Ok(HttpTransport {
             peer: Arc::new(Peer {
-                connector: Connector::new(&address.host, address.port, self.connect_timeout),
+                connector: Connector::new(
+                    &address.host,
+                    address.port,
+                    security,
+                    self.connect_timeout,
+                ),
                 address,
                 uri: Uri::from_static(wire::CALL_PATH),
+                tokens: self.tokens,
                 pool: Pool::new(self.idle_timeout),
                 queue: BatchQueue::new(batch_queue::Limits {
                     max_batch: self.max_batch,
@@ -309,6 +353,14 @@ impl HttpTransportBuilder {
                 max_response_len: self.max_response_len,
             }),
         })
+    }
+
+    fn security(&self, address: &Address) -> Result<Security, AddressError> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Security::tls(address, tls.clone());
+        }
+        Security::plain(address)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Uri};
 use tokio::sync::Semaphore;
 
@@ -16,7 +16,10 @@ use super::connection::{Answer, Connection, Lost};
 use super::exchange::Exchange;
 use super::failure::{Called, Failure};
 use super::pool::Pool;
+use super::security::refused_certificate;
 use crate::error::HttpError;
+use crate::token::Tokens;
+use crate::wire;
 use crate::wire::frames::Frames;
 
 /// A replica, as all calls to it know it.
@@ -28,6 +31,7 @@ use crate::wire::frames::Frames;
 pub(crate) struct Peer {
     pub(crate) address: Address,
     pub(crate) uri: Uri,
+    pub(crate) tokens: Option<Tokens>,
     pub(crate) connector: Connector,
     pub(crate) pool: Pool,
     pub(crate) queue: BatchQueue,
@@ -157,10 +161,10 @@ impl Peer {
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();
         headers.insert(HOST, self.address.header.clone());
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
+        if let Some(token) = self.tokens.as_ref().and_then(Tokens::header) {
+            headers.insert(AUTHORIZATION, token);
+        }
         connection.send(request, self.max_head_len)
     }
 
@@ -174,6 +178,9 @@ impl Peer {
 
 impl From<Lost> for Failure {
     fn from(lost: Lost) -> Self {
+        if let Some(refused) = refused_certificate(&lost.error) {
+            return Self::NotSent(refused);
+        }
         let error = HttpError::Connection(Arc::new(lost.error));
         if lost.maybe_sent {
             Self::NoAnswer(error)

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::stream::Stream;
 
 /// A socket on which reading fails when too much comes before an answer begins.
 ///
 /// hyper bounds one head, but not how many interim ones (statuses of the 100s)
 /// come before it.
 pub(crate) struct Socket {
-    inner: TcpStream,
+    inner: Stream,
     allowance: Allowance,
 }
 
@@ -25,7 +26,7 @@ pub(crate) struct Allowance(Arc<AtomicUsize>);
 
 impl Socket {
     /// With an allowance that has no bounds.
-    pub(crate) fn new(inner: TcpStream) -> (Self, Allowance) {
+    pub(crate) fn new(inner: Stream) -> (Self, Allowance) {
         let allowance = Allowance(Arc::new(AtomicUsize::new(usize::MAX)));
         let socket = Self {
             inner,

@@ -2,20 +2,17 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use kvquorum_core::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::connection::{Activity, serve};
-use super::eviction::Eviction;
-use super::service::ReplicaService;
-use super::socket::Socket;
+use super::connection::{Connection, Shared};
 use crate::time::in_time;
 
 /// How long to wait for a connection to make room before a further one is asked
@@ -25,20 +22,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves each connection to a listener.
 pub(super) struct Acceptor<S> {
-    pub(super) http: http1::Builder,
     pub(super) listener: TcpListener,
-    pub(super) service: ReplicaService<S>,
+    pub(super) shared: Arc<Shared<S>>,
     pub(super) max_connections: usize,
-    pub(super) write_timeout: Duration,
     pub(super) shutdown_timeout: Duration,
 }
 
 /// The connections of a server.
-struct Connections {
+struct Connections<S> {
+    shared: Arc<Shared<S>>,
     /// They end with this set.
     tasks: JoinSet<()>,
-    /// Those that have been idle for a while.
-    idle: Arc<Eviction>,
     /// Changes when the server stops.
     stopped: watch::Receiver<()>,
 }
@@ -47,8 +41,8 @@ impl<S: Store> Acceptor<S> {
     /// Serves until it is stopped. Returns how many connections were cut.
     pub(super) async fn run(self, stopped: watch::Receiver<()>) -> usize {
         let mut connections = Connections {
+            shared: Arc::clone(&self.shared),
             tasks: JoinSet::new(),
-            idle: Arc::new(Eviction::new()),
             stopped,
         };
         let None = self.accept(&mut connections).await;
@@ -62,7 +56,7 @@ impl<S: Store> Acceptor<S> {
     }
 
     /// Accepts connections until the server is stopped: then it returns `None`.
-    async fn accept(&self, connections: &mut Connections) -> Option<Infallible> {
+    async fn accept(&self, connections: &mut Connections<S>) -> Option<Infallible> {
         loop {
             let accepted = tokio::select! {
                 _ = connections.stopped.changed() => return None,
@@ -70,11 +64,11 @@ impl<S: Store> Acceptor<S> {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, client)) => {
                     while connections.tasks.len() >= self.max_connections {
                         connections.make_room().await?;
                     }
-                    self.serve(stream, connections);
+                    connections.serve(stream, client);
                 }
                 // That one connection has ended before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -84,33 +78,29 @@ impl<S: Store> Acceptor<S> {
             }
         }
     }
+}
 
-    fn serve(&self, stream: TcpStream, connections: &mut Connections) {
+impl<S: Store> Connections<S> {
+    fn serve(&mut self, stream: TcpStream, client: SocketAddr) {
         // An answer is written in one piece; waiting for more to send with it
         // would only delay it. Without this it is late, not wrong.
         let _ = stream.set_nodelay(true);
-        let activity = Arc::new(Activity::default());
-        let answers = Arc::clone(self.service.answers());
-        let socket = Socket::new(stream, self.write_timeout, Arc::clone(&activity), answers);
-        connections.tasks.spawn(serve(
-            self.http.clone(),
-            socket,
-            self.service.clone(),
-            activity,
-            Arc::clone(&connections.idle),
-            connections.stopped.clone(),
-        ));
+        let connection = Connection {
+            shared: Arc::clone(&self.shared),
+            stream,
+            client,
+            stopped: self.stopped.clone(),
+        };
+        self.tasks.spawn(connection.run());
     }
-}
 
-impl Connections {
     /// Asks a connection to leave, and waits for one that does, for a while.
     /// `None` where the server is stopped.
     async fn make_room(&mut self) -> Option<()> {
-        self.idle.ask_one();
+        self.shared.idle.ask_one();
         tokio::select! {
             _ = self.stopped.changed() => return None,
-            Some(_) = self.tasks.join_next() => self.idle.withdraw(),
+            Some(_) = self.tasks.join_next() => self.shared.idle.withdraw(),
             () = sleep(PAUSE) => {}
         }
         Some(())

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use kvquorum_core::{Request, Response, Store};
+use kvquorum_core::{Entry, Request, Response, Store};
 use tokio::task::JoinSet;
 
 use super::answer::{AnswerBody, Made};
@@ -144,8 +144,11 @@ impl Answer {
     /// to `uncounted` bytes needs none of the budget.
     fn new(which: u32, asked: Asked, budget: &Budget, uncounted: usize) -> Self {
         let value_len = match &asked {
-            Ok(Response::Entry(Some(entry)) | Response::Promise(Some(entry))) => {
-                entry.value.as_ref().map_or(0, |value| value.len())
+            Ok(Response::Entry(Some(entry)) | Response::Promise(Some(entry))) => value_len(entry),
+            Ok(Response::Page(page)) => {
+                let lens = page.entries.iter();
+                lens.map(|(key, entry)| key.len().saturating_add(value_len(entry)))
+                    .fold(0, usize::saturating_add)
             }
             _ => 0,
         };
@@ -161,6 +164,10 @@ impl Answer {
             lease,
         }
     }
+}
+
+fn value_len(entry: &Entry) -> usize {
+    entry.value.as_ref().map_or(0, |value| value.len())
 }
 
 /// What is said where an answer cannot be kept until it is read.

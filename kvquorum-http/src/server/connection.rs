@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,19 +10,26 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use kvquorum_core::Store;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::answer::AnswerBody;
 use super::eviction::Eviction;
+#[cfg(feature = "tls")]
+use super::handshake::Handshake;
+use super::problem::Problem;
+use super::refused::{ConnectionRefused, OnRefused};
 use super::request_line::HadFragment;
 use super::service::ReplicaService;
 use super::socket::Socket;
+use crate::stream::Stream;
 
 /// How long a connection is idle before it may have to make room for another:
 /// longer than it takes a client that has just connected, or has just had an
@@ -31,49 +39,126 @@ const IDLE: Duration = Duration::from_millis(100);
 /// How long a connection that has to close may take to send the rest of a head.
 const HEAD_GRACE: Duration = Duration::from_millis(250);
 
-/// Answers requests on one connection until either side is done with it.
-pub(super) async fn serve<S: Store>(
-    http: http1::Builder,
-    socket: Socket,
-    service: ReplicaService<S>,
-    activity: Arc<Activity>,
-    idle: Arc<Eviction>,
-    mut stopped: watch::Receiver<()>,
-) {
-    let answer = service_fn(|mut request| {
-        let (service, activity, idle) = (&service, &activity, &idle);
-        async move {
-            let exchange = Exchange::begin(activity);
-            if activity.take_fragment() {
-                request.extensions_mut().insert(HadFragment);
-            }
-            let answer = service.handle(request).await;
-            let mut answer = answer.map(|body| AnswerUnderWay {
-                body,
-                _exchange: exchange,
-            });
-            if idle.is_asked() {
-                let close = HeaderValue::from_static("close");
-                answer.headers_mut().insert(CONNECTION, close);
-            }
-            Ok::<_, Infallible>(answer)
+/// What the connections of a server share.
+pub(super) struct Shared<S> {
+    pub(super) http: http1::Builder,
+    pub(super) service: ReplicaService<S>,
+    pub(super) write_timeout: Duration,
+    pub(super) on_refused: OnRefused,
+    /// Those that have been idle for a while.
+    pub(super) idle: Eviction,
+    /// `None` where plain HTTP is spoken.
+    #[cfg(feature = "tls")]
+    pub(super) handshake: Option<Handshake>,
+}
+
+/// One connection.
+pub(super) struct Connection<S> {
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) stream: TcpStream,
+    pub(super) client: SocketAddr,
+    /// Changes when the server stops.
+    pub(super) stopped: watch::Receiver<()>,
+}
+
+/// A connection on which HTTP is spoken.
+pub(super) enum Opened {
+    Served(Stream),
+    /// Without TLS, which it should have. That is all that it is told.
+    #[cfg(feature = "tls")]
+    LacksTls(Stream),
+}
+
+impl<S: Store> Connection<S> {
+    /// Answers requests until either side is done with it.
+    pub(super) async fn run(self) {
+        let Self {
+            shared,
+            stream,
+            client,
+            mut stopped,
+        } = self;
+        let activity = Arc::new(Activity::default());
+        #[cfg(feature = "tls")]
+        let opened = match &shared.handshake {
+            None => Some(Opened::Served(Stream::Plain(stream))),
+            Some(handshake) => tokio::select! {
+                biased;
+                _ = stopped.changed() => None,
+                () = activity.idle_and_asked(&shared.idle) => None,
+                opened = handshake.open(stream, client, &shared.on_refused) => opened,
+            },
+        };
+        #[cfg(not(feature = "tls"))]
+        let opened = Some(Opened::Served(Stream::Plain(stream)));
+        if let Some(opened) = opened {
+            shared.serve(opened, &activity, &mut stopped).await;
         }
-    });
-    let mut connection = pin!(http.serve_connection(socket, answer));
-    // How a connection ends is the client's affair: whatever became of its
-    // requests was answered, or cannot be any more.
-    tokio::select! {
-        biased;
-        // First: the connection may always have something to do.
-        _ = stopped.changed() => {}
-        () = activity.idle_and_asked(&idle) => {}
-        _ = connection.as_mut() => return,
+        if activity.began_tls() {
+            let refused = ConnectionRefused::UnexpectedTls;
+            shared.on_refused.tell(client, &refused);
+        }
     }
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        biased;
-        () = activity.stays_idle() => {}
-        _ = connection => {}
+}
+
+impl<S: Store> Shared<S> {
+    async fn serve(
+        &self,
+        opened: Opened,
+        activity: &Arc<Activity>,
+        stopped: &mut watch::Receiver<()>,
+    ) {
+        let (service, stream) = match opened {
+            Opened::Served(stream) => (Some(&self.service), stream),
+            #[cfg(feature = "tls")]
+            Opened::LacksTls(stream) => (None, stream),
+        };
+        let answers = Arc::clone(self.service.answers());
+        let socket = Socket::new(stream, self.write_timeout, Arc::clone(activity), answers);
+        let answer = service_fn(|request| self.answer(service, request, activity));
+        let mut connection = pin!(self.http.serve_connection(socket, answer));
+        // How a connection ends is the client's affair: whatever became of its
+        // requests was answered, or cannot be any more.
+        tokio::select! {
+            biased;
+            // First: the connection may always have something to do.
+            _ = stopped.changed() => {}
+            () = activity.idle_and_asked(&self.idle) => {}
+            _ = connection.as_mut() => return,
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            biased;
+            () = activity.stays_idle() => {}
+            _ = connection => {}
+        }
+    }
+
+    /// The answer to a request: where no service is to have it, that TLS is
+    /// needed.
+    async fn answer(
+        &self,
+        service: Option<&ReplicaService<S>>,
+        mut request: Request<Incoming>,
+        activity: &Arc<Activity>,
+    ) -> Result<Response<AnswerUnderWay>, Infallible> {
+        let exchange = Exchange::begin(activity);
+        if activity.take_fragment() {
+            request.extensions_mut().insert(HadFragment);
+        }
+        let answer = match service {
+            Some(service) => service.handle(request).await,
+            None => Problem::lacks_tls().into_response(),
+        };
+        let mut answer = answer.map(|body| AnswerUnderWay {
+            body,
+            _exchange: exchange,
+        });
+        if service.is_none() || self.idle.is_asked() {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        Ok(answer)
     }
 }
 
@@ -86,6 +171,8 @@ pub(super) struct Activity {
     is_unread: AtomicBool,
     /// Whether the target of the next request has a fragment.
     has_fragment: AtomicBool,
+    /// Whether the client began with what is TLS where HTTP is spoken.
+    began_tls: AtomicBool,
 }
 
 impl Activity {
@@ -106,6 +193,14 @@ impl Activity {
     fn take_fragment(&self) -> bool {
         self.has_fragment.load(Ordering::Relaxed)
             && self.has_fragment.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_began_tls(&self) {
+        self.began_tls.store(true, Ordering::Relaxed);
+    }
+
+    fn began_tls(&self) -> bool {
+        self.began_tls.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_unread(&self, is_unread: bool) {

@@ -1,14 +1,18 @@
 //! The server side: a replica on a port of its own.
 
 mod accept;
+mod access;
 mod answer;
 mod ask;
 mod batch;
 mod budget;
 mod connection;
 mod eviction;
+#[cfg(feature = "tls")]
+mod handshake;
 mod plain;
 mod problem;
+mod refused;
 mod request_body;
 mod request_line;
 mod route;
@@ -17,6 +21,7 @@ mod socket;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -27,10 +32,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use self::answer::AnswerBody;
+pub use self::refused::ConnectionRefused;
 pub use self::service::{ReplicaService, ReplicaServiceBuilder};
 
 use self::accept::Acceptor;
+use self::connection::Shared;
+use self::eviction::Eviction;
+#[cfg(feature = "tls")]
+use self::handshake::Handshake;
+use self::refused::OnRefused;
 use crate::time::{HEAD_TIMEOUT, within_reason};
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 
 /// hyper does with no less.
 const LEAST_HEAD_LEN: usize = 8 * 1024;
@@ -62,6 +75,11 @@ pub struct ServerBuilder {
     max_headers: Option<usize>,
     write_timeout: Duration,
     shutdown_timeout: Duration,
+    on_refused: OnRefused,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
+    #[cfg(feature = "tls")]
+    handshake_timeout: Duration,
 }
 
 impl Server {
@@ -91,6 +109,11 @@ impl Server {
             max_headers: None,
             write_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
+            on_refused: OnRefused::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 
@@ -174,6 +197,38 @@ impl ServerBuilder {
         self
     }
 
+    /// Speaks TLS, and nothing else. Takes a [`ServerTls`], or an
+    /// `Arc<rustls::ServerConfig>` of the application's own. What is plain HTTP
+    /// is answered with 400, whatever it asks for.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: impl Into<ServerTls>) -> Self {
+        self.tls = Some(tls.into());
+        self
+    }
+
+    /// How long a TLS handshake may take. 10 seconds by default.
+    ///
+    /// A connection whose handshake is not over counts as one that is idle, where
+    /// there are [too many](Self::max_connections).
+    #[cfg(feature = "tls")]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = within_reason(timeout);
+        self
+    }
+
+    /// Calls this for each connection that is not served, with the client's
+    /// address and the reason. By default nobody is told.
+    ///
+    /// It is called in the connection's task, and must not block. Strangers can
+    /// make it be called as often as they can connect.
+    pub fn on_refused(
+        mut self,
+        tell: impl Fn(SocketAddr, &ConnectionRefused) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_refused = OnRefused::new(tell);
+        self
+    }
+
     /// As [`Server::bind`], with these settings.
     ///
     /// # Errors
@@ -188,12 +243,21 @@ impl ServerBuilder {
         let local_addr = listener.local_addr()?;
         let (stop, stopped) = watch::channel(());
         let acceptor = Acceptor {
-            http: self.http(),
             listener,
-            service: service.into(),
             max_connections: self.max_connections,
-            write_timeout: self.write_timeout,
             shutdown_timeout: self.shutdown_timeout,
+            shared: Arc::new(Shared {
+                http: self.http(),
+                service: service.into(),
+                write_timeout: self.write_timeout,
+                on_refused: self.on_refused,
+                idle: Eviction::new(),
+                #[cfg(feature = "tls")]
+                handshake: self.tls.map(|tls| Handshake {
+                    tls,
+                    timeout: self.handshake_timeout,
+                }),
+            }),
         };
         let task = tokio::spawn(acceptor.run(stopped));
         Ok(Server {

@@ -1,6 +1,6 @@
 //! Answers that are not what was asked for, and what they say.
 
-use hyper::header::{ALLOW, CONNECTION, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -18,7 +18,8 @@ struct ErrorBody {
 pub(super) struct Problem {
     status: StatusCode,
     message: String,
-    allow: Option<HeaderValue>,
+    /// What the status needs beside its words.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
@@ -26,7 +27,7 @@ impl Problem {
         Self {
             status,
             message: message.into(),
-            allow: None,
+            header: None,
         }
     }
 
@@ -41,9 +42,21 @@ impl Problem {
     /// What is not allowed, and which method is.
     pub(super) fn not_allowed(message: impl Into<String>, allowed: &'static str) -> Self {
         Self {
-            allow: Some(HeaderValue::from_static(allowed)),
+            header: Some((ALLOW, HeaderValue::from_static(allowed))),
             ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
         }
+    }
+
+    /// For want of a token.
+    pub(super) fn unauthorized(message: impl Into<String>) -> Self {
+        Self {
+            header: Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            ..Self::new(StatusCode::UNAUTHORIZED, message)
+        }
+    }
+
+    pub(super) fn lacks_tls() -> Self {
+        Self::bad_request("TLS is spoken on this port, and nothing else: the scheme is https")
     }
 
     /// Where the rest of the body is not waited for.
@@ -64,8 +77,8 @@ impl Problem {
         let mut response = AnswerBody::json(body, None);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if let Some(allow) = self.allow {
-            headers.insert(ALLOW, allow);
+        if let Some((name, value)) = self.header {
+            headers.insert(name, value);
         }
         if self.status.is_client_error() && self.status != StatusCode::REQUEST_TIMEOUT
             || self.status == StatusCode::SERVICE_UNAVAILABLE

@@ -1,5 +1,6 @@
 //! Where a request goes.
 
+use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode};
 
 use super::problem::Problem;
@@ -18,11 +19,19 @@ pub(super) enum Route {
 
 impl Route {
     pub(super) fn of<B>(request: &Request<B>) -> Result<Self, Problem> {
-        let (route, method) = match request.uri().path() {
-            wire::CALL_PATH => (Self::Call, "POST"),
-            "/write" => (Self::Write, "POST"),
-            path if path.starts_with(READ) => (Self::Read, "GET"),
-            path => return Err(no_route(path)),
+        match request.uri().path() {
+            wire::CALL_PATH => Ok(Self::Call),
+            "/write" => Ok(Self::Write),
+            path if path.starts_with(READ) => Ok(Self::Read),
+            path => Err(no_route(path)),
+        }
+    }
+
+    /// Refuses a request that this route does not take.
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+        let method = match self {
+            Self::Call | Self::Write => "POST",
+            Self::Read => "GET",
         };
         allow(request, method)?;
         // Ignoring either would do something other than what was meant.
@@ -36,7 +45,14 @@ impl Route {
                 "a request has no fragment; a hash sign in a key is written %23",
             ));
         }
-        Ok(route)
+        let content_type = request.headers().get(CONTENT_TYPE);
+        if matches!(self, Self::Call) && content_type.is_none_or(|it| it != wire::CONTENT_TYPE) {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("the content type of a call is {}", wire::CONTENT_TYPE),
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use kvquorum_core::{Limits, Replica, Store};
 
+use super::access::{Access, Admission};
 use super::answer::AnswerBody;
 use super::ask::{Asked, Asking, ask};
 use super::batch::{Batch, no_memory};
@@ -21,6 +22,8 @@ use super::problem::Problem;
 use super::route::{READ, Route};
 use crate::error::with_causes;
 use crate::time::within_reason;
+use crate::token::Tokens;
+use crate::wire;
 use crate::wire::frames::Requests;
 
 /// A replica's two faces as one hyper service: `POST /write` and
@@ -74,6 +77,7 @@ pub struct ReplicaServiceBuilder<S> {
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
+    access: Access,
     pub(super) max_body_len: usize,
     max_total_body_len: Option<usize>,
     max_total_answer_len: Option<usize>,
@@ -92,6 +96,7 @@ impl<S: Store> ReplicaService<S> {
     pub fn builder(replica: Replica<S>) -> ReplicaServiceBuilder<S> {
         ReplicaServiceBuilder {
             settings: Settings {
+                access: Access::open(),
                 max_body_len: longest_body(replica.limits()),
                 max_total_body_len: None,
                 max_total_answer_len: None,
@@ -113,7 +118,7 @@ impl<S: Store> ReplicaService<S> {
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
-        let answer = match Route::of(&request) {
+        let answer = match self.0.settings.route(&request) {
             Ok(Route::Call) => self.call(request).await,
             Ok(Route::Write) => self.write(request).await,
             Ok(Route::Read) => self.read(request).await,
@@ -141,7 +146,7 @@ impl<S: Store> ReplicaService<S> {
         }
         let batch = Batch::new(Arc::clone(&self.0), requests, lease);
         let answer = batch.begin().await;
-        Ok(answer.into_response("application/octet-stream"))
+        Ok(answer.into_response(wire::CONTENT_TYPE))
     }
 
     async fn write<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
@@ -182,6 +187,16 @@ impl<S: Store> ReplicaService<S> {
     }
 }
 
+impl Settings {
+    /// Where a request goes, if it may.
+    fn route<B>(&self, request: &Request<B>) -> Result<Route, Problem> {
+        let route = Route::of(request)?;
+        self.access.check(&route, request)?;
+        route.check(request)?;
+        Ok(route)
+    }
+}
+
 impl<S: Store> Inner<S> {
     pub(super) fn ask(&self, request: &kvquorum_core::Request) -> Asking {
         ask(&self.replica, request)
@@ -193,6 +208,77 @@ impl<S: Store> Inner<S> {
 }
 
 impl<S: Store> ReplicaServiceBuilder<S> {
+    /// The secrets of which every request must have one. By default none is
+    /// asked for. What has none, or a wrong one, is answered with 401, before
+    /// its body is read.
+    ///
+    /// It stands for all three that follow. Of settings for the same route the
+    /// last holds.
+    pub fn tokens(self, tokens: &Tokens) -> Self {
+        self.read_tokens(tokens)
+            .write_tokens(tokens)
+            .replica_tokens(tokens)
+    }
+
+    /// The secrets for reading on the plain face.
+    pub fn read_tokens(mut self, tokens: &Tokens) -> Self {
+        self.settings.access.read.require(tokens);
+        self
+    }
+
+    /// The secrets for writing on the plain face.
+    pub fn write_tokens(mut self, tokens: &Tokens) -> Self {
+        self.settings.access.write.require(tokens);
+        self
+    }
+
+    /// The secrets for the replica face, and so for coordinators, which
+    /// [send](crate::HttpTransportBuilder::tokens) the first of theirs.
+    pub fn replica_tokens(mut self, tokens: &Tokens) -> Self {
+        self.settings.access.call.require(tokens);
+        self
+    }
+
+    /// Switches the plain face off: its routes are answered with 404.
+    pub fn without_plain_face(mut self) -> Self {
+        self.settings.access.read = Admission::Nobody;
+        self.settings.access.write = Admission::Nobody;
+        self
+    }
+
+    /// Switches the replica face off: its route is answered with 404.
+    pub fn without_replica_face(mut self) -> Self {
+        self.settings.access.call = Admission::Nobody;
+        self
+    }
+
+    /// A name, without a port, by which the plain face may be asked where it
+    /// needs no token. By default that is an IP address or `localhost`; what
+    /// comes by another `Host` is answered with 421. May be called again, for
+    /// further names.
+    ///
+    /// This is for browsers. A web page can have its own server's name lead
+    /// here, and then a browser takes the two for one (DNS rebinding). Coordinators
+    /// may use any name: what they send is not what a browser sends, unless it
+    /// names its page's server as well.
+    pub fn allow_host(mut self, name: impl Into<String>) -> Self {
+        self.settings.access.hosts.push(name.into());
+        self
+    }
+
+    /// A server, such as `https://tea.example`, whose pages' requests are taken.
+    /// Those of others are answered with 403: where a browser names another
+    /// `Origin` than the `Host`, or a `Sec-Fetch-Site` other than `same-origin`
+    /// and `none`. May be called again, for further servers.
+    ///
+    /// It is for a proxy that sends what it gets under another `Host`. For
+    /// browsers to let a page of another server read answers, the application has
+    /// to add the headers of CORS, around this service.
+    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
+        self.settings.access.origins.push(origin.into());
+        self
+    }
+
     /// The longest body that is read, in bytes; a longer one is answered with
     /// 413. By default it follows from the replica's limits: the largest value
     /// it admits, its longest key with every byte written as `\u0000`, and

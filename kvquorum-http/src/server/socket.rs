@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 use tokio::time::sleep;
 
 use super::budget::Budget;
 use super::connection::Activity;
+use super::refused::TLS_BEGINS;
 use super::request_line::RequestLine;
+use crate::stream::Stream;
 
 /// As much as is read while the first line of a request is looked for: more
 /// than most requests have.
@@ -26,7 +27,7 @@ const HEAD: usize = 8 * 1024;
 /// A socket that does what hyper does not: writing fails when an answer takes
 /// too long to be read, and a fragment in a request's target is noticed.
 pub(super) struct Socket {
-    inner: TokioIo<TcpStream>,
+    inner: TokioIo<Stream>,
     timeout: Duration,
     activity: Arc<Activity>,
     answers: Arc<Budget>,
@@ -49,7 +50,7 @@ struct Wait {
 
 impl Socket {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         timeout: Duration,
         activity: Arc<Activity>,
         answers: Arc<Budget>,
@@ -83,11 +84,11 @@ impl Socket {
     }
 
     /// The outcome of a write, given that its time is limited.
-    fn in_time(
+    fn in_time<T>(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_pending() {
             ready!(self.poll_wait(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -142,6 +143,10 @@ impl Read for Socket {
         let mut read = ReadBuf::uninit(&mut bytes);
         let mut read = read.take(buf.remaining());
         ready!(Pin::new(self.inner.inner_mut()).poll_read(cx, &mut read))?;
+        let is_first = self.exchanges == 0 && self.line == RequestLine::default();
+        if is_first && read.filled().first() == Some(&TLS_BEGINS) {
+            self.activity.set_began_tls();
+        }
         if self.line.has_fragment(read.filled()) {
             self.activity.set_fragment();
         }
@@ -174,10 +179,58 @@ impl Write for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.in_time(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let shut_down = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.in_time(cx, shut_down)
+    }
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::tls::{ClientTls, ServerTls};
+
+    /// Catches an answer whose last bytes TLS has taken in, and that waits for
+    /// ever for the client to read what comes before them.
+    #[tokio::test]
+    async fn what_tls_holds_back_is_not_waited_for_either() {
+        let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let [chain, key] = ["chain.pem", "key.pem"].map(|name| directory.path().join(name));
+        std::fs::write(&chain, signed.cert.pem()).unwrap();
+        std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
+        let server = ServerTls::from_pem(&chain, key).unwrap();
+        let client = ClientTls::from_pem(chain).unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, connected) = tokio::join!(listener.accept(), connecting);
+        let name = "localhost".try_into().unwrap();
+        let (accepted, _deaf) = tokio::join!(
+            server.accept(accepted.unwrap().0),
+            client.connect(name, connected.unwrap())
+        );
+        let stream = accepted.map_err(|(error, _)| error).unwrap();
+        let answers = Arc::new(Budget::new(0));
+        let limit = Duration::from_millis(50);
+        let mut socket = Socket::new(stream, limit, Arc::default(), answers);
+        let answer = async {
+            loop {
+                poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &[0; 4096])).await?;
+                poll_fn(|cx| Pin::new(&mut socket).poll_flush(cx)).await?;
+            }
+        };
+        let answered: Result<io::Result<()>, _> = timeout(limit * 400, answer).await;
+        let error = answered.expect("it waits for ever").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

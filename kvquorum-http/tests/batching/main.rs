@@ -1,8 +1,6 @@
 //! Calls that share an exchange: which ones do, and that each remains its own.
 
 // In a test a panic is how a broken promise shows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 #[path = "../common/mod.rs"]
 mod common;

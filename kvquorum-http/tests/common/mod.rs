@@ -2,7 +2,7 @@
 //! that hides nothing of HTTP.
 
 // Each test file uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -369,12 +369,20 @@ impl Answer {
 pub fn post(path: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let len = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len}\r\n\r\n");
+    let content_type = match path.starts_with("/v1/") {
+        true => "application/octet-stream",
+        // What curl says, whatever it is.
+        false => "application/x-www-form-urlencoded",
+    };
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {content_type}\r\n\
+         content-length: {len}\r\n\r\n"
+    );
     [head.as_bytes(), body].concat()
 }
 
 pub fn get_path(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")
+    format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
 }
 
 /// The body of an exchange with these requests, to whichever replica it is.

@@ -66,7 +66,8 @@ const SHARDS: usize = 64;
 /// A scan takes each shard's lock in turn, not all at once, and lets other tasks
 /// go on in between. It holds each key as it was at some time during the call, which
 /// is what the contract of [`Store::scan`] asks for; it is no snapshot of the whole
-/// store.
+/// store. A page costs a search in each of 64 shards, besides its records: to walk
+/// a store, take pages of some hundred keys or more.
 ///
 /// ```
 /// use kvquorum_core::{Change, Entry, Key, Record, Store, Timestamp, Version, WriterId};

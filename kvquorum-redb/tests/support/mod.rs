@@ -1,15 +1,6 @@
 //! A disk that does as it is told, and what every test of a store needs.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
-#![allow(unreachable_pub, reason = "a module of several tests")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test"
-)]
 
 use std::io;
 use std::ops::Bound;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use kvquorum_core::{Codec, CodecError};
 
 use super::Clause;
+use super::encodings::{Encoding, Keys};
 use super::shown::MAX_BYTES;
 
 const PURE: Clause = Clause {
@@ -43,7 +44,7 @@ const WHOLE: Clause = Clause {
 #[cfg(test)]
 pub(super) const CLAUSES: &[&Clause] = &[&PURE, &SCALARS, &COMPOUNDS, &REFUSES, &ANY_BYTES, &WHOLE];
 
-/// Tests a codec against the contract of [`Codec`].
+/// Tests a codec against the contract of [`Codec`], with values and with keys.
 ///
 /// It takes less than a second, needs no runtime, and tries the same values
 /// each time.
@@ -64,6 +65,11 @@ pub(super) const CLAUSES: &[&Clause] = &[&PURE, &SCALARS, &COMPOUNDS, &REFUSES, 
 ///
 /// Where the codec breaks its contract. The message quotes the sentence.
 pub fn codec<C: Codec>(codec: &C) {
+    encoding(codec);
+    encoding(&Keys(codec));
+}
+
+fn encoding<C: Encoding>(codec: &C) {
     scalars_come_back(codec);
     compounds_come_back(codec);
     borrowed_forms_have_the_same_bytes(codec);
@@ -83,7 +89,7 @@ fn numbers() -> impl Iterator<Item = u64> {
     })
 }
 
-fn scalars_come_back<C: Codec>(codec: &C) {
+fn scalars_come_back<C: Encoding>(codec: &C) {
     let check = Check(codec, &SCALARS);
     check.all([false, true]);
     check.all(i8::MIN..=i8::MAX);
@@ -225,7 +231,7 @@ fn record(kind: Kind, parts: Vec<Record>) -> Record {
     }
 }
 
-fn compounds_come_back<C: Codec>(codec: &C) {
+fn compounds_come_back<C: Encoding>(codec: &C) {
     let check = Check(codec, &COMPOUNDS);
     check.all([None, Some(0_u8), Some(1)]);
     check.all([None, Some(String::new()), Some("null".to_owned())]);
@@ -260,7 +266,7 @@ fn compounds_come_back<C: Codec>(codec: &C) {
 /// Values that are checked against a sentence about what comes back.
 struct Check<'a, C>(&'a C, &'a Clause);
 
-impl<C: Codec> Check<'_, C> {
+impl<C: Encoding> Check<'_, C> {
     fn all<T>(&self, values: impl IntoIterator<Item = T>)
     where
         T: Serialize + DeserializeOwned + PartialEq + Debug,
@@ -298,8 +304,8 @@ impl<C: Codec> Check<'_, C> {
     }
 }
 
-fn borrowed_forms_have_the_same_bytes<C: Codec>(codec: &C) {
-    fn check<C: Codec, O: Serialize + Debug, B: Serialize + ?Sized>(
+fn borrowed_forms_have_the_same_bytes<C: Encoding>(codec: &C) {
+    fn check<C: Encoding, O: Serialize + Debug, B: Serialize + ?Sized>(
         codec: &C,
         owned: &O,
         borrowed: &B,
@@ -345,7 +351,7 @@ impl Serialize for Unsized {
 #[derive(Debug, Serialize, Deserialize)]
 struct Nested(Vec<Nested>);
 
-fn what_cannot_be_encoded_is_an_error<C: Codec>(codec: &C) {
+fn what_cannot_be_encoded_is_an_error<C: Encoding>(codec: &C) {
     REFUSES.require(
         encode(codec, &Unserializable).is_err(),
         "a value whose `Serialize` failed was encoded",
@@ -363,7 +369,7 @@ fn what_cannot_be_encoded_is_an_error<C: Codec>(codec: &C) {
     }
 }
 
-fn strange_bytes_do_not_panic<C: Codec>(codec: &C) {
+fn strange_bytes_do_not_panic<C: Encoding>(codec: &C) {
     let mut samples: Vec<Vec<u8>> = Vec::new();
     samples.extend(encode(codec, &record(Kind::Newtype(0.1), Vec::new())));
     samples.extend(kinds().iter().flat_map(|kind| encode(codec, kind)));
@@ -388,7 +394,7 @@ fn strange_bytes_do_not_panic<C: Codec>(codec: &C) {
     }
 }
 
-fn decode_as_all<C: Codec>(codec: &C, bytes: &[u8]) {
+fn decode_as_all<C: Encoding>(codec: &C, bytes: &[u8]) {
     let _ = decode::<C, Record>(codec, bytes);
     let _ = decode::<C, Kind>(codec, bytes);
     let _ = decode::<C, String>(codec, bytes);
@@ -398,13 +404,13 @@ fn decode_as_all<C: Codec>(codec: &C, bytes: &[u8]) {
     let _ = decode::<C, Nested>(codec, bytes);
 }
 
-fn encode<C: Codec, T: Serialize + ?Sized>(codec: &C, plain: &T) -> Result<Vec<u8>, CodecError> {
+fn encode<C: Encoding, T: Serialize + ?Sized>(codec: &C, plain: &T) -> Result<Vec<u8>, CodecError> {
     let encoded = catch_unwind(AssertUnwindSafe(|| codec.encode(plain)));
     let name = std::any::type_name::<T>();
     encoded.unwrap_or_else(|_| REFUSES.broken(format!("encoding a `{name}` panicked")))
 }
 
-fn decode<C: Codec, T: DeserializeOwned>(codec: &C, encoded: &[u8]) -> Result<T, CodecError> {
+fn decode<C: Encoding, T: DeserializeOwned>(codec: &C, encoded: &[u8]) -> Result<T, CodecError> {
     let decoded = catch_unwind(AssertUnwindSafe(|| codec.decode(encoded)));
     let name = std::any::type_name::<T>();
     let bytes = encoded.escape_ascii();

@@ -86,6 +86,7 @@
 mod codec;
 #[cfg(test)]
 mod contracts;
+mod encodings;
 mod futures;
 mod samples;
 mod shown;

@@ -4,6 +4,7 @@ mod answers;
 mod at_rest;
 mod concurrency;
 mod identity;
+mod pages;
 mod refusals;
 
 use std::future::Future;
@@ -111,6 +112,7 @@ where
     check("a call at rest holds up no other", &build, at_rest::run).await;
     // Last: its calls are concurrent, and by now each gets its own answer.
     check("entries arrive unchanged", &build, answers::round_trip).await;
+    check("pages arrive unchanged", &build, pages::run).await;
 }
 
 /// A moment that the replica admits, whatever its clock reads.

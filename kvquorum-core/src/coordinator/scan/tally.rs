@@ -1,0 +1,254 @@
+//! The deciding logic of a page: what replicas hold in a range, merged. A plain
+//! value, which sends nothing and waits for nothing.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+
+use bytes::Bytes;
+
+use crate::entry::{Entry, Key, Timestamp};
+use crate::outcome::{Outcome, ReplicaFailure};
+use crate::range::{KeyRange, Page};
+use crate::transport::Response;
+
+/// Gathers what replicas hold in the beginning of a range.
+#[derive(Debug)]
+pub(super) struct PageTally<const N: usize> {
+    range: KeyRange,
+    needed: usize,
+    parts: [Part; N],
+    /// Up to where enough replicas have told what they hold: the least of the ends
+    /// of their pages. Known once it is decided; `None` where it is the range's end.
+    frontier: Option<Key>,
+    /// What they told, as far as the frontier.
+    found: BTreeMap<Key, Found>,
+}
+
+/// What is known of one replica's part.
+#[derive(Debug)]
+enum Part {
+    NotAsked,
+    Asked,
+    Answered {
+        entries: usize,
+        upto: Option<Key>,
+    },
+    /// Until it is reported.
+    Failed(Option<ReplicaFailure>),
+}
+
+/// What was found under one key.
+#[derive(Debug)]
+struct Found {
+    greatest: Entry,
+    /// Who is known to hold it.
+    holders: Replicas,
+    /// To whom it was sent.
+    sent: Replicas,
+}
+
+/// A set of replicas, of which there are at most 64.
+#[derive(Clone, Copy, Debug, Default)]
+struct Replicas(u64);
+
+impl Replicas {
+    fn one(replica: usize) -> Self {
+        let place = u32::try_from(replica).ok();
+        Self(
+            place
+                .and_then(|place| 1_u64.checked_shl(place))
+                .unwrap_or(0),
+        )
+    }
+
+    fn add(&mut self, replica: usize) {
+        self.0 |= Self::one(replica).0;
+    }
+
+    fn contains(self, replica: usize) -> bool {
+        self.0 & Self::one(replica).0 != 0
+    }
+
+    fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+}
+
+impl<const N: usize> PageTally<N> {
+    pub(super) fn new(range: KeyRange, needed: usize) -> Self {
+        Self {
+            range,
+            needed,
+            parts: [const { Part::NotAsked }; N],
+            frontier: None,
+            found: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn range(&self) -> &KeyRange {
+        &self.range
+    }
+
+    /// Notes that a replica is being asked.
+    pub(super) fn asked(&mut self, replica: usize) {
+        self.set(replica, Part::Asked);
+    }
+
+    /// Takes in a replica's answer.
+    pub(super) fn add(&mut self, replica: usize, result: Result<Response, ReplicaFailure>) {
+        let page = match result {
+            Ok(Response::Page(page)) if page.is_of(&self.range) => *page,
+            other => {
+                let failure = other.err().unwrap_or(ReplicaFailure::Mismatched);
+                return self.set(replica, Part::Failed(Some(failure)));
+            }
+        };
+        // Whoever comes late has nothing to say about the frontier.
+        let is_early = !self.is_answered();
+        let Page { entries, upto } = page;
+        let answered = Part::Answered {
+            entries: entries.len(),
+            upto: upto.clone(),
+        };
+        self.set(replica, answered);
+        if is_early {
+            self.frontier = least(self.frontier.take(), upto);
+            if let Some(frontier) = &self.frontier {
+                self.found.split_off(frontier);
+            }
+        }
+        for (key, entry) in entries {
+            if !Page::covers(self.frontier.as_ref(), &key) {
+                break;
+            }
+            self.merge(replica, key, entry);
+        }
+    }
+
+    fn merge(&mut self, replica: usize, key: Key, entry: Entry) {
+        let mut holders = Replicas::default();
+        holders.add(replica);
+        match self.found.entry(key) {
+            Slot::Occupied(mut found) => {
+                let found = found.get_mut();
+                match entry.cmp(&found.greatest) {
+                    std::cmp::Ordering::Less => {}
+                    std::cmp::Ordering::Equal => found.holders.add(replica),
+                    std::cmp::Ordering::Greater => *found = Found::new(entry, holders),
+                }
+            }
+            Slot::Vacant(slot) => {
+                slot.insert(Found::new(entry, holders));
+            }
+        }
+    }
+
+    fn set(&mut self, replica: usize, part: Part) {
+        if let Some(slot) = self.parts.get_mut(replica) {
+            *slot = part;
+        }
+    }
+
+    fn count(&self, is: impl Fn(&Part) -> bool) -> usize {
+        self.parts.iter().filter(|part| is(part)).count()
+    }
+
+    /// Whether there are enough answers, or can no longer be.
+    pub(super) fn is_decided(&self) -> bool {
+        let failed = self.count(|part| matches!(part, Part::Failed(_)));
+        self.is_answered() || failed > N.saturating_sub(self.needed)
+    }
+
+    /// Whether there are enough answers.
+    pub(super) fn is_answered(&self) -> bool {
+        self.count(|part| matches!(part, Part::Answered { .. })) >= self.needed
+    }
+
+    /// What a replica is to be sent, with its original version: what it is known to
+    /// lack; and what it may lack, where fewer than `holders_needed` are known to
+    /// hold it. Each once.
+    pub(super) fn take_due(&mut self, replica: usize, holders_needed: usize) -> Vec<(Key, Entry)> {
+        let Some(Part::Answered { upto, .. }) = self.parts.get(replica) else {
+            return Vec::new();
+        };
+        let mut due = Vec::new();
+        for (key, found) in &mut self.found {
+            let is_known = Page::covers(upto.as_ref(), key);
+            if !found.holders.contains(replica)
+                && !found.sent.contains(replica)
+                && (is_known || found.holders.len() < holders_needed)
+            {
+                found.sent.add(replica);
+                due.push((key.clone(), found.greatest.clone()));
+            }
+        }
+        due
+    }
+
+    /// Takes in that a replica acked what it was sent.
+    pub(super) fn repaired(&mut self, replica: usize, key: &Key, entry: &Entry) {
+        if let Some(found) = self.found.get_mut(key)
+            && found.greatest == *entry
+        {
+            found.holders.add(replica);
+        }
+    }
+
+    /// The first key whose entry fewer than `needed` replicas are known to hold, and
+    /// how many do.
+    pub(super) fn not_held(&self, needed: usize) -> Option<(&Key, usize)> {
+        let mut found = self.found.iter();
+        let (key, found) = found.find(|(_, found)| found.holders.len() < needed)?;
+        Some((key, found.holders.len()))
+    }
+
+    /// The greatest timestamp that was told of.
+    pub(super) fn latest(&self) -> Option<Timestamp> {
+        let found = self.found.values();
+        found.map(|found| found.greatest.version.timestamp).max()
+    }
+
+    /// The keys that hold values, in order. Tombstones have done their part.
+    pub(super) fn values(&self) -> Vec<(Key, Bytes)> {
+        let value = |(key, found): (&Key, &Found)| {
+            let value = found.greatest.value.clone()?;
+            Some((key.clone(), value))
+        };
+        self.found.iter().filter_map(value).collect()
+    }
+
+    /// What of the range is left.
+    pub(super) fn rest(&self) -> Option<KeyRange> {
+        let frontier = self.frontier.clone()?;
+        Some(self.range.starting_at(frontier))
+    }
+
+    /// What each replica answered: how many entries its page had. Failures are
+    /// moved out, so this is asked once.
+    pub(super) fn report(&mut self) -> [Outcome<usize>; N] {
+        self.parts.each_mut().map(|part| match part {
+            Part::NotAsked => Outcome::NotAsked,
+            Part::Asked => Outcome::Pending,
+            Part::Answered { entries, .. } => Outcome::Answered(*entries),
+            Part::Failed(failure) => failure.take().map_or(Outcome::NotAsked, Outcome::Failed),
+        })
+    }
+}
+
+impl Found {
+    fn new(greatest: Entry, holders: Replicas) -> Self {
+        Self {
+            greatest,
+            holders,
+            sent: Replicas::default(),
+        }
+    }
+}
+
+/// The least of two ends of pages, of which none is the end of the range.
+fn least(one: Option<Key>, other: Option<Key>) -> Option<Key> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

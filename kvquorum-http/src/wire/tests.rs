@@ -1,0 +1,237 @@
+//! The tables of the protocol, as bytes.
+
+use std::num::NonZeroU64;
+
+use kvquorum_core::{
+    Ack, Identity, Page, Quorums, Refusal, ReplicaId, ScanLimit, Timestamp, Version, WriterId,
+};
+
+use super::*;
+
+const VERSION: Version = Version {
+    // 1 ms and counter 2: 65538, in seven-bit groups 02 00 04.
+    timestamp: Timestamp::from_bits(65_538),
+    writer: WriterId::new(300),
+};
+
+fn replica() -> ReplicaId {
+    ReplicaId::new(NonZeroU64::new(300).unwrap())
+}
+
+/// What a message that may be in two parts has as its bytes.
+fn whole(encode: impl FnOnce(&mut Vec<u8>) -> Result<Option<Bytes>, EncodeError>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let value = encode(&mut bytes).unwrap();
+    bytes.extend(value.unwrap_or_default());
+    bytes
+}
+
+/// The tables above are a promise to other languages and later versions.
+#[test]
+fn requests_have_the_bytes_that_the_docs_say() {
+    let mut meant = Request::read("ab");
+    meant.to = Some(replica());
+    let mut introduced = Request::identify();
+    let quorums = Some(Quorums { n: 3, w: 2, r: 1 });
+    introduced.kind = RequestKind::Identify { quorums };
+    for (request, bytes) in [
+        (Request::read("ab"), &b"\x00\x00\x02ab"[..]),
+        (meant, b"\x01\xAC\x02\x00\x02ab"),
+        (
+            Request::write("ab", Entry::new(VERSION, "xyz")),
+            b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz",
+        ),
+        (
+            Request::write("ab", Entry::tombstone(VERSION)),
+            b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00",
+        ),
+        (Request::identify(), b"\x00\x02\x00"),
+        (introduced, b"\x00\x02\x01\x03\x02\x01"),
+        (
+            Request::prepare("ab", VERSION),
+            b"\x00\x04\x02ab\x82\x80\x04\xAC\x02",
+        ),
+        (
+            Request::scan("ab"..="c", ScanLimit::keys(300).with_max_bytes(1)),
+            b"\x00\x03\x02ab\x01\x02c\x00\xAC\x02\x01",
+        ),
+        (
+            Request::scan(.., ScanLimit::keys(1).with_max_bytes(300)),
+            b"\x00\x03\x00\x00\x01\xAC\x02",
+        ),
+    ] {
+        assert_eq!(
+            whole(|to| encode_request(&request, to)),
+            bytes,
+            "{request:?}"
+        );
+        assert_eq!(decode::<Request>(bytes).unwrap(), request);
+    }
+}
+
+#[test]
+fn a_value_sent_from_where_it_lies_has_the_same_bytes() {
+    for len in [LARGE - 1, LARGE, LARGE + 1, 1 << 20] {
+        let value = Bytes::from(vec![b'x'; len]);
+        let is_apart = |encoded: Option<Bytes>| match encoded {
+            Some(apart) => apart.as_ptr() == value.as_ptr(),
+            None => false,
+        };
+        let mut request = Request::write("ab", Entry::new(VERSION, value.clone()));
+        request.to = Some(replica());
+        let bytes = whole(|to| encode_request(&request, to));
+        assert!(bytes == postcard::to_stdvec(&request).unwrap());
+        let encoded = encode_request(&request, &mut Vec::new());
+        assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+
+        let entry = Some(Entry::new(VERSION, value.clone()));
+        let outcome = Outcome::Answered(Response::Entry(entry));
+        let bytes = whole(|to| encode_outcome(&outcome, to));
+        assert!(bytes == postcard::to_stdvec(&outcome).unwrap());
+        let encoded = encode_outcome(&outcome, &mut Vec::new());
+        assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+    }
+}
+
+#[test]
+fn no_request_takes_more_room_than_is_thought() {
+    let version = Version {
+        timestamp: Timestamp::MAX,
+        writer: WriterId::new(u64::MAX),
+    };
+    for len in [0, 127, 128, LARGE, 1 << 21] {
+        let payload = vec![b'x'; len];
+        let key = Key::from(payload.clone());
+        let entry = Entry::new(version, payload);
+        for mut request in [Request::write(&key, entry), Request::read(key)] {
+            request.to = Some(ReplicaId::new(NonZeroU64::MAX));
+            let beside = longest_beside_value(&request);
+            let mut encoded = Vec::new();
+            encode_request(&request, &mut encoded).unwrap();
+            assert!(encoded.len() + 4 <= beside);
+        }
+    }
+}
+
+#[test]
+fn outcomes_have_the_bytes_that_the_docs_say() {
+    let text = || "no".to_owned();
+    for (outcome, bytes) in [
+        (
+            Outcome::Answered(Response::Ack(Ack::Applied)),
+            &b"\x00\x01\x00"[..],
+        ),
+        (Outcome::StoreFailed(text()), b"\x01\x02no"),
+        (Outcome::NotUnderstood(text()), b"\x02\x02no"),
+    ] {
+        assert_eq!(whole(|to| encode_outcome(&outcome, to)), bytes);
+        assert_eq!(decode::<Outcome>(bytes).unwrap(), outcome);
+    }
+}
+
+#[test]
+fn responses_have_the_bytes_that_the_docs_say() {
+    let refused = Response::Refused;
+    for (response, bytes) in [
+        (Response::Entry(None), &b"\x00\x00"[..]),
+        (
+            Response::Entry(Some(Entry::new(VERSION, "xyz"))),
+            b"\x00\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+        ),
+        (
+            Response::Entry(Some(Entry::tombstone(VERSION))),
+            b"\x00\x01\x82\x80\x04\xAC\x02\x00",
+        ),
+        (Response::Ack(Ack::Applied), b"\x01\x00"),
+        (
+            Response::Ack(Ack::Superseded { by: VERSION }),
+            b"\x01\x01\x82\x80\x04\xAC\x02",
+        ),
+        (refused(Refusal::EmptyKey), b"\x02\x00"),
+        (
+            refused(Refusal::KeyTooLong { len: 300, max: 1 }),
+            b"\x02\x01\xAC\x02\x01",
+        ),
+        (
+            refused(Refusal::ValueTooLarge { len: 300, max: 1 }),
+            b"\x02\x02\xAC\x02\x01",
+        ),
+        (
+            refused(Refusal::TooFarAhead {
+                timestamp: VERSION.timestamp,
+                now_millis: 0,
+                max_drift_millis: 300,
+            }),
+            b"\x02\x03\x82\x80\x04\x00\xAC\x02",
+        ),
+        (
+            refused(Refusal::OtherReplica { is: replica() }),
+            b"\x02\x04\xAC\x02",
+        ),
+        (
+            Response::Identity(Box::new(Identity {
+                id: replica(),
+                cluster: None,
+                quorums: Vec::new(),
+            })),
+            b"\x03\xAC\x02\x00\x00",
+        ),
+        (
+            Response::Identity(Box::new(Identity {
+                id: replica(),
+                cluster: Some("tea".into()),
+                quorums: vec![Quorums { n: 3, w: 2, r: 1 }],
+            })),
+            b"\x03\xAC\x02\x01\x03tea\x01\x03\x02\x01",
+        ),
+        (
+            refused(Refusal::Promised { by: VERSION }),
+            b"\x02\x05\x82\x80\x04\xAC\x02",
+        ),
+        (
+            refused(Refusal::Superseded { by: VERSION }),
+            b"\x02\x06\x82\x80\x04\xAC\x02",
+        ),
+        (Response::Promise(None), b"\x05\x00"),
+        (
+            Response::Promise(Some(Entry::new(VERSION, "xyz"))),
+            b"\x05\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+        ),
+        (Response::Page(Box::default()), b"\x04\x00\x00"),
+        (
+            Response::Page(Box::new(Page {
+                entries: vec![
+                    ("ab".into(), Entry::new(VERSION, "xyz")),
+                    ("b".into(), Entry::tombstone(VERSION)),
+                ],
+                upto: Some("c".into()),
+            })),
+            b"\x04\x02\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz\
+              \x01b\x82\x80\x04\xAC\x02\x00\x01\x01c",
+        ),
+    ] {
+        assert_eq!(decode::<Response>(bytes).unwrap(), response);
+        let outcome = Outcome::Answered(response);
+        let encoded = whole(|to| encode_outcome(&outcome, to));
+        assert_eq!(encoded, [b"\x00", bytes].concat(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn whatever_is_not_exactly_one_message_is_an_error() {
+    let whole = b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz";
+    for cut in 0..whole.len() {
+        let decoded = decode::<Request>(&whole[..cut]);
+        assert!(matches!(decoded, Err(DecodeError::Malformed(_))), "{cut}");
+    }
+    let trailing = decode::<Request>(b"\x00\x00\x02ab!!");
+    assert!(matches!(trailing, Err(DecodeError::Trailing(2))));
+    // A kind of request that is not known yet, and lengths beyond the end.
+    for bytes in [
+        &b"\x00\x7f\x02ab"[..],
+        b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01ab",
+        b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xffab",
+    ] {
+        assert!(decode::<Request>(bytes).is_err(), "{bytes:?}");
+    }
+}
