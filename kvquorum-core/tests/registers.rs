@@ -178,6 +178,29 @@ async fn l_promise_no_put_is_lost_to_an_update_that_did_not_see_it() {
     update.abort();
 }
 
+/// W-SUPERSEDED beside L-PROMISE. Bug: a put that was stamped past a promise is taken
+/// to be past all that was acknowledged before it began, of which a refusal tells
+/// nothing.
+#[tokio::test(start_paused = true)]
+async fn w_superseded_a_put_past_a_promise_still_goes_past_what_was_acknowledged() {
+    let links = links();
+    let counters = counters(&links);
+    promise(&links[0], ballot(NOON + 50));
+    let acknowledged = entry(NOON + 100, "3");
+    plant(&links[1], acknowledged.clone());
+    plant(&links[2], acknowledged.clone());
+    // The first attempt is refused by one, and hears of no other.
+    links[1].set(Line::Panics(Duration::from_millis(5)));
+    links[2].set(Line::Slow(Duration::from_millis(50)));
+    let (receipt, ()) = tokio::join!(counters.map().put("k", &7), async {
+        sleep(Duration::from_millis(2)).await;
+        links[1].set(Line::Up);
+    });
+    let receipt = receipt.unwrap();
+    assert_eq!(receipt.attempts(), 3);
+    assert!(receipt.version() > acknowledged.version);
+}
+
 /// L-DOUBT. Bugs: an update whose answers were lost is done twice; it runs again
 /// though it was applied; it is an error though it is known to have been applied.
 #[tokio::test(start_paused = true)]
@@ -354,7 +377,8 @@ async fn l_doubt_errors_say_what_is_true() {
 }
 
 /// L-REGISTER. Bugs: what a promise keeps from being repaired fails a get for ever,
-/// or is returned though no quorum holds it, so that the next one goes back.
+/// or is returned though no quorum holds it, so that the next one goes back; a replica
+/// that holds a greater entry is taken to vouch for a lesser one, which it never saw.
 #[tokio::test(start_paused = true)]
 async fn l_register_a_get_settles_what_a_dead_update_left() {
     for greater_held in [false, true] {
@@ -367,9 +391,14 @@ async fn l_register_a_get_settles_what_a_dead_update_left() {
         promise(&links[2], ballot(NOON + 9));
         if greater_held {
             plant(&links[2], entry(NOON + 9, "3"));
+            // Its answer comes when the others have decided.
+            for (link, way) in links.iter().zip([10, 10, 15]) {
+                link.set(Line::Slow(Duration::from_millis(way)));
+            }
         }
         let (found, version) = counters.get_with_version("k").await.unwrap();
         assert!(version.unwrap() > old);
+        links.iter().for_each(|link| link.set(Line::Up));
         // Whatever it was, it is now so.
         for left_out in &links {
             left_out.set(Line::Hangs);

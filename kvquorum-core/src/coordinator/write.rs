@@ -14,7 +14,7 @@ use super::calls::{Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
 use super::report::{Late, WriteError, WriteReceipt, WriteReport};
 use super::{Coordinator, Inner};
-use crate::clock::{ClockExhausted, Stamp};
+use crate::clock::{Clock, ClockExhausted, Stamp};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{WriteTally, WriteVerdict, may_be_seen, superseded_by};
@@ -36,8 +36,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let entry = Entry { version, value };
         let mut request = Request::write(key, entry);
         let mut earlier_may_be_seen = false;
-        let mut passed: Option<Version> = None;
-        let mut knows_acknowledged = false;
+        let mut earlier = Earlier::default();
         let mut attempts = 1;
         loop {
             let (verdict, outcomes, late) = match send_to_all(inner, W, &mut request) {
@@ -46,28 +45,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             };
             let again = match verdict {
                 WriteVerdict::Acked => None,
-                // What was acknowledged before this write began is on W replicas.
-                // Where any two sets of W meet, the first acks told of it, and
-                // every later attempt is stamped past it. So what supersedes a
-                // later one was not acknowledged by then: it overlaps with this
-                // write, or it failed and has yet to take effect. Either may as
-                // well come after this write.
-                WriteVerdict::Superseded { .. } if knows_acknowledged && Self::WRITES_MEET => None,
-                WriteVerdict::Superseded { by } => {
-                    knows_acknowledged = true;
-                    passed = passed.max(Some(by));
-                    Some(true)
+                WriteVerdict::Superseded { .. }
+                    if earlier.knows_acknowledged && Self::WRITES_MEET =>
+                {
+                    None
                 }
-                WriteVerdict::Failed => match refused_past(&outcomes) {
-                    // An update was promised a greater ballot, and would not see it.
-                    Some(by) => {
-                        passed = passed.max(Some(by)).max(superseded_by(&outcomes));
-                        Some(true)
-                    }
-                    // It is this clock that is wrong, if it is ahead of its wall
-                    // clock.
-                    None => Some(is_too_far_ahead(&outcomes) && inner.clock.step_back(stamp)),
-                },
+                _ => Some(earlier.calls_for_another(&inner.clock, stamp, verdict, &outcomes)),
             };
             let Some(again) = again else {
                 return Ok(WriteReceipt {
@@ -79,7 +62,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             };
             if again
                 && attempts < inner.settings.max_attempts
-                && let Ok(later) = inner.stamp_past(passed, attempts)
+                && let Ok(later) = inner.stamp_past(earlier.passed, attempts)
             {
                 earlier_may_be_seen |= may_be_seen(&outcomes);
                 stamp = later;
@@ -100,6 +83,46 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 WriteVerdict::Superseded { by } => WriteError::Superseded { by, report },
                 _ => WriteError::failed(report),
             });
+        }
+    }
+}
+
+/// What attempts of a write told that were not acknowledged.
+#[derive(Default)]
+struct Earlier {
+    /// The greatest version that was told of.
+    passed: Option<Version>,
+    /// Whether that is past all that was acknowledged before the write began. This is
+    /// on W replicas: where any two sets of W meet, W acks tell of it, and every later
+    /// attempt is stamped past it. So what supersedes a later one was not acknowledged
+    /// by then: it overlaps with this write, or it failed and has yet to take effect.
+    /// Either may as well come after this write.
+    knows_acknowledged: bool,
+}
+
+impl Earlier {
+    /// Takes in an attempt, and tells whether to stamp the entry anew.
+    fn calls_for_another(
+        &mut self,
+        clock: &Clock,
+        stamp: Stamp,
+        verdict: WriteVerdict,
+        outcomes: &[Outcome<Ack>],
+    ) -> bool {
+        if let WriteVerdict::Superseded { by } = verdict {
+            self.knows_acknowledged = true;
+            self.passed = self.passed.max(Some(by));
+            return true;
+        }
+        match refused_past(outcomes) {
+            // An update was promised a greater ballot, and would not see the entry.
+            Some(by) => {
+                let by = Some(by).max(superseded_by(outcomes));
+                self.passed = self.passed.max(by);
+                true
+            }
+            // It is this clock that is wrong, if it is ahead of its wall clock.
+            None => is_too_far_ahead(outcomes) && clock.step_back(stamp),
         }
     }
 }

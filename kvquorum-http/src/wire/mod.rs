@@ -185,10 +185,16 @@ pub(crate) fn encode_outcome(
     outcome: &Outcome,
     to: &mut Vec<u8>,
 ) -> Result<Option<Bytes>, EncodeError> {
-    if let Outcome::Answered(Response::Entry(Some(entry))) = outcome {
+    if let Outcome::Answered(
+        response @ (Response::Entry(Some(entry)) | Response::Promise(Some(entry))),
+    ) = outcome
+    {
         if let Some(value) = large_value(entry) {
-            let without_value = Entry::new(entry.version, Bytes::new());
-            let without_value = Outcome::Answered(Response::Entry(Some(without_value)));
+            let without_value = Some(Entry::new(entry.version, Bytes::new()));
+            let without_value = Outcome::Answered(match response {
+                Response::Promise(_) => Response::Promise(without_value),
+                _ => Response::Entry(without_value),
+            });
             return encode_apart(&without_value, value, to);
         }
         to.reserve(value_len(entry).saturating_add(FRAMING));

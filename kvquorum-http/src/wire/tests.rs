@@ -84,12 +84,14 @@ fn a_value_sent_from_where_it_lies_has_the_same_bytes() {
         let encoded = encode_request(&request, &mut Vec::new());
         assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
 
-        let entry = Some(Entry::new(VERSION, value.clone()));
-        let outcome = Outcome::Answered(Response::Entry(entry));
-        let bytes = whole(|to| encode_outcome(&outcome, to));
-        assert!(bytes == postcard::to_stdvec(&outcome).unwrap());
-        let encoded = encode_outcome(&outcome, &mut Vec::new());
-        assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+        for response in [Response::Entry, Response::Promise] {
+            let entry = Some(Entry::new(VERSION, value.clone()));
+            let outcome = Outcome::Answered(response(entry));
+            let bytes = whole(|to| encode_outcome(&outcome, to));
+            assert!(bytes == postcard::to_stdvec(&outcome).unwrap());
+            let encoded = encode_outcome(&outcome, &mut Vec::new());
+            assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+        }
     }
 }
 
