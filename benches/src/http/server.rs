@@ -107,7 +107,10 @@ fn serve_until_told(pace: Pace) -> ! {
     thread::spawn(move || {
         runtime::of_this_thread().block_on(async {
             let replica = Replica::new(Paced(MemStore::new(), pace));
-            let server = Server::bind("127.0.0.1:0", replica).await.unwrap();
+            // The floor opens connections without a bound, and a server that makes
+            // room closes idle ones, which the floor's client may just reuse.
+            let builder = Server::builder().max_connections(8192);
+            let server = builder.bind("127.0.0.1:0", replica).await.unwrap();
             say(server.local_addr());
             pending::<()>().await;
         });
