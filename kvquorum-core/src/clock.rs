@@ -141,7 +141,8 @@ impl Clock {
     /// wall clock is not past it.
     pub(crate) fn next(&self) -> Result<Stamp, ClockExhausted> {
         loop {
-            let writer = self.writer.load(Ordering::Relaxed);
+            // Acquires what is before a later writer: that no step gets on.
+            let writer = self.writer.load(Ordering::Acquire);
             match self.step() {
                 // A step after a step back has seen the later writer.
                 Some(bits) if self.writer.load(Ordering::Relaxed) == writer => {
@@ -153,7 +154,8 @@ impl Clock {
                         is_own: true,
                     });
                 }
-                // A wall clock that was once at the end of time may be right again.
+                // A wall clock that was once at the end of time may be right again,
+                // or another thread is just stepping back: this waits for it.
                 None if !self.leave(LAST, writer) => return Err(ClockExhausted),
                 _ => {}
             }
@@ -252,8 +254,12 @@ impl Clock {
         }
         // Else another has left it meanwhile.
         if self.writer.load(Ordering::Relaxed) == writer {
+            // Meanwhile the clock stands at its end, where no thread gets a version:
+            // else one could join the later writer id to a timestamp of before, to
+            // which the clock comes again, or the earlier one to one of after.
+            self.last.0.store(LAST, Ordering::Release);
             let later = self.another_writer();
-            self.writer.store(later.get(), Ordering::Relaxed);
+            self.writer.store(later.get(), Ordering::Release);
             self.last.0.store(now, Ordering::Release);
         }
         true
