@@ -8,7 +8,7 @@
 //! An operation goes down these stairs, and the entry comes back up the same:
 //!
 //! ```text
-//! put, get, delete        Coordinator   the client side; decides at a quorum
+//! put, get, scan, update  Coordinator   the client side; decides at a quorum
 //!   fan-out over N        Transport     a link to one replica
 //!     checks, decides     Replica       the node side; the one door to a store
 //!       keeps             Store         one replica's local storage

@@ -19,7 +19,7 @@ use crate::transport::Response;
 /// It has three duties: to read the record of a key, to apply a change to one
 /// key as one atomic step, and to list records in the order of keys.
 /// Implementations write plain `async fn`s. The conformance suite of
-/// [kvquorum-testing](https://docs.rs/kvquorum-testing) tests the contracts below;
+/// `kvquorum-testing` tests the contracts below;
 /// run it on yours.
 ///
 /// Calls come from many tasks at once, on several threads, for any key: the

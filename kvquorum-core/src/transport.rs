@@ -247,7 +247,7 @@ impl Refusal {
 /// authentication, faults) are transports around transports.
 ///
 /// The conformance suite of
-/// [kvquorum-testing](https://docs.rs/kvquorum-testing) tests the contract; run it
+/// `kvquorum-testing` tests the contract; run it
 /// on yours.
 ///
 /// A transport that has to wait returns [`Call::new`] of an `async` block:

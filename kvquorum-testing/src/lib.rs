@@ -1,5 +1,5 @@
 //! What tests stores, transports and applications of
-//! [kvquorum](https://docs.rs/kvquorum-core).
+//! kvquorum.
 //!
 //! - [`conformance`]: suites that hold a [`Store`](kvquorum_core::Store), a
 //!   [`Transport`](kvquorum_core::Transport) or a [`Codec`](kvquorum_core::Codec) to

@@ -1,5 +1,5 @@
 //! Runs kvquorum through simulated storms, seed by seed, and checks every
-//! promise against what happened.
+//! promise of puts and gets against what happened.
 //!
 //! ```sh
 //! cargo run --release -p kvquorum-simulate -- --seeds 100000
@@ -33,7 +33,7 @@ use linearizable::Setting;
 use planted::Bug;
 use scenario::Plan;
 
-/// Runs kvquorum through simulated storms, and checks every promise.
+/// Runs kvquorum through simulated storms, and checks every promise of puts and gets.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How many seeds to run.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 /// A codec need not have an encoding for everything: a [`Map`](crate::Map)
 /// decodes each encoding before it is sent, and refuses what does not come back
 /// equal. The conformance suite of
-/// [kvquorum-testing](https://docs.rs/kvquorum-testing) tests the contract below for a
+/// `kvquorum-testing` tests the contract below for a
 /// codec of your own.
 ///
 /// ```
