@@ -198,6 +198,12 @@ impl Clock {
         if self.observe(timestamp) {
             return self.next();
         }
+        self.right_after(seen)
+    }
+
+    /// The very next version after a timestamp, which does not move the clock.
+    pub(crate) fn right_after(&self, seen: Timestamp) -> Result<Stamp, ClockExhausted> {
+        let timestamp = seen.next().ok_or(ClockExhausted)?;
         let writer = self.another_writer();
         Ok(Stamp {
             version: Version { timestamp, writer },

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use kvquorum_core::{Coordinator, Refusal, ReplicaFailure, Timestamp, WriteError};
+use kvquorum_core::{Coordinator, Edit, Refusal, ReplicaFailure, Timestamp, WriteError};
 use support::{Line, Link, NOON, Wall, entry, links_at, links_at_once, plant};
 
 const HOUR: u64 = 3_600_000;
@@ -116,6 +116,40 @@ async fn c_drift_a_key_from_when_clocks_were_wrong_can_be_written() {
         assert_eq!(other.version().timestamp.millis(), NOON);
     }
     assert_eq!(right.get("k").await.unwrap().unwrap(), "c");
+}
+
+/// C-DRIFT, for a coordinator whose clock is ahead of the replicas', and not too far.
+/// Bug: its clock follows what is too far ahead for them, and steps more than once past
+/// it, so that they refuse each attempt.
+#[tokio::test(start_paused = true)]
+async fn c_drift_a_key_from_when_clocks_were_wrong_can_be_written_by_clocks_ahead() {
+    for ahead in [0, 30_000, 31_000, 40_000, 59_000] {
+        for held in [60_001, 65_000, 70_000, HOUR] {
+            let links = links_at(&Wall::at(NOON));
+            let wall = Wall::at(NOON + ahead);
+            let coordinator = coordinator(&links, &wall);
+            let counters = coordinator.registers::<str, u8>("c");
+            for link in &links {
+                plant(link, "put", entry(NOON + held, "wrong"));
+                plant(link, "c/\"k\"", entry(NOON + held, "1"));
+            }
+            let case = format!("{ahead} ms ahead, {held} ms held");
+            for value in ["a", "b", "c"] {
+                let put = coordinator.put("put", value).await;
+                let receipt = put.unwrap_or_else(|error| panic!("{case}: {error}"));
+                assert!(receipt.attempts() <= 4, "{case}");
+                let other = coordinator.put("other", value).await.unwrap();
+                assert_eq!(other.version().timestamp.millis(), NOON + ahead, "{case}");
+            }
+            for value in 2..5 {
+                let one_more = |held: Option<&u8>| Edit::Put(held.copied().unwrap_or(0) + 1);
+                let update = counters.update("k", one_more).await;
+                let updated = update.unwrap_or_else(|error| panic!("{case}: {error}"));
+                assert_eq!(updated.after(), Some(&value), "{case}");
+                assert!(updated.attempts() <= 4, "{case}");
+            }
+        }
+    }
 }
 
 /// C-MONOTONIC. A wall clock that leaps for the time of one put, in a process that

@@ -62,7 +62,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             };
             if again
                 && attempts < inner.settings.max_attempts
-                && let Ok(later) = inner.stamp_past(earlier.passed, attempts)
+                && let Ok(later) = earlier.stamp_past(&inner.clock, attempts)
             {
                 earlier_may_be_seen |= may_be_seen(&outcomes);
                 stamp = later;
@@ -92,11 +92,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 struct Earlier {
     /// The greatest version that was told of.
     passed: Option<Version>,
-    /// Whether that is past all that was acknowledged before the write began. This is
-    /// on W replicas: where any two sets of W meet, W acks tell of it, and every later
-    /// attempt is stamped past it. So what supersedes a later one was not acknowledged
-    /// by then: it overlaps with this write, or it failed and has yet to take effect.
-    /// Either may as well come after this write.
+    /// Whether replicas refused to go further past that than one step (C-DRIFT), as
+    /// the clock has it, which is ahead of theirs.
+    is_edge: bool,
+    /// Whether what is passed is past all that was acknowledged before the write
+    /// began. This is on W replicas: where any two sets of W meet, W acks tell of it,
+    /// and every later attempt is stamped past it. So what supersedes a later one was
+    /// not acknowledged by then: it overlaps with this write, or it failed and has yet
+    /// to take effect. Either may as well come after this write.
     knows_acknowledged: bool,
 }
 
@@ -121,8 +124,24 @@ impl Earlier {
                 self.passed = self.passed.max(by);
                 true
             }
-            // It is this clock that is wrong, if it is ahead of its wall clock.
-            None => is_too_far_ahead(outcomes) && clock.step_back(stamp),
+            None if is_too_far_ahead(outcomes) => {
+                let is_further = self.passed.is_some() && stamp.is_own;
+                self.is_edge |= is_further;
+                // It is this clock that is wrong, if it is ahead of its wall clock.
+                clock.step_back(stamp) || is_further
+            }
+            None => false,
+        }
+    }
+
+    /// A version past what was told of, a little further with each attempt, so that it
+    /// is not always just behind those who do the same.
+    fn stamp_past(&self, clock: &Clock, attempts: u32) -> Result<Stamp, ClockExhausted> {
+        match self.passed {
+            Some(passed) if self.is_edge => clock.right_after(passed.timestamp),
+            Some(passed) if attempts == 1 => clock.past(passed.timestamp),
+            Some(passed) => clock.ahead(passed.timestamp, attempts.into()),
+            None => clock.next(),
         }
     }
 }
@@ -242,16 +261,6 @@ impl<T, const N: usize> Inner<T, N> {
     fn observe(&self, outcomes: &[Outcome<Ack>; N]) {
         if let Some(by) = superseded_by(outcomes) {
             self.clock.observe(by.timestamp);
-        }
-    }
-
-    /// A version past this one, a little further with each attempt, so that it is not
-    /// always just behind those who do the same.
-    fn stamp_past(&self, passed: Option<Version>, attempts: u32) -> Result<Stamp, ClockExhausted> {
-        match passed {
-            Some(passed) if attempts == 1 => self.clock.past(passed.timestamp),
-            Some(passed) => self.clock.ahead(passed.timestamp, attempts.into()),
-            None => self.clock.next(),
         }
     }
 }

@@ -128,6 +128,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let mut memory = Memory::new();
         let mut stamp = clock.next()?;
         let mut attempts = 1_u32;
+        let mut passed = None;
+        // Whether replicas refused to go further past that than one step (C-DRIFT).
+        let mut is_edge = false;
         loop {
             let started = Instant::now();
             let attempt = self.attempt(&key, stamp.version, &mut memory, &mut edit);
@@ -145,9 +148,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             };
             // L-DOUBT: it goes on also where others are not in its way, as long as it
             // is not known what became of it.
+            let is_further = failure.is_too_far_ahead && stamp.is_own && passed.is_some();
+            is_edge |= is_further;
+            passed = passed.max(failure.by);
             let helps = failure.by.is_some()
                 || !memory.doubts.is_empty()
-                || failure.is_too_far_ahead && clock.step_back(stamp);
+                || failure.is_too_far_ahead && clock.step_back(stamp)
+                || is_further;
             let goes_on = helps
                 && !failure.is_unknown
                 && attempts < bounds.max_attempts
@@ -156,7 +163,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 return Err(failure.into_error(attempts, &memory));
             }
             sleep(pause(stamp.version, attempts, started.elapsed())).await;
-            let Ok(later) = self.later(failure.by, began.elapsed()) else {
+            let later = match passed {
+                Some(passed) if is_edge => clock.right_after(passed.timestamp),
+                _ => self.later(failure.by, began.elapsed()),
+            };
+            let Ok(later) = later else {
                 return Err(failure.into_error(attempts, &memory));
             };
             stamp = later;
