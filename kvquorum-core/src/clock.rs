@@ -195,10 +195,8 @@ impl Clock {
         let timestamp = seen.next().ok_or(ClockExhausted)?;
         // The next, and not what was seen: so that the clock comes past all that it
         // gave out past it, too.
-        if self.observe(timestamp) {
-            return self.next();
-        }
-        self.right_after(seen)
+        self.next_after(seen, timestamp)
+            .map_or_else(|| self.right_after(seen), Ok)
     }
 
     /// The very next version after a timestamp, which does not move the clock.
@@ -215,10 +213,16 @@ impl Clock {
     /// that far; else just past it.
     pub(crate) fn ahead(&self, seen: Timestamp, millis: u64) -> Result<Stamp, ClockExhausted> {
         let later = Timestamp::saturating_from_millis(seen.millis().saturating_add(millis));
-        if later > seen && self.observe(later) {
-            return self.next();
-        }
-        self.past(seen)
+        self.next_after(seen, later)
+            .map_or_else(|| self.past(seen), Ok)
+    }
+
+    /// The clock's own next version, where it follows a timestamp and comes past what
+    /// was seen. It does not where another thread has it step back in between, or where
+    /// time ends.
+    fn next_after(&self, seen: Timestamp, follow: Timestamp) -> Option<Stamp> {
+        let stamp = self.observe(follow).then(|| self.next().ok())??;
+        (stamp.version.timestamp > seen).then_some(stamp)
     }
 
     /// Makes all later versions of the clock's own greater than a timestamp, unless
@@ -259,7 +263,8 @@ impl Clock {
             return false;
         }
         // Else another has left it meanwhile.
-        if self.writer.load(Ordering::Relaxed) == writer {
+        let is_there = self.last.0.load(Ordering::Relaxed) >= bits;
+        if is_there && self.writer.load(Ordering::Relaxed) == writer {
             // Meanwhile the clock stands at its end, where no thread gets a version:
             // else one could join the later writer id to a timestamp of before, to
             // which the clock comes again, or the earlier one to one of after.

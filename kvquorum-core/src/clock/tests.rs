@@ -133,6 +133,8 @@ fn the_end_of_time_is_an_error_until_the_clock_is_right() {
     assert!(clock.observe(Timestamp::MAX));
     assert_eq!(clock.next(), Err(ClockExhausted));
     assert_eq!(clock.past(Timestamp::MAX), Err(ClockExhausted));
+    let late = Timestamp::from_bits(LAST + 7);
+    assert!(clock.past(late).unwrap().version.timestamp > late);
     wall.store(NOON, Ordering::Relaxed);
     let next = clock.next().unwrap().version;
     assert_eq!(next.timestamp.millis(), NOON);
@@ -259,8 +261,9 @@ proptest! {
     }
 }
 
-/// C-MONOTONIC, from many threads. Bug: two of them get the same version, where the
-/// wall clock stands still, where all see it move on, where it leaps and is refused.
+/// C-MONOTONIC, from many threads. Bugs: two of them get the same version, where the
+/// wall clock stands still, where all see it move on, where it leaps and is refused; a
+/// version past another is not, where the clock steps back meanwhile.
 #[test]
 fn c_monotonic_for_all_threads_together() {
     const VERSIONS: usize = 30_000;
@@ -286,8 +289,13 @@ fn c_monotonic_for_all_threads_together() {
                     };
                     wall.store(millis, Ordering::Relaxed);
                     clock.step_back(stamp);
-                    versions.push(clock.past(stamp.version.timestamp).unwrap().version);
-                    versions.push(clock.past(at(NOON * 2, 0)).unwrap().version);
+                    for seen in [stamp.version.timestamp, at(NOON * 2, 0)] {
+                        for past in [clock.past(seen), clock.ahead(seen, 1)] {
+                            let version = past.unwrap().version;
+                            assert!(version.timestamp > seen);
+                            versions.push(version);
+                        }
+                    }
                 }
             }
             versions
