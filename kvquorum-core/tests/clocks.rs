@@ -183,6 +183,28 @@ async fn one_leap_of_the_clock_does_not_end_writing() {
     }
 }
 
+/// W-SUPERSEDED. A clock that is ahead of its wall clock, and replicas that do not agree
+/// on what is too far. Bug: an attempt that one replica has taken is followed by one that
+/// is stamped lower; then a later put is acknowledged, and lost to the first attempt.
+#[tokio::test(start_paused = true)]
+async fn what_a_replica_may_have_taken_is_not_stamped_lower() {
+    let mut links = links_at(&Wall::at(NOON));
+    links[1] = Arc::clone(&links_at::<3>(&Wall::at(NOON + 30_000))[1]);
+    let wall = Wall::at(NOON + 75_000);
+    let coordinator = coordinator(&links, &wall);
+    coordinator.put("leap", "v").await.unwrap_err();
+    wall.set(NOON);
+    let error = coordinator.put("k", "first").await.unwrap_err();
+    assert!(matches!(error, WriteError::MaybeApplied(_)), "{error}");
+    assert_eq!(error.report().unwrap().attempts(), 1);
+    let taken = links[1].store().entry("k").unwrap().version;
+    assert_eq!(taken.timestamp.millis(), NOON + 75_000);
+    // Its clock stepped back all the same.
+    let receipt = coordinator.put("other", "v").await.unwrap();
+    assert_eq!(receipt.version().timestamp.millis(), NOON);
+    assert_eq!(receipt.attempts(), 1);
+}
+
 /// Bugs: a clock that its wall clock stands by is set back; a write is tried over
 /// and over.
 #[tokio::test(start_paused = true)]

@@ -127,8 +127,10 @@ impl Earlier {
             None if is_too_far_ahead(outcomes) => {
                 let is_further = self.passed.is_some() && stamp.is_own;
                 self.is_edge |= is_further;
-                // It is this clock that is wrong, if it is ahead of its wall clock.
-                clock.step_back(stamp) || is_further
+                // It is this clock that is wrong, if it is ahead of its wall clock. The
+                // next attempt is less then: what a replica may have taken of this one
+                // would win over it, and over later puts.
+                (clock.step_back(stamp) || is_further) && !may_be_seen(outcomes)
             }
             None => false,
         }

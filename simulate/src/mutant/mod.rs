@@ -189,6 +189,7 @@ impl Mutant {
             } else {
                 sent.too_far_ahead
                     && self.clock.step_back(stamp)
+                    && (!seen || self.is(Bug::TakenStampedLower))
                     && !self.is(Bug::RefusedNotRestamped)
             };
             if again && attempts < self.settings.attempts {

@@ -238,7 +238,7 @@ impl Oracle {
     }
 
     /// Whether a write failed as too far ahead because of where its coordinator's
-    /// clock stood: it steps back then.
+    /// clock stood, and was not taken: it steps back then, and stamps it again.
     pub(super) fn failed_ahead(&mut self, index: usize) -> bool {
         let op = &self.ops[index];
         let steps = self.clock_steps_of(op.coordinator);
@@ -249,8 +249,9 @@ impl Oracle {
         let Some(stamp) = last.stamp.filter(|_| failed && op.kind != Kind::Foreign) else {
             return false;
         };
+        let is_nowhere = last.is_nowhere(self.quorums.n);
         let stamps = &mut self.coordinators[op.coordinator].stamps;
         stamps.failed_ahead(stamp.version, steps);
-        stamps.is_own(stamp.version) && stamps.is_ahead_of_wall(stamp.version)
+        is_nowhere && stamps.is_own(stamp.version) && stamps.is_ahead_of_wall(stamp.version)
     }
 }

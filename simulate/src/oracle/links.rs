@@ -124,6 +124,7 @@ impl Oracle {
 
     /// A write sends its entry to a replica.
     fn sent(&mut self, index: usize, attempt: usize, key: &Key, stamp: Stamp) {
+        let n = self.quorums.n;
         let op = &mut self.ops[index];
         let (kind, client) = (op.kind, op.client);
         let own = index_of(key) == Some(op.key)
@@ -146,6 +147,17 @@ impl Oracle {
             });
         }
         op.attempts[attempt].stamp = Some(stamp);
+        let mut earlier = op.attempts.iter().take(attempt);
+        let is_taken = |earlier: &Attempt| {
+            let version = earlier.stamp.map(|stamp| stamp.version);
+            version >= Some(stamp.version) && !earlier.is_nowhere(n)
+        };
+        if kind != Kind::Foreign && earlier.any(is_taken) {
+            self.broken("W-SUPERSEDED", || {
+                format!("#{index} sends {stamp}, less than what may have been taken before")
+            });
+        }
+        let op = &self.ops[index];
         let origin = self.keys[op.key].origins.entry(stamp).or_default();
         origin.makers.push((index, attempt));
         let [a, b, c] = Stamp::numbers(Some(stamp));

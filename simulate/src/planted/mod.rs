@@ -129,6 +129,7 @@ bugs! {
         FailsAtFirst: "a write fails at the first error",
         FailsAtOnce: "a write that may turn out not applied does not wait for it",
         RefusedNotRestamped: "a write that was refused as too far ahead is not stamped again",
+        TakenStampedLower: "what a replica may have taken is stamped again, and lower",
         NoTimeLimit: "a call has no time limit",
         SupersededIgnored: "a superseded ack is taken for an ack",
         RestampedEqual: "a superseded write is sent again as it was",

@@ -148,7 +148,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             };
             // L-DOUBT: it goes on also where others are not in its way, as long as it
             // is not known what became of it.
-            let is_further = failure.is_too_far_ahead && stamp.is_own && passed.is_some();
+            let is_further = failure.is_too_far_ahead
+                && stamp.is_own
+                && passed.is_some()
+                && memory.doubts.is_empty();
             is_edge |= is_further;
             passed = passed.max(failure.by);
             let helps = failure.by.is_some()
