@@ -17,7 +17,8 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Inner;
-use super::introductions::{call_again, call_introduced};
+use super::introductions::{IdentityError, Told, call_again, call_introduced};
+use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
 use crate::transport::{Call, Refusal, Request, Response, Transport, TransportError};
 
@@ -27,7 +28,14 @@ const LONGEST_TIME_LIMIT: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 type Answer = (usize, Result<Response, ReplicaFailure>);
 
 /// What a call that was not over at once goes on with.
-type Calling = Pin<Box<dyn Future<Output = Result<Response, TransportError>> + Send>>;
+type Calling = Pin<Box<dyn Future<Output = Told> + Send>>;
+
+/// A call that was made.
+pub(super) enum Called {
+    /// It was over at once.
+    Ready(Result<Response, TransportError>),
+    Pending(Calling),
+}
 
 /// The calls that were not over at once, at most one to each replica.
 pub(super) type Pending<const N: usize> = [Option<Calling>; N];
@@ -42,7 +50,7 @@ pub(super) fn call_each<S, T: Transport, const N: usize>(
     request: &mut Request,
     mut replicas: impl Iterator<Item = usize>,
     state: &mut S,
-    take_in: impl Fn(&mut S, usize, Call) -> ControlFlow<()>,
+    take_in: impl Fn(&mut S, usize, Called) -> ControlFlow<()>,
     fail: impl Fn(&mut S, usize, ReplicaFailure),
 ) {
     let mut called = 0;
@@ -71,19 +79,19 @@ fn call<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     replica: usize,
     request: &mut Request,
-) -> Call {
+) -> Called {
     let Some(transport) = inner.transports.get(replica) else {
-        return Call::new(pending());
+        return Called::Pending(Box::pin(pending()));
     };
     request.to = inner.introductions.id(replica);
     match request.to {
         None => call_introduced(inner, replica, transport, request),
         Some(_) => match transport.call(request) {
+            Call::Ready(result) => Called::Ready(result),
             Call::Pending(calling) => {
                 let (inner, request) = (Arc::clone(inner), request.clone());
-                Call::new(call_again(inner, replica, request, calling))
+                Called::Pending(Box::pin(call_again(inner, replica, request, calling)))
             }
-            call => call,
         },
     }
 }
@@ -94,13 +102,13 @@ impl<T, const N: usize> Inner<T, N> {
     pub(super) fn admitted(
         &self,
         replica: usize,
-        result: Result<Response, TransportError>,
+        (result, meant): Told,
     ) -> Result<Response, ReplicaFailure> {
         match result {
             Ok(Response::Refused(refusal)) => {
                 if matches!(refusal, Refusal::OtherReplica { .. }) {
                     // The next call asks who it is.
-                    self.introductions.forget(replica);
+                    self.introductions.forget(replica, meant);
                 }
                 Err(ReplicaFailure::Refused(refusal))
             }
@@ -118,6 +126,10 @@ impl<T, const N: usize> Inner<T, N> {
     }
 }
 
+fn is_failure(result: &Result<Response, TransportError>) -> bool {
+    matches!(result, Err(_) | Ok(Response::Refused(_)))
+}
+
 struct UnderWay {
     calling: Calling,
     /// From when the call was first found unfinished.
@@ -130,6 +142,9 @@ struct UnderWay {
 pub(super) struct Calls<T, const N: usize> {
     inner: Arc<Inner<T, N>>,
     under_way: [Option<UnderWay>; N],
+    /// Which replica each answer came from that had to be waited for. What is over at
+    /// once comes from a replica in this process, which stays where it is.
+    answered: [Option<ReplicaId>; N],
     /// One timer for all calls, armed when one of them has to be waited for.
     timer: Option<Pin<Box<Sleep>>>,
     in_background: bool,
@@ -146,6 +161,7 @@ impl<T: Transport, const N: usize> Calls<T, N> {
                     in_background: false,
                 })
             }),
+            answered: [None; N],
             timer: None,
             in_background: false,
         }
@@ -167,7 +183,7 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         let inner = &self.inner;
         let made = catch_unwind(AssertUnwindSafe(|| call(inner, replica, request)));
         let result = match (made, self.under_way.get_mut(replica)) {
-            (Ok(Call::Pending(calling)), Some(slot)) => {
+            (Ok(Called::Pending(calling)), Some(slot)) => {
                 *slot = Some(UnderWay {
                     calling,
                     deadline: None,
@@ -175,9 +191,9 @@ impl<T: Transport, const N: usize> Calls<T, N> {
                 });
                 return None;
             }
-            (Ok(Call::Ready(result)), _) => inner.admitted(replica, result),
+            (Ok(Called::Ready(result)), _) => inner.admitted(replica, (result, None)),
             (Err(panic), _) => Err(inner.panicked(replica, &*panic)),
-            (Ok(Call::Pending(_)), None) => return None,
+            (Ok(Called::Pending(_)), None) => return None,
         };
         if in_background {
             inner.background.release(replica);
@@ -241,7 +257,10 @@ impl<T: Transport, const N: usize> Calls<T, N> {
             let calling = call.calling.as_mut();
             let result = match catch_unwind(AssertUnwindSafe(|| calling.poll(cx))) {
                 Ok(Poll::Pending) => continue,
-                Ok(Poll::Ready(result)) => self.inner.admitted(replica, result),
+                Ok(Poll::Ready(told)) => {
+                    let told = self.counted_once(replica, told);
+                    self.inner.admitted(replica, told)
+                }
                 Err(panic) => Err(self.inner.panicked(replica, &*panic)),
             };
             self.end(replica);
@@ -252,6 +271,23 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         } else {
             Poll::Pending
         }
+    }
+
+    /// Fails an answer from a replica that has answered at another place: that has moved
+    /// from there to here meanwhile, and its one copy would be two votes.
+    fn counted_once(&mut self, replica: usize, (result, meant): Told) -> Told {
+        let (Some(id), false) = (meant, is_failure(&result)) else {
+            return (result, meant);
+        };
+        let mut others = self.answered.iter().enumerate();
+        if let Some((other, _)) = others.find(|(at, it)| *at != replica && **it == meant) {
+            let error = IdentityError::SameReplica { id, other };
+            return (Err(TransportError::NoAnswer(error.into())), meant);
+        }
+        if let Some(answered) = self.answered.get_mut(replica) {
+            *answered = meant;
+        }
+        (result, meant)
     }
 
     /// A call whose time is over, dropped.

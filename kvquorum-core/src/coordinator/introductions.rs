@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Inner;
+use super::calls::Called;
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
@@ -65,10 +66,14 @@ impl<const N: usize> Introductions<N> {
         self.lock().clone()
     }
 
-    /// Has a replica introduce itself again: another one is at its place now.
-    pub(super) fn forget(&self, replica: usize) {
+    /// Has a replica introduce itself again: the one that was meant is not at its place
+    /// now. Where none was named, that is whichever is known there.
+    pub(super) fn forget(&self, replica: usize, meant: Option<ReplicaId>) {
         let mut identities = self.lock();
-        if let (Some(id), Some(identity)) = (self.ids.get(replica), identities.get_mut(replica)) {
+        if let (Some(id), Some(identity)) = (self.ids.get(replica), identities.get_mut(replica))
+            // Else it has introduced itself since.
+            && meant.is_none_or(|meant| meant.get() == id.load(Ordering::Relaxed))
+        {
             id.store(0, Ordering::Relaxed);
             *identity = None;
         }
@@ -130,27 +135,50 @@ impl<const N: usize> Introductions<N> {
     }
 }
 
+/// What a call came to, and which replica it was for, where that is known.
+pub(super) type Told = (Result<Response, TransportError>, Option<ReplicaId>);
+
 /// Calls a replica that has yet to introduce itself: asks who it is first.
 pub(super) fn call_introduced<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     replica: usize,
     transport: &T,
     request: &Request,
-) -> Call {
+) -> Called {
     match transport.call(&inner.introductions.request()) {
         Call::Ready(result) => match inner.introductions.take_in(replica, result) {
-            Ok(id) => transport.call(&addressed(request, id)),
-            Err(error) => Call::Ready(Err(error)),
+            Ok(id) => match transport.call(&addressed(request, id)) {
+                Call::Ready(result) => Called::Ready(result),
+                calling => Called::Pending(Box::pin(async move { (calling.await, Some(id)) })),
+            },
+            Err(error) => Called::Ready(Err(error)),
         },
         introducing => {
             let (inner, request) = (Arc::clone(inner), request.clone());
-            Call::new(async move {
-                let id = inner.introductions.take_in(replica, introducing.await)?;
-                let Some(transport) = inner.transports.get(replica) else {
-                    return Err(TransportError::NotSent("there is no such transport".into()));
-                };
-                transport.call(&addressed(&request, id)).await
-            })
+            Called::Pending(Box::pin(async move {
+                call_when_known(&inner, replica, &request, introducing).await
+            }))
+        }
+    }
+}
+
+/// Calls a replica once it has said who it is.
+async fn call_when_known<T: Transport, const N: usize>(
+    inner: &Inner<T, N>,
+    replica: usize,
+    request: &Request,
+    introducing: Call,
+) -> Told {
+    let known = inner.introductions.take_in(replica, introducing.await);
+    match (known, inner.transports.get(replica)) {
+        (Ok(id), Some(transport)) => {
+            let result = transport.call(&addressed(request, id)).await;
+            (result, Some(id))
+        }
+        (Err(error), _) => (Err(error), None),
+        (Ok(_), None) => {
+            let error = TransportError::NotSent("there is no such transport".into());
+            (Err(error), None)
         }
     }
 }
@@ -162,14 +190,15 @@ pub(super) async fn call_again<T: Transport, const N: usize>(
     replica: usize,
     request: Request,
     calling: impl Future<Output = Result<Response, TransportError>>,
-) -> Result<Response, TransportError> {
+) -> Told {
     let result = calling.await;
     match (&result, inner.transports.get(replica)) {
         (Ok(Response::Refused(Refusal::OtherReplica { .. })), Some(transport)) => {
-            inner.introductions.forget(replica);
-            call_introduced(&inner, replica, transport, &request).await
+            inner.introductions.forget(replica, request.to);
+            let introducing = transport.call(&inner.introductions.request());
+            call_when_known(&inner, replica, &request, introducing).await
         }
-        _ => result,
+        _ => (result, request.to),
     }
 }
 

@@ -7,14 +7,14 @@ use async_stream::stream;
 use futures_core::Stream;
 use tokio::time::{Instant, timeout_at};
 
-use super::calls::{Calls, Pending, call_each, set};
+use super::calls::{Called, Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
 use super::report::{ReadError, ReadReceipt, ReadReport};
 use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{Added, ReadTally};
-use crate::transport::{Ack, Call, Refusal, Request, Response, Transport};
+use crate::transport::{Ack, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     pub(super) async fn read(&self, key: Key, repair: Repair) -> Result<ReadReceipt<N>, ReadError> {
@@ -62,12 +62,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 match call {
                     // What is usual goes straight in: `add` would move it twice
                     // more, which is a seventh of a read's instructions.
-                    Call::Ready(Ok(Response::Entry(entry))) => tally.add_answer(replica, entry),
-                    Call::Ready(result) => {
+                    Called::Ready(Ok(Response::Entry(entry))) => tally.add_answer(replica, entry),
+                    Called::Ready(result) => {
                         tally.asked(replica);
-                        tally.add(replica, inner.admitted(replica, result));
+                        tally.add(replica, inner.admitted(replica, (result, None)));
                     }
-                    Call::Pending(call) => {
+                    Called::Pending(call) => {
                         tally.asked(replica);
                         set(pending, replica, call);
                         *waits = true;

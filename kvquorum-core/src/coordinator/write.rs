@@ -10,7 +10,7 @@ use futures_core::Stream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::calls::{Calls, Pending, call_each, set};
+use super::calls::{Called, Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
 use super::report::{Late, WriteError, WriteReceipt, WriteReport};
 use super::{Coordinator, Inner};
@@ -18,7 +18,7 @@ use crate::clock::{Clock, ClockExhausted, Stamp};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{WriteTally, WriteVerdict, may_be_seen, superseded_by};
-use crate::transport::{Ack, Call, Refusal, Request, Response, Transport};
+use crate::transport::{Ack, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// Whether any two sets of W replicas have one in common.
@@ -177,9 +177,11 @@ pub(super) fn send_to_all<T: Transport, const N: usize>(
             match call {
                 // What is usual goes straight in: `add` would move it twice more,
                 // which is a twentieth of a write's instructions.
-                Call::Ready(Ok(Response::Ack(ack))) => tally.add_ack(replica, ack),
-                Call::Ready(result) => tally.add(replica, inner.admitted(replica, result)),
-                Call::Pending(call) => set(pending, replica, call),
+                Called::Ready(Ok(Response::Ack(ack))) => tally.add_ack(replica, ack),
+                Called::Ready(result) => {
+                    tally.add(replica, inner.admitted(replica, (result, None)));
+                }
+                Called::Pending(call) => set(pending, replica, call),
             }
             ControlFlow::Continue(())
         },

@@ -15,6 +15,9 @@ use crate::transport::{Call, Request, Response, Transport, TransportError};
 pub(super) struct Known {
     /// As the store keeps it, once it was read.
     pub(super) id: OnceLock<ReplicaId>,
+    /// What the store is to keep where it keeps none: the same, however many ask at
+    /// the same time, so that nobody learns one that is replaced.
+    new_id: OnceLock<ReplicaId>,
     /// Of the coordinators that called.
     quorums: Mutex<Vec<Quorums>>,
 }
@@ -79,9 +82,9 @@ impl<S: Store> Replica<S> {
         id.ok_or_else(|| StoreError::new("the store does not keep who the replica is"))
     }
 
-    /// Of several that are taken at the same time, the greatest stays.
     fn take_id(&self) -> Change {
-        let id = self.new_id.unwrap_or_else(ReplicaId::random);
+        let new_id = || self.new_id.unwrap_or_else(ReplicaId::random);
+        let id = *self.known.new_id.get_or_init(new_id);
         Change::write(Entry::new(
             Version {
                 timestamp: Timestamp::MIN,
