@@ -3,6 +3,7 @@
 mod error;
 mod page;
 mod permits;
+mod repairs;
 mod tally;
 
 use std::fmt;

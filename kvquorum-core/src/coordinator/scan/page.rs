@@ -1,30 +1,23 @@
 //! One page of a scan.
 
-use std::array;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_stream::stream;
 use bytes::Bytes;
 use futures_core::Stream;
-use futures_util::StreamExt;
-use futures_util::stream::{FuturesUnordered, iter};
-use tokio::time::timeout;
 
 use super::permits::{Permit, Permits};
+use super::repairs::Repairs;
 use super::tally::PageTally;
 use crate::coordinator::calls::Calls;
 use crate::coordinator::operation::Decided;
 use crate::coordinator::{Inner, Repair};
-use crate::entry::{Entry, Key};
+use crate::entry::Key;
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::range::KeyRange;
-use crate::transport::{Ack, Request, Response, Transport};
-
-/// How many entries a replica that is behind is sent at the same time.
-const REPAIRS_AT_ONCE: usize = 64;
+use crate::transport::{Request, Transport};
 
 /// What a page came to.
 pub(super) struct PageRead<const N: usize> {
@@ -51,8 +44,7 @@ pub(super) fn read_page<T: Transport, const N: usize>(
         calls: Calls::new(Arc::clone(&inner), [const { None }; N]),
         tally: PageTally::new(range, needed),
         permits: permits.wait(),
-        repairs: FuturesUnordered::new(),
-        repairing: [false; N],
+        repairs: [const { None }; N],
         in_background: false,
         inner,
     };
@@ -102,18 +94,14 @@ pub(super) fn read_page<T: Transport, const N: usize>(
     }
 }
 
-/// A replica, and what it acked of what it was sent.
-type Repaired = (usize, Vec<(Key, Entry)>);
-
 /// A page under way.
 struct Asking<T, const N: usize> {
     inner: Arc<Inner<T, N>>,
     calls: Calls<T, N>,
     tally: PageTally<N>,
     permits: [Permit; N],
-    repairs: FuturesUnordered<Pin<Box<dyn Future<Output = Repaired> + Send>>>,
-    /// Which replicas are being sent what they lack.
-    repairing: [bool; N],
+    /// Of the replicas that are being sent what they lack.
+    repairs: [Option<Repairs<T, N>>; N],
     in_background: bool,
 }
 
@@ -139,18 +127,13 @@ impl<T: Transport, const N: usize> Asking<T, N> {
             Poll::Ready(None) => {}
             Poll::Pending => is_idle = false,
         }
-        match self.repairs.poll_next_unpin(cx) {
-            Poll::Ready(Some((replica, acked))) => {
-                for (key, entry) in &acked {
-                    self.tally.repaired(replica, key, entry);
-                }
-                if let Some(repairing) = self.repairing.get_mut(replica) {
-                    *repairing = false;
-                }
+        for slot in &mut self.repairs {
+            let Some(repairs) = slot else { continue };
+            if repairs.poll(cx, &mut self.tally).is_ready() {
+                *slot = None;
                 return Poll::Ready(true);
             }
-            Poll::Ready(None) => {}
-            Poll::Pending => is_idle = false,
+            is_idle = false;
         }
         if is_idle {
             Poll::Ready(false)
@@ -176,9 +159,9 @@ impl<T: Transport, const N: usize> Asking<T, N> {
     /// Gives up the permits of those that are through with this page, or have yet to be
     /// asked for it.
     fn release_permits(&mut self) {
-        let permits = self.permits.iter_mut().zip(self.repairing);
-        for (replica, (permit, is_repairing)) in permits.enumerate() {
-            if !is_repairing && !self.calls.is_under_way(replica) {
+        let permits = self.permits.iter_mut().zip(&self.repairs);
+        for (replica, (permit, repairs)) in permits.enumerate() {
+            if repairs.is_none() && !self.calls.is_under_way(replica) {
                 *permit = Permit::Over;
             }
         }
@@ -186,16 +169,14 @@ impl<T: Transport, const N: usize> Asking<T, N> {
 
     /// Sends those that have answered what they lack.
     fn repair(&mut self, holders_needed: usize) {
-        for (replica, repairing) in self.repairing.iter_mut().enumerate() {
-            if *repairing {
+        for (replica, repairs) in self.repairs.iter_mut().enumerate() {
+            if repairs.is_some() {
                 continue;
             }
             let due = self.tally.take_due(replica, holders_needed);
             if !due.is_empty() {
-                *repairing = true;
                 let inner = Arc::clone(&self.inner);
-                let repair = send_all(inner, replica, due, self.in_background);
-                self.repairs.push(Box::pin(repair));
+                *repairs = Some(Repairs::new(inner, replica, due, self.in_background));
             }
         }
     }
@@ -203,80 +184,21 @@ impl<T: Transport, const N: usize> Asking<T, N> {
     /// From now on what is under way is background work.
     fn go_to_background(&mut self) {
         self.in_background = true;
+        let repairs = self.repairs.iter_mut().flatten();
+        repairs.for_each(Repairs::go_to_background);
         let Self { calls, tally, .. } = self;
         calls.go_to_background(|replica| tally.add(replica, Err(ReplicaFailure::GivenUp)));
     }
 
     fn is_under_way(&self) -> bool {
-        self.calls.are_under_way() || !self.repairs.is_empty()
+        self.calls.are_under_way() || self.repairs.iter().any(Option::is_some)
     }
 
-    /// C-MONOTONIC: later timestamps are greater than all that answers told of.
+    /// C-MONOTONIC: later timestamps are greater than the latest that answers told of,
+    /// as far as the clock follows.
     fn observe(&self) {
         if let Some(latest) = self.tally.latest() {
             self.inner.clock.observe(latest);
         }
-    }
-}
-
-/// Sends a replica entries that it lacks, and returns those that it acked. It takes
-/// no longer than one call may.
-async fn send_all<T: Transport, const N: usize>(
-    inner: Arc<Inner<T, N>>,
-    replica: usize,
-    due: Vec<(Key, Entry)>,
-    in_background: bool,
-) -> Repaired {
-    let mut left = due.len();
-    let mut acked = Vec::new();
-    let time_limit = inner.settings.time_limit;
-    let sent = iter(due).map(|(key, entry)| {
-        let inner = Arc::clone(&inner);
-        async move {
-            let request = Request::write(&key, entry.clone());
-            let result = send(inner, replica, request, in_background).await;
-            (key, entry, result)
-        }
-    });
-    let mut sent = sent.buffer_unordered(REPAIRS_AT_ONCE);
-    let sending = async {
-        while let Some((key, entry, result)) = sent.next().await {
-            left = left.saturating_sub(1);
-            if let Ok(Response::Ack(ack)) = result {
-                if let Ack::Superseded { by } = ack {
-                    inner.clock.observe(by.timestamp);
-                }
-                inner.background.count_repaired(replica);
-                acked.push((key, entry));
-            } else {
-                inner.background.count_not_repaired(replica);
-            }
-        }
-    };
-    // What is not sent by then is left to the next reader.
-    let _ = timeout(time_limit, sending).await;
-    for _ in 0..left {
-        inner.background.count_not_repaired(replica);
-    }
-    (replica, acked)
-}
-
-/// One call to one replica.
-async fn send<T: Transport, const N: usize>(
-    inner: Arc<Inner<T, N>>,
-    replica: usize,
-    mut request: Request,
-    in_background: bool,
-) -> Result<Response, ReplicaFailure> {
-    let mut calls = Calls::new(inner, array::from_fn(|_| None));
-    if in_background {
-        calls.go_to_background(|_| {});
-    }
-    match calls.start(replica, &mut request) {
-        Some(result) => result,
-        None => match calls.next().await {
-            Some((_, result)) => result,
-            None => Err(ReplicaFailure::Mismatched),
-        },
     }
 }
