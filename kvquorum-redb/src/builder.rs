@@ -187,7 +187,8 @@ impl Builder {
     ///
     /// `backend` is called once, and again by each
     /// [`reopen`](RedbStore::reopen): the backend that it made before is closed
-    /// then. Should that one have failed to flush what it had taken, `backend` is
+    /// then. The one that it makes again holds what that held: where it holds no
+    /// store, it is refused. Should that one have failed to flush what it had taken, `backend` is
     /// to fail too. Nothing here keeps two stores from being opened on one
     /// backend.
     ///
