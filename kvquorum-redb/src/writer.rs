@@ -181,7 +181,7 @@ impl Writer {
         if let Some(failure) = &self.failed {
             return Err(RedbStoreError::WritesRefused(Arc::clone(failure)));
         }
-        let state = self.engine.state();
+        let state = self.engine.state()?;
         let database = state.as_ref().map_err(Clone::clone)?;
         let writing = || {
             let mut transaction = database.begin_write().map_err(failure)?;

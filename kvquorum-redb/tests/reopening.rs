@@ -3,15 +3,21 @@
 mod support;
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use kvquorum_core::Key;
-use kvquorum_redb::{OpenError, RedbStore, RedbStoreError};
+use kvquorum_core::{Key, Store};
+use kvquorum_redb::{OpenError, Reads, RedbStore, RedbStoreError};
 use redb::Database;
-use support::{Disk, Entries, cause, entry};
+use support::{Disk, Entries, all, cause, entry};
+use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::timeout;
+
+const LATE: Duration = Duration::from_secs(20);
 
 /// The error of a store that was not opened again.
-fn refusal(reopened: Result<(), RedbStoreError>) -> std::sync::Arc<OpenError> {
+fn refusal(reopened: Result<(), RedbStoreError>) -> Arc<OpenError> {
     match reopened {
         Err(RedbStoreError::ReopenFailed(error)) => error,
         other => panic!("{other:?}"),
@@ -70,4 +76,61 @@ async fn a_file_without_tables_is_no_store() {
         assert!(matches!(error, OpenError::Foreign(_)), "{error:?}");
     }
     assert!(!path.join("created").exists(), "taken for ours");
+}
+
+/// Reads on the spot until one fails, and says why.
+fn read_until_refused(store: &RedbStore, key: &Key) -> RedbStoreError {
+    loop {
+        match store.try_get(key) {
+            Some(Ok(_)) => std::thread::yield_now(),
+            Some(Err(error)) => return cause(&error).clone(),
+            None => panic!("reads are to be made on the spot"),
+        }
+    }
+}
+
+/// Bug: where the store is closed or opened again, which waits for a scan, reads on
+/// the spot wait behind that, and with them their async threads.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_read_waits_for_the_writer_which_waits_for_a_scan() {
+    for closes in [true, false] {
+        let disk = Disk::default();
+        let settings = || {
+            RedbStore::builder()
+                .max_page_cache(0)
+                .reads(Reads::OnCaller)
+        };
+        let store = settings().open_on(disk.backend()).await.unwrap();
+        let key = Key::from("k");
+        store.merge(&key, entry(1, "v")).await.unwrap();
+        store.close().await.unwrap();
+        let store = Arc::new(settings().open_on(disk.backend()).await.unwrap());
+
+        disk.hold_reads(1);
+        let scanned = Arc::clone(&store);
+        let scan = tokio::spawn(async move { all(&scanned).await });
+        while disk.reads_waiting() == 0 {
+            yield_now().await;
+        }
+        let ending = Arc::clone(&store);
+        let ended = tokio::spawn(async move {
+            match closes {
+                true => ending.close().await,
+                false => ending.reopen().await,
+            }
+        });
+        let read = Arc::clone(&store);
+        let read = spawn_blocking(move || read_until_refused(&read, &key));
+        let refused = timeout(LATE, read).await;
+        let waited = !ended.is_finished();
+        disk.let_reads_go();
+        let expected = match refused.expect("a read waits").unwrap() {
+            RedbStoreError::Closed => closes,
+            RedbStoreError::Reopening => !closes,
+            _ => false,
+        };
+        assert!(expected && waited);
+        assert_eq!(scan.await.unwrap().unwrap().len(), 1);
+        ended.await.unwrap().unwrap();
+    }
 }
