@@ -101,6 +101,8 @@ enum Fault {
     DropsEnds,
     /// How many entries are wanted is not sent.
     DropsMaxKeys,
+    /// How many bytes are wanted is not sent.
+    DropsMaxBytes,
     /// A promise does not tell the entry.
     DropsPromisedEntry,
     /// Ballots go through a JSON number.
@@ -244,6 +246,7 @@ impl Shared {
                 *range = KeyRange::from((range.start_bound().cloned(), Bound::Unbounded));
             }
             (Fault::DropsMaxKeys, RequestKind::Scan { max_keys, .. }) => *max_keys = u64::MAX,
+            (Fault::DropsMaxBytes, RequestKind::Scan { max_bytes, .. }) => *max_bytes = u64::MAX,
             (Fault::DropsTo, _) => request.to = None,
             (Fault::RoundsIds, _) => request.to = request.to.map(rounded_id),
             _ => {}
@@ -458,6 +461,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::SkipsFirstKeys, &[UNCHANGED]),
     (Fault::DropsEnds, &[UNCHANGED]),
     (Fault::DropsMaxKeys, &[UNCHANGED]),
+    (Fault::DropsMaxBytes, &[UNCHANGED]),
     (Fault::DropsPromisedEntry, &[UNCHANGED]),
     (Fault::BlursBallot, &[UNCHANGED, REFUSAL]),
     (Fault::PromiseIsEntry, &[OWN]),
