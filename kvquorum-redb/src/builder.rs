@@ -189,7 +189,7 @@ impl Builder {
     /// [`reopen`](RedbStore::reopen): the backend that it made before is closed
     /// then. The one that it makes again holds what that held: where it holds no
     /// store, it is refused. Should that one have failed to flush what it had taken, `backend` is
-    /// to fail too. Nothing here keeps two stores from being opened on one
+    /// to fail too. Its panic is an error like any other. Nothing here keeps two stores from being opened on one
     /// backend.
     ///
     /// # Errors

@@ -182,14 +182,15 @@ pub(crate) fn read_error(error: impl Into<redb::Error>) -> RedbStoreError {
     RedbStoreError::ReadFailed(Arc::new(error.into()))
 }
 
-/// The engine panicked, which it may do over a damaged file.
+/// The engine panicked, which it may do over a damaged file; or the backend did that
+/// it was given.
 pub(crate) fn panicked(panic: &(dyn Any + Send)) -> redb::Error {
     let message = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     redb::Error::Corrupted(format!(
-        "the engine panicked: {}",
+        "the engine or its backend panicked: {}",
         message.unwrap_or("no message")
     ))
 }

@@ -43,7 +43,8 @@ impl Place {
         backend: impl Fn() -> io::Result<B> + Send + 'static,
     ) -> Self {
         let open = move |settings: Settings, start| {
-            let backend = backend().map_err(io_error)?;
+            // Its panic says nothing of the file.
+            let backend = guarded(|| backend().map_err(io_error), OpenError::Engine)?;
             settings.open(backend, start)
         };
         Self::Custom(CustomPlace {
@@ -170,7 +171,7 @@ fn table_error(error: TableError) -> OpenError {
 }
 
 /// Runs something in the engine, which may panic over a file that was damaged
-/// since it was checked. What it leaves behind is the engine's, and is either
+/// since it was checked, or in a backend of the caller's. What it leaves behind is the engine's, and is either
 /// consistent or refuses service.
 pub(crate) fn guarded<T, E>(
     run: impl FnOnce() -> Result<T, E>,

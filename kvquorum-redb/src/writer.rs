@@ -82,8 +82,9 @@ type Failure = Arc<redb::Error>;
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // However it ended: nobody waits for it.
+        // However it ended: nobody waits for it, and nothing is served after it.
         self.queue.close_and_clear();
+        let _ = close(self.engine.change(Err(RedbStoreError::Closed)));
     }
 }
 

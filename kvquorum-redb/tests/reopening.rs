@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kvquorum_core::{Key, Store};
@@ -132,5 +132,39 @@ async fn no_read_waits_for_the_writer_which_waits_for_a_scan() {
         assert!(expected && waited);
         assert_eq!(scan.await.unwrap().unwrap().len(), 1);
         ended.await.unwrap().unwrap();
+    }
+}
+
+/// Bugs: a panic of what makes the backend is told as a runtime that is missing; or
+/// it ends the writer, and the store is being opened again for ever.
+#[tokio::test]
+async fn a_backend_that_panics_is_an_error() {
+    for panics_at in 0..2 {
+        let disk = Disk::default();
+        let (again, calls) = (disk.clone(), AtomicU64::new(0));
+        let backend = move || {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            assert_ne!(call, panics_at, "no disk today");
+            Ok(again.clone())
+        };
+        let is_told = |error: &OpenError| match error {
+            OpenError::Engine(error) => error.to_string().contains("no disk today"),
+            _ => false,
+        };
+        let opened = RedbStore::builder().open_on(backend).await;
+        if panics_at == 0 {
+            let error = opened.unwrap_err();
+            assert!(is_told(&error), "{error:?}");
+            continue;
+        }
+        let (store, key) = (opened.unwrap(), Key::from("k"));
+        store.merge(&key, entry(1, "v")).await.unwrap();
+        let error = refusal(store.reopen().await);
+        assert!(is_told(&error), "{error:?}");
+        let error = store.entry(&key).await.unwrap_err();
+        assert!(matches!(cause(&error), RedbStoreError::ReopenFailed(_)));
+        store.reopen().await.unwrap();
+        assert_eq!(store.entry(&key).await.unwrap(), Some(entry(1, "v")));
+        store.close().await.unwrap();
     }
 }
