@@ -33,7 +33,8 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A store was created in the directory, and the file that held its records
-    /// is gone. Bring it back; or, where it is lost, start in an empty
+    /// is gone; where the store is opened again, another file may have its place.
+    /// Bring it back; or, where it is lost, start in an empty
     /// directory and let the other replicas fill the store.
     #[error("a store was created in {}, and its file of records is gone", .path.display())]
     Lost {

@@ -65,7 +65,7 @@ impl Place {
                 let opened = settings.open(backend, Start::AsItWas);
                 opened.map_err(|error| match error {
                     OpenError::Engine(redb::Error::DatabaseAlreadyOpen) => OpenError::Locked {
-                        path: directory.path().to_owned(),
+                        path: directory.named().to_owned(),
                     },
                     other => other,
                 })
