@@ -108,8 +108,8 @@ impl Builder {
         self
     }
 
-    /// At how many bytes of keys and records, with 256 more for each change, a
-    /// commit takes no more changes. 32 MiB by default.
+    /// At how many bytes of keys and records that it writes or tells, with 256 more
+    /// for each change, a commit takes no more changes. 32 MiB by default.
     ///
     /// It bounds what the store holds of callers that are gone, too: a change
     /// that waits for a later commit is dropped with its caller's future.

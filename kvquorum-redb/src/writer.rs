@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kvquorum_core::{Action, Change, Decision, Key, Response};
+use kvquorum_core::{Action, Change, Decision, Key, Record, Response};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
@@ -288,9 +288,15 @@ impl<'t> Batch<'t> {
             Some(Ok(held)) => Some(held),
             None => None,
         };
+        let told = held.as_ref().map_or(0, Record::encoded_len);
         let Decision { action, response } = change.decide(held.as_ref());
         match action {
-            Action::Keep => {}
+            Action::Keep => {
+                if let Response::Promise(Some(_)) = response {
+                    // It waits in the answer for the commit.
+                    self.size = self.size.saturating_add(told);
+                }
+            }
             Action::Replace(record) => {
                 let len = key.len().saturating_add(record.encoded_len());
                 if len > MAX_LEN {
