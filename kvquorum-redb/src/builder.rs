@@ -132,7 +132,8 @@ impl Builder {
     /// Without it, pages are checked after a crash only. A record that changed
     /// on disk is still never served, since each has a checksum of its own; but
     /// damage to the pages that lead to it can hide it, and then the key reads
-    /// as absent.
+    /// as absent. Damage that comes while the store is open can do the same, with
+    /// this setting or without it, until the store is opened again.
     pub fn verify(mut self, verify: bool) -> Self {
         self.settings.verify = verify;
         self
