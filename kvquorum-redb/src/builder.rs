@@ -108,8 +108,8 @@ impl Builder {
         self
     }
 
-    /// At how many bytes of keys and records, with 256 more for each change, a
-    /// commit takes no more changes. 32 MiB by default.
+    /// At how many bytes of keys and records that it writes or tells, with 256 more
+    /// for each change, a commit takes no more changes. 32 MiB by default.
     ///
     /// It bounds what the store holds of callers that are gone, too: a change
     /// that waits for a later commit is dropped with its caller's future.
@@ -132,7 +132,8 @@ impl Builder {
     /// Without it, pages are checked after a crash only. A record that changed
     /// on disk is still never served, since each has a checksum of its own; but
     /// damage to the pages that lead to it can hide it, and then the key reads
-    /// as absent.
+    /// as absent. Damage that comes while the store is open can do the same, with
+    /// this setting or without it, until the store is opened again.
     pub fn verify(mut self, verify: bool) -> Self {
         self.settings.verify = verify;
         self
@@ -187,8 +188,9 @@ impl Builder {
     ///
     /// `backend` is called once, and again by each
     /// [`reopen`](RedbStore::reopen): the backend that it made before is closed
-    /// then. Should that one have failed to flush what it had taken, `backend` is
-    /// to fail too. Nothing here keeps two stores from being opened on one
+    /// then. The one that it makes again holds what that held: where it holds no
+    /// store, it is refused. Should that one have failed to flush what it had taken, `backend` is
+    /// to fail too. Its panic is an error like any other. Nothing here keeps two stores from being opened on one
     /// backend.
     ///
     /// # Errors

@@ -13,7 +13,7 @@
 //! One that was cut short before 2 is begun anew; one that was cut short before
 //! 3 is finished, since nothing can have been stored yet.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -51,6 +51,9 @@ pub(crate) enum Opening {
 
 /// A directory that this process holds.
 pub(crate) struct Directory {
+    /// As the caller named it.
+    named: PathBuf,
+    /// Where that led. What the name leads to later may be another's.
     path: PathBuf,
     /// The file of records, opened a second time and before the engine writes to
     /// it: the system tells each opening of a file once of a flush that failed.
@@ -70,10 +73,13 @@ impl Directory {
         } else {
             create_directories(path)?;
         }
+        let named = path.to_owned();
+        let path = fs::canonicalize(path).map_err(at(path))?;
         Ok(Self {
-            path: path.to_owned(),
+            _lock: lock(&path, &named)?,
+            named,
+            path,
             witness: None,
-            _lock: lock(path)?,
         })
     }
 
@@ -84,7 +90,7 @@ impl Directory {
         opening: Opening,
         fill: impl FnOnce(File) -> Result<(), OpenError>,
     ) -> Result<(), OpenError> {
-        let path = || self.path.clone();
+        let path = || self.named.clone();
         let unfinished = self.path.join(UNFINISHED);
         let created = exists(&self.path.join(CREATED))?;
         let begun = exists(&unfinished)?;
@@ -100,7 +106,7 @@ impl Directory {
         }
         match (created, begun) {
             (true, true) => self.finish(),
-            (true, false) => Err(OpenError::Lost { path: path() }),
+            (true, false) => Err(self.lost()),
             (false, _) if opening == Opening::Existing => Err(OpenError::Missing { path: path() }),
             (false, _) => {
                 flush_upwards(&self.path, sync_directory)?;
@@ -147,15 +153,26 @@ impl Directory {
     /// flush that failed may have left a part of the file in the system's memory
     /// alone, marked as safe: the engine would read it, find it whole, and build
     /// on it.
+    ///
+    /// Another file that took its name since lacks what was acked.
     pub(crate) fn open_records(&mut self) -> Result<File, OpenError> {
         let path = self.path.join(RECORDS);
-        if let Some(witness) = &self.witness {
-            witness.sync_all().map_err(|source| OpenError::Unflushed {
-                path: path.clone(),
-                source,
-            })?;
-        }
-        self.witness = Some(self.open(&path)?);
+        let witness = match &self.witness {
+            None => self.open(&path)?,
+            Some(before) => {
+                before.sync_all().map_err(|source| OpenError::Unflushed {
+                    path: path.clone(),
+                    source,
+                })?;
+                let witness = self.open(&path)?;
+                let now = witness.metadata().map_err(at(&path))?;
+                if !is_same(&before.metadata().map_err(at(&path))?, &now) {
+                    return Err(self.lost());
+                }
+                witness
+            }
+        };
+        self.witness = Some(witness);
         self.open(&path)
     }
 
@@ -164,9 +181,7 @@ impl Directory {
         let file = options.read(true).write(true).open(path);
         let file = file.map_err(|error| match error.kind() {
             // A link may lead nowhere.
-            io::ErrorKind::NotFound => OpenError::Lost {
-                path: self.path.clone(),
-            },
+            io::ErrorKind::NotFound => self.lost(),
             _ => at(path)(error),
         })?;
         // The engine would take it for a new one.
@@ -177,25 +192,50 @@ impl Directory {
     }
 
     /// Whether what is written to the file can be found again. Where it was
-    /// removed, writing to it goes on without an error.
+    /// removed, renamed or replaced, writing to it goes on without an error.
     pub(crate) fn check_linked(&self) -> io::Result<()> {
-        #[cfg(unix)]
-        if let Some(witness) = &self.witness {
-            use std::os::unix::fs::MetadataExt;
-            if witness.metadata()?.nlink() == 0 {
-                let removed = "the file was removed while it was open";
-                return Err(io::Error::new(io::ErrorKind::NotFound, removed));
-            }
+        let gone = || {
+            let gone = "the file was removed, renamed or replaced while it was open";
+            io::Error::new(io::ErrorKind::NotFound, gone)
+        };
+        let Some(witness) = self.witness.as_ref().filter(|_| cfg!(unix)) else {
+            return Ok(());
+        };
+        match fs::metadata(self.path.join(RECORDS)) {
+            Ok(found) if is_same(&witness.metadata()?, &found) => Ok(()),
+            Ok(_) => Err(gone()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(gone()),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// As the caller named it.
+    pub(crate) fn named(&self) -> &Path {
+        &self.named
+    }
+
+    fn lost(&self) -> OpenError {
+        OpenError::Lost {
+            path: self.named.clone(),
+        }
     }
 }
 
-fn lock(directory: &Path) -> Result<File, OpenError> {
+/// Whether these are of one file, where the system tells.
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (one.dev(), one.ino()) == (other.dev(), other.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (one, other);
+        true
+    }
+}
+
+fn lock(directory: &Path, named: &Path) -> Result<File, OpenError> {
     let path = directory.join(LOCK);
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true);
@@ -209,7 +249,7 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
                 sleep(Duration::from_millis(10));
             }
             Err(TryLockError::WouldBlock) => {
-                let path = directory.to_owned();
+                let path = named.to_owned();
                 return Err(OpenError::Locked { path });
             }
         }

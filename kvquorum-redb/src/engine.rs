@@ -1,8 +1,8 @@
 //! The engine, which all threads share. All of it may block.
 
 use std::ops::Bound;
-use std::sync::atomic::AtomicU64;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use kvquorum_core::{Key, Record, ScanLimit};
 use redb::{Database, ReadableDatabase};
@@ -13,10 +13,15 @@ use crate::place::guarded;
 
 /// The engine's database, or why there is none. Whoever uses it has the lock for
 /// reading; the writer, which alone changes it, waits for them.
+///
+/// Nobody waits for the writer in turn: it may wait for a scan, and a read may be
+/// made on an async thread.
 type State = Result<Database, RedbStoreError>;
 
 pub(crate) struct Engine {
     state: RwLock<State>,
+    /// Set before the writer waits to close the engine for good.
+    closing: AtomicBool,
     pub(crate) changes: AtomicU64,
     pub(crate) commits: AtomicU64,
 }
@@ -25,18 +30,30 @@ impl Engine {
     pub(crate) fn new(database: Database) -> Self {
         Self {
             state: RwLock::new(Ok(database)),
+            closing: AtomicBool::new(false),
             changes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    /// Fails where the writer changes the state, or waits to.
+    pub(crate) fn state(&self) -> Result<RwLockReadGuard<'_, State>, RedbStoreError> {
+        match self.state.try_read() {
+            Ok(state) => Ok(state),
+            Err(TryLockError::Poisoned(state)) => Ok(state.into_inner()),
+            Err(TryLockError::WouldBlock) if self.closing.load(Ordering::Acquire) => {
+                Err(RedbStoreError::Closed)
+            }
+            Err(TryLockError::WouldBlock) => Err(RedbStoreError::Reopening),
+        }
     }
 
     /// Waits for all that is under way, and changes the state. Returns the one
     /// before.
     pub(crate) fn change(&self, state: State) -> State {
+        if matches!(state, Err(RedbStoreError::Closed)) {
+            self.closing.store(true, Ordering::Release);
+        }
         let mut now = self.state.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut now, state)
     }
@@ -84,7 +101,7 @@ impl Engine {
         &self,
         read: impl FnOnce(&Database) -> Result<T, RedbStoreError>,
     ) -> Result<T, RedbStoreError> {
-        match &*self.state() {
+        match &*self.state()? {
             Ok(database) => guarded(|| read(database), read_error),
             Err(error) => Err(error.clone()),
         }

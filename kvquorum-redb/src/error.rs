@@ -33,7 +33,8 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A store was created in the directory, and the file that held its records
-    /// is gone. Bring it back; or, where it is lost, start in an empty
+    /// is gone; where the store is opened again, another file may have its place.
+    /// Bring it back; or, where it is lost, start in an empty
     /// directory and let the other replicas fill the store.
     #[error("a store was created in {}, and its file of records is gone", .path.display())]
     Lost {
@@ -182,14 +183,15 @@ pub(crate) fn read_error(error: impl Into<redb::Error>) -> RedbStoreError {
     RedbStoreError::ReadFailed(Arc::new(error.into()))
 }
 
-/// The engine panicked, which it may do over a damaged file.
+/// The engine panicked, which it may do over a damaged file; or the backend did that
+/// it was given.
 pub(crate) fn panicked(panic: &(dyn Any + Send)) -> redb::Error {
     let message = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     redb::Error::Corrupted(format!(
-        "the engine panicked: {}",
+        "the engine or its backend panicked: {}",
         message.unwrap_or("no message")
     ))
 }

@@ -24,27 +24,48 @@ pub(crate) enum Place {
     Custom(CustomPlace),
 }
 
-type CustomPlace = Box<dyn Fn(Settings) -> Result<Database, OpenError> + Send>;
+pub(crate) struct CustomPlace {
+    open: Box<dyn Fn(Settings, Start) -> Result<Database, OpenError> + Send>,
+    start: Start,
+}
+
+/// What a store may start as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// An empty one, where nothing is there.
+    New,
+    /// What it was alone: an empty one would have lost what it acked.
+    AsItWas,
+}
 
 impl Place {
     pub(crate) fn custom<B: StorageBackend>(
         backend: impl Fn() -> io::Result<B> + Send + 'static,
     ) -> Self {
-        Self::Custom(Box::new(move |settings| {
-            let backend = backend().map_err(|error| engine_error(redb::Error::Io(error)))?;
-            settings.open(backend)
-        }))
+        let open = move |settings: Settings, start| {
+            // Its panic says nothing of the file.
+            let backend = guarded(|| backend().map_err(io_error), OpenError::Engine)?;
+            settings.open(backend, start)
+        };
+        Self::Custom(CustomPlace {
+            open: Box::new(open),
+            start: Start::New,
+        })
     }
 
     /// Opens the engine.
     pub(crate) fn open(&mut self, settings: Settings) -> Result<Database, OpenError> {
         match self {
-            Self::Custom(open) => open(settings),
+            Self::Custom(place) => {
+                let start = std::mem::replace(&mut place.start, Start::AsItWas);
+                (place.open)(settings, start)
+            }
             Self::Directory(directory) => {
                 let backend = FileBackend::new(directory.open_records()?).map_err(open_error)?;
-                settings.open(backend).map_err(|error| match error {
+                let opened = settings.open(backend, Start::AsItWas);
+                opened.map_err(|error| match error {
                     OpenError::Engine(redb::Error::DatabaseAlreadyOpen) => OpenError::Locked {
-                        path: directory.path().to_owned(),
+                        path: directory.named().to_owned(),
                     },
                     other => other,
                 })
@@ -70,7 +91,8 @@ impl Settings {
     ) -> Result<(Place, Database), OpenError> {
         let directory = Directory::hold(path, opening)?;
         directory.prepare(opening, |file| {
-            let database = self.open(FileBackend::new(file).map_err(open_error)?)?;
+            let backend = FileBackend::new(file).map_err(open_error)?;
+            let database = self.open(backend, Start::New)?;
             database.close().map_err(open_error)
         })?;
         let mut place = Place::Directory(directory);
@@ -81,29 +103,34 @@ impl Settings {
         Ok((place, database))
     }
 
-    fn open(self, backend: impl StorageBackend) -> Result<Database, OpenError> {
+    fn open(self, backend: impl StorageBackend, start: Start) -> Result<Database, OpenError> {
         let opening = || {
+            if start == Start::AsItWas && backend.len().map_err(io_error)? == 0 {
+                return Err(damaged("the file is empty"));
+            }
             let database = Database::builder()
                 .set_cache_size(self.max_page_cache)
                 .set_check_integrity_on_open(self.verify)
                 .create_with_backend(backend)
                 .map_err(open_error)?;
-            check_tables(&database)?;
+            check_tables(&database, start)?;
             Ok(database)
         };
         guarded(opening, engine_error)
     }
 }
 
-/// Checks that the tables are ours, and makes them where there are none at all.
-fn check_tables(database: &Database) -> Result<(), OpenError> {
+/// Checks that the tables are ours, and makes them where there are none at all and
+/// the store may be a new one.
+fn check_tables(database: &Database, start: Start) -> Result<(), OpenError> {
     let reading = database.begin_read().map_err(engine_error)?;
     let meta = match reading.open_table(META) {
         Ok(meta) => meta,
         Err(error @ TableError::TableDoesNotExist(_)) => {
             let mut tables = reading.list_tables().map_err(engine_error)?;
             let mut multimaps = reading.list_multimap_tables().map_err(engine_error)?;
-            if tables.next().is_some() || multimaps.next().is_some() {
+            let none = tables.next().is_none() && multimaps.next().is_none();
+            if !none || start == Start::AsItWas {
                 return Err(OpenError::Foreign(error.into()));
             }
             return create_tables(database);
@@ -132,6 +159,10 @@ fn create_tables(database: &Database) -> Result<(), OpenError> {
     writing.commit().map_err(engine_error)
 }
 
+fn io_error(error: io::Error) -> OpenError {
+    engine_error(redb::Error::Io(error))
+}
+
 fn table_error(error: TableError) -> OpenError {
     match error {
         TableError::Storage(error) => engine_error(error),
@@ -140,7 +171,7 @@ fn table_error(error: TableError) -> OpenError {
 }
 
 /// Runs something in the engine, which may panic over a file that was damaged
-/// since it was checked. What it leaves behind is the engine's, and is either
+/// since it was checked, or in a backend of the caller's. What it leaves behind is the engine's, and is either
 /// consistent or refuses service.
 pub(crate) fn guarded<T, E>(
     run: impl FnOnce() -> Result<T, E>,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kvquorum_core::{Action, Change, Decision, Key, Response};
+use kvquorum_core::{Action, Change, Decision, Key, Record, Response};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
@@ -82,8 +82,9 @@ type Failure = Arc<redb::Error>;
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // However it ended: nobody waits for it.
+        // However it ended: nobody waits for it, and nothing is served after it.
         self.queue.close_and_clear();
+        let _ = close(self.engine.change(Err(RedbStoreError::Closed)));
     }
 }
 
@@ -181,7 +182,7 @@ impl Writer {
         if let Some(failure) = &self.failed {
             return Err(RedbStoreError::WritesRefused(Arc::clone(failure)));
         }
-        let state = self.engine.state();
+        let state = self.engine.state()?;
         let database = state.as_ref().map_err(Clone::clone)?;
         let writing = || {
             let mut transaction = database.begin_write().map_err(failure)?;
@@ -287,9 +288,15 @@ impl<'t> Batch<'t> {
             Some(Ok(held)) => Some(held),
             None => None,
         };
+        let told = held.as_ref().map_or(0, Record::encoded_len);
         let Decision { action, response } = change.decide(held.as_ref());
         match action {
-            Action::Keep => {}
+            Action::Keep => {
+                if let Response::Promise(Some(_)) = response {
+                    // It waits in the answer for the commit.
+                    self.size = self.size.saturating_add(told);
+                }
+            }
             Action::Replace(record) => {
                 let len = key.len().saturating_add(record.encoded_len());
                 if len > MAX_LEN {

@@ -101,6 +101,14 @@ enum Fault {
     DropsEnds,
     /// How many entries are wanted is not sent.
     DropsMaxKeys,
+    /// How many bytes are wanted is not sent.
+    DropsMaxBytes,
+    /// A promise does not tell the entry.
+    DropsPromisedEntry,
+    /// Ballots go through a JSON number.
+    BlursBallot,
+    /// A promise is answered as a read is.
+    PromiseIsEntry,
     /// Calls go to two replicas in turns.
     TwoReplicas,
     /// Only calls that meet others go to a second replica.
@@ -217,6 +225,9 @@ impl Shared {
             (Fault::RoundsWriters, RequestKind::Write { entry, .. }) => {
                 entry.version.writer = WriterId::new(rounded(entry.version.writer.get()));
             }
+            (Fault::BlursBallot, RequestKind::Prepare { ballot, .. }) => {
+                ballot.writer = WriterId::new(rounded(ballot.writer.get()));
+            }
             (Fault::DropsQuorums, RequestKind::Identify { quorums }) => *quorums = None,
             (Fault::SignedQuorums, RequestKind::Identify { quorums }) => {
                 *quorums = quorums.map(|Quorums { n, w, r }| Quorums {
@@ -235,6 +246,7 @@ impl Shared {
                 *range = KeyRange::from((range.start_bound().cloned(), Bound::Unbounded));
             }
             (Fault::DropsMaxKeys, RequestKind::Scan { max_keys, .. }) => *max_keys = u64::MAX,
+            (Fault::DropsMaxBytes, RequestKind::Scan { max_bytes, .. }) => *max_bytes = u64::MAX,
             (Fault::DropsTo, _) => request.to = None,
             (Fault::RoundsIds, _) => request.to = request.to.map(rounded_id),
             _ => {}
@@ -265,6 +277,10 @@ impl Shared {
                 for (key, _) in &mut page.entries {
                     *key = Key::from(String::from_utf8_lossy(key.as_bytes()).into_owned());
                 }
+            }
+            (Fault::DropsPromisedEntry, Response::Promise(entry)) => *entry = None,
+            (Fault::PromiseIsEntry, Response::Promise(entry)) => {
+                return Ok(Response::Entry(entry.take()));
             }
             (Fault::AlwaysApplied, Response::Ack(ack)) => *ack = Ack::Applied,
             (Fault::RefusalIsError, Response::Refused(refusal)) => {
@@ -445,6 +461,10 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::SkipsFirstKeys, &[UNCHANGED]),
     (Fault::DropsEnds, &[UNCHANGED]),
     (Fault::DropsMaxKeys, &[UNCHANGED]),
+    (Fault::DropsMaxBytes, &[UNCHANGED]),
+    (Fault::DropsPromisedEntry, &[UNCHANGED]),
+    (Fault::BlursBallot, &[UNCHANGED, REFUSAL]),
+    (Fault::PromiseIsEntry, &[OWN]),
     (Fault::TwoReplicas, &[SAME_REPLICA]),
     (Fault::SecondReplicaUnderLoad, &[SAME_REPLICA]),
 ];

@@ -96,6 +96,9 @@ enum Fault {
     ScanEmptiesValues,
     /// A scan takes half its page, and goes on by position some time later.
     ScanByPosition,
+    /// A scan that changes come in the way of shows what the last one did that none
+    /// came in the way of.
+    ScanLags,
     /// Nothing: pages hold three records at most, whatever the limit.
     ScanShortPages,
     /// A read at once finds nothing.
@@ -129,6 +132,8 @@ type KeyLocks = Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>;
 
 struct Faulty {
     map: Arc<Mutex<BTreeMap<Key, Record>>>,
+    /// What the last scan showed that was not disturbed.
+    shown: Mutex<Option<BTreeMap<Key, Record>>>,
     /// What is to be done once someone has looked.
     later: Mutex<Vec<(Key, Change)>>,
     locks: KeyLocks,
@@ -154,6 +159,7 @@ impl Faulty {
         }
         Self {
             map: Arc::new(Mutex::new(map)),
+            shown: Mutex::default(),
             later: Mutex::default(),
             locks: Mutex::default(),
             fair: tokio::sync::Mutex::default(),
@@ -242,6 +248,9 @@ impl Faulty {
             }
             _ => {
                 map.remove(key);
+                if map.is_empty() {
+                    *self.shown.lock().unwrap() = None;
+                }
             }
         }
     }
@@ -407,6 +416,7 @@ impl Store for Faulty {
         let range = (self.start(start), self.end(end));
         let mut page = self.page(range, limit);
         match self.fault {
+            Fault::ScanLags => page = limit.take(self.lagging().await.range::<Key, _>(range)),
             Fault::ScanUnsorted => page.reverse(),
             Fault::ScanBySignedBytes => page.sort_by_key(|(key, _)| {
                 let bytes = key.as_bytes().iter();
@@ -469,6 +479,21 @@ impl Store for Faulty {
 
 /// The faults of scans.
 impl Faulty {
+    /// What a scan reads of a copy that is taken anew where nothing changes.
+    async fn lagging(&self) -> BTreeMap<Key, Record> {
+        let before = self.map().clone();
+        for _ in 0..4 {
+            yield_now().await;
+            thread::sleep(Duration::from_micros(20));
+        }
+        let is_disturbed = *self.map() != before;
+        let mut shown = self.shown.lock().unwrap();
+        match &*shown {
+            Some(shown) if is_disturbed => shown.clone(),
+            _ => shown.insert(before).clone(),
+        }
+    }
+
     fn start<'a>(&self, start: Bound<&'a Key>) -> Bound<&'a Key> {
         match (self.fault, start) {
             (Fault::ScanIncludesExcluded, Bound::Excluded(key)) => Bound::Included(key),
@@ -590,6 +615,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::ScanRepeats, &[ONCE]),
     (Fault::ScanEmptiesValues, &[ONCE]),
     (Fault::ScanByPosition, &[ONCE, COMPLETE, ORDER]),
+    (Fault::ScanLags, &[ONCE, COMPLETE]),
     (Fault::TryFindsNothing, &[TRY_READS, HELD]),
     (Fault::TryHandsBackMade, &[HANDED_BACK]),
     (Fault::TryMakesLater, &[HANDED_BACK]),

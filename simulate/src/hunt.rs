@@ -1,6 +1,7 @@
 //! Seeds by the thousand, until one breaks a promise.
 
 use std::cell::Cell;
+use std::num::NonZeroUsize;
 use std::panic::{self, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
@@ -53,14 +54,14 @@ pub fn run(plan: Plan) -> Run {
 pub fn hunt(
     plan: Plan,
     seeds: u64,
-    jobs: usize,
+    jobs: NonZeroUsize,
     progress: impl Fn() + Sync,
 ) -> (Tally, Option<u64>) {
     let next = AtomicU64::new(0);
     let found = AtomicU64::new(u64::MAX);
     let total = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
+        for _ in 0..jobs.get() {
             scope.spawn(|| {
                 let mut tally = Tally::default();
                 loop {

@@ -1,23 +1,19 @@
 //! What is not promised: that puts and gets are linearizable.
 //!
-//! Here a checker by Wing and Gong's method looks for an order of the
-//! operations in which one register would answer the same. It is given small
-//! histories of one key, in a world without faults, in which messages only take
-//! their time.
+//! The checker of `kvquorum_testing` looks for an order of the operations in which
+//! one register would answer the same. It is given small histories of one key, in
+//! a world without faults, in which messages only take their time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kvquorum_core::{Bytes, Coordinator};
 use kvquorum_mem::sim::{self, World};
-use todc_utils::linearizability::WGLChecker;
-use todc_utils::linearizability::history::{Action, History};
-use todc_utils::specifications::register::{RegisterOperation, RegisterSpecification};
+use kvquorum_testing::linearizability::{History, Step};
 use tokio::time::sleep;
 
 const MS: Duration = Duration::from_millis(1);
-
-type Operation = RegisterOperation<u64>;
+const KEY: &str = "key";
 
 /// What a history is made by.
 #[derive(Clone, Copy, Debug)]
@@ -61,11 +57,8 @@ impl Setting {
 
 /// Whether the history of this seed is linearizable.
 pub fn is_linearizable(seed: u64, setting: Setting) -> std::io::Result<bool> {
-    let actions = sim::run(seed, |world| history(world, setting))?;
-    let history = History::from_actions(actions);
-    Ok(WGLChecker::<RegisterSpecification<u64>>::is_linearizable(
-        history,
-    ))
+    let history = sim::run(seed, |world| history(world, setting))?;
+    Ok(history.check().is_ok())
 }
 
 /// The first seed whose history is not linearizable.
@@ -78,9 +71,9 @@ pub fn counterexample(setting: Setting, seeds: u64) -> std::io::Result<Option<u6
     Ok(None)
 }
 
-async fn history(world: World, setting: Setting) -> Vec<(usize, Action<Operation>)> {
+async fn history(world: World, setting: Setting) -> Arc<History<&'static str, u64>> {
     let cluster = world.cluster::<3>();
-    let actions = Arc::new(Mutex::new(Vec::new()));
+    let history = Arc::new(History::new());
     let clients: Vec<_> = (0..3)
         .map(|client| {
             let links = cluster.links();
@@ -102,31 +95,27 @@ async fn history(world: World, setting: Setting) -> Vec<(usize, Action<Operation
             } else {
                 builder.build()
             };
-            let actions = Arc::clone(&actions);
+            let history = Arc::clone(&history);
             tokio::spawn(async move {
-                let note = |action| {
-                    let mut actions = actions.lock().unwrap_or_else(PoisonError::into_inner);
-                    actions.push((client, action));
-                };
                 for number in 1..=8 {
                     sleep(random.between(&(Duration::ZERO..=MS * 10))).await;
                     if client < setting.writers {
                         let value = client as u64 * 100 + number;
-                        note(Action::Call(Operation::Write(value)));
-                        let value_bytes = Bytes::copy_from_slice(&value.to_be_bytes());
-                        // Nothing fails here; a put that did would have to be
-                        // taken for one that takes effect at any later time.
-                        let result = map.put("key", value_bytes).await;
+                        let step = Step::Write(Some(value));
+                        let call = history.call(KEY, step.clone());
+                        let value = Bytes::copy_from_slice(&value.to_be_bytes());
+                        let result = map.put(KEY, value).await;
+                        // Nothing fails here.
                         assert!(result.is_ok(), "{result:?}");
-                        note(Action::Response(Operation::Write(value)));
+                        history.returned(call, step);
                     } else {
-                        note(Action::Call(Operation::Read(None)));
-                        let result = map.get("key").await;
+                        let call = history.call(KEY, Step::Read(None));
+                        let result = map.get(KEY).await;
                         assert!(result.is_ok(), "{result:?}");
                         let found = result.ok().flatten();
                         let found = found.and_then(|bytes| <[u8; 8]>::try_from(&bytes[..]).ok());
-                        let value = found.map_or(0, u64::from_be_bytes);
-                        note(Action::Response(Operation::Read(Some(value))));
+                        let value = found.map(u64::from_be_bytes);
+                        history.returned(call, Step::Read(value));
                     }
                 }
             })
@@ -137,6 +126,5 @@ async fn history(world: World, setting: Setting) -> Vec<(usize, Action<Operation
             std::panic::resume_unwind(panic.into_panic());
         }
     }
-    let mut actions = actions.lock().unwrap_or_else(PoisonError::into_inner);
-    std::mem::take(&mut *actions)
+    history
 }

@@ -23,6 +23,7 @@ mod spy;
 mod tests;
 mod trace;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -37,14 +38,14 @@ use scenario::Plan;
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// How many seeds to run at once.
-    #[arg(long, default_value_t = 1)]
-    jobs: usize,
+    #[arg(long, default_value_t = NonZeroUsize::MIN)]
+    jobs: NonZeroUsize,
     /// Replays this seed alone.
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
@@ -58,10 +59,10 @@ struct Arguments {
     #[arg(long)]
     planted: bool,
     /// With --planted: how many seeds a bug may survive.
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
     budget: u64,
     /// Plants this bug, by the name that --planted lists.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "planted")]
     bug: Option<String>,
     /// Runs the coordinator that bugs are planted in, without one.
     #[arg(long)]
@@ -115,7 +116,7 @@ fn replay(plan: Plan) -> bool {
     run.violation.is_none()
 }
 
-fn storm(plan: Plan, seeds: u64, jobs: usize) -> bool {
+fn storm(plan: Plan, seeds: u64, jobs: NonZeroUsize) -> bool {
     let bar = ProgressBar::new(seeds);
     let template = "{bar:40} {human_pos} of {human_len} seeds, {per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -194,8 +195,9 @@ fn report(tally: &Tally, took: Duration) {
 }
 
 /// Plants each bug in turn; then shows what is not promised.
-fn plant_all(plan: Plan, budget: u64, jobs: usize) -> bool {
+fn plant_all(plan: Plan, budget: u64, jobs: NonZeroUsize) -> bool {
     let sound = Plan {
+        bug: None,
         mutant: true,
         ..plan
     };
@@ -216,7 +218,7 @@ fn plant_all(plan: Plan, budget: u64, jobs: usize) -> bool {
             ..plan
         };
         // One after the other: the first seed is to be counted.
-        let (_, found) = hunt(plan, budget, 1, || ());
+        let (_, found) = hunt(plan, budget, NonZeroUsize::MIN, || ());
         let caught = found.map(|seed| (seed - plan.seed + 1, run(Plan { seed, ..plan })));
         match caught {
             Some((seeds, run)) => {

@@ -2,16 +2,22 @@
 //! and the same history for the same seed.
 
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroUsize;
 use std::process::Command;
 
+use clap::Parser;
+
+use crate::Arguments;
 use crate::hunt::{hunt, run, shorten};
 use crate::linearizable::{Setting, counterexample};
 use crate::planted::Bug;
 use crate::scenario::Plan;
 
+const ONE: NonZeroUsize = NonZeroUsize::MIN;
+
 /// Fails with the seed, and with what happened in it.
 fn all_is_kept(plan: Plan, seeds: u64) {
-    let (tally, found) = hunt(plan, seeds, 1, || ());
+    let (tally, found) = hunt(plan, seeds, ONE, || ());
     if let Some(seed) = found {
         let run = shorten(Plan { seed, ..plan }).map(|(_, run)| run);
         let (violation, timeline) = run.map(|run| (run.violation, run.timeline)).unzip();
@@ -63,7 +69,7 @@ fn every_planted_bug_is_caught() {
                 bug: Some(**bug),
                 ..Plan::default()
             };
-            hunt(plan, 5_000, 1, || ()).1.is_none()
+            hunt(plan, 5_000, ONE, || ()).1.is_none()
         })
         .collect();
     assert!(Bug::ALL.len() >= 25);
@@ -77,7 +83,7 @@ fn a_violation_is_shortened_and_told() {
         bug: Some(Bug::AcksWithoutStoring),
         ..Plan::default()
     };
-    let (_, found) = hunt(plan, 100, 1, || ());
+    let (_, found) = hunt(plan, 100, ONE, || ());
     let plan = Plan {
         seed: found.expect("it is caught"),
         ..plan
@@ -94,6 +100,31 @@ fn a_violation_is_shortened_and_told() {
         ..plan
     };
     assert!(run(fewer).violation.is_none());
+}
+
+/// Bugs: a run of no seed, or of no thread, finds nothing and says that no promise
+/// was broken; the control of the planted bugs has one planted.
+#[test]
+fn a_run_that_would_show_nothing_is_refused() {
+    let is_taken = |arguments: &str| {
+        let words = ["simulate"].into_iter().chain(arguments.split(' '));
+        Arguments::try_parse_from(words).is_ok()
+    };
+    for arguments in [
+        "--seeds 0",
+        "--jobs 0",
+        "--planted --budget 0",
+        "--planted --bug acks-without-storing",
+    ] {
+        assert!(!is_taken(arguments), "{arguments}");
+    }
+    for arguments in [
+        "--seeds 1 --jobs 1",
+        "--planted --budget 1",
+        "--bug acks-without-storing --seed 7 --trace",
+    ] {
+        assert!(is_taken(arguments), "{arguments}");
+    }
 }
 
 const SEED: u64 = 4_711;

@@ -47,7 +47,8 @@ const SHARDS: usize = 64;
 /// or a change, now and then for as long as a shard takes to grow, and by a scan
 /// for a few hundred keys at a time. They fail only where a new key would be one
 /// of more than some 2³⁸. A read or a change is done when it is called, before its
-/// future is polled; a read, and a change of a key that is there, allocate nothing.
+/// future is polled. A read of a value that was read before, and a write of a key that
+/// is there and on which no update ever ran, allocate nothing.
 ///
 /// # Memory
 ///
@@ -58,8 +59,8 @@ const SHARDS: usize = 64;
 /// another one of 24 bytes. One that is a slice of a larger buffer keeps all of that
 /// buffer alive; copy it before where buffers are much larger than values.
 ///
-/// Removed keys give their memory back, but for the index, which stays as large as
-/// it was.
+/// Removed keys give their memory back, but for the index and the order, which may
+/// stay as large as they were.
 ///
 /// # Scans
 ///

@@ -83,6 +83,7 @@ impl ConditionalWrite for Backend {
         _: (Bound<&Key>, Bound<&Key>),
         _: ScanLimit,
     ) -> Result<Vec<(Key, Bytes)>, StoreError> {
-        Ok(Vec::new())
+        // No page would be one that says: there is nothing.
+        Err(StoreError::new("no scan is simulated"))
     }
 }

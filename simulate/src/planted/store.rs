@@ -220,7 +220,8 @@ impl Store for PlantedStore {
         _: (Bound<&Key>, Bound<&Key>),
         _: ScanLimit,
     ) -> Result<Vec<(Key, Record)>, StoreError> {
-        Ok(Vec::new())
+        // No page would be one that says: there is nothing.
+        Err(StoreError::new("no scan is simulated"))
     }
 
     fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {

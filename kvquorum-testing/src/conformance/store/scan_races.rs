@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvquorum_core::{Change, Entry, Key, Record, ScanLimit, Store};
 use tokio::task::yield_now;
@@ -45,7 +45,8 @@ enum Fate {
 
 struct ScanRace<S> {
     store: Subject<S>,
-    done: AtomicBool,
+    /// How many rounds of changes are over.
+    rounds: AtomicU64,
 }
 
 impl<S: Store> ScanRace<S> {
@@ -55,7 +56,7 @@ impl<S: Store> ScanRace<S> {
     async fn new(store: &Subject<S>) -> Arc<Self> {
         let race = Self {
             store: store.clone(),
-            done: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
         };
         for number in 0..Self::KEYS {
             if !matches!(Self::fate(number), Fate::Comes(_)) {
@@ -102,8 +103,8 @@ impl<S: Store> ScanRace<S> {
                 self.write(number, round).await;
                 yield_now().await;
             }
+            self.rounds.store(round, Ordering::SeqCst);
         }
-        self.done.store(true, Ordering::SeqCst);
     }
 
     async fn scan(self: Arc<Self>) {
@@ -113,37 +114,40 @@ impl<S: Store> ScanRace<S> {
             ScanLimit::keys(usize::MAX).with_max_bytes(500),
         ];
         for limit in limits.iter().cycle() {
-            // The last scan begins after the last change.
-            let last = self.done.load(Ordering::SeqCst);
+            // What was over before the walk is in it. The last walk begins after
+            // the last change.
+            let over = self.rounds.load(Ordering::SeqCst);
             let walked = self.store.walk(ALL, *limit).await;
-            Self::require_sound(walked, last);
-            if last {
+            Self::require_sound(walked, over);
+            if over == Self::ROUNDS {
                 return;
             }
             yield_now().await;
         }
     }
 
-    fn require_sound(walked: Vec<(Key, Record)>, last: bool) {
+    /// What a walk found that began after so many rounds.
+    fn require_sound(walked: Vec<(Key, Record)>, over: u64) {
         require_ascending(&walked, "a walk during changes");
         let found: BTreeMap<_, _> = walked.into_iter().collect();
         for number in 0..Self::KEYS {
             let key = Self::key(number);
             let found = found.get(&key);
-            let first = match Self::fate(number) {
-                _ if last => Self::ROUNDS,
-                Fate::Comes(first) => first,
-                Fate::Stays | Fate::ComesAndGoes => 0,
+            let (first, is_there) = match Self::fate(number) {
+                Fate::Comes(first) => (first.max(over), first <= over),
+                Fate::Stays => (over, true),
+                Fate::ComesAndGoes => (over, over == Self::ROUNDS),
             };
             COMPLETE.require(
-                found.is_some() || !(last || matches!(Self::fate(number), Fate::Stays)),
+                found.is_some() || !is_there,
                 format_args!("a walk during changes left out {}", Named(&key)),
             );
             let mut held = (first..=Self::ROUNDS).map(|round| Self::entry(number, round));
             ONCE.require(
                 found.is_none_or(|found| held.any(|held| Some(held) == found.entry())),
                 format_args!(
-                    "a walk during changes returned {} with {}, which it did not hold",
+                    "a walk that began after {over} rounds of changes returned {} with {}, \
+                     which it did not hold any more, or never did",
                     Named(&key),
                     Shown::record(found),
                 ),

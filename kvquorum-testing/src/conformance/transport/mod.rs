@@ -5,6 +5,7 @@ mod at_rest;
 mod concurrency;
 mod identity;
 mod pages;
+mod promises;
 mod refusals;
 
 use std::future::Future;
@@ -113,6 +114,7 @@ where
     // Last: its calls are concurrent, and by now each gets its own answer.
     check("entries arrive unchanged", &build, answers::round_trip).await;
     check("pages arrive unchanged", &build, pages::run).await;
+    check("promises arrive unchanged", &build, promises::run).await;
 }
 
 /// A moment that the replica admits, whatever its clock reads.
@@ -213,6 +215,9 @@ fn asked(request: &Request) -> String {
         RequestKind::Read { key } => format!("reading {}", Named(key)),
         RequestKind::Write { key, entry } => {
             format!("writing {} under {}", Shown::entry(Some(entry)), Named(key))
+        }
+        RequestKind::Prepare { key, ballot } => {
+            format!("promising {ballot} for {}", Named(key))
         }
         other => format!("{other:?}"),
     }

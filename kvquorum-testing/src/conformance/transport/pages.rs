@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use kvquorum_core::{Ack, Entry, Key, KeyRange, Page, Request, Response, ScanLimit, Transport};
+use kvquorum_core::{
+    Ack, Entry, Key, KeyRange, Page, Record, Request, Response, ScanLimit, Transport,
+};
 
 use super::super::futures::together;
 use super::super::samples::{all_bytes, awkward_keys, tombstone, value};
@@ -129,9 +131,16 @@ async fn page<T: Transport>(
             ),
         );
     }
-    UNCHANGED.require(
-        page.entries.len() <= limit.max_keys,
-        format_args!("{what} brought {} entries", page.entries.len()),
-    );
+    require_within(limit, &page, &what);
     page
+}
+
+/// As the replica counts: no promise was made here, so its records are the entries.
+fn require_within(limit: ScanLimit, page: &Page, what: &str) {
+    let bytes = |(key, entry): &(Key, Entry)| key.len() + Record::from(entry.clone()).encoded_len();
+    let (keys, bytes) = (page.entries.len(), page.entries.iter().map(bytes).sum());
+    UNCHANGED.require(
+        keys == 0 || limit.allows(keys - 1, bytes),
+        format_args!("{what} brought {keys} entries of {bytes} bytes"),
+    );
 }

@@ -1,7 +1,7 @@
 //! What the replica refuses.
 
 use kvquorum_core::{
-    DEFAULT_MAX_DRIFT, Entry, Key, Limits, Refusal, Request, Timestamp, Transport,
+    Ack, DEFAULT_MAX_DRIFT, Entry, Key, Limits, Refusal, Request, Timestamp, Transport,
 };
 
 use super::super::samples::{tombstone, value};
@@ -20,6 +20,8 @@ pub(super) async fn run<T: Transport>(link: T) {
     let when = "after writes that were refused";
     link.expect(&REFUSAL, &key, Some(&stored), when).await;
     link.expect(&REFUSAL, &fresh, None, when).await;
+    // No ballot that was refused is promised: it would be below that.
+    link.write_as(&REFUSAL, &fresh, &stored, Ack::Applied).await;
 }
 
 async fn keys<T: Transport>(link: &Subject<T>, entry: &Entry) {
@@ -34,6 +36,8 @@ async fn keys<T: Transport>(link: &Subject<T>, entry: &Entry) {
         link.refused(Request::read(&key), is_expected).await;
         let write = Request::write(&key, entry.clone());
         link.refused(write, is_expected).await;
+        let prepare = Request::prepare(&key, entry.version);
+        link.refused(prepare, is_expected).await;
     }
 }
 
@@ -65,6 +69,8 @@ async fn timestamps<T: Transport>(link: &Subject<T>, keys: &[&Key]) {
     };
     for key in keys {
         let ahead = tombstone(Timestamp::MAX.to_bits(), 1);
+        let prepare = Request::prepare(*key, ahead.version);
+        link.refused(prepare, is_expected).await;
         let write = Request::write(*key, ahead);
         link.refused(write, is_expected).await;
     }
