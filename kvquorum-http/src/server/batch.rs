@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::answer::{AnswerBody, Made};
 use super::ask::{Asked, Asking};
-use super::budget::{Budget, Lease, UNCOUNTED};
+use super::budget::{Budget, Held, Lease, UNCOUNTED};
 use super::service::Inner;
 use crate::error::with_causes;
 use crate::wire::Outcome;
@@ -62,6 +62,11 @@ impl<S: Store> Batch<S> {
             under_way: None,
             made: Made::with_capacity(SMALL_ANSWERS),
         }
+    }
+
+    /// The memory of its bytes, if any was leased.
+    pub(super) fn held(&self) -> Option<Held> {
+        self.received.as_ref().map(Held::new)
     }
 
     /// Begins with the requests. Where all are answered at once, the body is

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,20 @@ pub(super) struct Budget {
 
 /// Some bytes of a [`Budget`], given back when dropped.
 pub(super) type Lease = OwnedSemaphorePermit;
+
+/// Tells whether a lease that several share is still held by one of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held(Weak<Lease>);
+
+impl Held {
+    pub(super) fn new(lease: &Arc<Lease>) -> Self {
+        Self(Arc::downgrade(lease))
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
 
 impl Budget {
     pub(super) fn new(max: usize) -> Self {

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::answer::AnswerBody;
+use super::budget::Held;
 use super::eviction::Eviction;
 #[cfg(feature = "tls")]
 use super::handshake::Handshake;
@@ -113,8 +114,13 @@ impl<S: Store> Shared<S> {
             #[cfg(feature = "tls")]
             Opened::LacksTls(stream) => (None, stream),
         };
-        let answers = Arc::clone(self.service.answers());
-        let socket = Socket::new(stream, self.write_timeout, Arc::clone(activity), answers);
+        let socket = Socket::new(
+            stream,
+            self.write_timeout,
+            Arc::clone(activity),
+            Arc::clone(self.service.bodies()),
+            Arc::clone(self.service.answers()),
+        );
         let answer = service_fn(|request| self.answer(service, request, activity));
         let mut connection = pin!(self.http.serve_connection(socket, answer));
         // How a connection ends is the client's affair: whatever became of its
@@ -150,6 +156,11 @@ impl<S: Store> Shared<S> {
             Some(service) => service.handle(request).await,
             None => Problem::lacks_tls().into_response(),
         };
+        let (mut head, body) = answer.into_parts();
+        if let Some(held) = head.extensions.remove() {
+            activity.set_held_body(held);
+        }
+        let answer = Response::from_parts(head, body);
         let mut answer = answer.map(|body| AnswerUnderWay {
             body,
             _exchange: exchange,
@@ -173,6 +184,8 @@ pub(super) struct Activity {
     has_fragment: AtomicBool,
     /// Whether the client began with what is TLS where HTTP is spoken.
     began_tls: AtomicBool,
+    /// The memory of the last request's body.
+    held_body: Mutex<Held>,
 }
 
 impl Activity {
@@ -205,6 +218,19 @@ impl Activity {
 
     pub(super) fn set_unread(&self, is_unread: bool) {
         self.is_unread.store(is_unread, Ordering::Relaxed);
+    }
+
+    fn set_held_body(&self, held: Held) {
+        *self
+            .held_body
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    /// Whether requests that have not been answered hold memory of a body.
+    pub(super) fn holds_body(&self) -> bool {
+        let held = self.held_body.lock();
+        held.unwrap_or_else(PoisonError::into_inner).is_held()
     }
 
     pub(super) fn is_idle(&self) -> bool {

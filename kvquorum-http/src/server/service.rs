@@ -16,7 +16,7 @@ use super::access::{Access, Admission};
 use super::answer::AnswerBody;
 use super::ask::{Asked, Asking, ask};
 use super::batch::{Batch, no_memory};
-use super::budget::{Budget, UNCOUNTED};
+use super::budget::{Budget, Held, UNCOUNTED};
 use super::plain;
 use super::problem::Problem;
 use super::route::{READ, Route};
@@ -63,7 +63,7 @@ pub(super) struct Inner<S> {
     replica: Replica<S>,
     pub(super) settings: Settings,
     /// For request bodies, until their requests are done.
-    pub(super) bodies: Budget,
+    pub(super) bodies: Arc<Budget>,
     /// For answers, until they are sent.
     pub(super) answers: Arc<Budget>,
 }
@@ -145,8 +145,14 @@ impl<S: Store> ReplicaService<S> {
             ));
         }
         let batch = Batch::new(Arc::clone(&self.0), requests, lease);
+        let held = batch.held();
         let answer = batch.begin().await;
-        Ok(answer.into_response(wire::CONTENT_TYPE))
+        let mut answer = answer.into_response(wire::CONTENT_TYPE);
+        if let Some(held) = held.filter(Held::is_held) {
+            // For the connection, if it is a server's of this crate.
+            answer.extensions_mut().insert(held);
+        }
+        Ok(answer)
     }
 
     async fn write<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
@@ -179,6 +185,11 @@ impl<S: Store> ReplicaService<S> {
             )),
             lease => Ok(AnswerBody::json(answer, lease.flatten())),
         }
+    }
+
+    /// The memory for request bodies.
+    pub(super) fn bodies(&self) -> &Arc<Budget> {
+        &self.0.bodies
     }
 
     /// The memory for answers.
@@ -299,8 +310,10 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     /// there is room for it. Where there is none within the
     /// [time limit](Self::body_timeout), it is answered with 503. So is a body
     /// that has been arriving for longer than a second while others wait, the
-    /// oldest first. Shorter bodies are not counted: each connection has at
-    /// most one.
+    /// oldest first. A batch whose answers a client of a
+    /// [`Server`](crate::Server) has left unread for as long, so that the rest of
+    /// its requests cannot begin, has its connection closed. Shorter bodies are
+    /// not counted: each connection has at most one.
     pub fn max_total_body_len(mut self, max: usize) -> Self {
         self.settings.max_total_body_len = Some(max);
         self
@@ -351,7 +364,7 @@ impl<S: Store> ReplicaServiceBuilder<S> {
         let total = settings.max_body_len.saturating_mul(16).max(TOTAL);
         ReplicaService(Arc::new(Inner {
             replica,
-            bodies: Budget::new(settings.max_total_body_len.unwrap_or(total)),
+            bodies: Arc::new(Budget::new(settings.max_total_body_len.unwrap_or(total))),
             answers: Arc::new(Budget::new(settings.max_total_answer_len.unwrap_or(total))),
             settings,
         }))

@@ -30,6 +30,7 @@ pub(super) struct Socket {
     inner: TokioIo<Stream>,
     timeout: Duration,
     activity: Arc<Activity>,
+    bodies: Arc<Budget>,
     answers: Arc<Budget>,
     /// The number of the answer that is being written.
     answer: usize,
@@ -45,20 +46,27 @@ pub(super) struct Socket {
 struct Wait {
     since: Instant,
     /// Returns when it has lasted for too long.
-    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    end: End,
+    /// Returns when others need the memory of the request's body. `None` while
+    /// that is not held.
+    body_end: Option<End>,
 }
+
+type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Socket {
     pub(super) fn new(
         stream: Stream,
         timeout: Duration,
         activity: Arc<Activity>,
+        bodies: Arc<Budget>,
         answers: Arc<Budget>,
     ) -> Self {
         Self {
             inner: TokioIo::new(stream),
             timeout,
             activity,
+            bodies,
             answers,
             answer: 0,
             waited: Duration::ZERO,
@@ -123,8 +131,22 @@ impl Socket {
                 // The client may read just enough for each poll to use up the
                 // task's cooperative budget before it comes to this.
                 end: Box::pin(unconstrained(end)),
+                body_end: None,
             }
         });
+        if self.activity.holds_body() {
+            let body_end = wait.body_end.get_or_insert_with(|| {
+                let bodies = Arc::clone(&self.bodies);
+                let waited = self.waited.saturating_add(wait.since.elapsed());
+                Box::pin(async move { bodies.evicted(waited).await })
+            });
+            if body_end.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        } else {
+            // Another is asked instead.
+            wait.body_end = None;
+        }
         wait.end.as_mut().poll(cx)
     }
 }
@@ -220,9 +242,9 @@ mod tests {
             client.connect(name, connected.unwrap())
         );
         let stream = accepted.map_err(|(error, _)| error).unwrap();
-        let answers = Arc::new(Budget::new(0));
+        let budget = || Arc::new(Budget::new(0));
         let limit = Duration::from_millis(50);
-        let mut socket = Socket::new(stream, limit, Arc::default(), answers);
+        let mut socket = Socket::new(stream, limit, Arc::default(), budget(), budget());
         let answer = async {
             loop {
                 poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &[0; 4096])).await?;
