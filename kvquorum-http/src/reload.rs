@@ -1,7 +1,7 @@
 //! What is read from files, and read again when they change.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long files are taken to be what they were: what is asked for more often
@@ -12,20 +12,24 @@ const FRESH: Duration = Duration::from_secs(1);
 /// of modification or its length.
 ///
 /// Looking at the files blocks the thread, once in a while, for as long as the
-/// file system takes to say when they changed.
+/// file system takes to say when they changed. It blocks one thread at a time,
+/// and the others go on with what there is.
 pub(crate) struct Reloaded<T, E> {
+    /// Held for as long as it takes to clone or to replace it.
+    value: Mutex<T>,
     /// `None` where the value never changes.
     files: Option<Files<T, E>>,
-    state: Mutex<State<T>>,
 }
 
 struct Files<T, E> {
     paths: Vec<PathBuf>,
     load: Box<dyn Fn() -> Result<T, E> + Send + Sync>,
+    /// Held for as long as the file system takes.
+    seen: Mutex<Seen>,
 }
 
-struct State<T> {
-    value: T,
+/// What was seen of files.
+struct Seen {
     /// Of the files that the value was made of.
     stamps: Vec<Stamp>,
     looked: Instant,
@@ -42,68 +46,69 @@ impl<T: Clone, E> Reloaded<T, E> {
     ) -> Result<Self, E> {
         // First: what is written while the files are read is then noticed.
         let stamps = stamps(&paths);
-        let state = State::new(load()?, stamps);
-        let load = Box::new(load);
+        let value = load()?;
+        let looked = Instant::now();
         Ok(Self {
-            files: Some(Files { paths, load }),
-            state: Mutex::new(state),
+            value: Mutex::new(value),
+            files: Some(Files {
+                paths,
+                load: Box::new(load),
+                seen: Mutex::new(Seen { stamps, looked }),
+            }),
         })
     }
 
     /// A value of no files.
     pub(crate) fn fixed(value: T) -> Self {
         Self {
+            value: Mutex::new(value),
             files: None,
-            state: Mutex::new(State::new(value, Vec::new())),
         }
     }
 
     /// The value. It is the last good one where the files cannot be used, and
-    /// they are tried again.
+    /// they are tried again, and while another thread looks at them.
     pub(crate) fn get(&self) -> T {
-        let mut state = self.state();
         if let Some(files) = &self.files
-            && state.looked.elapsed() >= FRESH
+            && let Some(mut seen) = try_lock(&files.seen)
+            && seen.looked.elapsed() >= FRESH
         {
-            let _ = files.look(&mut state);
+            let _ = self.look(files, &mut seen);
         }
-        state.value.clone()
+        lock(&self.value).clone()
     }
 
     /// Looks at the files now, and says why they cannot be used.
     pub(crate) fn refresh(&self) -> Result<(), E> {
         match &self.files {
-            Some(files) => files.look(&mut self.state()),
+            Some(files) => self.look(files, &mut lock(&files.seen)),
             None => Ok(()),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        // No panic can leave it half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T, E> Files<T, E> {
-    fn look(&self, state: &mut State<T>) -> Result<(), E> {
-        state.looked = Instant::now();
-        let stamps = stamps(&self.paths);
-        if stamps != state.stamps {
-            state.value = (self.load)()?;
-            state.stamps = stamps;
+    fn look(&self, files: &Files<T, E>, seen: &mut Seen) -> Result<(), E> {
+        seen.looked = Instant::now();
+        let stamps = stamps(&files.paths);
+        if stamps != seen.stamps {
+            let value = (files.load)()?;
+            *lock(&self.value) = value;
+            seen.stamps = stamps;
         }
         Ok(())
     }
 }
 
-impl<T> State<T> {
-    fn new(value: T, stamps: Vec<Stamp>) -> Self {
-        let looked = Instant::now();
-        Self {
-            value,
-            stamps,
-            looked,
-        }
+/// No panic can leave half changed what is locked here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `None` while another thread has it.
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 
@@ -114,4 +119,57 @@ fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
 fn stamp(path: &Path) -> Stamp {
     let metadata = path.metadata().ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// Catches a file system that hangs and takes every thread along, rather than
+    /// the one that looks.
+    #[test]
+    fn those_who_do_not_look_go_on_while_the_file_system_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let (hangs, hanging) = channel();
+        let (end, ended) = channel::<()>();
+        let ended = Mutex::new(ended);
+        let loads = AtomicU32::new(0);
+        let load = move || {
+            let nth = loads.fetch_add(1, Ordering::Relaxed);
+            if nth > 0 {
+                hangs.send(()).unwrap();
+                let _ = lock(&ended).recv();
+            }
+            Ok::<_, Infallible>(nth)
+        };
+        let reloaded = Arc::new(Reloaded::new(vec![path.clone()], load).unwrap());
+        std::fs::write(&path, "changed").unwrap();
+        let get = || {
+            let (got, gets) = channel();
+            let reloaded = Arc::clone(&reloaded);
+            thread::spawn(move || got.send(reloaded.get()).unwrap());
+            gets
+        };
+        set_stale(&reloaded);
+        let looks = get();
+        hanging.recv_timeout(LIMIT).unwrap();
+        assert_eq!(get().recv_timeout(LIMIT), Ok(0));
+        drop(end);
+        assert_eq!(looks.recv_timeout(LIMIT), Ok(1));
+    }
+
+    /// As though the last look had been a while ago.
+    fn set_stale<T, E>(reloaded: &Reloaded<T, E>) {
+        let files = reloaded.files.as_ref().unwrap();
+        lock(&files.seen).looked -= FRESH;
+    }
 }

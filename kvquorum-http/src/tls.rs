@@ -30,6 +30,10 @@ use crate::stream::Stream;
 /// when a certificate has been replaced and its key has not yet been, those read
 /// before stay in use. [`refresh`](Self::refresh) tells.
 ///
+/// Once a second at most, one handshake looks at the files, and blocks its thread
+/// for as long as the file system takes. Meanwhile others go on with what there is:
+/// a file system that hangs blocks one thread.
+///
 /// Versions 1.3 and 1.2 are spoken. Cloning it counts a reference.
 #[derive(Clone)]
 pub struct ServerTls(Arc<Reloaded<Arc<ServerConfig>, TlsError>>);
@@ -129,7 +133,8 @@ impl ServerTls {
         Ok(Self(Arc::new(Reloaded::new(paths, load)?)))
     }
 
-    /// Reads the files now, where they have changed.
+    /// Reads the files now, where they have changed. It blocks until the file
+    /// system answers, and until another look at the files is over.
     ///
     /// # Errors
     ///
@@ -197,7 +202,8 @@ impl ClientTls {
         Ok(Self(Arc::new(Reloaded::new(paths, load)?)))
     }
 
-    /// Reads the files now, where they have changed.
+    /// Reads the files now, where they have changed. It blocks until the file
+    /// system answers, and until another look at the files is over.
     ///
     /// # Errors
     ///

@@ -101,6 +101,10 @@ impl Tokens {
     /// Where the file is not usable after a change, what it held before stays
     /// valid. [`refresh`](Self::refresh) tells.
     ///
+    /// Once a second at most, one use of the secrets looks at the file, and blocks
+    /// its thread for as long as the file system takes. Meanwhile others go on with
+    /// what the file held before: one that hangs blocks one thread.
+    ///
     /// # Errors
     ///
     /// Where the file cannot be read or holds no secret, or one is not as it
@@ -122,7 +126,8 @@ impl Tokens {
         Ok(Self(Arc::new(Reloaded::new(paths, load)?)))
     }
 
-    /// Reads the file now, where it has changed.
+    /// Reads the file now, where it has changed. It blocks until the file system
+    /// answers, and until another look at the file is over.
     ///
     /// # Errors
     ///
