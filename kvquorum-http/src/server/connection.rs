@@ -25,6 +25,7 @@ use super::budget::Held;
 use super::eviction::Eviction;
 #[cfg(feature = "tls")]
 use super::handshake::Handshake;
+use super::incoming_body::IncomingBody;
 use super::problem::Problem;
 use super::refused::{ConnectionRefused, OnRefused};
 use super::request_line::HadFragment;
@@ -145,10 +146,11 @@ impl<S: Store> Shared<S> {
     async fn answer(
         &self,
         service: Option<&ReplicaService<S>>,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         activity: &Arc<Activity>,
     ) -> Result<Response<AnswerUnderWay>, Infallible> {
         let exchange = Exchange::begin(activity);
+        let mut request = request.map(|body| IncomingBody::new(body, activity));
         if activity.take_fragment() {
             request.extensions_mut().insert(HadFragment);
         }
@@ -165,7 +167,7 @@ impl<S: Store> Shared<S> {
             body,
             _exchange: exchange,
         });
-        if service.is_none() || self.idle.is_asked() {
+        if service.is_none() || activity.is_body_given_up() || self.idle.is_asked() {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(CONNECTION, close);
         }
@@ -182,6 +184,11 @@ pub(super) struct Activity {
     is_unread: AtomicBool,
     /// Whether the target of the next request has a fragment.
     has_fragment: AtomicBool,
+    /// Whether some of a request's body is still to come.
+    is_body_left: AtomicBool,
+    /// Whether nobody waits for the rest of it. Then it is not known where the
+    /// next request begins.
+    is_body_given_up: AtomicBool,
     /// Whether the client began with what is TLS where HTTP is spoken.
     began_tls: AtomicBool,
     /// The memory of the last request's body.
@@ -203,9 +210,25 @@ impl Activity {
         self.has_fragment.store(true, Ordering::Relaxed);
     }
 
-    fn take_fragment(&self) -> bool {
+    pub(super) fn take_fragment(&self) -> bool {
         self.has_fragment.load(Ordering::Relaxed)
             && self.has_fragment.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_body_left(&self, is_left: bool) {
+        self.is_body_left.store(is_left, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_body_left(&self) -> bool {
+        self.is_body_left.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_body_given_up(&self) {
+        self.is_body_given_up.store(true, Ordering::Relaxed);
+    }
+
+    fn is_body_given_up(&self) -> bool {
+        self.is_body_given_up.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_began_tls(&self) {

@@ -77,8 +77,13 @@ impl Socket {
     }
 
     /// Whether the first line of a request comes next. Of requests that are sent
-    /// before the last one was answered, that is not known.
+    /// before the last one was answered, or together with the end of its body, that
+    /// is not known.
     fn reads_request_line(&mut self) -> bool {
+        if self.activity.is_body_left() {
+            // It may still come when the answer has been written.
+            return false;
+        }
         let exchanges = self.activity.exchanges();
         if exchanges != self.exchanges {
             self.exchanges = exchanges;
@@ -211,8 +216,50 @@ impl Write for Socket {
     }
 }
 
-#[cfg(all(test, feature = "tls"))]
+#[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use hyper::rt::ReadBuf;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Catches a fragment that is looked for in the rest of a body, and not in the
+    /// request after it.
+    #[tokio::test]
+    async fn the_line_after_the_rest_of_a_body_is_looked_at_and_the_rest_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, connected) = tokio::join!(listener.accept(), connecting);
+        let (stream, mut client) = (Stream::Plain(accepted.unwrap().0), connected.unwrap());
+        let activity = Arc::new(Activity::default());
+        let budget = || Arc::new(Budget::new(0));
+        let limit = Duration::from_secs(20);
+        let mut socket = Socket::new(stream, limit, Arc::clone(&activity), budget(), budget());
+
+        for (is_body, bytes, is_found) in [
+            (true, "A #b", false),
+            (true, "{}", false),
+            (false, "GET /read/a#b HTTP/1.1\r\n", true),
+            (false, "#", false),
+        ] {
+            activity.set_body_left(is_body);
+            client.write_all(bytes.as_bytes()).await.unwrap();
+            let mut room = [0; 64];
+            let mut read = ReadBuf::new(&mut room);
+            poll_fn(|cx| Pin::new(&mut socket).poll_read(cx, read.unfilled()))
+                .await
+                .unwrap();
+            assert_eq!(read.filled(), bytes.as_bytes());
+            assert_eq!(activity.take_fragment(), is_found, "{bytes}");
+        }
+    }
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tls_tests {
     use std::future::poll_fn;
 
     use tokio::net::{TcpListener, TcpStream};
