@@ -32,9 +32,9 @@ const ENTRY: usize = size_of::<(Key, Entry)>() + 32;
 
 /// A batch at a replica, whose requests are all under way at once.
 ///
-/// A request that is not answered at once becomes a task, and so runs to its
-/// end whether or not the answer is read: it may hold what others wait for. No
-/// request begins while a chunk waits to be read.
+/// A request that is not answered at once becomes a task, and so runs on for as
+/// long as the connection lasts, whether or not the answer is read: it may hold
+/// what others wait for. No request begins while a chunk waits to be read.
 pub(super) struct Batch<S> {
     service: Arc<Inner<S>>,
     /// Those that have not begun.

@@ -42,8 +42,8 @@ use crate::wire::frames::Requests;
 /// - The requests of a batch are all under way at once, each with a time limit
 ///   and an answer of its own. Where the answers that are ready fill 64 KiB,
 ///   the requests that have not begun wait until those are read.
-/// - A request of a batch that has begun runs to its end, whether or not the
-///   client reads the answer.
+/// - A request of a batch that has begun runs on for as long as the connection
+///   lasts, whether or not the client reads the answer.
 /// - A request is read whole before the replica sees any of it: one that
 ///   breaks off half-way changes nothing.
 /// - Whatever is answered with a status of the 400s, or with 503, has changed
