@@ -8,8 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 /// costs no look at the disk.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// How often files are read that change while they are read.
+const READS: usize = 3;
+
 /// A value made of files. It is made anew when one of them changes, by its time
-/// of modification or its length.
+/// of modification or its length. What was read of files that changed meanwhile
+/// is not used: it may be half of what is being written.
 ///
 /// Looking at the files blocks the thread, once in a while, for as long as the
 /// file system takes to say when they changed. It blocks one thread at a time,
@@ -23,10 +27,13 @@ pub(crate) struct Reloaded<T, E> {
 
 struct Files<T, E> {
     paths: Vec<PathBuf>,
-    load: Box<dyn Fn() -> Result<T, E> + Send + Sync>,
+    load: Load<T, E>,
+    changing: fn() -> E,
     /// Held for as long as the file system takes.
     seen: Mutex<Seen>,
 }
+
+type Load<T, E> = Box<dyn Fn() -> Result<T, E> + Send + Sync>;
 
 /// What was seen of files.
 struct Seen {
@@ -39,20 +46,22 @@ struct Seen {
 type Stamp = Option<(SystemTime, u64)>;
 
 impl<T: Clone, E> Reloaded<T, E> {
-    /// Makes the value of these files.
+    /// Makes the value of these files. `changing` is the error where they do not
+    /// stay as they are while they are read.
     pub(crate) fn new(
         paths: Vec<PathBuf>,
         load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
+        changing: fn() -> E,
     ) -> Result<Self, E> {
-        // First: what is written while the files are read is then noticed.
-        let stamps = stamps(&paths);
-        let value = load()?;
+        let load: Load<T, E> = Box::new(load);
+        let (value, stamps) = read(&paths, &load, changing)?;
         let looked = Instant::now();
         Ok(Self {
             value: Mutex::new(value),
             files: Some(Files {
                 paths,
-                load: Box::new(load),
+                load,
+                changing,
                 seen: Mutex::new(Seen { stamps, looked }),
             }),
         })
@@ -88,14 +97,29 @@ impl<T: Clone, E> Reloaded<T, E> {
 
     fn look(&self, files: &Files<T, E>, seen: &mut Seen) -> Result<(), E> {
         seen.looked = Instant::now();
-        let stamps = stamps(&files.paths);
-        if stamps != seen.stamps {
-            let value = (files.load)()?;
+        if stamps(&files.paths) != seen.stamps {
+            let (value, stamps) = read(&files.paths, &files.load, files.changing)?;
             *lock(&self.value) = value;
             seen.stamps = stamps;
         }
         Ok(())
     }
+}
+
+/// What is made of the files, and their stamps before and after they were read.
+fn read<T, E>(
+    paths: &[PathBuf],
+    load: &Load<T, E>,
+    changing: fn() -> E,
+) -> Result<(T, Vec<Stamp>), E> {
+    for _ in 0..READS {
+        let before = stamps(paths);
+        let value = load();
+        if stamps(paths) == before {
+            return Ok((value?, before));
+        }
+    }
+    Err(changing())
 }
 
 /// No panic can leave half changed what is locked here.
@@ -123,6 +147,7 @@ fn stamp(path: &Path) -> Stamp {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::convert::Infallible;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -151,7 +176,8 @@ mod tests {
             }
             Ok::<_, Infallible>(nth)
         };
-        let reloaded = Arc::new(Reloaded::new(vec![path.clone()], load).unwrap());
+        let changing = || unreachable!();
+        let reloaded = Arc::new(Reloaded::new(vec![path.clone()], load, changing).unwrap());
         std::fs::write(&path, "changed").unwrap();
         let get = || {
             let (got, gets) = channel();
@@ -165,6 +191,36 @@ mod tests {
         assert_eq!(get().recv_timeout(LIMIT), Ok(0));
         drop(end);
         assert_eq!(looks.recv_timeout(LIMIT), Ok(1));
+    }
+
+    /// Catches the half of a file that was read while it was being written.
+    #[test]
+    fn what_changes_while_it_is_read_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "old").unwrap();
+        let rest = Arc::new(Mutex::new(VecDeque::<&str>::new()));
+        let (file, to_come) = (path.clone(), Arc::clone(&rest));
+        let load = move || {
+            let text = std::fs::read_to_string(&file).unwrap();
+            if let Some(more) = lock(&to_come).pop_front() {
+                std::fs::write(&file, format!("{text}{more}")).unwrap();
+            }
+            Ok(text)
+        };
+        let reloaded = Reloaded::new(vec![path.clone()], load, || "changing").unwrap();
+        std::fs::write(&path, "newer").unwrap();
+        lock(&rest).extend([" and", " whole"]);
+        reloaded.refresh().unwrap();
+        assert_eq!(reloaded.get(), "newer and whole");
+
+        // One that does not end is waited for no longer.
+        lock(&rest).extend(["!"; READS]);
+        std::fs::write(&path, "endless").unwrap();
+        assert_eq!(reloaded.refresh(), Err("changing"));
+        assert_eq!(reloaded.get(), "newer and whole");
+        reloaded.refresh().unwrap();
+        assert_eq!(reloaded.get(), "endless!!!");
     }
 
     /// As though the last look had been a while ago.

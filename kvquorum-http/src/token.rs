@@ -48,6 +48,9 @@ pub enum TokenError {
         #[source]
         error: io::Error,
     },
+    /// The file changed whenever it was read.
+    #[error("the file changes while it is read")]
+    Changing,
     /// There is no token at all.
     #[error("there is no token")]
     None,
@@ -96,7 +99,8 @@ impl Tokens {
 
     /// The secrets in a file, one a line; blank lines, and those that begin with
     /// `#`, are none. A change of the file is noticed within a second by its
-    /// time of modification or its length.
+    /// time of modification or its length. Change it by renaming a new file over
+    /// it: of one that is rewritten in place, the half that is there may be read.
     ///
     /// Where the file is not usable after a change, what it held before stays
     /// valid. [`refresh`](Self::refresh) tells.
@@ -123,7 +127,8 @@ impl Tokens {
                 error,
             }),
         };
-        Ok(Self(Arc::new(Reloaded::new(paths, load)?)))
+        let changing = || TokenError::Changing;
+        Ok(Self(Arc::new(Reloaded::new(paths, load, changing)?)))
     }
 
     /// Reads the file now, where it has changed. It blocks until the file system
