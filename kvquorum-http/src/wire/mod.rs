@@ -112,7 +112,8 @@ pub const CALL_PATH: &str = "/v1/call";
 /// The content type of a call and of its answer. A web form has another.
 pub const CONTENT_TYPE: &str = "application/octet-stream";
 
-/// The header by which a server says that nothing was stored.
+/// The header by which a server says that nothing was stored: its value is `1`.
+/// Any other value says nothing.
 pub const NOTHING_STORED: &str = "kvquorum-nothing-stored";
 
 /// What a request has at most beyond its key and its value, its frame included.
