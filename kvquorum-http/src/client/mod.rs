@@ -216,7 +216,7 @@ impl HttpTransportBuilder {
     }
 
     /// How long connecting may take, resolving the name included, trying each of
-    /// its addresses, and the TLS handshake. 1 second by default.
+    /// its first 16 addresses, and the TLS handshake. 1 second by default.
     ///
     /// Keep it below the
     /// [coordinator's time limit](kvquorum_core::CoordinatorBuilder::time_limit). A call
