@@ -49,10 +49,12 @@ impl Held {
 
 impl Budget {
     pub(super) fn new(max: usize) -> Self {
-        let max = u32::try_from(max).unwrap_or(u32::MAX).max(1);
+        // No more than a semaphore has: on 32 bits that is less than a `u32`, and who
+        // waited for more would wait for ever.
+        let permits = max.clamp(1, Semaphore::MAX_PERMITS);
+        let max = u32::try_from(permits).unwrap_or(u32::MAX);
         Self {
-            // As many permits as a semaphore has on any system are enough.
-            bytes: Arc::new(Semaphore::new((max as usize).min(Semaphore::MAX_PERMITS))),
+            bytes: Arc::new(Semaphore::new(max as usize)),
             max,
             stalled: Eviction::new(),
         }
