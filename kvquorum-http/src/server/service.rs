@@ -221,7 +221,8 @@ impl<S: Store> Inner<S> {
 impl<S: Store> ReplicaServiceBuilder<S> {
     /// The secrets of which every request must have one. By default none is
     /// asked for. What has none, or a wrong one, is answered with 401, before
-    /// its body is read.
+    /// its body is read; only an unknown route, one that is switched off, and a page
+    /// of another server are refused before that.
     ///
     /// It stands for all three that follow. Of settings for the same route the
     /// last holds.
@@ -264,9 +265,9 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     }
 
     /// A name, without a port, by which the plain face may be asked where it
-    /// needs no token. By default that is an IP address or `localhost`; what
-    /// comes by another `Host` is answered with 421. May be called again, for
-    /// further names.
+    /// needs no token, at any port. With a port it allows nothing. By default that
+    /// is an IP address or `localhost`; what comes by another `Host` is answered
+    /// with 421. May be called again, for further names.
     ///
     /// This is for browsers. A web page can have its own server's name lead
     /// here, and then a browser takes the two for one (DNS rebinding). Coordinators
@@ -281,6 +282,10 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     /// Those of others are answered with 403: where a browser names another
     /// `Origin` than the `Host`, or a `Sec-Fetch-Site` other than `same-origin`
     /// and `none`. May be called again, for further servers.
+    ///
+    /// It is compared with what a browser sends: the scheme, the name, and the port
+    /// unless that is the scheme's own, without a slash at the end. Written otherwise
+    /// it allows nothing.
     ///
     /// It is for a proxy that sends what it gets under another `Host`. For
     /// browsers to let a page of another server read answers, the application has
