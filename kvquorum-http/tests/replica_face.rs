@@ -265,3 +265,21 @@ async fn only_the_documented_value_says_that_nothing_was_stored() {
         }
     }
 }
+
+/// Catches a writer who is told that the request was malformed, where it was only
+/// overtaken.
+#[tokio::test]
+async fn a_plain_write_below_a_promise_is_a_conflict() {
+    let (server, store) = serve().await;
+    let promise = Request::prepare("k", version(2));
+    let promised = call(&transport(server.local_addr()), promise).await;
+    assert_eq!(promised.unwrap(), Response::Promise(None));
+    let mut client = Raw::connect(server.local_addr()).await;
+    let body = |millis| format!("{{\"key\":\"k\",\"value\":1,\"timestamp\":{millis}}}");
+    let answer = client.ask(post("/write", body(1))).await;
+    assert_eq!(answer.status, 409);
+    assert!(answer.error().contains("is promised"), "{answer:?}");
+    assert_eq!(answer.header("kvquorum-nothing-stored"), Some("1"));
+    assert_eq!(store.entries(), []);
+    assert_eq!(client.ask(post("/write", body(3))).await.status, 200);
+}
