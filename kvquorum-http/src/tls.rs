@@ -25,10 +25,16 @@ use crate::stream::Stream;
 /// `ServerTls::from(Arc<rustls::ServerConfig>)`.
 ///
 /// Files are read again when they change, which is noticed within a second by
-/// their time of modification or their length. Connections that are there are
-/// kept; new ones have the new certificates. Where the files are not usable, as
-/// when a certificate has been replaced and its key has not yet been, those read
-/// before stay in use. [`refresh`](Self::refresh) tells.
+/// their time of modification or their length. Change them by renaming new files
+/// over them: of one that is rewritten in place, the half that is there may be
+/// read. Connections that are there are kept; new ones have the new certificates.
+/// Where the files are not usable, as when a certificate has been replaced and its
+/// key has not yet been, those read before stay in use.
+/// [`refresh`](Self::refresh) tells.
+///
+/// Once a second at most, one handshake looks at the files, and blocks its thread
+/// for as long as the file system takes. Meanwhile others go on with what there is:
+/// a file system that hangs blocks one thread.
 ///
 /// Versions 1.3 and 1.2 are spoken. Cloning it counts a reference.
 #[derive(Clone)]
@@ -56,6 +62,9 @@ pub enum TlsError {
         #[source]
         error: io::Error,
     },
+    /// A file changed whenever they were read.
+    #[error("the files change while they are read")]
+    Changing,
     /// The file does not hold, in PEM, what it should.
     #[error("{} holds no {what}", path.display())]
     Pem {
@@ -126,10 +135,12 @@ impl ServerTls {
             config.alpn_protocols = protocols();
             Ok(Arc::new(config))
         };
-        Ok(Self(Arc::new(Reloaded::new(paths, load)?)))
+        let changing = || TlsError::Changing;
+        Ok(Self(Arc::new(Reloaded::new(paths, load, changing)?)))
     }
 
-    /// Reads the files now, where they have changed.
+    /// Reads the files now, where they have changed. It blocks until the file
+    /// system answers, and until another look at the files is over.
     ///
     /// # Errors
     ///
@@ -194,10 +205,12 @@ impl ClientTls {
             config.alpn_protocols = protocols();
             Ok(Arc::new(config))
         };
-        Ok(Self(Arc::new(Reloaded::new(paths, load)?)))
+        let changing = || TlsError::Changing;
+        Ok(Self(Arc::new(Reloaded::new(paths, load, changing)?)))
     }
 
-    /// Reads the files now, where they have changed.
+    /// Reads the files now, where they have changed. It blocks until the file
+    /// system answers, and until another look at the files is over.
     ///
     /// # Errors
     ///

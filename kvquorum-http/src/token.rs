@@ -48,6 +48,9 @@ pub enum TokenError {
         #[source]
         error: io::Error,
     },
+    /// The file changed whenever it was read.
+    #[error("the file changes while it is read")]
+    Changing,
     /// There is no token at all.
     #[error("there is no token")]
     None,
@@ -96,10 +99,15 @@ impl Tokens {
 
     /// The secrets in a file, one a line; blank lines, and those that begin with
     /// `#`, are none. A change of the file is noticed within a second by its
-    /// time of modification or its length.
+    /// time of modification or its length. Change it by renaming a new file over
+    /// it: of one that is rewritten in place, the half that is there may be read.
     ///
     /// Where the file is not usable after a change, what it held before stays
     /// valid. [`refresh`](Self::refresh) tells.
+    ///
+    /// Once a second at most, one use of the secrets looks at the file, and blocks
+    /// its thread for as long as the file system takes. Meanwhile others go on with
+    /// what the file held before: one that hangs blocks one thread.
     ///
     /// # Errors
     ///
@@ -119,10 +127,12 @@ impl Tokens {
                 error,
             }),
         };
-        Ok(Self(Arc::new(Reloaded::new(paths, load)?)))
+        let changing = || TokenError::Changing;
+        Ok(Self(Arc::new(Reloaded::new(paths, load, changing)?)))
     }
 
-    /// Reads the file now, where it has changed.
+    /// Reads the file now, where it has changed. It blocks until the file system
+    /// answers, and until another look at the file is over.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use kvquorum_core::{Ack, Entry, Limits, Refusal, Replica, Request, Response};
+use kvquorum_core::{Ack, Entry, Limits, Refusal, Replica, Request, Response, TransportError};
 use kvquorum_http::{ReplicaService, Server};
 
 /// A merge of `k`, stamped 1 ms by writer 7, with the value `v`.
@@ -238,4 +238,48 @@ async fn what_stored_nothing_says_so() {
     let mut client = Raw::connect(server.local_addr()).await;
     let stored = client.ask(post("/v1/call", requests([MERGE]))).await;
     assert_eq!(stored.header("kvquorum-nothing-stored"), None);
+}
+
+/// Catches a write that is told not to have been stored because of a header that
+/// does not say so.
+#[tokio::test]
+async fn only_the_documented_value_says_that_nothing_was_stored() {
+    for (headers, says_so) in [
+        (&["1"][..], true),
+        (&["1", "1"], true),
+        (&["0"], false),
+        (&[""], false),
+        (&["1, 0"], false),
+        (&["1", "0"], false),
+    ] {
+        let lines = headers
+            .iter()
+            .map(|it| format!("\r\nkvquorum-nothing-stored: {it}"));
+        let head = ["404 Not Found".to_owned()].into_iter().chain(lines);
+        let stub = Stub::answering(answer(&head.collect::<String>(), "")).await;
+        let error = call(&transport(stub.addr), write("k", 1, "v")).await;
+        match error.unwrap_err() {
+            TransportError::Rejected(_) => assert!(says_so, "{headers:?}"),
+            TransportError::NoAnswer(_) => assert!(!says_so, "{headers:?}"),
+            other => panic!("{headers:?}: {other:?}"),
+        }
+    }
+}
+
+/// Catches a writer who is told that the request was malformed, where it was only
+/// overtaken.
+#[tokio::test]
+async fn a_plain_write_below_a_promise_is_a_conflict() {
+    let (server, store) = serve().await;
+    let promise = Request::prepare("k", version(2));
+    let promised = call(&transport(server.local_addr()), promise).await;
+    assert_eq!(promised.unwrap(), Response::Promise(None));
+    let mut client = Raw::connect(server.local_addr()).await;
+    let body = |millis| format!("{{\"key\":\"k\",\"value\":1,\"timestamp\":{millis}}}");
+    let answer = client.ask(post("/write", body(1))).await;
+    assert_eq!(answer.status, 409);
+    assert!(answer.error().contains("is promised"), "{answer:?}");
+    assert_eq!(answer.header("kvquorum-nothing-stored"), Some("1"));
+    assert_eq!(store.entries(), []);
+    assert_eq!(client.ask(post("/write", body(3))).await.status, 200);
 }

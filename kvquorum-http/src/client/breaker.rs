@@ -51,6 +51,9 @@ pub(crate) struct Try {
     answers: u64,
     /// Which one after that answer, counted from 1.
     nth: usize,
+    /// What [`State`] had before, for where it does not begin after all.
+    retry_at: Option<Instant>,
+    probed_at: Option<Instant>,
     /// Whether it is one of those that begin at pauses.
     pub(crate) is_probe: bool,
 }
@@ -79,6 +82,7 @@ impl Breaker {
         let mut state = self.state();
         self.may_begin(&state)?;
         let is_probe = state.unanswered >= self.max_unanswered;
+        let (retry_at, probed_at) = (state.retry_at, state.probed_at);
         state.unanswered = state.unanswered.saturating_add(1);
         if let Some(beyond) = state.unanswered.checked_sub(self.max_unanswered) {
             let now = Instant::now();
@@ -88,6 +92,8 @@ impl Breaker {
         Ok(Try {
             answers: state.answers,
             nth: state.unanswered,
+            retry_at,
+            probed_at,
             is_probe,
         })
     }
@@ -152,11 +158,21 @@ impl Breaker {
         }
     }
 
-    /// An exchange has not begun after all.
+    /// An exchange has not begun after all. It leaves no trace, unless another
+    /// has begun since: the pause after that one stays.
     pub(crate) fn withdraw(&self, begun: Try) {
         let mut state = self.state();
         if state.answers == begun.answers {
+            let waits = state.retry_at.is_some();
+            if begun.nth >= state.unanswered {
+                state.retry_at = begun.retry_at;
+                state.probed_at = begun.probed_at;
+            }
             state.unanswered = state.unanswered.saturating_sub(1);
+            drop(state);
+            if waits {
+                self.changed.notify_waiters();
+            }
         }
     }
 
@@ -304,6 +320,43 @@ mod tests {
             let permitted = tried(&breaker).unwrap();
             breaker.withdraw(permitted);
         }
+    }
+
+    /// Catches a replica that is back and not tried, for another pause, because an
+    /// exchange was about to begin and did not.
+    #[test]
+    fn what_is_withdrawn_brings_no_further_pause() {
+        let breaker = Breaker::new(1, LONG);
+        let first = breaker.try_begin().unwrap();
+        breaker.failed(first, None);
+        let past = Some(Instant::now());
+        breaker.state().retry_at = past;
+        let probe = breaker.try_begin().unwrap();
+        breaker.withdraw(probe);
+        {
+            let state = breaker.state();
+            assert_eq!((state.retry_at, state.probed_at), (past, None));
+        }
+        assert!(breaker.try_begin().unwrap().is_probe);
+        assert!(is_open(&breaker) || waits(&breaker));
+    }
+
+    #[tokio::test]
+    async fn what_is_withdrawn_leaves_its_place_to_those_who_wait() {
+        let breaker = Arc::new(Breaker::new(1, LONG));
+        let _first = breaker.try_begin().unwrap();
+        breaker.state().retry_at = Some(Instant::now());
+        let probe = breaker.try_begin().unwrap();
+        // So that those who wait do so until they are told.
+        breaker.state().retry_at = Instant::now().checked_add(LONG);
+        let waiting = tokio::spawn({
+            let breaker = Arc::clone(&breaker);
+            async move { breaker.begin().await }
+        });
+        tokio::task::yield_now().await;
+        breaker.withdraw(probe);
+        let begun = in_time(LONG / 3, waiting).await.expect("it was not told");
+        assert!(begun.unwrap().unwrap().is_probe);
     }
 
     #[tokio::test]

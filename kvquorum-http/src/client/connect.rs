@@ -18,6 +18,9 @@ use crate::time::in_time;
 /// RFC 8305 recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// How many addresses of a host are tried: each may take a socket.
+const MOST_ADDRESSES: usize = 16;
+
 /// Opens connections to one host.
 pub(crate) struct Connector {
     resolver: Resolver,
@@ -55,14 +58,16 @@ impl Connector {
     }
 }
 
-/// The first connection of those to all addresses (RFC 8305). Each address is
+/// The first connection of those to the first addresses (RFC 8305). Each address is
 /// tried as soon as the one before it has failed, or has not answered for a
 /// while, so that all have been tried well within the time limit.
 async fn race(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
-    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let count = addresses.len().min(MOST_ADDRESSES);
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
     let share = limit.checked_div(count.saturating_add(1));
     let delay = share.unwrap_or(limit).min(ATTEMPT_DELAY);
-    let mut untried = families_in_turn(addresses).into_iter();
+    let untried = families_in_turn(addresses).into_iter();
+    let mut untried = untried.take(MOST_ADDRESSES);
     let mut tried = FuturesUnordered::new();
     let mut error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     loop {
@@ -174,6 +179,19 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         let error = race(&[], LIMIT).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    /// Catches as many sockets at a time as somebody puts addresses under a name.
+    #[tokio::test]
+    async fn the_first_addresses_alone_are_tried() {
+        let (silent, _queue) = unanswering().await;
+        let (here, _listener) = listening().await;
+        let limit = Duration::from_secs(2);
+        let all = [&[silent; MOST_ADDRESSES][..], &[here]].concat();
+        assert!(timeout(limit, race(&all, limit)).await.is_err());
+        let all = [&[silent; MOST_ADDRESSES - 1][..], &[here; 100]].concat();
+        let socket = timeout(limit, race(&all, limit)).await.unwrap();
+        assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
     }
 
     #[test]

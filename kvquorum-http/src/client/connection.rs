@@ -102,7 +102,8 @@ impl Answer {
     /// Whether the replica's own server says that nothing was stored. Nobody
     /// between can say so: whoever answers in the replica's stead cannot know.
     pub(crate) fn says_nothing_was_stored(&self) -> bool {
-        self.response.headers().contains_key(NOTHING_STORED)
+        let said = || self.response.headers().get_all(NOTHING_STORED).iter();
+        said().next().is_some() && said().all(|said| said == "1")
     }
 
     /// The next bytes of its body; `None` at the end.

@@ -205,8 +205,8 @@ impl HttpTransportBuilder {
     /// an `Arc<rustls::ClientConfig>` of the application's own.
     ///
     /// The replica's certificate must be for the name or the IP address by which
-    /// it is reached here, which goes along with it for the server to choose by
-    /// (SNI). The handshake is part of
+    /// it is reached here. A name goes along for the server to choose by (SNI); an
+    /// IP address does not. The handshake is part of
     /// [connecting](Self::connect_timeout). Where it fails, calls fail as
     /// `NotSent`, with a [cause](crate::HttpError::Handshake) that says why.
     #[cfg(feature = "tls")]
@@ -216,7 +216,7 @@ impl HttpTransportBuilder {
     }
 
     /// How long connecting may take, resolving the name included, trying each of
-    /// its addresses, and the TLS handshake. 1 second by default.
+    /// its first 16 addresses, and the TLS handshake. 1 second by default.
     ///
     /// Keep it below the
     /// [coordinator's time limit](kvquorum_core::CoordinatorBuilder::time_limit). A call

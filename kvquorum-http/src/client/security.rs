@@ -2,13 +2,17 @@
 
 use std::error::Error;
 #[cfg(feature = "tls")]
+use std::io;
+#[cfg(feature = "tls")]
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{self, CertificateError, pki_types::ServerName};
 
 use super::address::{Address, AddressError, Scheme};
+#[cfg(feature = "tls")]
+use super::peer_text::fit_to_print;
 use crate::error::HttpError;
 use crate::stream::Stream;
 #[cfg(feature = "tls")]
@@ -52,11 +56,33 @@ impl Security {
                 let connected = tls.connect(name.clone(), socket).await;
                 connected.map_err(|error| match tls::is_not_tls(&error) {
                     true => HttpError::NotTls,
-                    false => HttpError::Handshake(Arc::new(error)),
+                    false => HttpError::Handshake(Arc::new(with_fit_names(error))),
                 })
             }
         }
     }
+}
+
+/// The same, with the names in the peer's certificate made fit to print: they are
+/// the one thing in it that a peer has written.
+#[cfg(feature = "tls")]
+fn with_fit_names(error: io::Error) -> io::Error {
+    let within = error.get_ref().and_then(|it| it.downcast_ref());
+    let Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+        expected,
+        presented,
+    })) = within
+    else {
+        return error;
+    };
+    if presented.is_empty() {
+        return error;
+    }
+    let fit = CertificateError::NotValidForNameContext {
+        expected: expected.clone(),
+        presented: vec![fit_to_print(&presented.join(", "))],
+    };
+    io::Error::new(error.kind(), rustls::Error::InvalidCertificate(fit))
 }
 
 /// Why the peer does not take the certificate, where that is what a connection
@@ -64,7 +90,7 @@ impl Security {
 pub(crate) fn refused_certificate(error: &(dyn Error + 'static)) -> Option<HttpError> {
     #[cfg(feature = "tls")]
     if let Some(refused) = tls::certificate_refused(error) {
-        let refused = std::io::Error::other(refused);
+        let refused = io::Error::other(refused);
         return Some(HttpError::Handshake(Arc::new(refused)));
     }
     #[cfg(not(feature = "tls"))]

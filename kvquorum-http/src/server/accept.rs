@@ -69,6 +69,8 @@ impl<S: Store> Acceptor<S> {
                         connections.make_room().await?;
                     }
                     connections.serve(stream, client);
+                    // It needs nobody's place any more.
+                    self.shared.idle.withdraw();
                 }
                 // That one connection has ended before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -104,5 +106,79 @@ impl<S: Store> Connections<S> {
             () = sleep(PAUSE) => {}
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound;
+
+    use kvquorum_core::{Change, Key, Record, Replica, Response, ScanLimit, StoreError};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::server::eviction::Eviction;
+    use crate::server::refused::OnRefused;
+    use crate::server::{ReplicaService, Server};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A store that is not asked for anything.
+    struct Unasked;
+
+    impl Store for Unasked {
+        async fn get(&self, _: &Key) -> Result<Option<Record>, StoreError> {
+            std::future::pending().await
+        }
+
+        async fn apply(&self, _: &Key, _: Change) -> Result<Response, StoreError> {
+            std::future::pending().await
+        }
+
+        async fn scan(
+            &self,
+            _: (Bound<&Key>, Bound<&Key>),
+            _: ScanLimit,
+        ) -> Result<Vec<(Key, Record)>, StoreError> {
+            std::future::pending().await
+        }
+    }
+
+    /// Catches a connection that has to leave for one that has a place by now.
+    #[tokio::test]
+    async fn nobody_leaves_for_a_connection_that_is_served() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            http: Server::builder().http(),
+            service: ReplicaService::new(Replica::new(Unasked)),
+            write_timeout: LIMIT,
+            on_refused: OnRefused::default(),
+            idle: Eviction::new(),
+            #[cfg(feature = "tls")]
+            handshake: None,
+        });
+        // As where the system had no descriptor, and has one again.
+        shared.idle.ask_one();
+        let acceptor = Acceptor {
+            listener,
+            shared: Arc::clone(&shared),
+            max_connections: 8,
+            shutdown_timeout: LIMIT,
+        };
+        let (stop, stopped) = watch::channel(());
+        let running = tokio::spawn(acceptor.run(stopped));
+
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        let request = b"GET /none HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut answer = [0; 1024];
+        let len = in_time(LIMIT, client.read(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..len.unwrap()]);
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+        assert!(!shared.idle.is_asked());
+        drop(stop);
+        assert_eq!(running.await.unwrap(), 0);
     }
 }

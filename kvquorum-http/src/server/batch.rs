@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use kvquorum_core::{Entry, Request, Response, Store};
+use kvquorum_core::{Entry, Key, Request, Response, Store};
 use tokio::task::JoinSet;
 
 use super::answer::{AnswerBody, Made};
 use super::ask::{Asked, Asking};
-use super::budget::{Budget, Lease, UNCOUNTED};
+use super::budget::{Budget, Held, Lease, UNCOUNTED};
 use super::service::Inner;
 use crate::error::with_causes;
 use crate::wire::Outcome;
@@ -26,11 +26,15 @@ const CHUNK: usize = 64 * 1024;
 /// Room for a few answers without values.
 const SMALL_ANSWERS: usize = 128;
 
+/// What an entry of a page takes beside the bytes of its key and its value: its
+/// place in the page, and what the allocation of its key adds.
+const ENTRY: usize = size_of::<(Key, Entry)>() + 32;
+
 /// A batch at a replica, whose requests are all under way at once.
 ///
-/// A request that is not answered at once becomes a task, and so runs to its
-/// end whether or not the answer is read: it may hold what others wait for. No
-/// request begins while a chunk waits to be read.
+/// A request that is not answered at once becomes a task, and so runs on for as
+/// long as the connection lasts, whether or not the answer is read: it may hold
+/// what others wait for. No request begins while a chunk waits to be read.
 pub(super) struct Batch<S> {
     service: Arc<Inner<S>>,
     /// Those that have not begun.
@@ -58,6 +62,11 @@ impl<S: Store> Batch<S> {
             under_way: None,
             made: Made::with_capacity(SMALL_ANSWERS),
         }
+    }
+
+    /// The memory of its bytes, if any was leased.
+    pub(super) fn held(&self) -> Option<Held> {
+        self.received.as_ref().map(Held::new)
     }
 
     /// Begins with the requests. Where all are answered at once, the body is
@@ -140,21 +149,21 @@ impl<S: Store> Batch<S> {
 }
 
 impl Answer {
-    /// The answer with what was asked, if there is memory for it. A value of up
+    /// The answer with what was asked, if there is memory for it. What takes up
     /// to `uncounted` bytes needs none of the budget.
     fn new(which: u32, asked: Asked, budget: &Budget, uncounted: usize) -> Self {
-        let value_len = match &asked {
+        let taken = match &asked {
             Ok(Response::Entry(Some(entry)) | Response::Promise(Some(entry))) => value_len(entry),
             Ok(Response::Page(page)) => {
                 let lens = page.entries.iter();
-                lens.map(|(key, entry)| key.len().saturating_add(value_len(entry)))
+                lens.flat_map(|(key, entry)| [ENTRY, key.len(), value_len(entry)])
                     .fold(0, usize::saturating_add)
             }
             _ => 0,
         };
-        let lease = (value_len > uncounted).then(|| budget.try_take(value_len));
+        let lease = (taken > uncounted).then(|| budget.try_take(taken));
         let (outcome, lease) = match (asked, lease) {
-            (_, Some(None)) => (Outcome::StoreFailed(no_memory(value_len)), None),
+            (_, Some(None)) => (Outcome::StoreFailed(no_memory(taken)), None),
             (Ok(response), lease) => (Outcome::Answered(response), lease.flatten()),
             (Err(said), _) => (Outcome::StoreFailed(said), None),
         };
@@ -195,5 +204,35 @@ impl<S: Store> Body for Batch<S> {
 
     fn is_end_stream(&self) -> bool {
         self.made.is_empty() && self.is_made()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvquorum_core::{Page, Timestamp, Version, WriterId};
+
+    use super::*;
+
+    /// Catches pages of small entries that take many times the memory that is
+    /// leased for them.
+    #[test]
+    fn the_entries_of_a_page_are_counted_and_not_only_their_bytes() {
+        let entry = Entry::tombstone(Version {
+            timestamp: Timestamp::MIN,
+            writer: WriterId::ANONYMOUS,
+        });
+        let key = |at: u16| Key::from(at.to_be_bytes().to_vec());
+        let page = || Page {
+            entries: (0..1000_u16).map(|at| (key(at), entry.clone())).collect(),
+            upto: None,
+        };
+        let takes = 1000 * size_of::<(Key, Entry)>();
+        let budget = Budget::new(3 * takes);
+        let answer = || Answer::new(0, Ok(Response::Page(Box::new(page()))), &budget, 0);
+        let first = answer();
+        assert!(first.lease.unwrap().num_permits() >= takes);
+        let all: Vec<_> = (0..3).map(|_| answer()).collect();
+        let is_refused = |answer: &Answer| matches!(answer.outcome, Outcome::StoreFailed(_));
+        assert!(!is_refused(&all[0]) && is_refused(&all[2]));
     }
 }

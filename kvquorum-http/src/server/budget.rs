@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,12 +33,28 @@ pub(super) struct Budget {
 /// Some bytes of a [`Budget`], given back when dropped.
 pub(super) type Lease = OwnedSemaphorePermit;
 
+/// Tells whether a lease that several share is still held by one of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held(Weak<Lease>);
+
+impl Held {
+    pub(super) fn new(lease: &Arc<Lease>) -> Self {
+        Self(Arc::downgrade(lease))
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
 impl Budget {
     pub(super) fn new(max: usize) -> Self {
-        let max = u32::try_from(max).unwrap_or(u32::MAX).max(1);
+        // No more than a semaphore has: on 32 bits that is less than a `u32`, and who
+        // waited for more would wait for ever.
+        let permits = max.clamp(1, Semaphore::MAX_PERMITS);
+        let max = u32::try_from(permits).unwrap_or(u32::MAX);
         Self {
-            // As many permits as a semaphore has on any system are enough.
-            bytes: Arc::new(Semaphore::new((max as usize).min(Semaphore::MAX_PERMITS))),
+            bytes: Arc::new(Semaphore::new(max as usize)),
             max,
             stalled: Eviction::new(),
         }

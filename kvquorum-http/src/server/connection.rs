@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,9 +21,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::answer::AnswerBody;
+use super::budget::Held;
 use super::eviction::Eviction;
 #[cfg(feature = "tls")]
 use super::handshake::Handshake;
+use super::incoming_body::IncomingBody;
 use super::problem::Problem;
 use super::refused::{ConnectionRefused, OnRefused};
 use super::request_line::HadFragment;
@@ -113,8 +115,13 @@ impl<S: Store> Shared<S> {
             #[cfg(feature = "tls")]
             Opened::LacksTls(stream) => (None, stream),
         };
-        let answers = Arc::clone(self.service.answers());
-        let socket = Socket::new(stream, self.write_timeout, Arc::clone(activity), answers);
+        let socket = Socket::new(
+            stream,
+            self.write_timeout,
+            Arc::clone(activity),
+            Arc::clone(self.service.bodies()),
+            Arc::clone(self.service.answers()),
+        );
         let answer = service_fn(|request| self.answer(service, request, activity));
         let mut connection = pin!(self.http.serve_connection(socket, answer));
         // How a connection ends is the client's affair: whatever became of its
@@ -139,10 +146,11 @@ impl<S: Store> Shared<S> {
     async fn answer(
         &self,
         service: Option<&ReplicaService<S>>,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         activity: &Arc<Activity>,
     ) -> Result<Response<AnswerUnderWay>, Infallible> {
         let exchange = Exchange::begin(activity);
+        let mut request = request.map(|body| IncomingBody::new(body, activity));
         if activity.take_fragment() {
             request.extensions_mut().insert(HadFragment);
         }
@@ -150,11 +158,16 @@ impl<S: Store> Shared<S> {
             Some(service) => service.handle(request).await,
             None => Problem::lacks_tls().into_response(),
         };
+        let (mut head, body) = answer.into_parts();
+        if let Some(held) = head.extensions.remove() {
+            activity.set_held_body(held);
+        }
+        let answer = Response::from_parts(head, body);
         let mut answer = answer.map(|body| AnswerUnderWay {
             body,
             _exchange: exchange,
         });
-        if service.is_none() || self.idle.is_asked() {
+        if service.is_none() || activity.is_body_given_up() || self.idle.is_asked() {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(CONNECTION, close);
         }
@@ -171,8 +184,15 @@ pub(super) struct Activity {
     is_unread: AtomicBool,
     /// Whether the target of the next request has a fragment.
     has_fragment: AtomicBool,
+    /// Whether some of a request's body is still to come.
+    is_body_left: AtomicBool,
+    /// Whether nobody waits for the rest of it. Then it is not known where the
+    /// next request begins.
+    is_body_given_up: AtomicBool,
     /// Whether the client began with what is TLS where HTTP is spoken.
     began_tls: AtomicBool,
+    /// The memory of the last request's body.
+    held_body: Mutex<Held>,
 }
 
 impl Activity {
@@ -190,9 +210,25 @@ impl Activity {
         self.has_fragment.store(true, Ordering::Relaxed);
     }
 
-    fn take_fragment(&self) -> bool {
+    pub(super) fn take_fragment(&self) -> bool {
         self.has_fragment.load(Ordering::Relaxed)
             && self.has_fragment.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_body_left(&self, is_left: bool) {
+        self.is_body_left.store(is_left, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_body_left(&self) -> bool {
+        self.is_body_left.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_body_given_up(&self) {
+        self.is_body_given_up.store(true, Ordering::Relaxed);
+    }
+
+    fn is_body_given_up(&self) -> bool {
+        self.is_body_given_up.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_began_tls(&self) {
@@ -205,6 +241,19 @@ impl Activity {
 
     pub(super) fn set_unread(&self, is_unread: bool) {
         self.is_unread.store(is_unread, Ordering::Relaxed);
+    }
+
+    fn set_held_body(&self, held: Held) {
+        *self
+            .held_body
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    /// Whether requests that have not been answered hold memory of a body.
+    pub(super) fn holds_body(&self) -> bool {
+        let held = self.held_body.lock();
+        held.unwrap_or_else(PoisonError::into_inner).is_held()
     }
 
     pub(super) fn is_idle(&self) -> bool {

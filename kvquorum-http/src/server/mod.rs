@@ -10,6 +10,7 @@ mod connection;
 mod eviction;
 #[cfg(feature = "tls")]
 mod handshake;
+mod incoming_body;
 mod plain;
 mod problem;
 mod refused;

@@ -163,6 +163,10 @@ fn not_the_answer(response: &Response) -> Problem {
         Response::Refused(refusal @ Refusal::ValueTooLarge { .. }) => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, refusal.to_string())
         }
+        // Nothing is wrong with the request: what is held under the key is in its way.
+        Response::Refused(refusal @ Refusal::Promised { .. }) => {
+            Problem::new(StatusCode::CONFLICT, refusal.to_string())
+        }
         Response::Refused(refusal) => Problem::bad_request(refusal.to_string()),
         _ => Problem::internal("the replica answered another question"),
     }

@@ -16,7 +16,7 @@ use super::access::{Access, Admission};
 use super::answer::AnswerBody;
 use super::ask::{Asked, Asking, ask};
 use super::batch::{Batch, no_memory};
-use super::budget::{Budget, UNCOUNTED};
+use super::budget::{Budget, Held, UNCOUNTED};
 use super::plain;
 use super::problem::Problem;
 use super::route::{READ, Route};
@@ -42,8 +42,8 @@ use crate::wire::frames::Requests;
 /// - The requests of a batch are all under way at once, each with a time limit
 ///   and an answer of its own. Where the answers that are ready fill 64 KiB,
 ///   the requests that have not begun wait until those are read.
-/// - A request of a batch that has begun runs to its end, whether or not the
-///   client reads the answer.
+/// - A request of a batch that has begun runs on for as long as the connection
+///   lasts, whether or not the client reads the answer.
 /// - A request is read whole before the replica sees any of it: one that
 ///   breaks off half-way changes nothing.
 /// - Whatever is answered with a status of the 400s, or with 503, has changed
@@ -63,7 +63,7 @@ pub(super) struct Inner<S> {
     replica: Replica<S>,
     pub(super) settings: Settings,
     /// For request bodies, until their requests are done.
-    pub(super) bodies: Budget,
+    pub(super) bodies: Arc<Budget>,
     /// For answers, until they are sent.
     pub(super) answers: Arc<Budget>,
 }
@@ -145,8 +145,14 @@ impl<S: Store> ReplicaService<S> {
             ));
         }
         let batch = Batch::new(Arc::clone(&self.0), requests, lease);
+        let held = batch.held();
         let answer = batch.begin().await;
-        Ok(answer.into_response(wire::CONTENT_TYPE))
+        let mut answer = answer.into_response(wire::CONTENT_TYPE);
+        if let Some(held) = held.filter(Held::is_held) {
+            // For the connection, if it is a server's of this crate.
+            answer.extensions_mut().insert(held);
+        }
+        Ok(answer)
     }
 
     async fn write<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
@@ -181,6 +187,11 @@ impl<S: Store> ReplicaService<S> {
         }
     }
 
+    /// The memory for request bodies.
+    pub(super) fn bodies(&self) -> &Arc<Budget> {
+        &self.0.bodies
+    }
+
     /// The memory for answers.
     pub(super) fn answers(&self) -> &Arc<Budget> {
         &self.0.answers
@@ -210,7 +221,8 @@ impl<S: Store> Inner<S> {
 impl<S: Store> ReplicaServiceBuilder<S> {
     /// The secrets of which every request must have one. By default none is
     /// asked for. What has none, or a wrong one, is answered with 401, before
-    /// its body is read.
+    /// its body is read; only an unknown route, one that is switched off, and a page
+    /// of another server are refused before that.
     ///
     /// It stands for all three that follow. Of settings for the same route the
     /// last holds.
@@ -253,9 +265,9 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     }
 
     /// A name, without a port, by which the plain face may be asked where it
-    /// needs no token. By default that is an IP address or `localhost`; what
-    /// comes by another `Host` is answered with 421. May be called again, for
-    /// further names.
+    /// needs no token, at any port. With a port it allows nothing. By default that
+    /// is an IP address or `localhost`; what comes by another `Host` is answered
+    /// with 421. May be called again, for further names.
     ///
     /// This is for browsers. A web page can have its own server's name lead
     /// here, and then a browser takes the two for one (DNS rebinding). Coordinators
@@ -270,6 +282,10 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     /// Those of others are answered with 403: where a browser names another
     /// `Origin` than the `Host`, or a `Sec-Fetch-Site` other than `same-origin`
     /// and `none`. May be called again, for further servers.
+    ///
+    /// It is compared with what a browser sends: the scheme, the name, and the port
+    /// unless that is the scheme's own, without a slash at the end. Written otherwise
+    /// it allows nothing.
     ///
     /// It is for a proxy that sends what it gets under another `Host`. For
     /// browsers to let a page of another server read answers, the application has
@@ -299,8 +315,10 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     /// there is room for it. Where there is none within the
     /// [time limit](Self::body_timeout), it is answered with 503. So is a body
     /// that has been arriving for longer than a second while others wait, the
-    /// oldest first. Shorter bodies are not counted: each connection has at
-    /// most one.
+    /// oldest first. A batch whose answers a client of a
+    /// [`Server`](crate::Server) has left unread for as long, so that the rest of
+    /// its requests cannot begin, has its connection closed. Shorter bodies are
+    /// not counted: each connection has at most one.
     pub fn max_total_body_len(mut self, max: usize) -> Self {
         self.settings.max_total_body_len = Some(max);
         self
@@ -351,7 +369,7 @@ impl<S: Store> ReplicaServiceBuilder<S> {
         let total = settings.max_body_len.saturating_mul(16).max(TOTAL);
         ReplicaService(Arc::new(Inner {
             replica,
-            bodies: Budget::new(settings.max_total_body_len.unwrap_or(total)),
+            bodies: Arc::new(Budget::new(settings.max_total_body_len.unwrap_or(total))),
             answers: Arc::new(Budget::new(settings.max_total_answer_len.unwrap_or(total))),
             settings,
         }))

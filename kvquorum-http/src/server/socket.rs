@@ -30,6 +30,7 @@ pub(super) struct Socket {
     inner: TokioIo<Stream>,
     timeout: Duration,
     activity: Arc<Activity>,
+    bodies: Arc<Budget>,
     answers: Arc<Budget>,
     /// The number of the answer that is being written.
     answer: usize,
@@ -45,20 +46,27 @@ pub(super) struct Socket {
 struct Wait {
     since: Instant,
     /// Returns when it has lasted for too long.
-    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    end: End,
+    /// Returns when others need the memory of the request's body. `None` while
+    /// that is not held.
+    body_end: Option<End>,
 }
+
+type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Socket {
     pub(super) fn new(
         stream: Stream,
         timeout: Duration,
         activity: Arc<Activity>,
+        bodies: Arc<Budget>,
         answers: Arc<Budget>,
     ) -> Self {
         Self {
             inner: TokioIo::new(stream),
             timeout,
             activity,
+            bodies,
             answers,
             answer: 0,
             waited: Duration::ZERO,
@@ -69,8 +77,13 @@ impl Socket {
     }
 
     /// Whether the first line of a request comes next. Of requests that are sent
-    /// before the last one was answered, that is not known.
+    /// before the last one was answered, or together with the end of its body, that
+    /// is not known.
     fn reads_request_line(&mut self) -> bool {
+        if self.activity.is_body_left() {
+            // It may still come when the answer has been written.
+            return false;
+        }
         let exchanges = self.activity.exchanges();
         if exchanges != self.exchanges {
             self.exchanges = exchanges;
@@ -123,8 +136,22 @@ impl Socket {
                 // The client may read just enough for each poll to use up the
                 // task's cooperative budget before it comes to this.
                 end: Box::pin(unconstrained(end)),
+                body_end: None,
             }
         });
+        if self.activity.holds_body() {
+            let body_end = wait.body_end.get_or_insert_with(|| {
+                let bodies = Arc::clone(&self.bodies);
+                let waited = self.waited.saturating_add(wait.since.elapsed());
+                Box::pin(async move { bodies.evicted(waited).await })
+            });
+            if body_end.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        } else {
+            // Another is asked instead.
+            wait.body_end = None;
+        }
         wait.end.as_mut().poll(cx)
     }
 }
@@ -189,8 +216,50 @@ impl Write for Socket {
     }
 }
 
-#[cfg(all(test, feature = "tls"))]
+#[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use hyper::rt::ReadBuf;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Catches a fragment that is looked for in the rest of a body, and not in the
+    /// request after it.
+    #[tokio::test]
+    async fn the_line_after_the_rest_of_a_body_is_looked_at_and_the_rest_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, connected) = tokio::join!(listener.accept(), connecting);
+        let (stream, mut client) = (Stream::Plain(accepted.unwrap().0), connected.unwrap());
+        let activity = Arc::new(Activity::default());
+        let budget = || Arc::new(Budget::new(0));
+        let limit = Duration::from_secs(20);
+        let mut socket = Socket::new(stream, limit, Arc::clone(&activity), budget(), budget());
+
+        for (is_body, bytes, is_found) in [
+            (true, "A #b", false),
+            (true, "{}", false),
+            (false, "GET /read/a#b HTTP/1.1\r\n", true),
+            (false, "#", false),
+        ] {
+            activity.set_body_left(is_body);
+            client.write_all(bytes.as_bytes()).await.unwrap();
+            let mut room = [0; 64];
+            let mut read = ReadBuf::new(&mut room);
+            poll_fn(|cx| Pin::new(&mut socket).poll_read(cx, read.unfilled()))
+                .await
+                .unwrap();
+            assert_eq!(read.filled(), bytes.as_bytes());
+            assert_eq!(activity.take_fragment(), is_found, "{bytes}");
+        }
+    }
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tls_tests {
     use std::future::poll_fn;
 
     use tokio::net::{TcpListener, TcpStream};
@@ -220,9 +289,9 @@ mod tests {
             client.connect(name, connected.unwrap())
         );
         let stream = accepted.map_err(|(error, _)| error).unwrap();
-        let answers = Arc::new(Budget::new(0));
+        let budget = || Arc::new(Budget::new(0));
         let limit = Duration::from_millis(50);
-        let mut socket = Socket::new(stream, limit, Arc::default(), answers);
+        let mut socket = Socket::new(stream, limit, Arc::default(), budget(), budget());
         let answer = async {
             loop {
                 poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, &[0; 4096])).await?;

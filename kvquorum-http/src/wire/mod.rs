@@ -8,10 +8,11 @@
 //! *answer frame* for each of them, in the order in which the answers are
 //! ready. Each tells which request it answers, counted from 0. The answer
 //! begins as soon as the replica has begun with every request, so a slow one
-//! holds back no other. Nothing comes before, between or after the frames. The
-//! content type of both is [`CONTENT_TYPE`]. Where the replica asks for a
-//! secret, the exchange has it as `Authorization: Bearer`. Other headers mean
-//! nothing beyond what HTTP itself needs.
+//! holds back no other; it begins earlier where 64 KiB of answers are ready, and
+//! then the requests that are left begin as these are read. Nothing comes before,
+//! between or after the frames. The content type of both is [`CONTENT_TYPE`].
+//! Where the replica asks for a secret, the exchange has it as `Authorization:
+//! Bearer`. Other headers mean nothing beyond what HTTP itself needs.
 //!
 //! A *u32* is a number in four bytes, the least first: 300 is `2C 01 00 00`.
 //!
@@ -112,7 +113,8 @@ pub const CALL_PATH: &str = "/v1/call";
 /// The content type of a call and of its answer. A web form has another.
 pub const CONTENT_TYPE: &str = "application/octet-stream";
 
-/// The header by which a server says that nothing was stored.
+/// The header by which a server says that nothing was stored: its value is `1`.
+/// Any other value says nothing.
 pub const NOTHING_STORED: &str = "kvquorum-nothing-stored";
 
 /// What a request has at most beyond its key and its value, its frame included.

@@ -157,3 +157,15 @@ async fn what_is_no_refusal_is_not_told() {
     assert_eq!(plain.all_refused(), [""; 0]);
     assert_eq!(secure.all_refused(), [""; 0]);
 }
+
+/// Catches names in a certificate that write to the operator's terminal.
+#[tokio::test]
+async fn the_names_of_a_certificate_are_fit_to_print() {
+    let authority = Authority::new();
+    let setting = Setting::showing(&authority.sign("a\x1b[2J\nERROR b")).await;
+    let transport = setting.transport(trusting(&authority));
+    let error = call(&transport, write("k", 1, "v")).await.unwrap_err();
+    let text = with_causes(&error);
+    assert!(text.contains(r"a\u{1b}[2J\nERROR b"), "{text:?}");
+    assert!(!text.contains(char::is_control), "{text:?}");
+}
