@@ -253,6 +253,11 @@ impl Disk {
         Self::holding(bytes)
     }
 
+    /// The least that a loss of power now leaves: what was synced.
+    pub fn flushed(&self) -> Self {
+        Self::holding(self.state().safe.clone())
+    }
+
     /// What it holds now.
     pub fn bytes(&self) -> Vec<u8> {
         self.state().bytes.clone()
