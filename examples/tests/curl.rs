@@ -131,6 +131,7 @@ fn readme_shows_what_the_client_says() {
             text.replace(&address, "127.0.0.1:3001")
         })
     };
+    let mut lines = 0;
     for (arguments, code) in [
         (&["put", "tea", "\"green\""][..], 0),
         (&["delete", "tea"], 0),
@@ -143,7 +144,10 @@ fn readme_shows_what_the_client_says() {
                 Some((line, _version)) => line,
                 None => line,
             };
+            assert!(!line.is_empty(), "{arguments:?}");
             assert!(README.contains(line), "{line}");
+            lines += 1;
         }
     }
+    assert!(lines >= 4, "the client says {lines} lines");
 }
