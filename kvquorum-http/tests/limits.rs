@@ -8,6 +8,7 @@ mod common;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use common::*;
 use kvquorum_core::{Entry, Response, TransportError};
@@ -165,17 +166,24 @@ async fn the_time_for_reading_an_answer_is_for_all_of_it() {
     let server = start(builder, &store).await;
     // At the pace below each value takes a small part of the time, and all of
     // them longer than a test may.
+    let begun = Instant::now();
     let mut slow = deaf(server.local_addr(), &store, 1024).await;
+    let mut got = 0;
     let reads = async {
         let mut little = vec![0; MIB / 4];
-        while slow.stream.read(&mut little).await.unwrap_or(0) > 0 {
+        while let Ok(len @ 1..) = slow.stream.read(&mut little).await {
+            got += len;
             tokio::time::sleep(SHORT / 20).await;
         }
     };
-    tokio::select! {
-        () = reads => {}
-        () = answers(server.local_addr()) => {}
-    }
+    // It is cut off, in its time, and the newcomer has its place.
+    let served = async {
+        answers(server.local_addr()).await;
+        begun.elapsed()
+    };
+    let ((), took) = tokio::join!(in_time(reads), served);
+    assert!(took >= 5 * SHORT, "it had {took:?}");
+    assert!(0 < got && got < 1024 * MIB, "{got} bytes were read");
 }
 
 /// Catches connections that stay in the middle of a head when they have to make

@@ -311,16 +311,17 @@ async fn a_client_that_reads_a_little_now_and_then_does_not_keep_others_out() {
     let server = start(builder, &store).await;
     let mut slow = Raw::connect(server.local_addr()).await;
     slow.send(get_path("/read/large")).await;
+    let mut got = 0;
     let reads = async {
         let mut little = vec![0; 128 * 1024];
-        while slow.stream.read(&mut little).await.unwrap_or(0) > 0 {
+        while let Ok(len @ 1..) = slow.stream.read(&mut little).await {
+            got += len;
             tokio::time::sleep(SHORT / 8).await;
         }
     };
-    tokio::select! {
-        () = reads => {}
-        () = answers(server.local_addr()) => {}
-    }
+    // It is cut off, and the newcomer has its place.
+    tokio::join!(in_time(reads), answers(server.local_addr()));
+    assert!(0 < got && got < 128 * 1024 * 1024, "{got} bytes were read");
 }
 
 #[tokio::test]
