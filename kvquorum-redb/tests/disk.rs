@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kvquorum_core::{Ack, Key};
 use kvquorum_redb::{Durability, RedbStore, RedbStoreError};
-use support::{Disk, Entries, Numbers, all, cause, entry, version};
+use support::{Disk, Entries, LATE, Numbers, all, cause, entry, version};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
@@ -18,9 +18,6 @@ async fn open(disk: &Disk) -> Arc<RedbStore> {
 
 /// Long enough for anything that does not wait for a flush.
 const SOON: Duration = Duration::from_millis(200);
-
-/// Far more than anything takes that is waited for.
-const LATE: Duration = Duration::from_secs(60);
 
 /// Bugs: an ack before the flush; a flush for each merge; a third flush to wait
 /// for.
