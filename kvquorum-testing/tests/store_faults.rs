@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use common::{assert_caught, complaint};
+use common::{are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
     Ack, Action, Bytes, Change, Decision, Entry, Key, Record, Response, ScanLimit, Store,
     StoreError, Timestamp, Version, WriterId,
@@ -602,9 +602,7 @@ async fn faults_are_caught() {
     for fault in [Fault::None, Fault::ScanShortPages] {
         assert_eq!(store_complaint(fault).await, None, "{fault:?}");
     }
-    for (fault, sentences) in FAULTS {
-        assert_caught(fault, sentences, store_complaint(*fault).await);
-    }
+    are_caught(FAULTS, store_complaint).await;
 }
 
 #[tokio::test]
@@ -618,31 +616,24 @@ async fn faults_are_caught_on_a_multi_thread_runtime() {
 }
 
 /// Stores that wait for ever, which takes a while to tell.
-const WAITING: &[(Fault, &str)] = &[
-    (Fault::Hangs, "does a call wait forever?"),
-    (Fault::Permits, AT_REST),
-    (Fault::KeyLock, AT_REST),
-    (Fault::FairLock, AT_REST),
-    (Fault::FullQueue, AT_REST),
+const WAITING: &[(Fault, &[&str])] = &[
+    (Fault::Hangs, &["does a call wait forever?"]),
+    (Fault::Permits, &[AT_REST]),
+    (Fault::KeyLock, &[AT_REST]),
+    (Fault::FairLock, &[AT_REST]),
+    (Fault::FullQueue, &[AT_REST]),
 ];
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_wait_forever_are_caught_on_a_current_thread_runtime() {
-    for (fault, sentence) in WAITING {
-        assert_caught(fault, &[sentence], store_complaint(*fault).await);
-    }
+    are_caught(WAITING, store_complaint).await;
 }
 
 /// All at once, for each takes as long as the suite is patient.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_at_rest_are_caught_on_a_multi_thread_runtime() {
     let faults = WAITING.iter().filter(|(fault, _)| *fault != Fault::Hangs);
-    let complaints: Vec<_> = faults
-        .map(|(fault, sentence)| (fault, sentence, tokio::spawn(store_complaint(*fault))))
-        .collect();
-    for (fault, sentence, complaint) in complaints {
-        assert_caught(fault, &[sentence], complaint.await.unwrap());
-    }
+    are_caught_at_once(faults, store_complaint).await;
 }
 
 /// Bug: a store fails, and its user is told no more than that.

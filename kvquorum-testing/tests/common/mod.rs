@@ -1,5 +1,7 @@
 //! What the tests of the suites share.
 
+#![allow(dead_code, reason = "each test uses its own part of it")]
+
 use std::fmt::Debug;
 use std::future::Future;
 
@@ -24,4 +26,35 @@ pub(crate) fn assert_caught(fault: impl Debug, sentences: &[&str], complaint: Op
             .any(|sentence| complaint.contains(sentence)),
         "{fault:?} was caught under another sentence: {complaint}",
     );
+}
+
+/// Requires of each of these faults, one after the other, that a suite catches it
+/// under one of its sentences. `complaint` is what the suite says of a fault.
+pub(crate) async fn are_caught<'a, F, C>(
+    faults: impl IntoIterator<Item = &'a (F, &'a [&'a str])>,
+    complaint: impl Fn(F) -> C,
+) where
+    F: Copy + Debug + 'a,
+    C: Future<Output = Option<String>>,
+{
+    for (fault, sentences) in faults {
+        assert_caught(fault, sentences, complaint(*fault).await);
+    }
+}
+
+/// As [`are_caught`], all at once.
+pub(crate) async fn are_caught_at_once<'a, F, C>(
+    faults: impl IntoIterator<Item = &'a (F, &'a [&'a str])>,
+    complaint: impl Fn(F) -> C,
+) where
+    F: Copy + Debug + 'a,
+    C: Future<Output = Option<String>> + Send + 'static,
+{
+    let all: Vec<_> = faults
+        .into_iter()
+        .map(|(fault, sentences)| (fault, sentences, tokio::spawn(complaint(*fault))))
+        .collect();
+    for (fault, sentences, complaint) in all {
+        assert_caught(fault, sentences, complaint.await.unwrap());
+    }
 }
