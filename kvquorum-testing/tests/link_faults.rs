@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::io;
 use std::num::NonZeroU64;
@@ -13,44 +12,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{are_caught, are_caught_at_once, complaint};
+use common::{OneLock, are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
-    Ack, Action, Call, Change, Key, KeyRange, Quorums, Record, Refusal, Replica, ReplicaId,
-    Request, RequestKind, Response, ScanLimit, Store, StoreError, Transport, TransportError,
-    WriterId,
+    Ack, Call, Change, Key, KeyRange, Quorums, Refusal, Replica, ReplicaId, Request, RequestKind,
+    Response, Store, StoreError, Transport, TransportError, WriterId,
 };
 use kvquorum_testing::conformance;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::sleep;
-
-#[derive(Default)]
-struct OneLock(Mutex<BTreeMap<Key, Record>>);
-
-impl Store for OneLock {
-    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        Ok(self.0.lock().unwrap().get(key).cloned())
-    }
-
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
-        let mut map = self.0.lock().unwrap();
-        let decision = change.decide(map.get(key));
-        match decision.action {
-            Action::Keep => None,
-            Action::Replace(record) => map.insert(key.clone(), record),
-            Action::Remove => map.remove(key),
-        };
-        Ok(decision.response)
-    }
-
-    async fn scan(
-        &self,
-        range: (Bound<&Key>, Bound<&Key>),
-        limit: ScanLimit,
-    ) -> Result<Vec<(Key, Record)>, StoreError> {
-        Ok(limit.take(self.0.lock().unwrap().range::<Key, _>(range)))
-    }
-}
 
 /// What is wrong with a link.
 #[derive(Clone, Copy, Debug, PartialEq)]

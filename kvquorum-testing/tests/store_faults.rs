@@ -6,7 +6,6 @@ mod common;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -648,50 +647,4 @@ async fn a_failure_is_shown_with_all_of_its_causes() {
     ] {
         assert!(complaint.contains(part), "{part}: {complaint}");
     }
-}
-
-/// A guard is kept as long as its check, and longer than the store.
-#[tokio::test]
-async fn the_guard_outlives_its_subject() {
-    struct Guard(Arc<AtomicU64>);
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            self.0.store(0, Ordering::SeqCst);
-        }
-    }
-    struct Guarded(Faulty, Arc<AtomicU64>);
-    impl Guarded {
-        fn assert_guarded(&self) {
-            assert_eq!(self.1.load(Ordering::SeqCst), 1, "the guard is gone");
-        }
-    }
-    impl Drop for Guarded {
-        fn drop(&mut self) {
-            self.assert_guarded();
-        }
-    }
-    impl Store for Guarded {
-        async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-            self.assert_guarded();
-            self.0.get(key).await
-        }
-        async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
-            self.assert_guarded();
-            self.0.apply(key, change).await
-        }
-        async fn scan(
-            &self,
-            range: (Bound<&Key>, Bound<&Key>),
-            limit: ScanLimit,
-        ) -> Result<Vec<(Key, Record)>, StoreError> {
-            self.assert_guarded();
-            self.0.scan(range, limit).await
-        }
-    }
-    conformance::store(|| async {
-        let alive = Arc::new(AtomicU64::new(1));
-        let store = Guarded(Faulty::new(Fault::None), Arc::clone(&alive));
-        (store, Guard(alive))
-    })
-    .await;
 }

@@ -2,8 +2,42 @@
 
 #![allow(dead_code, reason = "each test uses its own part of it")]
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
+use std::ops::Bound;
+use std::sync::Mutex;
+
+use kvquorum_core::{Action, Change, Key, Record, Response, ScanLimit, Store, StoreError};
+
+/// A sound store.
+#[derive(Default)]
+pub(crate) struct OneLock(Mutex<BTreeMap<Key, Record>>);
+
+impl Store for OneLock {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        Ok(self.0.lock().unwrap().get(key).cloned())
+    }
+
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        let mut map = self.0.lock().unwrap();
+        let decision = change.decide(map.get(key));
+        match decision.action {
+            Action::Keep => None,
+            Action::Replace(record) => map.insert(key.clone(), record),
+            Action::Remove => map.remove(key),
+        };
+        Ok(decision.response)
+    }
+
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(limit.take(self.0.lock().unwrap().range::<Key, _>(range)))
+    }
+}
 
 /// What a suite said, run as its own task: `None` where it passed.
 pub(crate) async fn complaint(suite: impl Future<Output = ()> + Send + 'static) -> Option<String> {
