@@ -12,21 +12,10 @@ use std::time::Instant;
 
 use common::*;
 use kvquorum_core::{Entry, Response, TransportError};
-use kvquorum_http::{Server, ServerBuilder};
+use kvquorum_http::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MIB: usize = 1024 * 1024;
-
-async fn start(builder: ServerBuilder, store: &TestStore) -> Server {
-    builder.bind("127.0.0.1:0", service(store)).await.unwrap()
-}
-
-/// Asserts that the server answers a newcomer.
-async fn answers(to: SocketAddr) {
-    let mut client = Raw::connect(to).await;
-    let close = "GET /none HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
-    assert_eq!(client.ask(close).await.status, 404);
-}
 
 /// Asks for so many values of 1 MiB in one batch, and reads no more than the
 /// head of the answer.

@@ -13,22 +13,11 @@ use http_body_util::{BodyExt, Full};
 use kvquorum_core::{
     Ack, Bytes, Change, Entry, Key, Record, Replica, Response, ScanLimit, Store, StoreError,
 };
-use kvquorum_http::{HttpTransport, Server, ServerBuilder};
+use kvquorum_http::{HttpTransport, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const WRITE: &str = r#"{"key":"k","value":1,"timestamp":1}"#;
-
-async fn start(builder: ServerBuilder, store: &TestStore) -> Server {
-    builder.bind("127.0.0.1:0", service(store)).await.unwrap()
-}
-
-/// Asserts that the server answers a newcomer.
-async fn answers(to: SocketAddr) {
-    let mut client = Raw::connect(to).await;
-    let close = "GET /read/k HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
-    assert_eq!(client.ask(close).await.status, 200);
-}
 
 #[tokio::test]
 async fn an_oversized_body_is_refused_as_soon_as_it_is_known() {

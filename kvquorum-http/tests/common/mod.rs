@@ -15,7 +15,9 @@ use kvquorum_core::{
     Action, Change, Decision, Entry, Key, Record, Replica, Request, Response, ScanLimit, Store,
     StoreError, Timestamp, Transport, TransportError, Version, WriterId,
 };
-use kvquorum_http::{HttpError, HttpTransport, ReplicaService, ReplicaServiceBuilder, Server};
+use kvquorum_http::{
+    HttpError, HttpTransport, ReplicaService, ReplicaServiceBuilder, Server, ServerBuilder,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -189,6 +191,17 @@ pub async fn serve_store(store: &TestStore) -> Server {
 
 pub fn service(store: &TestStore) -> ReplicaService<TestStore> {
     ReplicaService::new(Replica::new(store.clone()))
+}
+
+pub async fn start(builder: ServerBuilder, store: &TestStore) -> Server {
+    builder.bind("127.0.0.1:0", service(store)).await.unwrap()
+}
+
+/// Asserts that the server answers a newcomer, from its store.
+pub async fn answers(to: SocketAddr) {
+    let mut client = Raw::connect(to).await;
+    let close = "GET /read/none HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
+    assert_eq!(client.ask(close).await.status, 200);
 }
 
 /// The settings of a service over this store.
