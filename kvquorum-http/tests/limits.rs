@@ -7,7 +7,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use common::*;
@@ -221,41 +221,24 @@ async fn a_shutdown_waits_for_answers_to_be_read() {
     assert_eq!(in_time(shutdown).await.unwrap(), 0);
 }
 
-/// Asked for by the test below, in a process that may open few files.
-const FEW_FILES: &str = "KVQUORUM_HTTP_TEST_SERVES_WITH_FEW_FILES";
-
 /// Catches idle connections that keep all descriptors until they time out.
 #[test]
 fn idle_connections_make_room_where_descriptors_run_out() {
     let this = "idle_connections_make_room_where_descriptors_run_out";
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    if std::env::var_os(FEW_FILES).is_some() {
-        return runtime.block_on(async {
+    let Some(mut again) = again_with_few_files(64, this) else {
+        return runtime().block_on(async {
             let (server, _store) = serve().await;
             println!("\n{}", server.local_addr());
             let ended = || std::io::stdin().read_to_end(&mut Vec::new());
             tokio::task::spawn_blocking(ended).await.unwrap().unwrap();
         });
-    }
-    let mut child = Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 64 && exec \"$0\" --exact \"$1\" --nocapture",
-        ])
-        .arg(std::env::current_exe().unwrap())
-        .arg(this)
-        .env(FEW_FILES, "yes")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    };
+    let again = again.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = again.spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut lines = stdout.by_ref().lines();
     let addr = lines.find_map(|line| line.unwrap().parse().ok()).unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let mut idle = Vec::new();
         for _ in 0..100 {
             idle.push(Raw::connect(addr).await);

@@ -651,30 +651,13 @@ async fn an_address_in_use_is_an_error() {
     assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
 }
 
-/// Asked for by the test below, in a process that may open few files.
-const FEW_FILES: &str = "KVQUORUM_HTTP_TEST_WITH_FEW_FILES";
-
 #[test]
 fn running_out_of_file_descriptors_passes() {
     let this = "running_out_of_file_descriptors_passes";
-    if std::env::var_os(FEW_FILES).is_some() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        return runtime.block_on(out_of_files());
-    }
-    let status = std::process::Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 40 && exec \"$0\" --exact \"$1\" --nocapture",
-        ])
-        .arg(std::env::current_exe().unwrap())
-        .arg(this)
-        .env(FEW_FILES, "yes")
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let Some(mut again) = again_with_few_files(40, this) else {
+        return runtime().block_on(out_of_files());
+    };
+    assert!(again.status().unwrap().success());
 }
 
 async fn out_of_files() {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::Bound;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -244,6 +245,30 @@ pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
         }
     })
     .await;
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// This test once more, in a process that may open so many files; `None` in that
+/// process itself.
+pub fn again_with_few_files(count: usize, this: &str) -> Option<Command> {
+    const FEW_FILES: &str = "KVQUORUM_HTTP_TEST_WITH_FEW_FILES";
+    if std::env::var_os(FEW_FILES).is_some() {
+        return None;
+    }
+    let script = format!("ulimit -n {count} && exec \"$0\" --exact \"$1\" --nocapture");
+    let mut again = Command::new("sh");
+    again
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(this)
+        .env(FEW_FILES, "yes");
+    Some(again)
 }
 
 /// An HTTP client of which every byte is in the test's hands.
