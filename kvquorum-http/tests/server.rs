@@ -1,23 +1,18 @@
-//! The server: its bounds, its end, and clients that misbehave.
+//! The server: its bounds, and clients that misbehave.
 
 // In a test a panic is how a broken promise shows.
 
 mod common;
 
-use std::io::{Read, Seek};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::*;
 use http_body_util::{BodyExt, Full};
 use kvquorum_core::{
-    Ack, Bytes, Change, Entry, Key, Record, Replica, Response, ScanLimit, Store, StoreError,
+    Ack, Bytes, Change, Key, Record, Replica, Response, ScanLimit, Store, StoreError,
 };
 use kvquorum_http::{HttpTransport, Server};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-const WRITE: &str = r#"{"key":"k","value":1,"timestamp":1}"#;
+use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
 async fn an_oversized_body_is_refused_as_soon_as_it_is_known() {
@@ -184,136 +179,6 @@ async fn heads_are_bounded_in_length_and_in_number() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_wait_until_another_is_answered() {
-    let store = TestStore::gated();
-    let builder = Server::builder().max_connections(2).head_timeout(NEVER);
-    let server = start(builder, &store).await;
-    let mut busy = Vec::new();
-    for _ in 0..2 {
-        let mut client = Raw::connect(server.local_addr()).await;
-        client.send(get_path("/read/k")).await;
-        store.called().await;
-        busy.push(client);
-    }
-    let mut third = Raw::connect(server.local_addr()).await;
-    third.send(get_path("/read/k")).await;
-    let early = tokio::time::timeout(2 * SHORT, store.called()).await;
-    assert!(early.is_err(), "a third connection is served");
-    store.gate.add_permits(1);
-    assert_eq!(third.answer().await.unwrap().status, 200);
-    // Whoever made room was told so together with its answer.
-    let mut told = 0;
-    for client in &mut busy {
-        let answer = client.answer().await.unwrap();
-        assert_eq!(answer.status, 200);
-        if answer.header("connection") == Some("close") {
-            told += 1;
-            client.closed().await;
-        } else {
-            assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
-        }
-    }
-    assert!(told > 0, "it was there already");
-}
-
-#[tokio::test]
-async fn idle_connections_make_room_for_others_the_longest_idle_first() {
-    let store = TestStore::new();
-    let builder = Server::builder().max_connections(8).head_timeout(NEVER);
-    let server = start(builder, &store).await;
-    let mut idle = Vec::new();
-    for _ in 0..8 {
-        let mut client = Raw::connect(server.local_addr()).await;
-        assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
-        idle.push(client);
-        // So that it is plain which is idle for longer.
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    for _ in 0..3 {
-        let mut newcomer = Raw::connect(server.local_addr()).await;
-        assert_eq!(newcomer.ask(get_path("/read/k")).await.status, 200);
-        idle.remove(0).closed().await;
-        idle.push(newcomer);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    for client in &mut idle {
-        assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
-    }
-}
-
-#[tokio::test]
-async fn the_pool_of_one_client_does_not_lock_out_another() {
-    let store = TestStore::gated();
-    let builder = Server::builder().max_connections(8).head_timeout(NEVER);
-    let server = start(builder, &store).await;
-    let pooled = unbatched(server.local_addr());
-    let calls: Vec<_> = (0..8)
-        .map(|_| {
-            let pooled = pooled.clone();
-            tokio::spawn(async move { call(&pooled, read("k")).await.unwrap() })
-        })
-        .collect();
-    for _ in 0..8 {
-        store.called().await;
-    }
-    store.gate.add_permits(8);
-    for call in calls {
-        call.await.unwrap();
-    }
-    answers(server.local_addr()).await;
-    call(&pooled, write("k", 1, "v")).await.unwrap();
-}
-
-#[tokio::test]
-async fn silent_clients_do_not_keep_others_out() {
-    let store = TestStore::new();
-    let builder = Server::builder().max_connections(2).head_timeout(SHORT);
-    let server = start(builder, &store).await;
-    let _silent = Raw::connect(server.local_addr()).await;
-    let mut half = Raw::connect(server.local_addr()).await;
-    half.send("POST /wri").await;
-    answers(server.local_addr()).await;
-}
-
-#[tokio::test]
-async fn a_client_that_does_not_read_does_not_keep_others_out() {
-    let store = TestStore::new();
-    let large = format!("\"{}\"", "x".repeat(1024 * 1024 - 2));
-    store.insert("large", Entry::new(version(1), large));
-    let builder = Server::builder().max_connections(1).write_timeout(SHORT);
-    let server = start(builder, &store).await;
-    let mut deaf = Raw::connect(server.local_addr()).await;
-    // More than the sockets' buffers can hold.
-    deaf.send(get_path("/read/large").repeat(32)).await;
-    answers(server.local_addr()).await;
-}
-
-#[tokio::test]
-async fn a_client_that_reads_a_little_now_and_then_does_not_keep_others_out() {
-    let store = TestStore::new();
-    // At the pace below, a steady one, it would take longer than a test may.
-    let large = format!("\"{}\"", "x".repeat(128 * 1024 * 1024));
-    store.insert("large", Entry::new(version(1), large));
-    let builder = Server::builder()
-        .max_connections(1)
-        .write_timeout(2 * SHORT);
-    let server = start(builder, &store).await;
-    let mut slow = Raw::connect(server.local_addr()).await;
-    slow.send(get_path("/read/large")).await;
-    let mut got = 0;
-    let reads = async {
-        let mut little = vec![0; 128 * 1024];
-        while let Ok(len @ 1..) = slow.stream.read(&mut little).await {
-            got += len;
-            tokio::time::sleep(SHORT / 8).await;
-        }
-    };
-    // It is cut off, and the newcomer has its place.
-    tokio::join!(in_time(reads), answers(server.local_addr()));
-    assert!(0 < got && got < 128 * 1024 * 1024, "{got} bytes were read");
-}
-
-#[tokio::test]
 async fn limits_may_be_as_large_or_as_small_as_can_be() {
     let store = TestStore::new();
     for (longest, most) in [(Duration::MAX, usize::MAX), (Duration::ZERO, 0)] {
@@ -391,156 +256,6 @@ async fn a_store_that_hangs_is_answered_for() {
     let answer = client.ask(post("/write", WRITE)).await;
     assert_eq!(answer.status, 500);
     assert!(answer.error().contains("did not answer within"));
-}
-
-#[tokio::test]
-async fn a_client_that_goes_away_does_not_hold_its_connection_open() {
-    let store = TestStore::gated();
-    let server = serve_store(&store).await;
-    let mut client = Raw::connect(server.local_addr()).await;
-    client.send(post("/write", WRITE)).await;
-    store.called().await;
-    drop(client);
-    // The connection ends, though its store never answered.
-    assert_eq!(in_time(server.shutdown()).await, 0);
-    assert_eq!(store.entries(), []);
-}
-
-#[tokio::test]
-async fn a_shutdown_lets_requests_under_way_finish_and_takes_no_more() {
-    let store = TestStore::gated();
-    let builder = Server::builder().shutdown_timeout(NEVER);
-    let server = start(builder, &store).await;
-    let addr = server.local_addr();
-    let mut idle = Raw::connect(addr).await;
-    let mut busy = Raw::connect(addr).await;
-    let mut half = Raw::connect(addr).await;
-    let write = post("/write", r#"{"key":"l","value":1,"timestamp":1}"#);
-    let (begun, rest) = write.split_at(write.len() - 5);
-    // The answer to what asks first shows that its head has been read.
-    let asks = String::from_utf8(begun.to_vec()).unwrap();
-    let asks = asks.replace(
-        "host: 127.0.0.1\r\n",
-        "host: 127.0.0.1\r\nexpect: 100-continue\r\n",
-    );
-    half.send(asks).await;
-    assert!(half.head().await.starts_with("HTTP/1.1 100 "));
-    busy.send(post("/write", WRITE)).await;
-    store.called().await;
-
-    let shutdown = tokio::spawn(server.shutdown());
-    idle.closed().await;
-    until(async || TcpStream::connect(addr).await.is_err()).await;
-    assert!(!shutdown.is_finished());
-
-    store.gate.add_permits(1);
-    half.send(rest).await;
-    for client in [&mut busy, &mut half] {
-        let answer = client.answer().await.unwrap();
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.header("connection"), Some("close"));
-        client.closed().await;
-    }
-    assert_eq!(in_time(shutdown).await.unwrap(), 0);
-    assert_eq!(store.entries().len(), 2);
-}
-
-/// A client to which an answer is being streamed.
-async fn streamed(to: SocketAddr, store: &TestStore) -> Raw {
-    let mut client = Raw::connect(to).await;
-    let answer = client
-        .ask(post("/v1/call", requests([b"\x00\x01k"; 2])))
-        .await;
-    assert!(answer.is_chunked);
-    store.called().await;
-    store.called().await;
-    client
-}
-
-#[tokio::test]
-async fn a_shutdown_lets_streamed_answers_finish() {
-    let store = TestStore::gated();
-    let builder = Server::builder().shutdown_timeout(NEVER);
-    let server = start(builder, &store).await;
-    let addr = server.local_addr();
-    let mut client = streamed(addr, &store).await;
-    let shutdown = tokio::spawn(server.shutdown());
-    until(async || TcpStream::connect(addr).await.is_err()).await;
-    assert!(!shutdown.is_finished());
-    store.gate.add_permits(1);
-    let mut body = Vec::new();
-    while let Some(chunk) = client.chunk().await {
-        body.extend(chunk);
-    }
-    assert_eq!(outcomes(&body).len(), 2);
-    client.closed().await;
-    assert_eq!(in_time(shutdown).await.unwrap(), 0);
-}
-
-#[tokio::test]
-async fn a_client_that_goes_away_in_the_middle_does_not_hold_its_connection_open() {
-    let store = TestStore::gated();
-    let builder = Server::builder().shutdown_timeout(NEVER);
-    let server = start(builder, &store).await;
-    let client = streamed(server.local_addr(), &store).await;
-    drop(client);
-    assert_eq!(in_time(server.shutdown()).await, 0);
-}
-
-#[tokio::test]
-async fn a_connection_with_a_streamed_answer_does_not_make_room() {
-    let store = TestStore::gated();
-    let builder = Server::builder().max_connections(2).head_timeout(NEVER);
-    let server = start(builder, &store).await;
-    let addr = server.local_addr();
-    // So long ago that it would be the first to go if it were idle.
-    let mut busy = streamed(addr, &store).await;
-    tokio::time::sleep(SHORT).await;
-    let mut idle = Raw::connect(addr).await;
-    assert_eq!(idle.ask(get_path("/none")).await.status, 404);
-    let mut newcomer = Raw::connect(addr).await;
-    assert_eq!(newcomer.ask(get_path("/none")).await.status, 404);
-    idle.closed().await;
-    store.gate.add_permits(1);
-    let mut body = Vec::new();
-    while let Some(chunk) = busy.chunk().await {
-        body.extend(chunk);
-    }
-    assert_eq!(outcomes(&body).len(), 2);
-    assert_eq!(busy.ask(get_path("/none")).await.status, 404);
-}
-
-#[tokio::test]
-async fn a_shutdown_cuts_what_does_not_finish_in_time() {
-    let store = TestStore::gated();
-    let builder = Server::builder().shutdown_timeout(SHORT);
-    let server = start(builder, &store).await;
-    let mut stuck = Raw::connect(server.local_addr()).await;
-    stuck.send(post("/write", WRITE)).await;
-    store.called().await;
-    assert_eq!(in_time(server.shutdown()).await, 1);
-    stuck.closed().await;
-    assert_eq!(store.entries(), []);
-}
-
-#[tokio::test]
-async fn a_dropped_server_is_gone_at_once() {
-    let store = TestStore::gated();
-    let builder = Server::builder().shutdown_timeout(NEVER);
-    let server = start(builder, &store).await;
-    let addr = server.local_addr();
-    let mut idle = Raw::connect(addr).await;
-    let mut busy = Raw::connect(addr).await;
-    busy.send(post("/write", WRITE)).await;
-    store.called().await;
-    drop(server);
-    idle.closed().await;
-    busy.closed().await;
-    until(async || TcpStream::connect(addr).await.is_err()).await;
-    let again = Server::bind(addr, service(&TestStore::new()))
-        .await
-        .unwrap();
-    answers(again.local_addr()).await;
 }
 
 /// A store that panics for some keys, as no store should: at once, when it is
@@ -649,55 +364,4 @@ async fn an_address_in_use_is_an_error() {
     let (server, store) = serve().await;
     let error = Server::bind(server.local_addr(), service(&store)).await;
     assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
-}
-
-#[test]
-fn running_out_of_file_descriptors_passes() {
-    let this = "running_out_of_file_descriptors_passes";
-    let Some(mut again) = again_with_few_files(40, this) else {
-        return runtime().block_on(out_of_files());
-    };
-    assert!(again.status().unwrap().success());
-}
-
-async fn out_of_files() {
-    let (server, _store) = serve().await;
-    let addr = server.local_addr();
-    // Opened while it can be. Where the system has no such file, the processor
-    // is not watched.
-    let mut stat = std::fs::File::open("/proc/self/stat").ok();
-    // On this thread the server accepts nothing before the test awaits. By
-    // then no file is left to accept a connection with.
-    let mut clients = Vec::new();
-    while let Ok(stream) = std::net::TcpStream::connect(addr) {
-        stream.set_nonblocking(true).unwrap();
-        clients.push(Raw::new(TcpStream::from_std(stream).unwrap()));
-    }
-    let mut last = clients.pop().unwrap();
-    last.send(get_path("/read/k")).await;
-    let early = tokio::time::timeout(SHORT, last.answer()).await;
-    assert!(early.is_err(), "there was a file for every connection");
-
-    // It waits meanwhile, and does not burn the processor.
-    let before = stat.as_mut().map(processor_time);
-    tokio::time::sleep(5 * SHORT).await;
-    let used = stat.as_mut().map(processor_time);
-    if let (Some(before), Some(used)) = (before, used) {
-        assert!(used - before < SHORT / 2, "{:?}", used - before);
-    }
-
-    clients.clear();
-    assert_eq!(last.answer().await.unwrap().status, 200);
-}
-
-/// What this process has used so far: user and system time, in hundredths of a
-/// second, are the fields 14 and 15 of Linux's `/proc/self/stat`.
-fn processor_time(stat: &mut std::fs::File) -> Duration {
-    let mut text = String::new();
-    stat.rewind().unwrap();
-    stat.read_to_string(&mut text).unwrap();
-    let (_, after_name) = text.rsplit_once(')').unwrap();
-    let fields = after_name.split_whitespace().skip(11).take(2);
-    let hundredths: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(10 * hundredths)
 }

@@ -163,6 +163,9 @@ impl Store for Picky {
     }
 }
 
+/// The body of a write on the plain face.
+pub const WRITE: &str = r#"{"key":"k","value":1,"timestamp":1}"#;
+
 pub fn version(millis: u64) -> Version {
     Version {
         timestamp: Timestamp::new(millis, 0).unwrap(),
@@ -460,6 +463,11 @@ pub fn applied() -> Vec<u8> {
     answer("200 OK", outcome(0, APPLIED))
 }
 
+/// The answer to a single request that is refused: the key is empty.
+pub fn refused() -> Vec<u8> {
+    answer("200 OK", outcome(0, b"\x00\x02\x00"))
+}
+
 /// A server that the test plays: each connection is handed to `play` once its
 /// first request has been read.
 pub struct Stub {
@@ -516,10 +524,43 @@ impl Stub {
     }
 }
 
+/// A stub that answers the first connection's first request with an ack and
+/// closes it on its second, and hands the connections after it to `play`.
+pub async fn closes_on_second_request<P, F>(play: P) -> Stub
+where
+    P: Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    Stub::new(move |nth, mut stream| {
+        let play = play.clone();
+        async move {
+            if nth == 0 {
+                stream.write_all(&applied()).await.unwrap();
+                assert!(read_request(&mut stream).await);
+            } else {
+                play(stream).await;
+            }
+        }
+    })
+    .await
+}
+
 impl Drop for Stub {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// A client to which an answer is being streamed.
+pub async fn streamed(to: SocketAddr, store: &TestStore) -> Raw {
+    let mut client = Raw::connect(to).await;
+    let answer = client
+        .ask(post("/v1/call", requests([b"\x00\x01k"; 2])))
+        .await;
+    assert!(answer.is_chunked);
+    store.called().await;
+    store.called().await;
+    client
 }
 
 /// Reads one request with a `content-length`, and nothing after it.
