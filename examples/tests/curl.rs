@@ -10,21 +10,9 @@ use std::process::Command;
 use kvquorum_core::Coordinator;
 use kvquorum_http::HttpTransport;
 use serde_json::{Value, json};
-use support::{Node, client, http, read, says, three_nodes};
+use support::{Node, client, http, pasted, read, says, three_nodes};
 
 const README: &str = include_str!("../README.md");
-
-/// What a shell makes of these lines: the arguments of each `curl`.
-fn pasted(lines: &str) -> Vec<Vec<String>> {
-    let script = format!("curl() {{ printf '%s\\n' \"$@\" end; }}\n{lines}");
-    let shell = Command::new("sh").args(["-c", &script]).output().unwrap();
-    assert!(shell.status.success(), "{shell:?}");
-    let words = String::from_utf8(shell.stdout).unwrap();
-    let words: Vec<String> = words.lines().map(str::to_owned).collect();
-    let calls = words.split(|word| word == "end");
-    let calls = calls.filter(|call| !call.is_empty());
-    calls.map(<[String]>::to_vec).collect()
-}
 
 /// The path of a URL on this port.
 fn path(url: &str, port: u16) -> &str {
@@ -131,6 +119,7 @@ fn readme_shows_what_the_client_says() {
             text.replace(&address, "127.0.0.1:3001")
         })
     };
+    let mut lines = 0;
     for (arguments, code) in [
         (&["put", "tea", "\"green\""][..], 0),
         (&["delete", "tea"], 0),
@@ -143,7 +132,10 @@ fn readme_shows_what_the_client_says() {
                 Some((line, _version)) => line,
                 None => line,
             };
+            assert!(!line.is_empty(), "{arguments:?}");
             assert!(README.contains(line), "{line}");
+            lines += 1;
         }
     }
+    assert!(lines >= 4, "the client says {lines} lines");
 }

@@ -5,10 +5,9 @@
 
 mod support;
 
-use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use support::{Node, http, read, three_nodes, write};
+use support::{Node, http, pasted, read, three_nodes, write};
 
 #[test]
 fn a_client_of_its_own_drives_three_nodes() {
@@ -58,20 +57,6 @@ fn a_client_of_its_own_drives_three_nodes() {
             "{\"value\":{\"cups\": [1, 2]},\"timestamp\":4000}"
         );
     }
-}
-
-/// What a shell makes of these lines: the arguments of each `curl`.
-fn pasted(lines: &str) -> Vec<Vec<String>> {
-    let script = format!("curl() {{ printf '%s\\n' \"$@\" end; }}\n{lines}");
-    let shell = Command::new("sh").args(["-c", &script]).output().unwrap();
-    assert!(shell.status.success(), "{shell:?}");
-    let words = String::from_utf8(shell.stdout).unwrap();
-    let words: Vec<String> = words.lines().map(str::to_owned).collect();
-    let calls = words.split(|word| word == "end");
-    calls
-        .filter(|call| !call.is_empty())
-        .map(<[String]>::to_vec)
-        .collect()
 }
 
 /// Does as these lines say of this port, on a node where an older entry is

@@ -278,10 +278,13 @@ async fn l_doubt_all_attempts_are_remembered() {
         links[0].set(Line::Refused);
         links[0].set_prepares(Line::Refused);
         links[1].set_merges(Line::LosesAnswers);
-        while writes(&links[1]) < 2 {
-            yield_now().await;
-            sleep(Duration::from_micros(100)).await;
-        }
+        within_an_hour(async {
+            while writes(&links[1]) < 2 {
+                yield_now().await;
+                sleep(Duration::from_micros(100)).await;
+            }
+        })
+        .await;
         // The third finds the first.
         links[0].set(Line::Up);
         links[0].set_prepares(Line::Up);

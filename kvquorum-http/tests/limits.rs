@@ -1,31 +1,19 @@
-//! What the server's clients share: connections, descriptors, memory, and the
-//! places of its store. Whoever does not use them makes room.
+//! What the server's clients share: connections, memory, and the places of its
+//! store. Whoever does not use them makes room.
 
 // In a test a panic is how a broken promise shows.
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::*;
 use kvquorum_core::{Entry, Response, TransportError};
-use kvquorum_http::{Server, ServerBuilder};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use kvquorum_http::Server;
+use tokio::io::AsyncReadExt;
 
 const MIB: usize = 1024 * 1024;
-
-async fn start(builder: ServerBuilder, store: &TestStore) -> Server {
-    builder.bind("127.0.0.1:0", service(store)).await.unwrap()
-}
-
-/// Asserts that the server answers a newcomer.
-async fn answers(to: SocketAddr) {
-    let mut client = Raw::connect(to).await;
-    let close = "GET /none HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
-    assert_eq!(client.ask(close).await.status, 404);
-}
 
 /// Asks for so many values of 1 MiB in one batch, and reads no more than the
 /// head of the answer.
@@ -165,17 +153,24 @@ async fn the_time_for_reading_an_answer_is_for_all_of_it() {
     let server = start(builder, &store).await;
     // At the pace below each value takes a small part of the time, and all of
     // them longer than a test may.
+    let begun = Instant::now();
     let mut slow = deaf(server.local_addr(), &store, 1024).await;
+    let mut got = 0;
     let reads = async {
         let mut little = vec![0; MIB / 4];
-        while slow.stream.read(&mut little).await.unwrap_or(0) > 0 {
+        while let Ok(len @ 1..) = slow.stream.read(&mut little).await {
+            got += len;
             tokio::time::sleep(SHORT / 20).await;
         }
     };
-    tokio::select! {
-        () = reads => {}
-        () = answers(server.local_addr()) => {}
-    }
+    // It is cut off, in its time, and the newcomer has its place.
+    let served = async {
+        answers(server.local_addr()).await;
+        begun.elapsed()
+    };
+    let ((), took) = tokio::join!(in_time(reads), served);
+    assert!(took >= 5 * SHORT, "it had {took:?}");
+    assert!(0 < got && got < 1024 * MIB, "{got} bytes were read");
 }
 
 /// Catches connections that stay in the middle of a head when they have to make
@@ -204,74 +199,155 @@ async fn half_sent_heads_keep_nobody_out_and_hold_up_no_shutdown() {
     half[7].closed().await;
 }
 
-/// Catches a connection that is taken for one without a request while its
-/// client has not read the end of the answer.
 #[tokio::test]
-async fn a_shutdown_waits_for_answers_to_be_read() {
+async fn connections_beyond_the_bound_wait_until_another_is_answered() {
+    let store = TestStore::gated();
+    let builder = Server::builder().max_connections(2).head_timeout(NEVER);
+    let server = start(builder, &store).await;
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let mut client = Raw::connect(server.local_addr()).await;
+        client.send(get_path("/read/k")).await;
+        store.called().await;
+        busy.push(client);
+    }
+    let mut third = Raw::connect(server.local_addr()).await;
+    third.send(get_path("/read/k")).await;
+    let early = tokio::time::timeout(2 * SHORT, store.called()).await;
+    assert!(early.is_err(), "a third connection is served");
+    store.gate.add_permits(1);
+    assert_eq!(third.answer().await.unwrap().status, 200);
+    // Whoever made room was told so together with its answer.
+    let mut told = 0;
+    for client in &mut busy {
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, 200);
+        if answer.header("connection") == Some("close") {
+            told += 1;
+            client.closed().await;
+        } else {
+            assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+        }
+    }
+    assert!(told > 0, "it was there already");
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_for_others_the_longest_idle_first() {
     let store = TestStore::new();
-    let large = format!("\"{}\"", "x".repeat(32 * MIB));
+    let builder = Server::builder().max_connections(8).head_timeout(NEVER);
+    let server = start(builder, &store).await;
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        let mut client = Raw::connect(server.local_addr()).await;
+        assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+        idle.push(client);
+        // So that it is plain which is idle for longer.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for _ in 0..3 {
+        let mut newcomer = Raw::connect(server.local_addr()).await;
+        assert_eq!(newcomer.ask(get_path("/read/k")).await.status, 200);
+        idle.remove(0).closed().await;
+        idle.push(newcomer);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for client in &mut idle {
+        assert_eq!(client.ask(get_path("/read/k")).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn the_pool_of_one_client_does_not_lock_out_another() {
+    let store = TestStore::gated();
+    let builder = Server::builder().max_connections(8).head_timeout(NEVER);
+    let server = start(builder, &store).await;
+    let pooled = unbatched(server.local_addr());
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let pooled = pooled.clone();
+            tokio::spawn(async move { call(&pooled, read("k")).await.unwrap() })
+        })
+        .collect();
+    for _ in 0..8 {
+        store.called().await;
+    }
+    store.gate.add_permits(8);
+    for call in calls {
+        call.await.unwrap();
+    }
+    answers(server.local_addr()).await;
+    call(&pooled, write("k", 1, "v")).await.unwrap();
+}
+
+#[tokio::test]
+async fn silent_clients_do_not_keep_others_out() {
+    let store = TestStore::new();
+    let builder = Server::builder().max_connections(2).head_timeout(SHORT);
+    let server = start(builder, &store).await;
+    let _silent = Raw::connect(server.local_addr()).await;
+    let mut half = Raw::connect(server.local_addr()).await;
+    half.send("POST /wri").await;
+    answers(server.local_addr()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_does_not_keep_others_out() {
+    let store = TestStore::new();
+    let large = format!("\"{}\"", "x".repeat(1024 * 1024 - 2));
     store.insert("large", Entry::new(version(1), large));
-    let builder = Server::builder().shutdown_timeout(NEVER);
+    let builder = Server::builder().max_connections(1).write_timeout(SHORT);
+    let server = start(builder, &store).await;
+    let mut deaf = Raw::connect(server.local_addr()).await;
+    // More than the sockets' buffers can hold.
+    deaf.send(get_path("/read/large").repeat(32)).await;
+    answers(server.local_addr()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_a_little_now_and_then_does_not_keep_others_out() {
+    let store = TestStore::new();
+    // At the pace below, a steady one, it would take longer than a test may.
+    let large = format!("\"{}\"", "x".repeat(128 * 1024 * 1024));
+    store.insert("large", Entry::new(version(1), large));
+    let builder = Server::builder()
+        .max_connections(1)
+        .write_timeout(2 * SHORT);
     let server = start(builder, &store).await;
     let mut slow = Raw::connect(server.local_addr()).await;
     slow.send(get_path("/read/large")).await;
-    store.called().await;
-    let shutdown = tokio::spawn(server.shutdown());
-    // Longer than a connection has for the rest of a head.
-    tokio::time::sleep(5 * SHORT).await;
-    assert!(slow.answer().await.unwrap().body.len() > 32 * MIB);
-    slow.closed().await;
-    assert_eq!(in_time(shutdown).await.unwrap(), 0);
+    let mut got = 0;
+    let reads = async {
+        let mut little = vec![0; 128 * 1024];
+        while let Ok(len @ 1..) = slow.stream.read(&mut little).await {
+            got += len;
+            tokio::time::sleep(SHORT / 8).await;
+        }
+    };
+    // It is cut off, and the newcomer has its place.
+    tokio::join!(in_time(reads), answers(server.local_addr()));
+    assert!(0 < got && got < 128 * 1024 * 1024, "{got} bytes were read");
 }
 
-/// Asked for by the test below, in a process that may open few files.
-const FEW_FILES: &str = "KVQUORUM_HTTP_TEST_SERVES_WITH_FEW_FILES";
-
-/// Catches idle connections that keep all descriptors until they time out.
-#[test]
-fn idle_connections_make_room_where_descriptors_run_out() {
-    let this = "idle_connections_make_room_where_descriptors_run_out";
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    if std::env::var_os(FEW_FILES).is_some() {
-        return runtime.block_on(async {
-            let (server, _store) = serve().await;
-            println!("\n{}", server.local_addr());
-            let ended = || std::io::stdin().read_to_end(&mut Vec::new());
-            tokio::task::spawn_blocking(ended).await.unwrap().unwrap();
-        });
+#[tokio::test]
+async fn a_connection_with_a_streamed_answer_does_not_make_room() {
+    let store = TestStore::gated();
+    let builder = Server::builder().max_connections(2).head_timeout(NEVER);
+    let server = start(builder, &store).await;
+    let addr = server.local_addr();
+    // So long ago that it would be the first to go if it were idle.
+    let mut busy = streamed(addr, &store).await;
+    tokio::time::sleep(SHORT).await;
+    let mut idle = Raw::connect(addr).await;
+    assert_eq!(idle.ask(get_path("/none")).await.status, 404);
+    let mut newcomer = Raw::connect(addr).await;
+    assert_eq!(newcomer.ask(get_path("/none")).await.status, 404);
+    idle.closed().await;
+    store.gate.add_permits(1);
+    let mut body = Vec::new();
+    while let Some(chunk) = busy.chunk().await {
+        body.extend(chunk);
     }
-    let mut child = Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 64 && exec \"$0\" --exact \"$1\" --nocapture",
-        ])
-        .arg(std::env::current_exe().unwrap())
-        .arg(this)
-        .env(FEW_FILES, "yes")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut lines = stdout.by_ref().lines();
-    let addr = lines.find_map(|line| line.unwrap().parse().ok()).unwrap();
-    runtime.block_on(async {
-        let mut idle = Vec::new();
-        for _ in 0..100 {
-            idle.push(Raw::connect(addr).await);
-        }
-        answers(addr).await;
-        // And those that have had an answer are as idle.
-        for client in idle.iter_mut().skip(80) {
-            let _ = client.stream.write_all(get_path("/none").as_bytes()).await;
-        }
-        for _ in 0..10 {
-            answers(addr).await;
-        }
-    });
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
+    assert_eq!(outcomes(&body).len(), 2);
+    assert_eq!(busy.ask(get_path("/none")).await.status, 404);
 }

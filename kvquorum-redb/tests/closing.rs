@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use kvquorum_core::{Key, Replica};
 use kvquorum_redb::{Durability, Reads, RedbStore, RedbStoreError};
-use support::{Disk, Entries, Numbers, all, cause, entry};
+use support::{Disk, Entries, LATE, Numbers, all, cause, entry, until_reads_wait};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_millis(200);
-const LATE: Duration = Duration::from_secs(20);
 
 fn key(number: u64) -> Key {
     Key::from(number.to_string())
@@ -189,9 +188,7 @@ async fn a_closed_store_holds_nothing() {
         let store = Arc::clone(&store);
         tokio::spawn(async move { store.entry(&key(10)).await })
     };
-    while disk.reads_waiting() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until_reads_wait(&disk, 1).await;
     read.abort();
     let mut closing = tokio::spawn(store.close());
     // That it goes on waiting can only be waited for.

@@ -37,7 +37,7 @@ fn run(test: &str, directory: &Path) -> String {
     let output = Command::new("sh")
         .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", test, "--ignored", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::null())
         .output()
@@ -72,10 +72,9 @@ async fn fill(store: &RedbStore) -> u64 {
 /// Not a test of its own: the process that runs into the limit. It tells how
 /// many changes were acked before.
 #[tokio::test]
+#[ignore = "it is run as a process of its own by another test"]
 async fn the_process_that_runs_into_the_limit() {
-    let Some(directory) = std::env::var_os(DIRECTORY) else {
-        return;
-    };
+    let directory = std::env::var_os(DIRECTORY).unwrap();
     let store = RedbStore::create_new(directory).await.unwrap();
     let acked = fill(&store).await;
     // What is in memory is still read.
@@ -106,10 +105,9 @@ async fn a_disk_that_is_full_costs_only_what_was_not_acked() {
 
 /// Not a test of its own: the process whose disk has room again.
 #[tokio::test]
+#[ignore = "it is run as a process of its own by another test"]
 async fn the_process_whose_disk_has_room_again() {
-    let Some(directory) = std::env::var_os(DIRECTORY) else {
-        return;
-    };
+    let directory = std::env::var_os(DIRECTORY).unwrap();
     let store = RedbStore::create_new(&directory).await.unwrap();
     let mut acked = 0;
     for _ in 0..3 {
@@ -143,10 +141,9 @@ async fn a_disk_that_has_room_again_is_written_to_again() {
 
 /// Not a test of its own: the process that finds no room to create a store.
 #[tokio::test]
+#[ignore = "it is run as a process of its own by another test"]
 async fn the_process_that_creates_without_room() {
-    let Some(directory) = std::env::var_os(DIRECTORY) else {
-        return;
-    };
+    let directory = std::env::var_os(DIRECTORY).unwrap();
     for room in (0..200_000).step_by(5_000) {
         let path = Path::new(&directory).join(room.to_string());
         limit(Some(room));

@@ -57,10 +57,9 @@ async fn last_steps(store: &RedbStore) -> BTreeMap<u64, u64> {
 
 /// Not a test of its own: the process that is killed. It tells of each ack.
 #[test]
+#[ignore = "it is run as a process of its own by another test"]
 fn the_process_that_is_killed() {
-    let Some(directory) = std::env::var_os(DIRECTORY) else {
-        return;
-    };
+    let directory = std::env::var_os(DIRECTORY).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()
@@ -103,7 +102,8 @@ impl Drop for Killed {
 /// Runs a process and kills it; the last step acked to each of its writers.
 fn run_and_kill(directory: &Path, numbers: &mut Numbers) -> BTreeMap<u64, u64> {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_process_that_is_killed", "--nocapture"])
+        .args(["--exact", "the_process_that_is_killed"])
+        .args(["--ignored", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use kvquorum_core::{Entry, Key, Record, Store, StoreError};
 use kvquorum_redb::{Builder, Reads, RedbStore, RedbStoreError};
-use support::{Disk, Entries, Numbers, all, cause, entry, version};
+use support::{Disk, Entries, LATE, Numbers, all, cause, entry, until_reads_wait, version};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 const SOON: Duration = Duration::from_millis(200);
-const LATE: Duration = Duration::from_secs(20);
 
 /// Enough for a tree of more than one page.
 const KEYS: u64 = 500;
@@ -81,19 +80,6 @@ async fn begun_reads(store: &Arc<RedbStore>, numbers: std::ops::Range<u64>) -> V
         Box::pin(async move { store.entry(&key(number)).await }) as Get
     });
     begun(reads.collect()).await
-}
-
-async fn until_reads_wait(disk: &Disk, count: u64) {
-    let waiting = async {
-        while disk.reads_waiting() < count {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    if timeout(LATE, waiting).await.is_err() {
-        // What ends the store would wait for them.
-        disk.let_reads_go();
-        panic!("{count} reads should wait for the disk");
-    }
 }
 
 /// Bugs: a commit is acked before it is shown; a read sees

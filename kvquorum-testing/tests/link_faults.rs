@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::io;
 use std::num::NonZeroU64;
@@ -13,44 +12,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{assert_caught, complaint};
+use common::{OneLock, are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
-    Ack, Action, Call, Change, Key, KeyRange, Quorums, Record, Refusal, Replica, ReplicaId,
-    Request, RequestKind, Response, ScanLimit, Store, StoreError, Transport, TransportError,
-    WriterId,
+    Ack, Call, Change, Key, KeyRange, Quorums, Refusal, Replica, ReplicaId, Request, RequestKind,
+    Response, Store, StoreError, Transport, TransportError, WriterId,
 };
 use kvquorum_testing::conformance;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::sleep;
-
-#[derive(Default)]
-struct OneLock(Mutex<BTreeMap<Key, Record>>);
-
-impl Store for OneLock {
-    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        Ok(self.0.lock().unwrap().get(key).cloned())
-    }
-
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
-        let mut map = self.0.lock().unwrap();
-        let decision = change.decide(map.get(key));
-        match decision.action {
-            Action::Keep => None,
-            Action::Replace(record) => map.insert(key.clone(), record),
-            Action::Remove => map.remove(key),
-        };
-        Ok(decision.response)
-    }
-
-    async fn scan(
-        &self,
-        range: (Bound<&Key>, Bound<&Key>),
-        limit: ScanLimit,
-    ) -> Result<Vec<(Key, Record)>, StoreError> {
-        Ok(limit.take(self.0.lock().unwrap().range::<Key, _>(range)))
-    }
-}
 
 /// What is wrong with a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -473,9 +443,7 @@ async fn faults_are_caught() {
     for fault in [Fault::None, Fault::AtOnce, Fault::RefusesWhenFull] {
         assert_eq!(link_complaint(fault).await, None, "{fault:?}");
     }
-    for (fault, sentences) in FAULTS {
-        assert_caught(fault, sentences, link_complaint(*fault).await);
-    }
+    are_caught(FAULTS, link_complaint).await;
 }
 
 #[tokio::test]
@@ -489,32 +457,24 @@ async fn faults_are_caught_on_a_multi_thread_runtime() {
 }
 
 /// Links that wait for ever, which takes a while to tell.
-const WAITING: &[(Fault, &str)] = &[
-    (Fault::HangsTogether, NOT_WAITING),
-    (Fault::OneAtATime, AT_REST),
-    (Fault::Permits, AT_REST),
-    (Fault::FairLock, AT_REST),
-    (Fault::FullQueue, AT_REST),
-    (Fault::FullBuffer, AT_REST),
+const WAITING: &[(Fault, &[&str])] = &[
+    (Fault::HangsTogether, &[NOT_WAITING]),
+    (Fault::OneAtATime, &[AT_REST]),
+    (Fault::Permits, &[AT_REST]),
+    (Fault::FairLock, &[AT_REST]),
+    (Fault::FullQueue, &[AT_REST]),
+    (Fault::FullBuffer, &[AT_REST]),
 ];
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_wait_forever_are_caught_on_a_current_thread_runtime() {
-    for (fault, sentence) in WAITING {
-        assert_caught(fault, &[sentence], link_complaint(*fault).await);
-    }
+    are_caught(WAITING, link_complaint).await;
 }
 
 /// All at once, for each takes as long as the suite is patient.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_wait_forever_are_caught_on_a_multi_thread_runtime() {
-    let complaints: Vec<_> = WAITING
-        .iter()
-        .map(|(fault, sentence)| (fault, sentence, tokio::spawn(link_complaint(*fault))))
-        .collect();
-    for (fault, sentence, complaint) in complaints {
-        assert_caught(fault, &[sentence], complaint.await.unwrap());
-    }
+    are_caught_at_once(WAITING, link_complaint).await;
 }
 
 /// A sound link to another continent conforms.

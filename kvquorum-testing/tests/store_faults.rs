@@ -6,12 +6,11 @@ mod common;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use common::{assert_caught, complaint};
+use common::{are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
     Ack, Action, Bytes, Change, Decision, Entry, Key, Record, Response, ScanLimit, Store,
     StoreError, Timestamp, Version, WriterId,
@@ -628,9 +627,7 @@ async fn faults_are_caught() {
     for fault in [Fault::None, Fault::ScanShortPages] {
         assert_eq!(store_complaint(fault).await, None, "{fault:?}");
     }
-    for (fault, sentences) in FAULTS {
-        assert_caught(fault, sentences, store_complaint(*fault).await);
-    }
+    are_caught(FAULTS, store_complaint).await;
 }
 
 #[tokio::test]
@@ -644,31 +641,24 @@ async fn faults_are_caught_on_a_multi_thread_runtime() {
 }
 
 /// Stores that wait for ever, which takes a while to tell.
-const WAITING: &[(Fault, &str)] = &[
-    (Fault::Hangs, "does a call wait forever?"),
-    (Fault::Permits, AT_REST),
-    (Fault::KeyLock, AT_REST),
-    (Fault::FairLock, AT_REST),
-    (Fault::FullQueue, AT_REST),
+const WAITING: &[(Fault, &[&str])] = &[
+    (Fault::Hangs, &["does a call wait forever?"]),
+    (Fault::Permits, &[AT_REST]),
+    (Fault::KeyLock, &[AT_REST]),
+    (Fault::FairLock, &[AT_REST]),
+    (Fault::FullQueue, &[AT_REST]),
 ];
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_wait_forever_are_caught_on_a_current_thread_runtime() {
-    for (fault, sentence) in WAITING {
-        assert_caught(fault, &[sentence], store_complaint(*fault).await);
-    }
+    are_caught(WAITING, store_complaint).await;
 }
 
 /// All at once, for each takes as long as the suite is patient.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_at_rest_are_caught_on_a_multi_thread_runtime() {
     let faults = WAITING.iter().filter(|(fault, _)| *fault != Fault::Hangs);
-    let complaints: Vec<_> = faults
-        .map(|(fault, sentence)| (fault, sentence, tokio::spawn(store_complaint(*fault))))
-        .collect();
-    for (fault, sentence, complaint) in complaints {
-        assert_caught(fault, &[sentence], complaint.await.unwrap());
-    }
+    are_caught_at_once(faults, store_complaint).await;
 }
 
 /// Bug: a store fails, and its user is told no more than that.
@@ -683,50 +673,4 @@ async fn a_failure_is_shown_with_all_of_its_causes() {
     ] {
         assert!(complaint.contains(part), "{part}: {complaint}");
     }
-}
-
-/// A guard is kept as long as its check, and longer than the store.
-#[tokio::test]
-async fn the_guard_outlives_its_subject() {
-    struct Guard(Arc<AtomicU64>);
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            self.0.store(0, Ordering::SeqCst);
-        }
-    }
-    struct Guarded(Faulty, Arc<AtomicU64>);
-    impl Guarded {
-        fn assert_guarded(&self) {
-            assert_eq!(self.1.load(Ordering::SeqCst), 1, "the guard is gone");
-        }
-    }
-    impl Drop for Guarded {
-        fn drop(&mut self) {
-            self.assert_guarded();
-        }
-    }
-    impl Store for Guarded {
-        async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-            self.assert_guarded();
-            self.0.get(key).await
-        }
-        async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
-            self.assert_guarded();
-            self.0.apply(key, change).await
-        }
-        async fn scan(
-            &self,
-            range: (Bound<&Key>, Bound<&Key>),
-            limit: ScanLimit,
-        ) -> Result<Vec<(Key, Record)>, StoreError> {
-            self.assert_guarded();
-            self.0.scan(range, limit).await
-        }
-    }
-    conformance::store(|| async {
-        let alive = Arc::new(AtomicU64::new(1));
-        let store = Guarded(Faulty::new(Fault::None), Arc::clone(&alive));
-        (store, Guard(alive))
-    })
-    .await;
 }

@@ -240,6 +240,18 @@ pub fn says(output: Output, code: i32) -> (String, String) {
     (text(output.stdout), text(output.stderr))
 }
 
+/// What a shell makes of these lines: the arguments of each `curl`.
+pub fn pasted(lines: &str) -> Vec<Vec<String>> {
+    let script = format!("curl() {{ printf '%s\\n' \"$@\" end; }}\n{lines}");
+    let shell = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert!(shell.status.success(), "{shell:?}");
+    let words = String::from_utf8(shell.stdout).unwrap();
+    let words: Vec<String> = words.lines().map(str::to_owned).collect();
+    let calls = words.split(|word| word == "end");
+    let calls = calls.filter(|call| !call.is_empty());
+    calls.map(<[String]>::to_vec).collect()
+}
+
 /// One request in HTTP/1.1, as a client writes it that knows no more than the
 /// two routes. Returns the status and the body.
 pub fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Action, Bytes, Call, Change, Decision, Entry, Key, Limits, Record, Replica, Request,
-    RequestKind, Response, ScanLimit, Store, StoreError, Timestamp, Transport, TransportError,
-    Version, WallClock, WriterId,
+    Ack, Action, Bytes, Call, Change, Coordinator, Decision, Entry, Key, Limits, Record, Replica,
+    Request, RequestKind, Response, ScanLimit, Store, StoreError, Timestamp, Transport,
+    TransportError, Version, WallClock, WriterId,
 };
 
 /// A wall clock that a test turns.
@@ -319,6 +319,19 @@ pub const NOON: u64 = 1_700_000_000_000;
 
 pub fn links<const N: usize>() -> [Arc<Link>; N] {
     links_at(&Wall::at(NOON))
+}
+
+/// A coordinator whose clock stands at noon.
+pub fn coordinator<const W: usize>(links: &[Arc<Link>; 3]) -> Coordinator<3, W, 2, Arc<Link>> {
+    Coordinator::builder(links.clone())
+        .wall_clock(Wall::at(NOON))
+        .build()
+}
+
+/// How many hold this value.
+pub fn holding(links: &[Arc<Link>], key: &str, value: &str) -> usize {
+    let holds = |link: &&Arc<Link>| link.store().value(key).as_deref() == Some(value.as_bytes());
+    links.iter().filter(holds).count()
 }
 
 /// An entry as another writer would have stamped it.

@@ -50,7 +50,7 @@ impl Connector {
 
     async fn connect_tcp(&self) -> io::Result<TcpStream> {
         let addresses = self.resolver.addresses().await?;
-        let socket = race(&addresses, self.timeout).await?;
+        let socket = race(&addresses, self.timeout, ATTEMPT_DELAY).await?;
         // A request is written in one piece; waiting for more to send with it
         // would only delay it.
         socket.set_nodelay(true)?;
@@ -59,13 +59,13 @@ impl Connector {
 }
 
 /// The first connection of those to the first addresses (RFC 8305). Each address is
-/// tried as soon as the one before it has failed, or has not answered for a
-/// while, so that all have been tried well within the time limit.
-async fn race(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+/// tried as soon as the one before it has failed, or has not answered for this
+/// delay, or for less, so that all have been tried well within the time limit.
+async fn race(addresses: &[SocketAddr], limit: Duration, delay: Duration) -> io::Result<TcpStream> {
     let count = addresses.len().min(MOST_ADDRESSES);
     let count = u32::try_from(count).unwrap_or(u32::MAX);
     let share = limit.checked_div(count.saturating_add(1));
-    let delay = share.unwrap_or(limit).min(ATTEMPT_DELAY);
+    let delay = share.unwrap_or(limit).min(delay);
     let untried = families_in_turn(addresses).into_iter();
     let mut untried = untried.take(MOST_ADDRESSES);
     let mut tried = FuturesUnordered::new();
@@ -113,6 +113,8 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(200);
+    const NEVER: Duration = Duration::from_secs(3600);
 
     /// An address at which connections are left unanswered: a listener whose
     /// queue is full.
@@ -122,8 +124,7 @@ mod tests {
         let listener = socket.listen(1).unwrap();
         let address = listener.local_addr().unwrap();
         let mut queued = Vec::new();
-        let short = Duration::from_millis(200);
-        while let Ok(Ok(stream)) = timeout(short, TcpStream::connect(address)).await {
+        while let Ok(Ok(stream)) = timeout(SHORT, TcpStream::connect(address)).await {
             queued.push(stream);
         }
         (address, (listener, queued))
@@ -145,7 +146,7 @@ mod tests {
         let (silent, _queue) = unanswering().await;
         let (here, _listener) = listening().await;
         let all = [silent, silent, silent, here];
-        let socket = timeout(LIMIT / 2, race(&all, LIMIT)).await.unwrap();
+        let socket = timeout(LIMIT, race(&all, NEVER, SHORT)).await.unwrap();
         assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
     }
 
@@ -155,29 +156,32 @@ mod tests {
         let (here, _listener) = listening().await;
         let gone = refusing().await;
         let all = [gone, gone, here];
-        let socket = timeout(ATTEMPT_DELAY, race(&all, LIMIT)).await.unwrap();
+        let socket = timeout(LIMIT, race(&all, NEVER, LIMIT)).await.unwrap();
         assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
-        let all = [silent, gone, gone, here];
-        let socket = timeout(ATTEMPT_DELAY * 2, race(&all, LIMIT)).await.unwrap();
+        // One delay, for the address that says nothing; one for each would be
+        // longer than the limit.
+        let all = [&[silent][..], &[gone; 100], &[here]].concat();
+        let socket = timeout(LIMIT, race(&all, NEVER, SHORT)).await.unwrap();
         assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
     }
 
+    /// However long the delay.
     #[tokio::test]
     async fn all_addresses_are_tried_within_the_limit() {
         let (silent, _queue) = unanswering().await;
         let (here, _listener) = listening().await;
-        let all = [&[silent; 15][..], &[here]].concat();
-        let limit = Duration::from_secs(2);
-        let socket = timeout(limit, race(&all, limit)).await.unwrap();
+        let limit = Duration::from_secs(6);
+        let all = [silent, silent, here];
+        let socket = timeout(limit, race(&all, limit, NEVER)).await.unwrap();
         assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
     }
 
     #[tokio::test]
     async fn where_all_fail_the_last_failure_is_told() {
         let gone = refusing().await;
-        let error = race(&[gone, gone], LIMIT).await.unwrap_err();
+        let error = race(&[gone, gone], LIMIT, LIMIT).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        let error = race(&[], LIMIT).await.unwrap_err();
+        let error = race(&[], LIMIT, LIMIT).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 

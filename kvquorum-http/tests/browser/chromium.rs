@@ -1,8 +1,11 @@
 //! Chromium without a window.
 
+use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use crate::common::until;
 
 /// A browser to be started.
 pub(crate) struct Chromium;
@@ -28,27 +31,36 @@ impl Chromium {
 
     /// Opens a page.
     pub(crate) fn open(&self, url: &str) -> Running {
-        let profile = Profile::new();
-        let child = command(&profile)
-            .arg(url)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Running {
-            child,
-            _profile: profile,
-        }
+        Running::start(&[url], Stdio::null())
     }
 
     /// What a page comes to, as HTML.
-    pub(crate) fn shows(&self, url: &str) -> String {
+    pub(crate) async fn shows(&self, url: &str) -> String {
+        // A file: whatever the browser leaves behind may hold a pipe open.
+        let mut html = tempfile::tempfile().unwrap();
+        let into = html.try_clone().unwrap().into();
+        let mut browser = Running::start(&["--dump-dom", url], into);
+        until(async || browser.child.try_wait().unwrap().is_some()).await;
+        let mut shown = String::new();
+        html.rewind().unwrap();
+        html.read_to_string(&mut shown).unwrap();
+        shown
+    }
+}
+
+impl Running {
+    fn start(arguments: &[&str], stdout: Stdio) -> Self {
         let profile = Profile::new();
-        let output = command(&profile)
-            .args(["--dump-dom", url])
-            .output()
+        let child = command(&profile)
+            .args(arguments)
+            .stdout(stdout)
+            .stderr(Stdio::null())
+            .spawn()
             .unwrap();
-        String::from_utf8(output.stdout).unwrap()
+        Self {
+            child,
+            _profile: profile,
+        }
     }
 }
 

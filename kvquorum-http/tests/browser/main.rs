@@ -74,10 +74,14 @@ async fn whoever_types_in_the_address_reads() {
     store.insert("secret", Entry::new(version(1), SECRET));
     let port = server.local_addr().port();
     for host in ["127.0.0.1", "localhost"] {
-        let shown = chromium.shows(&format!("http://{host}:{port}/read/secret"));
+        let shown = chromium
+            .shows(&format!("http://{host}:{port}/read/secret"))
+            .await;
         assert!(shown.contains(SECRET), "{shown}");
     }
-    let shown = chromium.shows(&format!("http://evil.example:{port}/read/secret"));
+    let shown = chromium
+        .shows(&format!("http://evil.example:{port}/read/secret"))
+        .await;
     assert!(!shown.contains(SECRET), "{shown}");
     assert!(shown.contains("Host header"), "{shown}");
 }
@@ -102,6 +106,8 @@ async fn a_browser_reads_over_tls() {
         .await
         .unwrap();
     let port = server.local_addr().port();
-    let shown = chromium.shows(&format!("https://localhost:{port}/read/secret"));
+    let shown = chromium
+        .shows(&format!("https://localhost:{port}/read/secret"))
+        .await;
     assert!(shown.contains(SECRET), "{shown}");
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::Bound;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use kvquorum_core::{
     Action, Change, Decision, Entry, Key, Record, Replica, Request, Response, ScanLimit, Store,
     StoreError, Timestamp, Transport, TransportError, Version, WriterId,
 };
-use kvquorum_http::{HttpError, HttpTransport, ReplicaService, ReplicaServiceBuilder, Server};
+use kvquorum_http::{
+    HttpError, HttpTransport, ReplicaService, ReplicaServiceBuilder, Server, ServerBuilder,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -160,6 +163,9 @@ impl Store for Picky {
     }
 }
 
+/// The body of a write on the plain face.
+pub const WRITE: &str = r#"{"key":"k","value":1,"timestamp":1}"#;
+
 pub fn version(millis: u64) -> Version {
     Version {
         timestamp: Timestamp::new(millis, 0).unwrap(),
@@ -189,6 +195,17 @@ pub async fn serve_store(store: &TestStore) -> Server {
 
 pub fn service(store: &TestStore) -> ReplicaService<TestStore> {
     ReplicaService::new(Replica::new(store.clone()))
+}
+
+pub async fn start(builder: ServerBuilder, store: &TestStore) -> Server {
+    builder.bind("127.0.0.1:0", service(store)).await.unwrap()
+}
+
+/// Asserts that the server answers a newcomer, from its store.
+pub async fn answers(to: SocketAddr) {
+    let mut client = Raw::connect(to).await;
+    let close = "GET /read/none HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
+    assert_eq!(client.ask(close).await.status, 200);
 }
 
 /// The settings of a service over this store.
@@ -231,6 +248,30 @@ pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
         }
     })
     .await;
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// This test once more, in a process that may open so many files; `None` in that
+/// process itself.
+pub fn again_with_few_files(count: usize, this: &str) -> Option<Command> {
+    const FEW_FILES: &str = "KVQUORUM_HTTP_TEST_WITH_FEW_FILES";
+    if std::env::var_os(FEW_FILES).is_some() {
+        return None;
+    }
+    let script = format!("ulimit -n {count} && exec \"$0\" --exact \"$1\" --nocapture");
+    let mut again = Command::new("sh");
+    again
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(this)
+        .env(FEW_FILES, "yes");
+    Some(again)
 }
 
 /// An HTTP client of which every byte is in the test's hands.
@@ -422,6 +463,11 @@ pub fn applied() -> Vec<u8> {
     answer("200 OK", outcome(0, APPLIED))
 }
 
+/// The answer to a single request that is refused: the key is empty.
+pub fn refused() -> Vec<u8> {
+    answer("200 OK", outcome(0, b"\x00\x02\x00"))
+}
+
 /// A server that the test plays: each connection is handed to `play` once its
 /// first request has been read.
 pub struct Stub {
@@ -478,10 +524,43 @@ impl Stub {
     }
 }
 
+/// A stub that answers the first connection's first request with an ack and
+/// closes it on its second, and hands the connections after it to `play`.
+pub async fn closes_on_second_request<P, F>(play: P) -> Stub
+where
+    P: Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    Stub::new(move |nth, mut stream| {
+        let play = play.clone();
+        async move {
+            if nth == 0 {
+                stream.write_all(&applied()).await.unwrap();
+                assert!(read_request(&mut stream).await);
+            } else {
+                play(stream).await;
+            }
+        }
+    })
+    .await
+}
+
 impl Drop for Stub {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// A client to which an answer is being streamed.
+pub async fn streamed(to: SocketAddr, store: &TestStore) -> Raw {
+    let mut client = Raw::connect(to).await;
+    let answer = client
+        .ask(post("/v1/call", requests([b"\x00\x01k"; 2])))
+        .await;
+    assert!(answer.is_chunked);
+    store.called().await;
+    store.called().await;
+    client
 }
 
 /// Reads one request with a `content-length`, and nothing after it.

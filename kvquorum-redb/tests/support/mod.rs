@@ -5,6 +5,7 @@
 use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use kvquorum_core::{
     Ack, Change, Entry, Key, Record, Response, ScanLimit, Store, StoreError, Timestamp, Version,
@@ -13,6 +14,10 @@ use kvquorum_core::{
 use kvquorum_redb::{RedbStore, RedbStoreError, StorageBackend};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use tokio::time::{sleep, timeout};
+
+/// Far more than anything takes that is waited for.
+pub const LATE: Duration = Duration::from_secs(20);
 
 pub fn version(timestamp: u64) -> Version {
     Version {
@@ -253,6 +258,11 @@ impl Disk {
         Self::holding(bytes)
     }
 
+    /// The least that a loss of power now leaves: what was synced.
+    pub fn flushed(&self) -> Self {
+        Self::holding(self.state().safe.clone())
+    }
+
     /// What it holds now.
     pub fn bytes(&self) -> Vec<u8> {
         self.state().bytes.clone()
@@ -277,6 +287,20 @@ impl Disk {
                 Ok(())
             }
         }
+    }
+}
+
+/// Waits until this many reads wait for the disk.
+pub async fn until_reads_wait(disk: &Disk, count: u64) {
+    let waiting = async {
+        while disk.reads_waiting() < count {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    if timeout(LATE, waiting).await.is_err() {
+        // What ends the store would wait for them.
+        disk.let_reads_go();
+        panic!("{count} reads should wait for the disk");
     }
 }
 
