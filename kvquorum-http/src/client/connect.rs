@@ -160,8 +160,8 @@ mod tests {
         assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
         // One delay, for the address that says nothing; one for each would be
         // longer than the limit.
-        let all = [&[silent][..], &[gone; 100], &[here]].concat();
-        let socket = timeout(LIMIT, race(&all, NEVER, SHORT)).await.unwrap();
+        let all = [&[silent][..], &[gone; MOST_ADDRESSES - 2], &[here]].concat();
+        let socket = timeout(LIMIT, race(&all, NEVER, LIMIT / 10)).await.unwrap();
         assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
     }
 
@@ -192,9 +192,15 @@ mod tests {
         let (here, _listener) = listening().await;
         let limit = Duration::from_secs(2);
         let all = [&[silent; MOST_ADDRESSES][..], &[here]].concat();
-        assert!(timeout(limit, race(&all, limit)).await.is_err());
+        assert!(
+            timeout(limit, race(&all, limit, ATTEMPT_DELAY))
+                .await
+                .is_err()
+        );
         let all = [&[silent; MOST_ADDRESSES - 1][..], &[here; 100]].concat();
-        let socket = timeout(limit, race(&all, limit)).await.unwrap();
+        let socket = timeout(limit, race(&all, limit, ATTEMPT_DELAY))
+            .await
+            .unwrap();
         assert_eq!(socket.unwrap().peer_addr().unwrap(), here);
     }
 
