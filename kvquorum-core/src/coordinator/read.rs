@@ -323,7 +323,8 @@ fn record<T, const N: usize>(
 }
 
 impl<T, const N: usize> Inner<T, N> {
-    /// C-MONOTONIC: later timestamps are greater than all that answers told of.
+    /// C-MONOTONIC: later timestamps are greater than all that answers told of, as far
+    /// as the clock follows.
     fn observe_greatest(&self, tally: &ReadTally<N>) {
         if let Some(greatest) = tally.greatest() {
             self.clock.observe(greatest.version.timestamp);

@@ -180,7 +180,7 @@ where
     async fn write(&self, key: Key, edit: &Edit<Bytes>) -> Result<Version, MapError> {
         let coordinator = self.map.coordinator();
         let edit = |_: Option<&Bytes>| (edit.clone(), ());
-        let done = coordinator.update(key, self.bounds, edit).await?;
+        let (done, ()) = coordinator.update(key, self.bounds, edit).await?;
         Ok(done.ballot)
     }
 
@@ -303,7 +303,7 @@ where
         &self,
         key: &Q,
         mut edit: impl FnMut(Option<V>) -> Result<(Edit<Bytes>, O), MapError>,
-    ) -> Result<(Done<()>, O), MapError>
+    ) -> Result<(Done, O), MapError>
     where
         K: Borrow<Q>,
         Q: Serialize + Ord + ?Sized,
@@ -314,8 +314,7 @@ where
             Err(error) => (Edit::Keep, Err(error)),
         };
         let coordinator = self.map.coordinator();
-        let done = coordinator.update(key, self.bounds, edit).await?;
-        let (done, told) = done.split();
+        let (done, told) = coordinator.update(key, self.bounds, edit).await?;
         Ok((done, told?))
     }
 

@@ -55,27 +55,12 @@ pub enum Edit<V> {
 }
 
 /// An update that came to its end.
-pub(crate) struct Done<O> {
+pub(crate) struct Done {
     /// The version of what it has written, if it has.
     pub(crate) ballot: Version,
     /// What is held now.
     pub(crate) entry: Option<Entry>,
-    /// What the update told of itself, in the attempt that was applied.
-    pub(crate) told: O,
     pub(crate) attempts: u32,
-}
-
-impl<O> Done<O> {
-    /// What was told, apart from the rest.
-    pub(crate) fn split(self) -> (Done<()>, O) {
-        let done = Done {
-            ballot: self.ballot,
-            entry: self.entry,
-            told: (),
-            attempts: self.attempts,
-        };
-        (done, self.told)
-    }
 }
 
 /// What an attempt came to that failed.
@@ -109,7 +94,7 @@ enum Told<O> {
 enum Became {
     /// One of them was applied: that with this place.
     Applied(usize),
-    /// None was, and none will be.
+    /// None was, and none can be acknowledged as it is.
     NotApplied,
     Unknown,
 }
@@ -122,7 +107,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         key: Key,
         bounds: Bounds,
         mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
-    ) -> Result<Done<O>, UpdateError> {
+    ) -> Result<(Done, O), UpdateError> {
         let clock = &self.inner.clock;
         let began = Instant::now();
         let mut memory = Memory::new();
@@ -137,12 +122,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let failure = match attempt.await {
                 Ok((entry, told)) => {
                     let ballot = stamp.version;
-                    return Ok(Done {
+                    let done = Done {
                         ballot,
                         entry,
-                        told,
                         attempts,
-                    });
+                    };
+                    return Ok((done, told));
                 }
                 Err(failure) => failure,
             };
@@ -293,7 +278,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             Ok(receipt) => Ok(receipt.entry),
             Err(error) if is_overtaken(&error) => {
                 let settled = self.update(key, bounds, |_| (Edit::Keep, ())).await;
-                settled.map(|done| done.entry).map_err(|_| error)
+                settled.map(|(done, ())| done.entry).map_err(|_| error)
             }
             Err(error) => Err(error),
         }
