@@ -166,6 +166,7 @@ fn ask<T: Transport, const N: usize>(
                 // it can be returned in its place, but does not vouch for it.
                 asking.hold_greatest(holders_needed, began).await;
                 entry = asking.tally.greatest().cloned();
+                inner.observe_greatest(&asking.tally);
                 holders = asking.tally.holders(entry.as_ref());
             }
             _ => {}
