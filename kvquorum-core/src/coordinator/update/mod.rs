@@ -65,6 +65,13 @@ pub(crate) struct Done<O> {
     pub(crate) attempts: u32,
 }
 
+impl Bounds {
+    pub(crate) const DEFAULT: Self = Self {
+        max_attempts: 100,
+        time_limit: Duration::from_secs(10),
+    };
+}
+
 impl<O> Done<O> {
     /// What was told, apart from the rest.
     pub(crate) fn split(self) -> (Done<()>, O) {
@@ -117,7 +124,7 @@ enum Became {
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// Updates a key by a function of its value. `edit` also tells something of each
     /// attempt, and what it told of the one that was applied is returned.
-    pub(crate) async fn update<O>(
+    pub(crate) async fn update_within<O>(
         &self,
         key: Key,
         bounds: Bounds,
@@ -292,7 +299,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         match self.read(key.clone(), Repair::Register).await {
             Ok(receipt) => Ok(receipt.entry),
             Err(error) if is_overtaken(&error) => {
-                let settled = self.update(key, bounds, |_| (Edit::Keep, ())).await;
+                let settled = self.update_within(key, bounds, |_| (Edit::Keep, ())).await;
                 settled.map(|done| done.entry).map_err(|_| error)
             }
             Err(error) => Err(error),
