@@ -563,3 +563,96 @@ async fn the_end_of_time_is_an_error() {
         "{error:?}"
     );
 }
+
+fn prepares(link: &Link) -> usize {
+    let seen = link.seen.lock().unwrap();
+    let is_prepare = |kind: &RequestKind| matches!(kind, RequestKind::Prepare { .. });
+    seen.iter()
+        .filter(|request| is_prepare(&request.kind))
+        .count()
+}
+
+/// L-FAIR. Bugs: updates of one coordinator overtake each other; the last that called
+/// comes first; a key's turn holds up another key.
+#[tokio::test(start_paused = true)]
+async fn l_fair_updates_of_one_coordinator_take_turns() {
+    let links = links();
+    let counters = counters(&links);
+    counters.put("k", &0).await.unwrap();
+    let before = links.each_ref().map(|link| prepares(link));
+    let way = Duration::from_millis(10);
+    links.iter().for_each(|link| link.set(Line::Slow(way)));
+    let start = Instant::now();
+    let mut tasks = Vec::new();
+    for turn in 1..=16 {
+        let counters = counters.clone();
+        tasks.push(tokio::spawn(async move {
+            let updated = counters.update("k", increment).await.unwrap();
+            assert_eq!((updated.after(), updated.attempts()), (Some(&turn), 1));
+            assert_eq!(start.elapsed(), 4 * way * u32::try_from(turn).unwrap());
+        }));
+        yield_now().await;
+    }
+    counters.update("other", increment).await.unwrap();
+    assert_eq!(start.elapsed(), 4 * way);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    for (link, before) in links.iter().zip(before) {
+        assert_eq!(prepares(link) - before, 16 + 1);
+    }
+}
+
+/// L-FAIR, W-CANCEL. Bugs: whoever leaves keeps its turn, or its place in the queue.
+#[tokio::test(start_paused = true)]
+async fn l_fair_who_leaves_holds_nobody_up() {
+    let links = links();
+    let counters = counters(&links);
+    let way = Duration::from_millis(10);
+    links.iter().for_each(|link| link.set(Line::Slow(way)));
+    let update = || {
+        let counters = counters.clone();
+        tokio::spawn(async move { counters.update("k", increment).await.unwrap().attempts() })
+    };
+    let (first, second, third) = (update(), update(), update());
+    yield_now().await;
+    // One that is under way, and one that waits.
+    second.abort();
+    first.abort();
+    let start = Instant::now();
+    assert_eq!(third.await.unwrap(), 1);
+    assert_eq!(start.elapsed(), 4 * way);
+    assert_eq!(counters.get("k").await.unwrap(), Some(1));
+}
+
+/// L-FAIR. Bugs: an update that waits for others, or for the promises that hang, does
+/// so for longer than a call may take; who has waited for too long gives up.
+#[tokio::test(start_paused = true)]
+async fn l_fair_the_wait_for_a_turn_is_bounded() {
+    let links = links();
+    let counters = counters(&links);
+    counters.put("k", &0).await.unwrap();
+    links[0].set(Line::Hangs);
+    links[1].set(Line::Hangs);
+    let start = Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..16 {
+        let counters = counters.clone();
+        tasks.push(tokio::spawn(async move {
+            counters.update("k", increment).await
+        }));
+    }
+    for task in tasks {
+        let error = task.await.unwrap().unwrap_err();
+        assert!(
+            matches!(error, MapError::Update(UpdateError::NotApplied(_))),
+            "{error}"
+        );
+    }
+    // A time limit in the queue, and one for the call itself.
+    let limit = Duration::from_secs(2);
+    assert!(start.elapsed() <= 2 * limit, "{:?}", start.elapsed());
+    links.iter().for_each(|link| link.set(Line::Up));
+    let updated = counters.update("k", increment).await.unwrap();
+    assert_eq!(updated.after(), Some(&1));
+}

@@ -6,6 +6,7 @@
 
 mod prepare;
 mod report;
+mod turns;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use prepare::{Promises, prepare};
 use report::Phase;
 pub use report::{UpdateError, UpdateReport};
+pub(super) use turns::Turns;
 
 use super::operation::{Start, decide};
 use super::report::{ReadReport, WriteReport};
@@ -132,6 +134,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Result<Done<O>, UpdateError> {
         let clock = &self.inner.clock;
         let began = Instant::now();
+        let longest_wait = self.inner.settings.time_limit;
+        let _turn = self.inner.turns.wait(&key, longest_wait).await;
         let mut memory = Memory::new();
         let mut stamp = clock.next()?;
         let mut attempts = 1_u32;
