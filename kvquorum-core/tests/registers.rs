@@ -259,6 +259,49 @@ async fn l_doubt_what_cannot_be_found_out_is_maybe_applied() {
     assert_eq!(counters.get("k").await.unwrap().as_ref(), updated.after());
 }
 
+/// L-DOUBT. Bugs: what all replicas refused, one of them late, stays in doubt; what one
+/// did not answer, or stored, does not.
+#[tokio::test(start_paused = true)]
+async fn l_doubt_late_answers_count() {
+    let way = Duration::from_millis(5);
+    for (first, late, is_in_doubt) in [
+        (Line::Slow(way), Line::Slow(6 * way), false),
+        (Line::Slow(way), Line::Hangs, true),
+        (Line::LosesAnswers, Line::Slow(6 * way), true),
+    ] {
+        let links = links();
+        let counters = counters(&links);
+        let other = counters_at(&links, &Wall::at(NOON + 1_000), 2);
+        links.iter().for_each(|link| {
+            link.set_prepares(Line::Slow(way));
+            link.set_merges(Line::Slow(way));
+        });
+        links[0].set_merges(first);
+        links[2].set_merges(late);
+        let update = counters.update("k", increment);
+        let (updated, by_other) = tokio::join!(update, async {
+            while writes(&links[2]) == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+            // Its second phase is on its way, and another update overtakes it.
+            links.iter().for_each(|link| {
+                link.set_prepares(Line::Up);
+                link.set_merges(Line::Up);
+            });
+            other.update("k", increment).await.unwrap()
+        });
+        match updated {
+            Ok(updated) => {
+                assert!(!is_in_doubt, "{late:?}: {updated:?}");
+                assert_eq!(by_other.after(), Some(&1));
+                assert_eq!((updated.before(), updated.after()), (Some(&1), Some(&2)));
+            }
+            Err(MapError::Update(UpdateError::MaybeApplied(_))) => assert!(is_in_doubt, "{late:?}"),
+            Err(error) => panic!("{late:?}: {error}"),
+        }
+    }
+}
+
 /// L-DOUBT. Bug: only the last attempt is remembered, and an earlier one that was
 /// applied is done again.
 #[tokio::test(start_paused = true)]

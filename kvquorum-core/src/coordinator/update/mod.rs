@@ -19,13 +19,14 @@ pub use report::{UpdateError, UpdateReport};
 pub(super) use turns::Turns;
 
 use super::operation::{Start, decide};
-use super::report::{ReadReport, WriteReport};
+use super::report::{Late, ReadReport, WriteReport};
 use super::write::{is_too_far_ahead, refused_past, send_to_all};
 use super::{Coordinator, ReadError, Repair, ReplicaReport};
 use crate::clock::{ClockExhausted, Stamp, mix};
 use crate::entry::{Entry, Key, Version};
+use crate::outcome::Outcome;
 use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
-use crate::transport::{Refusal, Request, Transport};
+use crate::transport::{Ack, Refusal, Request, Transport};
 
 /// How long an update goes on.
 #[derive(Clone, Copy, Debug)]
@@ -100,10 +101,19 @@ struct Failure {
 
 /// What an update knows of its attempts that may have been applied.
 struct Memory<O> {
-    /// The ballots that may have been written, each with the place in `told` of what
-    /// was told of what it wrote.
-    doubts: Vec<(Version, usize)>,
+    doubts: Vec<Doubt>,
     told: Vec<O>,
+}
+
+/// An attempt that may have been applied.
+struct Doubt {
+    /// Under which it may have been written.
+    ballot: Version,
+    /// The place of what was told of what it wrote.
+    told: usize,
+    /// Where it is not known that a replica stored it: those that had yet to answer,
+    /// and their answers.
+    pending: Option<(Vec<usize>, Late<Ack>)>,
 }
 
 /// What was told of what an attempt writes.
@@ -174,6 +184,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 && attempts < bounds.max_attempts
                 && began.elapsed() < bounds.time_limit;
             if !goes_on {
+                memory.settle().await;
                 return Err(failure.into_error(attempts, &memory));
             }
             sleep(pause(stamp.version, attempts, started.elapsed())).await;
@@ -182,6 +193,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 _ => self.later(failure.by, began.elapsed()),
             };
             let Ok(later) = later else {
+                memory.settle().await;
                 return Err(failure.into_error(attempts, &memory));
             };
             stamp = later;
@@ -211,7 +223,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let is_settled = base.is_settled(W);
         let held = base.entry;
         let value = held.as_ref().and_then(|held| held.value.as_ref());
-        let (left, told) = match memory.became(held.as_ref()) {
+        let mut became = memory.became(held.as_ref());
+        if became == Became::Unknown {
+            memory.settle().await;
+            became = memory.became(held.as_ref());
+        }
+        let (left, told) = match became {
             Became::Unknown => {
                 let report = ReadReport::new(R, self.names(), base.outcomes);
                 return Err(Failure::unknown(Phase::Prepare(report)));
@@ -263,7 +280,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Result<O, Failure> {
         let version = entry.version;
         let mut request = Request::write(key, entry);
-        let (verdict, outcomes, late) = match send_to_all(&self.inner, W, &mut request) {
+        let (verdict, outcomes, mut late) = match send_to_all(&self.inner, W, &mut request) {
             Start::Settled(sent) => sent,
             Start::Unsettled(sending) => sending.await,
         };
@@ -274,7 +291,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             });
         }
         if may_be_seen(&outcomes) {
-            memory.remember(version, told);
+            memory.remember(version, told, &outcomes, &mut late);
         }
         let by = refused_past(&outcomes);
         Err(Failure {
@@ -351,25 +368,61 @@ impl<O> Memory<O> {
         }
     }
 
-    fn remember(&mut self, ballot: Version, told: Told<O>) {
-        let at = match told {
+    /// What was told, and is still to come, of an attempt that failed.
+    fn remember(
+        &mut self,
+        ballot: Version,
+        told: Told<O>,
+        outcomes: &[Outcome<Ack>],
+        late: &mut Option<Late<Ack>>,
+    ) {
+        let told = match told {
             Told::Now(told) => {
                 self.told.push(told);
                 self.told.len().saturating_sub(1)
             }
             Told::Earlier(at) => at,
         };
-        self.doubts.push((ballot, at));
+        let pending: Vec<usize> = (0..outcomes.len())
+            .filter(|place| outcomes.get(*place).is_some_and(Outcome::is_pending))
+            .collect();
+        let answered = outcomes.iter().filter(|outcome| !outcome.is_pending());
+        let late = late.take_if(|_| !may_be_seen(answered));
+        self.doubts.push(Doubt {
+            ballot,
+            told,
+            pending: late.map(|late| (pending, late)),
+        });
+    }
+
+    /// L-DOUBT. Waits for late answers, within the time limits of their calls: what all
+    /// replicas refused in the end is in doubt no more.
+    async fn settle(&mut self) {
+        let mut doubts = Vec::with_capacity(self.doubts.len());
+        for mut doubt in self.doubts.drain(..) {
+            if let Some((places, late)) = doubt.pending.take() {
+                let outcomes = late.outcomes().await;
+                let is_refused = |place: &usize| {
+                    let outcome = outcomes.get(*place);
+                    outcome.is_some_and(|outcome| !may_be_seen([outcome]))
+                };
+                if places.iter().all(is_refused) {
+                    continue;
+                }
+            }
+            doubts.push(doubt);
+        }
+        self.doubts = doubts;
     }
 
     /// L-DOUBT. What a new promise shows of the earlier attempts: whatever of theirs
     /// it did not find can't be acknowledged by W replicas any more.
     fn became(&self, base: Option<&Entry>) -> Became {
         let base = base.map(|base| base.version);
-        let found = |(ballot, _): &&(Version, usize)| Some(*ballot) == base;
-        let first = self.doubts.iter().map(|(ballot, _)| *ballot).min();
+        let found = |doubt: &&Doubt| Some(doubt.ballot) == base;
+        let first = self.doubts.iter().map(|doubt| doubt.ballot).min();
         match (self.doubts.iter().find(found), first) {
-            (Some((_, told)), _) => Became::Applied(*told),
+            (Some(doubt), _) => Became::Applied(doubt.told),
             (None, Some(first)) if base > Some(first) => Became::Unknown,
             _ => Became::NotApplied,
         }
@@ -387,7 +440,7 @@ impl Failure {
     }
 
     fn into_error<O>(self, attempts: u32, memory: &Memory<O>) -> UpdateError {
-        let doubts: Vec<Version> = memory.doubts.iter().map(|(ballot, _)| *ballot).collect();
+        let doubts: Vec<Version> = memory.doubts.iter().map(|doubt| doubt.ballot).collect();
         let is_in_doubt = !doubts.is_empty();
         let report = Box::new(UpdateReport::new(attempts, doubts, self.phase));
         match self.by {
