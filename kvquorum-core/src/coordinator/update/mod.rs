@@ -4,6 +4,7 @@
 //! 2018) for each key, where the ballot is the version that is then written. Its
 //! second phase is a write like any other.
 
+mod memory;
 mod prepare;
 mod report;
 mod turns;
@@ -13,20 +14,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
+use memory::{Became, Memory, Told};
 use prepare::{Promises, prepare};
 use report::Phase;
 pub use report::{UpdateError, UpdateReport};
 pub(super) use turns::Turns;
 
 use super::operation::{Start, decide};
-use super::report::{Late, ReadReport, WriteReport};
+use super::report::{ReadReport, WriteReport};
 use super::write::{is_too_far_ahead, refused_past, send_to_all};
 use super::{Coordinator, ReadError, Repair, ReplicaReport};
 use crate::clock::{ClockExhausted, Stamp, mix};
 use crate::entry::{Entry, Key, Version};
-use crate::outcome::Outcome;
 use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
-use crate::transport::{Ack, Refusal, Request, Transport};
+use crate::transport::{Refusal, Request, Transport};
 
 /// How long an update goes on.
 #[derive(Clone, Copy, Debug)]
@@ -99,40 +100,6 @@ struct Failure {
     is_unknown: bool,
 }
 
-/// What an update knows of its attempts that may have been applied.
-struct Memory<O> {
-    doubts: Vec<Doubt>,
-    told: Vec<O>,
-}
-
-/// An attempt that may have been applied.
-struct Doubt {
-    /// Under which it may have been written.
-    ballot: Version,
-    /// The place of what was told of what it wrote.
-    told: usize,
-    /// Where it is not known that a replica stored it: those that had yet to answer,
-    /// and their answers.
-    pending: Option<(Vec<usize>, Late<Ack>)>,
-}
-
-/// What was told of what an attempt writes.
-enum Told<O> {
-    Now(O),
-    /// It is what an earlier attempt wrote.
-    Earlier(usize),
-}
-
-/// What became of earlier attempts, as a new promise shows.
-#[derive(Debug, PartialEq, Eq)]
-enum Became {
-    /// One of them was applied: that with this place.
-    Applied(usize),
-    /// None was, and none will be.
-    NotApplied,
-    Unknown,
-}
-
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// Updates a key by a function of its value. `edit` also tells something of each
     /// attempt, and what it told of the one that was applied is returned.
@@ -142,10 +109,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         bounds: Bounds,
         mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
     ) -> Result<Done<O>, UpdateError> {
-        let clock = &self.inner.clock;
-        let began = Instant::now();
-        let longest_wait = self.inner.settings.time_limit;
-        let _turn = self.inner.turns.wait(&key, longest_wait).await;
+        let (inner, began) = (&self.inner, Instant::now());
+        let _turn = inner.turns.wait(&key, inner.settings.time_limit).await;
+        let clock = &inner.clock;
         let mut memory = Memory::new();
         let mut stamp = clock.next()?;
         let mut attempts = 1_u32;
@@ -169,14 +135,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             };
             // L-DOUBT: it goes on also where others are not in its way, as long as it
             // is not known what became of it.
-            let is_further = failure.is_too_far_ahead
-                && stamp.is_own
-                && passed.is_some()
-                && memory.doubts.is_empty();
+            let is_further =
+                failure.is_too_far_ahead && stamp.is_own && passed.is_some() && memory.is_empty();
             is_edge |= is_further;
             passed = passed.max(failure.by);
             let helps = failure.by.is_some()
-                || !memory.doubts.is_empty()
+                || !memory.is_empty()
                 || failure.is_too_far_ahead && clock.step_back(stamp)
                 || is_further;
             let goes_on = helps
@@ -184,8 +148,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 && attempts < bounds.max_attempts
                 && began.elapsed() < bounds.time_limit;
             if !goes_on {
-                memory.settle().await;
-                return Err(failure.into_error(attempts, &memory));
+                return Err(failure.into_error(attempts, memory).await);
             }
             sleep(pause(stamp.version, attempts, started.elapsed())).await;
             let later = match passed {
@@ -193,8 +156,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 _ => self.later(failure.by, began.elapsed()),
             };
             let Ok(later) = later else {
-                memory.settle().await;
-                return Err(failure.into_error(attempts, &memory));
+                return Err(failure.into_error(attempts, memory).await);
             };
             stamp = later;
             attempts = attempts.saturating_add(1);
@@ -223,12 +185,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let is_settled = base.is_settled(W);
         let held = base.entry;
         let value = held.as_ref().and_then(|held| held.value.as_ref());
-        let mut became = memory.became(held.as_ref());
-        if became == Became::Unknown {
-            memory.settle().await;
-            became = memory.became(held.as_ref());
-        }
-        let (left, told) = match became {
+        let (left, told) = match memory.became(held.as_ref()).await {
             Became::Unknown => {
                 let report = ReadReport::new(R, self.names(), base.outcomes);
                 return Err(Failure::unknown(Phase::Prepare(report)));
@@ -236,7 +193,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             Became::Applied(told) => (value.cloned(), Told::Earlier(told)),
             Became::NotApplied => match edit(value) {
                 // Nothing of this update, or of another, is half done.
-                (Edit::Keep, told) if is_settled && memory.doubts.is_empty() => {
+                (Edit::Keep, told) if is_settled && memory.is_empty() => {
                     return Ok((held, told));
                 }
                 (Edit::Keep, told) => (value.cloned(), Told::Now(told)),
@@ -287,7 +244,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         if verdict != WriteVerdict::Failed {
             return Ok(match told {
                 Told::Now(told) => told,
-                Told::Earlier(at) => memory.told.swap_remove(at),
+                Told::Earlier(at) => memory.told(at),
             });
         }
         if may_be_seen(&outcomes) {
@@ -360,75 +317,6 @@ fn pause(ballot: Version, attempts: u32, took: Duration) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-impl<O> Memory<O> {
-    fn new() -> Self {
-        Self {
-            doubts: Vec::new(),
-            told: Vec::new(),
-        }
-    }
-
-    /// What was told, and is still to come, of an attempt that failed.
-    fn remember(
-        &mut self,
-        ballot: Version,
-        told: Told<O>,
-        outcomes: &[Outcome<Ack>],
-        late: &mut Option<Late<Ack>>,
-    ) {
-        let told = match told {
-            Told::Now(told) => {
-                self.told.push(told);
-                self.told.len().saturating_sub(1)
-            }
-            Told::Earlier(at) => at,
-        };
-        let pending: Vec<usize> = (0..outcomes.len())
-            .filter(|place| outcomes.get(*place).is_some_and(Outcome::is_pending))
-            .collect();
-        let answered = outcomes.iter().filter(|outcome| !outcome.is_pending());
-        let late = late.take_if(|_| !may_be_seen(answered));
-        self.doubts.push(Doubt {
-            ballot,
-            told,
-            pending: late.map(|late| (pending, late)),
-        });
-    }
-
-    /// L-DOUBT. Waits for late answers, within the time limits of their calls: what all
-    /// replicas refused in the end is in doubt no more.
-    async fn settle(&mut self) {
-        let mut doubts = Vec::with_capacity(self.doubts.len());
-        for mut doubt in self.doubts.drain(..) {
-            if let Some((places, late)) = doubt.pending.take() {
-                let outcomes = late.outcomes().await;
-                let is_refused = |place: &usize| {
-                    let outcome = outcomes.get(*place);
-                    outcome.is_some_and(|outcome| !may_be_seen([outcome]))
-                };
-                if places.iter().all(is_refused) {
-                    continue;
-                }
-            }
-            doubts.push(doubt);
-        }
-        self.doubts = doubts;
-    }
-
-    /// L-DOUBT. What a new promise shows of the earlier attempts: whatever of theirs
-    /// it did not find can't be acknowledged by W replicas any more.
-    fn became(&self, base: Option<&Entry>) -> Became {
-        let base = base.map(|base| base.version);
-        let found = |doubt: &&Doubt| Some(doubt.ballot) == base;
-        let first = self.doubts.iter().map(|doubt| doubt.ballot).min();
-        match (self.doubts.iter().find(found), first) {
-            (Some(doubt), _) => Became::Applied(doubt.told),
-            (None, Some(first)) if base > Some(first) => Became::Unknown,
-            _ => Became::NotApplied,
-        }
-    }
-}
-
 impl Failure {
     fn unknown(phase: Phase) -> Self {
         Self {
@@ -439,8 +327,9 @@ impl Failure {
         }
     }
 
-    fn into_error<O>(self, attempts: u32, memory: &Memory<O>) -> UpdateError {
-        let doubts: Vec<Version> = memory.doubts.iter().map(|doubt| doubt.ballot).collect();
+    async fn into_error<O>(self, attempts: u32, mut memory: Memory<O>) -> UpdateError {
+        memory.settle().await;
+        let doubts = memory.ballots();
         let is_in_doubt = !doubts.is_empty();
         let report = Box::new(UpdateReport::new(attempts, doubts, self.phase));
         match self.by {
