@@ -1,8 +1,10 @@
 //! Replica servers in processes of their own: the benchmark runs itself again.
 
+use std::ffi::OsStr;
 use std::future::pending;
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Bound;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use std::{env, io, process, thread};
@@ -10,6 +12,7 @@ use std::{env, io, process, thread};
 use kvquorum_core::{Change, Key, Record, Replica, Response, ScanLimit, Store, StoreError};
 use kvquorum_http::Server;
 use kvquorum_mem::MemStore;
+use kvquorum_redb::RedbStore;
 use tokio::time::sleep;
 
 use crate::{cpu, runtime};
@@ -90,23 +93,31 @@ impl Store for Paced {
 /// What tells a process that it is a server, before its pace.
 const SERVE: &str = "--serve";
 
+/// As [`SERVE`], before the directory of its store.
+const SERVE_DISK: &str = "--serve-disk";
+
 /// Makes this process a server, if it was started as one. To be called first.
 pub fn serve_if_told() {
     let arguments: Vec<String> = env::args().collect();
-    if let [_, serve, pace] = &arguments[..]
-        && serve == SERVE
-    {
-        let pace = Pace::ALL.into_iter().find(|known| known.name() == pace);
-        serve_until_told(pace.unwrap());
+    match &arguments[..] {
+        [_, serve, pace] if serve == SERVE => {
+            let pace = Pace::ALL.into_iter().find(|known| known.name() == pace);
+            serve_until_told(async move { Paced(MemStore::new(), pace.unwrap()) });
+        }
+        [_, serve, directory] if serve == SERVE_DISK => {
+            let directory = PathBuf::from(directory);
+            serve_until_told(async move { RedbStore::open_or_create(directory).await.unwrap() });
+        }
+        _ => {}
     }
 }
 
 /// Serves on one thread, and tells of itself on another, until its parent
 /// closes the pipe or is gone.
-fn serve_until_told(pace: Pace) -> ! {
+fn serve_until_told<S: Store>(store: impl Future<Output = S> + Send + 'static) -> ! {
     thread::spawn(move || {
         runtime::of_this_thread().block_on(async {
-            let replica = Replica::new(Paced(MemStore::new(), pace));
+            let replica = Replica::new(store.await);
             // The floor opens connections without a bound, and a server that makes
             // room closes idle ones, which the floor's client may just reuse.
             let builder = Server::builder().max_connections(8192);
@@ -139,10 +150,20 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts one.
+    /// Starts one in memory.
     pub fn start(pace: Pace) -> Self {
+        Self::start_with(SERVE, pace.name().as_ref())
+    }
+
+    /// Starts one on disk, in this directory.
+    pub fn start_on_disk(directory: &Path) -> Self {
+        Self::start_with(SERVE_DISK, directory.as_os_str())
+    }
+
+    fn start_with(serve: &str, what: &OsStr) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
-            .args([SERVE, pace.name()])
+            .arg(serve)
+            .arg(what)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -8,6 +8,7 @@ use super::introductions::Introductions;
 use super::many::DEFAULT_AT_ONCE;
 use super::rotation::Rotation;
 use super::scan::DEFAULT_PAGE;
+use super::update::Turns;
 use super::{Coordinator, Inner, Repair, Settings};
 use crate::clock::{Clock, SystemClock, WallClock};
 use crate::entry::WriterId;
@@ -178,6 +179,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
                 background: Background::new(self.max_background),
                 rotation: Rotation::default(),
                 introductions: Introductions::new(self.cluster, Coordinator::<N, W, R, T>::QUORUMS),
+                turns: Turns::default(),
             }),
         }
     }

@@ -33,6 +33,7 @@ pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };
 pub use scan::{Scan, ScanError, ScanReport};
+use update::Turns;
 pub(crate) use update::{Bounds, Done};
 pub use update::{Edit, UpdateError, UpdateReport};
 
@@ -114,6 +115,7 @@ struct Inner<T, const N: usize> {
     background: Background<N>,
     rotation: Rotation,
     introductions: Introductions<N>,
+    turns: Turns,
 }
 
 struct Settings {

@@ -16,11 +16,16 @@ use crate::transport::Ack;
 pub(super) struct Late<A>(pub(super) oneshot::Receiver<Vec<Outcome<A>>>);
 
 impl<A> Late<A> {
+    /// Waits for the stragglers. In their places are their outcomes; there are none
+    /// where the runtime was shut down.
+    pub(super) async fn outcomes(self) -> Vec<Outcome<A>> {
+        self.0.await.unwrap_or_default()
+    }
+
     /// Waits for the stragglers, and puts their outcomes where they were
     /// pending. They stay pending where the runtime was shut down.
     async fn settle(self, outcomes: &mut [Outcome<A>]) {
-        let Ok(late) = self.0.await else { return };
-        for (outcome, late) in outcomes.iter_mut().zip(late) {
+        for (outcome, late) in outcomes.iter_mut().zip(self.outcomes().await) {
             if outcome.is_pending() {
                 *outcome = late;
             }
