@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::Inner;
 use super::introductions::{call_again, call_introduced};
 use crate::outcome::ReplicaFailure;
+use crate::telemetry::{CallKind, Stopwatch};
 use crate::transport::{Call, Refusal, Request, Response, Transport, TransportError};
 
 /// A time limit beyond this is taken for this: no timer reaches further.
@@ -27,7 +28,7 @@ const LONGEST_TIME_LIMIT: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 type Answer = (usize, Result<Response, ReplicaFailure>);
 
 /// What a call that was not over at once goes on with.
-type Calling = Pin<Box<dyn Future<Output = Result<Response, TransportError>> + Send>>;
+pub(crate) type Calling = Pin<Box<dyn Future<Output = Result<Response, TransportError>> + Send>>;
 
 /// The calls that were not over at once, at most one to each replica.
 pub(super) type Pending<const N: usize> = [Option<Calling>; N];
@@ -59,9 +60,15 @@ pub(super) fn call_each<S, T: Transport, const N: usize>(
 }
 
 /// Puts a call among those that have to be waited for.
-pub(super) fn set<const N: usize>(pending: &mut Pending<N>, replica: usize, call: Calling) {
+pub(super) fn set<T, const N: usize>(
+    inner: &Inner<T, N>,
+    pending: &mut Pending<N>,
+    replica: usize,
+    kind: CallKind,
+    call: Calling,
+) {
     if let Some(slot) = pending.get_mut(replica) {
-        *slot = Some(call);
+        *slot = Some(inner.telemetry.in_call_span(replica, kind, call));
     }
 }
 
@@ -96,17 +103,19 @@ impl<T, const N: usize> Inner<T, N> {
         replica: usize,
         result: Result<Response, TransportError>,
     ) -> Result<Response, ReplicaFailure> {
-        match result {
+        let failure = match result {
             Ok(Response::Refused(refusal)) => {
                 if matches!(refusal, Refusal::OtherReplica { .. }) {
                     // The next call asks who it is.
                     self.introductions.forget(replica);
                 }
-                Err(ReplicaFailure::Refused(refusal))
+                ReplicaFailure::Refused(refusal)
             }
-            Ok(response) => Ok(response),
-            Err(error) => Err(ReplicaFailure::Transport(error)),
-        }
+            Ok(response) => return Ok(response),
+            Err(error) => ReplicaFailure::Transport(error),
+        };
+        self.telemetry.failed(replica, &failure);
+        Err(failure)
     }
 
     fn panicked(&self, replica: usize, panic: &(dyn Any + Send)) -> ReplicaFailure {
@@ -114,7 +123,9 @@ impl<T, const N: usize> Inner<T, N> {
         let literal = panic.downcast_ref::<&str>().copied();
         let formatted = || panic.downcast_ref::<String>().map(String::as_str);
         let message = literal.or_else(formatted).unwrap_or("no message");
-        ReplicaFailure::Panicked(message.to_owned())
+        let failure = ReplicaFailure::Panicked(message.to_owned());
+        self.telemetry.failed(replica, &failure);
+        failure
     }
 }
 
@@ -124,6 +135,18 @@ struct UnderWay {
     deadline: Option<Instant>,
     /// Whether it counts as background work.
     in_background: bool,
+    waited: Stopwatch,
+}
+
+impl UnderWay {
+    fn new(calling: Calling, in_background: bool) -> Self {
+        Self {
+            calling,
+            deadline: None,
+            in_background,
+            waited: Stopwatch::started(),
+        }
+    }
 }
 
 /// The calls of one operation that are under way: at most one to each replica.
@@ -139,13 +162,7 @@ impl<T: Transport, const N: usize> Calls<T, N> {
     pub(super) fn new(inner: Arc<Inner<T, N>>, pending: Pending<N>) -> Self {
         Self {
             inner,
-            under_way: pending.map(|calling| {
-                calling.map(|calling| UnderWay {
-                    calling,
-                    deadline: None,
-                    in_background: false,
-                })
-            }),
+            under_way: pending.map(|calling| calling.map(|calling| UnderWay::new(calling, false))),
             timer: None,
             in_background: false,
         }
@@ -161,18 +178,16 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         request: &mut Request,
     ) -> Option<Result<Response, ReplicaFailure>> {
         let in_background = self.in_background;
-        if in_background && !self.inner.background.reserve(replica) {
+        if in_background && !self.inner.background.reserve(replica, false) {
             return Some(Err(ReplicaFailure::GivenUp));
         }
         let inner = &self.inner;
         let made = catch_unwind(AssertUnwindSafe(|| call(inner, replica, request)));
         let result = match (made, self.under_way.get_mut(replica)) {
             (Ok(Call::Pending(calling)), Some(slot)) => {
-                *slot = Some(UnderWay {
-                    calling,
-                    deadline: None,
-                    in_background,
-                });
+                let kind = CallKind::of(request);
+                let calling = inner.telemetry.in_call_span(replica, kind, calling);
+                *slot = Some(UnderWay::new(calling, in_background));
                 return None;
             }
             (Ok(Call::Ready(result)), _) => inner.admitted(replica, result),
@@ -221,7 +236,7 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         self.in_background = true;
         for (replica, slot) in self.under_way.iter_mut().enumerate() {
             if let Some(call) = slot {
-                call.in_background = self.inner.background.reserve(replica);
+                call.in_background = self.inner.background.reserve(replica, true);
                 if !call.in_background {
                     *slot = None;
                     self.inner.background.count_given_up(replica);
@@ -241,7 +256,13 @@ impl<T: Transport, const N: usize> Calls<T, N> {
             let calling = call.calling.as_mut();
             let result = match catch_unwind(AssertUnwindSafe(|| calling.poll(cx))) {
                 Ok(Poll::Pending) => continue,
-                Ok(Poll::Ready(result)) => self.inner.admitted(replica, result),
+                Ok(Poll::Ready(result)) => {
+                    let admitted = self.inner.admitted(replica, result);
+                    if admitted.is_ok() {
+                        self.inner.telemetry.answered(replica, &call.waited);
+                    }
+                    admitted
+                }
                 Err(panic) => Err(self.inner.panicked(replica, &*panic)),
             };
             self.end(replica);
@@ -283,7 +304,9 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         // leave the timer nothing of the task's budget, and never run out of time.
         ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
         self.end(replica);
-        Poll::Ready((replica, Err(ReplicaFailure::TimedOut(reach))))
+        let failure = ReplicaFailure::TimedOut(reach);
+        self.inner.telemetry.failed(replica, &failure);
+        Poll::Ready((replica, Err(failure)))
     }
 }
 

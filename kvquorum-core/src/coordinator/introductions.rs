@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Inner;
 use crate::identity::{Identity, Quorums, ReplicaId};
+use crate::telemetry::Telemetry;
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
 /// Why a coordinator does not count a replica. The request was not sent.
@@ -83,6 +84,7 @@ impl<const N: usize> Introductions<N> {
         &self,
         replica: usize,
         result: Result<Response, TransportError>,
+        telemetry: &Telemetry<N>,
     ) -> Result<ReplicaId, TransportError> {
         let identity = match result {
             Ok(Response::Identity(identity)) => *identity,
@@ -95,8 +97,10 @@ impl<const N: usize> Introductions<N> {
             Err(error) => return Err(error),
         };
         let id = identity.id;
-        self.admit(replica, identity)
-            .map_err(|error| TransportError::Rejected(error.into()))?;
+        self.admit(replica, identity).map_err(|error| {
+            telemetry.misidentified(replica, &error);
+            TransportError::Rejected(error.into())
+        })?;
         Ok(id)
     }
 
@@ -130,6 +134,16 @@ impl<const N: usize> Introductions<N> {
     }
 }
 
+impl<T, const N: usize> Inner<T, N> {
+    fn take_in_introduction(
+        &self,
+        replica: usize,
+        result: Result<Response, TransportError>,
+    ) -> Result<ReplicaId, TransportError> {
+        self.introductions.take_in(replica, result, &self.telemetry)
+    }
+}
+
 /// Calls a replica that has yet to introduce itself: asks who it is first.
 pub(super) fn call_introduced<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
@@ -138,14 +152,14 @@ pub(super) fn call_introduced<T: Transport, const N: usize>(
     request: &Request,
 ) -> Call {
     match transport.call(&inner.introductions.request()) {
-        Call::Ready(result) => match inner.introductions.take_in(replica, result) {
+        Call::Ready(result) => match inner.take_in_introduction(replica, result) {
             Ok(id) => transport.call(&addressed(request, id)),
             Err(error) => Call::Ready(Err(error)),
         },
         introducing => {
             let (inner, request) = (Arc::clone(inner), request.clone());
             Call::new(async move {
-                let id = inner.introductions.take_in(replica, introducing.await)?;
+                let id = inner.take_in_introduction(replica, introducing.await)?;
                 let Some(transport) = inner.transports.get(replica) else {
                     return Err(TransportError::NotSent("there is no such transport".into()));
                 };

@@ -9,6 +9,7 @@ use futures_core::Stream;
 use tokio::runtime::Handle;
 
 use super::background::Background;
+use crate::telemetry::Attempt;
 
 /// What comes of an operation before it has to wait.
 pub(super) enum Start<D, F> {
@@ -34,6 +35,7 @@ pub(super) struct Decided<D> {
 /// W-CANCEL.
 pub(super) fn decide<D, S, const N: usize>(
     background: &Background<N>,
+    attempt: Attempt,
     operation: S,
 ) -> Deciding<'_, S, N>
 where
@@ -41,6 +43,7 @@ where
 {
     Deciding {
         background,
+        attempt,
         operation: Some(Box::pin(operation)),
         runtime: None,
     }
@@ -50,13 +53,19 @@ where
 /// is dropped.
 pub(super) async fn decide_while_wanted<D, S, const N: usize>(
     background: &Background<N>,
+    attempt: Attempt,
     operation: S,
 ) -> D
 where
     S: Stream<Item = Decided<D>> + Send + 'static,
 {
     let mut operation = Box::pin(operation);
-    let decided = poll_fn(|cx| operation.as_mut().poll_next(cx)).await;
+    let decided = poll_fn(|cx| {
+        let _entered = attempt.span.enter();
+        operation.as_mut().poll_next(cx)
+    });
+    let decided = decided.await;
+    background.decided(&attempt);
     let Some(Decided {
         decision,
         unfinished,
@@ -65,6 +74,7 @@ where
         unreachable!("an operation yields its decision before it ends");
     };
     if unfinished && let Ok(runtime) = Handle::try_current() {
+        let _entered = attempt.span.enter();
         background.spawn(&runtime, finish(operation));
     }
     decision
@@ -75,6 +85,7 @@ where
     S: Stream + Send + 'static,
 {
     background: &'a Background<N>,
+    attempt: Attempt,
     /// Until it is decided.
     operation: Option<Pin<Box<S>>>,
     /// Known once the operation had to wait.
@@ -87,17 +98,19 @@ where
 {
     type Output = D;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<D> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<D> {
+        let this = self.get_mut();
+        let _entered = this.attempt.span.enter();
         // Out of its place while it is polled: should a transport panic, the
         // operation is not driven on.
-        let Some(mut operation) = self.operation.take() else {
+        let Some(mut operation) = this.operation.take() else {
             unreachable!("an operation is decided once");
         };
         let Poll::Ready(decided) = operation.as_mut().poll_next(cx) else {
-            self.operation = Some(operation);
-            if self.runtime.is_none() {
+            this.operation = Some(operation);
+            if this.runtime.is_none() {
                 // The caller may drop this future outside of the runtime.
-                self.runtime = Handle::try_current().ok();
+                this.runtime = Handle::try_current().ok();
             }
             return Poll::Pending;
         };
@@ -109,10 +122,11 @@ where
             unreachable!("an operation yields its decision before it ends");
         };
         if unfinished
-            && let Some(runtime) = self.runtime.take().or_else(|| Handle::try_current().ok())
+            && let Some(runtime) = this.runtime.take().or_else(|| Handle::try_current().ok())
         {
-            self.background.spawn(&runtime, finish(operation));
+            this.background.spawn(&runtime, finish(operation));
         }
+        this.background.decided(&this.attempt);
         Poll::Ready(decision)
     }
 }

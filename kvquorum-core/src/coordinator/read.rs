@@ -14,6 +14,7 @@ use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{Added, ReadTally};
+use crate::telemetry::{Attempt, AttemptSpan, CallKind, Ended, Kind};
 use crate::transport::{Ack, Call, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
@@ -27,7 +28,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             Start::Settled(read) => read,
             Start::Unsettled(asking) => asking.await,
         };
-        if answered && holders >= W {
+        let ended = match answered {
+            true if holders >= W => Ended::Done,
+            true => Ended::NotRepaired,
+            false => Ended::Unanswered,
+        };
+        self.inner.telemetry.end(Kind::Get, ended);
+        if ended == Ended::Done {
             return Ok(ReadReceipt { entry, outcomes });
         }
         let report = Box::new(ReadReport::new(R, self.names(), outcomes));
@@ -50,6 +57,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         key: Key,
         repair: Repair,
     ) -> Start<Read<N>, impl Future<Output = Read<N>>> {
+        let span = AttemptSpan::new(Kind::Get);
+        let entered = span.enter();
         let inner = &self.inner;
         let mut request = Request::read(key);
         let mut asked = (ReadTally::new(R), [const { None }; N], false);
@@ -62,14 +71,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 match call {
                     // What is usual goes straight in: `add` would move it twice
                     // more, which is a seventh of a read's instructions.
-                    Call::Ready(Ok(Response::Entry(entry))) => tally.add_answer(replica, entry),
+                    Call::Ready(Ok(Response::Entry(entry))) => {
+                        inner.telemetry.answered_at_once(replica);
+                        tally.add_answer(replica, entry);
+                    }
                     Call::Ready(result) => {
                         tally.asked(replica);
                         tally.add(replica, inner.admitted(replica, result));
                     }
                     Call::Pending(call) => {
                         tally.asked(replica);
-                        set(pending, replica, call);
+                        set(inner, pending, replica, CallKind::Read, call);
                         *waits = true;
                     }
                 }
@@ -86,9 +98,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         );
         let (tally, _, waits) = &mut asked;
         if *waits || !is_settled(tally, repair, W) {
+            drop(entered);
+            let attempt = Attempt::waits(Kind::Get, span);
             let (tally, pending, _) = asked;
             let asking = ask(Arc::clone(inner), tally, pending, (repair, W), request);
-            return Start::Unsettled(decide(&inner.background, asking));
+            return Start::Unsettled(decide(&inner.background, attempt, asking));
         }
         inner.observe_greatest(tally);
         Start::Settled(Read {

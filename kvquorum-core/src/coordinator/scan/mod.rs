@@ -22,6 +22,7 @@ use super::{Coordinator, CoordinatorBuilder};
 use crate::entry::Key;
 use crate::range::KeyRange;
 use crate::store::ScanLimit;
+use crate::telemetry::{Attempt, AttemptSpan, Ended, Kind};
 use crate::transport::Transport;
 use page::{PageRead, read_page};
 use permits::Permits;
@@ -136,7 +137,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     async fn read_page(&self, permits: &Permits<N>, range: KeyRange) -> Result<Page, ScanError> {
         let inner = &self.inner;
         let reading = read_page(Arc::clone(inner), permits, range, R, W);
-        let read = decide_while_wanted(&inner.background, reading).await;
+        let attempt = Attempt::waits(Kind::Scan, AttemptSpan::new(Kind::Scan));
+        let read = decide_while_wanted(&inner.background, attempt, reading).await;
         let PageRead {
             values,
             rest,
@@ -144,6 +146,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             not_held,
             outcomes,
         } = read;
+        let ended = match not_held {
+            _ if !answered => Ended::Unanswered,
+            Some(_) => Ended::NotRepaired,
+            None => Ended::Done,
+        };
+        inner.telemetry.end(Kind::Scan, ended);
         let report = || Box::new(ScanReport::new(R, self.names(), outcomes));
         match not_held {
             _ if !answered => Err(ScanError::Failed(report())),

@@ -23,6 +23,7 @@ use super::{Coordinator, ReadError, Repair, ReplicaReport};
 use crate::clock::{ClockExhausted, Stamp, mix};
 use crate::entry::{Entry, Key, Version};
 use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
+use crate::telemetry::{Attempt, AttemptSpan, Ended, Kind};
 use crate::transport::{Refusal, Request, Transport};
 
 /// How long an update goes on.
@@ -126,13 +127,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let clock = &self.inner.clock;
         let began = Instant::now();
         let mut memory = Memory::new();
-        let mut stamp = clock.next()?;
+        let telemetry = &self.inner.telemetry;
+        let mut stamp = clock.next().inspect_err(|_| {
+            telemetry.end(Kind::Update, Ended::ClockExhausted);
+        })?;
         let mut attempts = 1_u32;
         loop {
             let started = Instant::now();
             let attempt = self.attempt(&key, stamp.version, &mut memory, &mut edit);
             let failure = match attempt.await {
                 Ok((entry, told)) => {
+                    telemetry.end(Kind::Update, Ended::Done);
                     let ballot = stamp.version;
                     return Ok(Done {
                         ballot,
@@ -152,13 +157,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 && !failure.is_unknown
                 && attempts < bounds.max_attempts
                 && began.elapsed() < bounds.time_limit;
-            if !goes_on {
-                return Err(failure.into_error(attempts, &memory));
+            let mut later = None;
+            if goes_on {
+                sleep(pause(stamp.version, attempts, started.elapsed())).await;
+                later = self.later(failure.by, began.elapsed()).ok();
             }
-            sleep(pause(stamp.version, attempts, started.elapsed())).await;
-            let Ok(later) = self.later(failure.by, began.elapsed()) else {
-                return Err(failure.into_error(attempts, &memory));
+            let Some(later) = later else {
+                let error = failure.into_error(attempts, &memory);
+                telemetry.end(Kind::Update, ended(&error));
+                return Err(error);
             };
+            telemetry.stamped_again();
             stamp = later;
             attempts = attempts.saturating_add(1);
         }
@@ -214,7 +223,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     async fn promised(&self, key: &Key, ballot: Version) -> Result<Promises<N>, Failure> {
         let request = Request::prepare(key, ballot);
         let preparing = prepare(self.inner.clone(), R, request);
-        let promises = decide(&self.inner.background, preparing).await;
+        let attempt = Attempt::waits(Kind::Update, AttemptSpan::new(Kind::Update));
+        let promises = decide(&self.inner.background, attempt, preparing).await;
         if promises.is_enough {
             return Ok(promises);
         }
@@ -238,10 +248,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Result<O, Failure> {
         let version = entry.version;
         let mut request = Request::write(key, entry);
-        let (verdict, outcomes, late) = match send_to_all(&self.inner, W, &mut request) {
-            Start::Settled(sent) => sent,
-            Start::Unsettled(sending) => sending.await,
-        };
+        let (verdict, outcomes, late) =
+            match send_to_all(&self.inner, W, Kind::Update, &mut request) {
+                Start::Settled(sent) => sent,
+                Start::Unsettled(sending) => sending.await,
+            };
         if verdict != WriteVerdict::Failed {
             return Ok(match told {
                 Told::Now(told) => told,
@@ -283,6 +294,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+fn ended(error: &UpdateError) -> Ended {
+    match error {
+        UpdateError::NotApplied(_) => Ended::NotApplied,
+        UpdateError::MaybeApplied(_) => Ended::MaybeApplied,
+        UpdateError::Contended(_) => Ended::Contended,
+        UpdateError::Clock(_) => Ended::ClockExhausted,
     }
 }
 
