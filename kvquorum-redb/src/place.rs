@@ -81,7 +81,7 @@ impl Settings {
         Ok((place, database))
     }
 
-    fn open(self, backend: impl StorageBackend) -> Result<Database, OpenError> {
+    pub(crate) fn open(self, backend: impl StorageBackend) -> Result<Database, OpenError> {
         let opening = || {
             let database = Database::builder()
                 .set_cache_size(self.max_page_cache)
