@@ -18,6 +18,7 @@ mod error;
 mod reload;
 mod server;
 mod stream;
+mod telemetry;
 mod time;
 #[cfg(feature = "tls")]
 mod tls;

@@ -7,6 +7,8 @@
 //! - [`linearizability`]: a checker for histories of registers, in which operations
 //!   may have failed or not ended.
 //!
+//! - `Recorded`, with the feature `metrics`: what was counted and measured.
+//!
 //! It is a dev-dependency: no library needs it to run.
 
 #![warn(missing_docs, unreachable_pub)]
@@ -24,3 +26,7 @@
 
 pub mod conformance;
 pub mod linearizability;
+#[cfg(feature = "metrics")]
+mod recorded;
+#[cfg(feature = "metrics")]
+pub use recorded::Recorded;

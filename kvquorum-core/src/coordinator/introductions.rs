@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Inner;
 use super::calls::Called;
 use crate::identity::{Identity, Quorums, ReplicaId};
+use crate::telemetry::Telemetry;
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
 /// Why a coordinator does not count a replica. The request was not sent.
@@ -88,6 +89,7 @@ impl<const N: usize> Introductions<N> {
         &self,
         replica: usize,
         result: Result<Response, TransportError>,
+        telemetry: &Telemetry<N>,
     ) -> Result<ReplicaId, TransportError> {
         let identity = match result {
             Ok(Response::Identity(identity)) => *identity,
@@ -100,8 +102,10 @@ impl<const N: usize> Introductions<N> {
             Err(error) => return Err(error),
         };
         let id = identity.id;
-        self.admit(replica, identity)
-            .map_err(|error| TransportError::Rejected(error.into()))?;
+        self.admit(replica, identity).map_err(|error| {
+            telemetry.misidentified(replica, &error);
+            TransportError::Rejected(error.into())
+        })?;
         Ok(id)
     }
 
@@ -135,6 +139,16 @@ impl<const N: usize> Introductions<N> {
     }
 }
 
+impl<T, const N: usize> Inner<T, N> {
+    fn take_in_introduction(
+        &self,
+        replica: usize,
+        result: Result<Response, TransportError>,
+    ) -> Result<ReplicaId, TransportError> {
+        self.introductions.take_in(replica, result, &self.telemetry)
+    }
+}
+
 /// What a call came to, and which replica it was for, where that is known.
 pub(super) type Told = (Result<Response, TransportError>, Option<ReplicaId>);
 
@@ -146,7 +160,7 @@ pub(super) fn call_introduced<T: Transport, const N: usize>(
     request: &Request,
 ) -> Called {
     match transport.call(&inner.introductions.request()) {
-        Call::Ready(result) => match inner.introductions.take_in(replica, result) {
+        Call::Ready(result) => match inner.take_in_introduction(replica, result) {
             Ok(id) => match transport.call(&addressed(request, id)) {
                 Call::Ready(result) => Called::Ready(result),
                 calling => Called::Pending(Box::pin(async move { (calling.await, Some(id)) })),
@@ -169,7 +183,7 @@ async fn call_when_known<T: Transport, const N: usize>(
     request: &Request,
     introducing: Call,
 ) -> Told {
-    let known = inner.introductions.take_in(replica, introducing.await);
+    let known = inner.take_in_introduction(replica, introducing.await);
     match (known, inner.transports.get(replica)) {
         (Ok(id), Some(transport)) => {
             let result = transport.call(&addressed(request, id)).await;

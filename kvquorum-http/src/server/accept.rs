@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::connection::{Connection, Shared};
+use crate::telemetry::ServerEvents;
 use crate::time::in_time;
 
 /// How long to wait for a connection to make room before a further one is asked
@@ -57,6 +58,7 @@ impl<S: Store> Acceptor<S> {
 
     /// Accepts connections until the server is stopped: then it returns `None`.
     async fn accept(&self, connections: &mut Connections<S>) -> Option<Infallible> {
+        let events = ServerEvents::new();
         loop {
             let accepted = tokio::select! {
                 _ = connections.stopped.changed() => return None,
@@ -65,6 +67,9 @@ impl<S: Store> Acceptor<S> {
             };
             match accepted {
                 Ok((stream, client)) => {
+                    if connections.tasks.len() >= self.max_connections {
+                        events.is_full(self.max_connections);
+                    }
                     while connections.tasks.len() >= self.max_connections {
                         connections.make_room().await?;
                     }
@@ -76,7 +81,11 @@ impl<S: Store> Acceptor<S> {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 // The system has no file descriptor or no memory for it, and
                 // would say so again at once.
-                Err(_) => connections.make_room().await?,
+                Err(error) => {
+                    self.shared.service.counts().not_accepted();
+                    events.not_accepted(&error);
+                    connections.make_room().await?;
+                }
             }
         }
     }
@@ -93,7 +102,11 @@ impl<S: Store> Connections<S> {
             client,
             stopped: self.stopped.clone(),
         };
-        self.tasks.spawn(connection.run());
+        let count = self.shared.service.counts().accepted();
+        self.tasks.spawn(async move {
+            let _count = count;
+            connection.run().await;
+        });
     }
 
     /// Asks a connection to leave, and waits for one that does, for a while.

@@ -8,6 +8,7 @@ mod batch;
 mod budget;
 mod connection;
 mod eviction;
+mod further;
 #[cfg(feature = "tls")]
 mod handshake;
 mod incoming_body;

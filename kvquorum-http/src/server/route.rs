@@ -5,6 +5,7 @@ use hyper::{Request, StatusCode};
 
 use super::problem::Problem;
 use super::request_line::HadFragment;
+use crate::telemetry::RouteName;
 use crate::wire;
 
 /// What the path of a read begins with.
@@ -18,6 +19,14 @@ pub(super) enum Route {
 }
 
 impl Route {
+    pub(super) fn name(&self) -> RouteName {
+        match self {
+            Self::Call => RouteName::Call,
+            Self::Write => RouteName::Write,
+            Self::Read => RouteName::Read,
+        }
+    }
+
     pub(super) fn of<B>(request: &Request<B>) -> Result<Self, Problem> {
         match request.uri().path() {
             wire::CALL_PATH => Ok(Self::Call),

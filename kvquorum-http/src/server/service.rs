@@ -17,10 +17,12 @@ use super::answer::AnswerBody;
 use super::ask::{Asked, Asking, ask};
 use super::batch::{Batch, no_memory};
 use super::budget::{Budget, Held, UNCOUNTED};
+use super::further::FurtherRoutes;
 use super::plain;
 use super::problem::Problem;
 use super::route::{READ, Route};
 use crate::error::with_causes;
+use crate::telemetry::{RouteName, ServerCounts, Stopwatch};
 use crate::time::within_reason;
 use crate::token::Tokens;
 use crate::wire;
@@ -66,6 +68,8 @@ pub(super) struct Inner<S> {
     pub(super) bodies: Arc<Budget>,
     /// For answers, until they are sent.
     pub(super) answers: Arc<Budget>,
+    pub(super) counts: ServerCounts,
+    further: FurtherRoutes,
 }
 
 /// Settings of a [`ReplicaService`].
@@ -73,6 +77,7 @@ pub(super) struct Inner<S> {
 pub struct ReplicaServiceBuilder<S> {
     replica: Replica<S>,
     settings: Settings,
+    pub(super) further: FurtherRoutes,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +110,7 @@ impl<S: Store> ReplicaService<S> {
                 store_timeout: Duration::from_secs(30),
             },
             replica,
+            further: FurtherRoutes::default(),
         }
     }
 
@@ -118,7 +124,14 @@ impl<S: Store> ReplicaService<S> {
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
-        let answer = match self.0.settings.route(&request) {
+        let began = Stopwatch::started();
+        if let Some(answer) = self.0.further.find(&request) {
+            self.0.settings.ignore_body(request);
+            return AnswerBody::of(answer().await);
+        }
+        let route = self.0.settings.route(&request);
+        let name = route.as_ref().map_or(RouteName::Other, Route::name);
+        let answer = match route {
             Ok(Route::Call) => self.call(request).await,
             Ok(Route::Write) => self.write(request).await,
             Ok(Route::Read) => self.read(request).await,
@@ -127,7 +140,9 @@ impl<S: Store> ReplicaService<S> {
                 Err(problem)
             }
         };
-        answer.unwrap_or_else(Problem::into_response)
+        let answer = answer.unwrap_or_else(Problem::into_response);
+        self.0.counts.answered(name, answer.status(), began);
+        answer
     }
 
     async fn call<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
@@ -144,6 +159,7 @@ impl<S: Store> ReplicaService<S> {
                 format!("{count} requests in a batch are more than the {max} that are read"),
             ));
         }
+        self.0.counts.batch(count);
         let batch = Batch::new(Arc::clone(&self.0), requests, lease);
         let held = batch.held();
         let answer = batch.begin().await;
@@ -190,6 +206,10 @@ impl<S: Store> ReplicaService<S> {
     /// The memory for request bodies.
     pub(super) fn bodies(&self) -> &Arc<Budget> {
         &self.0.bodies
+    }
+
+    pub(super) fn counts(&self) -> &ServerCounts {
+        &self.0.counts
     }
 
     /// The memory for answers.
@@ -365,12 +385,18 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     /// The service.
     pub fn build(self) -> ReplicaService<S> {
         const TOTAL: usize = 64 * 1024 * 1024;
-        let Self { replica, settings } = self;
+        let Self {
+            replica,
+            settings,
+            further,
+        } = self;
         let total = settings.max_body_len.saturating_mul(16).max(TOTAL);
         ReplicaService(Arc::new(Inner {
             replica,
             bodies: Arc::new(Budget::new(settings.max_total_body_len.unwrap_or(total))),
             answers: Arc::new(Budget::new(settings.max_total_answer_len.unwrap_or(total))),
+            counts: ServerCounts::new(),
+            further,
             settings,
         }))
     }
