@@ -88,7 +88,7 @@ pub(crate) fn serve<S: Store, F: Future<Output = Checked> + Send + 'static>(
         async move { health(&replica, check()).await }
     };
     let service = service.route("/metrics", metrics);
-    service.route("/health", health).build()
+    service.public_route("/health", health).build()
 }
 
 #[derive(Serialize)]

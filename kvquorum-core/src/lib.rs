@@ -90,7 +90,7 @@ pub use replica::{Limits, Replica};
 pub use rules::{Action, Change, Decision};
 pub use store::{ScanLimit, Store, StoreError};
 #[doc(hidden)]
-pub use telemetry::EventLimit;
+pub use telemetry::{EventLimit, is_sampled};
 pub use transport::{
     Ack, Call, Refusal, Request, RequestKind, Response, Transport, TransportError,
 };

@@ -64,6 +64,34 @@ fn what_a_store_does_is_counted() {
     }
 }
 
+/// Bug: a record that cannot be read any more goes unnoticed.
+#[test]
+fn reads_that_fail_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let path = directory.path().join("store");
+    let key = Key::from("k");
+    let value = "a value that is not seen twice in a file";
+    runtime.block_on(async {
+        let store = RedbStore::create_new(&path).await.unwrap();
+        store.apply(&key, write(value)).await.unwrap();
+        store.close().await.unwrap();
+    });
+    let file = path.join("entries.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let mut windows = bytes.windows(value.len());
+    let at = windows.position(|it| it == value.as_bytes()).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let open = || runtime.block_on(RedbStore::builder().verify(false).open(&path));
+    let (store, recorded) = Recorded::of(open);
+    let store = store.unwrap();
+    runtime.block_on(store.get(&key)).unwrap_err();
+    let failed = recorded.sum("kvquorum_redb_failures_total", &[("kind", "read")]);
+    assert_eq!(failed, 1.0);
+    runtime.block_on(store.close()).unwrap();
+}
+
 fn newer() -> Entry {
     let timestamp = Timestamp::from_bits(8);
     let writer = WriterId::new(1);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::{env, io, process, thread};
 
 use kvquorum_core::{Change, Key, Record, Replica, Response, ScanLimit, Store, StoreError};
-use kvquorum_http::Server;
+use kvquorum_http::{ReplicaService, Server, ServerBuilder};
 use kvquorum_mem::MemStore;
 use tokio::time::sleep;
 
@@ -97,20 +97,20 @@ pub fn serve_if_told() {
         && serve == SERVE
     {
         let pace = Pace::ALL.into_iter().find(|known| known.name() == pace);
-        serve_until_told(pace.unwrap());
+        let replica = Replica::new(Paced(MemStore::new(), pace.unwrap()));
+        serve_until_told(Server::builder(), ReplicaService::new(replica));
     }
 }
 
 /// Serves on one thread, and tells of itself on another, until its parent
 /// closes the pipe or is gone.
-fn serve_until_told(pace: Pace) -> ! {
+pub(crate) fn serve_until_told<S: Store>(server: ServerBuilder, service: ReplicaService<S>) -> ! {
     thread::spawn(move || {
         runtime::of_this_thread().block_on(async {
-            let replica = Replica::new(Paced(MemStore::new(), pace));
             // The floor opens connections without a bound, and a server that makes
             // room closes idle ones, which the floor's client may just reuse.
-            let builder = Server::builder().max_connections(8192);
-            let server = builder.bind("127.0.0.1:0", replica).await.unwrap();
+            let server = server.max_connections(8192);
+            let server = server.bind("127.0.0.1:0", service).await.unwrap();
             say(server.local_addr());
             pending::<()>().await;
         });
@@ -141,8 +141,13 @@ pub struct ServerProcess {
 impl ServerProcess {
     /// Starts one.
     pub fn start(pace: Pace) -> Self {
+        Self::run(&[SERVE, pace.name()])
+    }
+
+    /// This program again, with these arguments.
+    pub(crate) fn run(arguments: &[&str]) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
-            .args([SERVE, pace.name()])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -152,13 +152,11 @@ struct UnderWay {
 
 impl UnderWay {
     fn new(calling: Calling, in_background: bool) -> Self {
-        let mut waited = Stopwatch::default();
-        waited.start();
         Self {
             calling,
             deadline: None,
             in_background,
-            waited,
+            waited: Stopwatch::sampled(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Inner;
 use super::calls::Called;
 use crate::identity::{Identity, Quorums, ReplicaId};
+use crate::outcome::ReplicaFailure;
 use crate::telemetry::Telemetry;
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
@@ -206,13 +207,15 @@ pub(super) async fn call_again<T: Transport, const N: usize>(
     calling: impl Future<Output = Result<Response, TransportError>>,
 ) -> Told {
     let result = calling.await;
-    match (&result, inner.transports.get(replica)) {
-        (Ok(Response::Refused(Refusal::OtherReplica { .. })), Some(transport)) => {
+    match (result, inner.transports.get(replica)) {
+        (Ok(Response::Refused(refusal @ Refusal::OtherReplica { .. })), Some(transport)) => {
             inner.introductions.forget(replica, request.to);
+            let refused = ReplicaFailure::Refused(refusal);
+            inner.telemetry.failed(replica, &refused);
             let introducing = transport.call(&inner.introductions.request());
             call_when_known(&inner, replica, &request, introducing).await
         }
-        _ => (result, request.to),
+        (result, _) => (result, request.to),
     }
 }
 

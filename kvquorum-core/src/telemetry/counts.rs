@@ -10,6 +10,7 @@ use metrics::{counter, gauge, histogram};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use tokio::time::Instant;
 
+use super::sample::is_sampled;
 use super::{Ended, Kind};
 use crate::coordinator::IdentityError;
 use crate::outcome::ReplicaFailure;
@@ -329,6 +330,11 @@ impl ClockCounts {
 pub(crate) struct Stopwatch(Option<Instant>);
 
 impl Stopwatch {
+    /// One that runs, where this is one of those that are timed.
+    pub(crate) fn sampled() -> Self {
+        Self(is_sampled().then(Instant::now))
+    }
+
     /// Unless it runs.
     pub(crate) fn start(&mut self) {
         self.0.get_or_insert_with(Instant::now);
@@ -357,7 +363,10 @@ fn describe() {
         CALLS,
         "Calls to a replica that ended, without those answered at once",
     );
-    time(CALL_DURATION, "How long a replica took to answer a call");
+    time(
+        CALL_DURATION,
+        "How long a replica took to answer a call, of one call in eight",
+    );
     count(REFUSALS, "Requests that a replica did not admit");
     count(
         MISIDENTIFIED,

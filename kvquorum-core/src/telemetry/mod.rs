@@ -14,12 +14,14 @@ mod events;
 #[cfg(not(feature = "tracing"))]
 #[path = "no_events.rs"]
 mod events;
+mod sample;
 
 pub(crate) use counts::Stopwatch;
 use counts::{ClockCounts, Counts};
 pub use events::EventLimit;
 use events::{ClockEvents, Events};
 pub(crate) use events::{OperationSpan, in_current_span};
+pub use sample::is_sampled;
 
 use crate::coordinator::{Calling, IdentityError};
 use crate::outcome::ReplicaFailure;

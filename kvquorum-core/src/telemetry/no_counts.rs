@@ -51,5 +51,9 @@ impl ClockCounts {
 pub(crate) struct Stopwatch;
 
 impl Stopwatch {
+    pub(crate) fn sampled() -> Self {
+        Self
+    }
+
     pub(crate) fn start(&mut self) {}
 }

@@ -4,28 +4,58 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use hyper::{Method, Request, Response};
+use hyper::Response;
 use kvquorum_core::Store;
 
 use super::service::ReplicaServiceBuilder;
 
 impl<S: Store> ReplicaServiceBuilder<S> {
     /// Answers `GET` of one more path, as `/metrics`: exactly this one, with any
-    /// query. The routes of the replica come after it.
+    /// query. It hides none of the replica's own.
     ///
-    /// What answers it is the application's, and so is who may ask: it is called
-    /// before anything else is looked at.
+    /// It asks for what the replica's reads do: one of the
+    /// [read tokens](Self::read_tokens), or of its [own](Self::route_tokens), where
+    /// there are any; and it is no more open to web pages of other servers. It is
+    /// there without the plain face too.
     pub fn route<F>(
-        mut self,
+        self,
         path: impl Into<String>,
         answer: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = Response<Bytes>> + Send + 'static,
     {
-        let answer = Box::new(move || Box::pin(answer()) as Answering);
-        let path = path.into();
-        self.further.0.push(FurtherRoute { path, answer });
+        self.further(path, false, answer)
+    }
+
+    /// As [`route`](Self::route), and it asks for no token: for `/health`, which load
+    /// balancers ask for without one. Web pages of other servers are kept out all the
+    /// same, and so is a `Host` that is not [allowed](Self::allow_host).
+    pub fn public_route<F>(
+        self,
+        path: impl Into<String>,
+        answer: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<Bytes>> + Send + 'static,
+    {
+        self.further(path, true, answer)
+    }
+
+    fn further<F>(
+        mut self,
+        path: impl Into<String>,
+        is_public: bool,
+        answer: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<Bytes>> + Send + 'static,
+    {
+        self.further.0.push(FurtherRoute {
+            path: path.into(),
+            is_public,
+            answer: Box::new(move || Box::pin(answer())),
+        });
         self
     }
 }
@@ -33,19 +63,18 @@ impl<S: Store> ReplicaServiceBuilder<S> {
 #[derive(Default)]
 pub(super) struct FurtherRoutes(Vec<FurtherRoute>);
 
-struct FurtherRoute {
+pub(super) struct FurtherRoute {
     path: String,
-    answer: Answer,
+    pub(super) is_public: bool,
+    pub(super) answer: Answer,
 }
 
 type Answer = Box<dyn Fn() -> Answering + Send + Sync>;
 type Answering = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
 
 impl FurtherRoutes {
-    /// What answers this request, if it is for one of them.
-    pub(super) fn find<B>(&self, request: &Request<B>) -> Option<&Answer> {
-        let path = request.uri().path();
-        let route = self.0.iter().find(|route| route.path == path)?;
-        (request.method() == Method::GET).then_some(&route.answer)
+    /// The one with this path.
+    pub(super) fn find(&self, path: &str) -> Option<&FurtherRoute> {
+        self.0.iter().find(|route| route.path == path)
     }
 }

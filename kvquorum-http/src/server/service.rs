@@ -124,25 +124,27 @@ impl<S: Store> ReplicaService<S> {
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
-        let began = Stopwatch::started();
-        if let Some(answer) = self.0.further.find(&request) {
-            self.0.settings.ignore_body(request);
-            return AnswerBody::of(answer().await);
-        }
-        let route = self.0.settings.route(&request);
+        let began = Stopwatch::sampled();
+        let route = self.0.settings.route(&request, &self.0.further);
         let name = route.as_ref().map_or(RouteName::Other, Route::name);
         let answer = match route {
             Ok(Route::Call) => self.call(request).await,
             Ok(Route::Write) => self.write(request).await,
             Ok(Route::Read) => self.read(request).await,
+            Ok(Route::Further(route)) => {
+                self.0.settings.ignore_body(request);
+                Ok(AnswerBody::of((route.answer)().await))
+            }
             Err(problem) => {
                 self.0.settings.ignore_body(request);
                 Err(problem)
             }
         };
-        let answer = answer.unwrap_or_else(Problem::into_response);
-        self.0.counts.answered(name, answer.status(), began);
-        answer
+        self.0.counts.answered(name, began);
+        answer.unwrap_or_else(|problem| {
+            self.0.counts.refused(problem.status());
+            problem.into_response()
+        })
     }
 
     async fn call<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
@@ -220,8 +222,12 @@ impl<S: Store> ReplicaService<S> {
 
 impl Settings {
     /// Where a request goes, if it may.
-    fn route<B>(&self, request: &Request<B>) -> Result<Route, Problem> {
-        let route = Route::of(request)?;
+    fn route<'a, B>(
+        &self,
+        request: &Request<B>,
+        further: &'a FurtherRoutes,
+    ) -> Result<Route<'a>, Problem> {
+        let route = Route::of(request, further)?;
         self.access.check(&route, request)?;
         route.check(request)?;
         Ok(route)
@@ -244,17 +250,26 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     /// its body is read; only an unknown route, one that is switched off, and a page
     /// of another server are refused before that.
     ///
-    /// It stands for all three that follow. Of settings for the same route the
-    /// last holds.
+    /// It stands for all that follow. Of settings for the same route the last holds.
     pub fn tokens(self, tokens: &Tokens) -> Self {
         self.read_tokens(tokens)
             .write_tokens(tokens)
             .replica_tokens(tokens)
     }
 
-    /// The secrets for reading on the plain face.
+    /// The secrets for reading on the plain face, and for [routes](Self::route) of
+    /// the application.
     pub fn read_tokens(mut self, tokens: &Tokens) -> Self {
         self.settings.access.read.require(tokens);
+        self.route_tokens(tokens)
+    }
+
+    /// The secrets for [routes](Self::route) of the application alone, as for a
+    /// Prometheus server that is to read no value. It is called after
+    /// [`read_tokens`](Self::read_tokens) and [`tokens`](Self::tokens), which set them
+    /// too.
+    pub fn route_tokens(mut self, tokens: &Tokens) -> Self {
+        self.settings.access.further.require(tokens);
         self
     }
 
@@ -284,8 +299,8 @@ impl<S: Store> ReplicaServiceBuilder<S> {
         self
     }
 
-    /// A name, without a port, by which the plain face may be asked where it
-    /// needs no token, at any port. With a port it allows nothing. By default that
+    /// A name, without a port, by which the plain face and the application's routes may
+    /// be asked where they need no token, at any port. With a port it allows nothing. By default that
     /// is an IP address or `localhost`; what comes by another `Host` is answered
     /// with 421. May be called again, for further names.
     ///

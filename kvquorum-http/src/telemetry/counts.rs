@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::StatusCode;
-use kvquorum_core::{Refusal, Response};
+use kvquorum_core::{Refusal, Response, is_sampled};
 use metrics::{Counter, Gauge, Histogram, Unit};
 use metrics::{counter, gauge, histogram};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
@@ -14,14 +14,14 @@ use crate::wire::Outcome;
 
 const CLIENT_CONNECTIONS: &str = "kvquorum_http_client_connections_total";
 const CLIENT_EXCHANGES: &str = "kvquorum_http_client_exchanges_total";
-const CLIENT_EXCHANGE_CALLS: &str = "kvquorum_http_client_exchange_calls";
+const CLIENT_CALLS: &str = "kvquorum_http_client_calls_total";
 const CLIENT_SENT_AGAIN: &str = "kvquorum_http_client_retries_total";
 const CLIENT_QUEUE: &str = "kvquorum_http_client_queued_calls";
 const CLIENT_BREAKER: &str = "kvquorum_http_client_breaker_openings_total";
 const CONNECTIONS: &str = "kvquorum_http_server_connections";
 const ACCEPTED: &str = "kvquorum_http_server_connections_total";
 const REQUEST_DURATION: &str = "kvquorum_http_server_request_duration_seconds";
-const BATCH_CALLS: &str = "kvquorum_http_server_batch_calls";
+const CALLS: &str = "kvquorum_http_server_calls_total";
 const REFUSED: &str = "kvquorum_http_server_refused_total";
 const STORE_FAILURES: &str = "kvquorum_http_server_store_failures_total";
 
@@ -31,7 +31,7 @@ pub(crate) struct ClientCounts {
     not_connected: Counter,
     answered: Counter,
     failed: Counter,
-    exchange_calls: Histogram,
+    calls: Counter,
     sent_again: Counter,
     queue: Gauge,
     breaker_opened: Counter,
@@ -47,7 +47,7 @@ impl ClientCounts {
             not_connected: by(CLIENT_CONNECTIONS, "failed"),
             answered: by(CLIENT_EXCHANGES, "answered"),
             failed: by(CLIENT_EXCHANGES, "failed"),
-            exchange_calls: histogram!(CLIENT_EXCHANGE_CALLS, "replica" => replica.to_owned()),
+            calls: by_name(CLIENT_CALLS),
             sent_again: by_name(CLIENT_SENT_AGAIN),
             queue: gauge!(CLIENT_QUEUE, "replica" => replica.to_owned()),
             breaker_opened: by_name(CLIENT_BREAKER),
@@ -63,7 +63,7 @@ impl ClientCounts {
     }
 
     pub(crate) fn exchange_begins(&self, calls: usize) {
-        self.exchange_calls.record(as_value(calls));
+        self.calls.increment(as_count(calls));
     }
 
     /// Whether an answer began.
@@ -92,6 +92,10 @@ impl ClientCounts {
     }
 }
 
+fn as_count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
 /// It is exact far beyond any bound.
 #[allow(clippy::cast_precision_loss)]
 fn as_value(count: usize) -> f64 {
@@ -107,7 +111,7 @@ struct Server {
     accepted: Counter,
     not_accepted: Counter,
     durations: [Histogram; ROUTES.len()],
-    batch_calls: Histogram,
+    calls: Counter,
     refused: [(StatusCode, Counter); STATUSES.len()],
     empty_key: Counter,
     key_too_long: Counter,
@@ -127,13 +131,14 @@ const ROUTES: [(RouteName, &str); 4] = [
 ];
 
 /// Those that a server refuses a request with.
-const STATUSES: [(StatusCode, &str); 11] = [
+const STATUSES: [(StatusCode, &str); 12] = [
     (StatusCode::BAD_REQUEST, "bad_request"),
     (StatusCode::UNAUTHORIZED, "unauthorized"),
     (StatusCode::FORBIDDEN, "forbidden"),
     (StatusCode::NOT_FOUND, "no_route"),
     (StatusCode::METHOD_NOT_ALLOWED, "method"),
     (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+    (StatusCode::CONFLICT, "conflict"),
     (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type"),
     (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
@@ -150,7 +155,7 @@ impl ServerCounts {
             accepted: counter!(ACCEPTED, "outcome" => "accepted"),
             not_accepted: counter!(ACCEPTED, "outcome" => "failed"),
             durations: ROUTES.map(|(_, route)| histogram!(REQUEST_DURATION, "route" => route)),
-            batch_calls: histogram!(BATCH_CALLS),
+            calls: counter!(CALLS),
             refused: STATUSES.map(|(status, reason)| (status, refused(reason))),
             empty_key: refused("empty_key"),
             key_too_long: refused("key_too_long"),
@@ -174,13 +179,16 @@ impl ServerCounts {
         self.0.not_accepted.increment(1);
     }
 
-    pub(crate) fn answered(&self, route: RouteName, status: StatusCode, began: Stopwatch) {
-        if let Some(duration) = self.0.durations.get(route as usize) {
-            duration.record(began.0.elapsed());
-        }
-        if status != StatusCode::OK
-            && let Some((_, reason)) = self.0.refused.iter().find(|(it, _)| *it == status)
+    pub(crate) fn answered(&self, route: RouteName, began: Stopwatch) {
+        if let Some(began) = began.0
+            && let Some(duration) = self.0.durations.get(route as usize)
         {
+            duration.record(began.elapsed());
+        }
+    }
+
+    pub(crate) fn refused(&self, status: StatusCode) {
+        if let Some((_, reason)) = self.0.refused.iter().find(|(it, _)| *it == status) {
             reason.increment(1);
         }
         if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
@@ -189,7 +197,7 @@ impl ServerCounts {
     }
 
     pub(crate) fn batch(&self, calls: usize) {
-        self.0.batch_calls.record(as_value(calls));
+        self.0.calls.increment(as_count(calls));
     }
 
     /// What a request of a batch came to.
@@ -223,11 +231,12 @@ impl Drop for ConnectionCount {
 }
 
 #[derive(Clone, Copy)]
-pub(crate) struct Stopwatch(Instant);
+pub(crate) struct Stopwatch(Option<Instant>);
 
 impl Stopwatch {
-    pub(crate) fn started() -> Self {
-        Self(Instant::now())
+    /// One that runs, where this is one of those that are timed.
+    pub(crate) fn sampled() -> Self {
+        Self(is_sampled().then(Instant::now))
     }
 }
 
@@ -238,11 +247,7 @@ fn describe_client() {
         "Connections to a replica that were tried",
     );
     count(CLIENT_EXCHANGES, "Exchanges with a replica");
-    describe_histogram!(
-        CLIENT_EXCHANGE_CALLS,
-        Unit::Count,
-        "Calls that shared an exchange"
-    );
+    count(CLIENT_CALLS, "Calls that were sent, each in an exchange");
     count(
         CLIENT_SENT_AGAIN,
         "Requests that were sent a second time, over a new connection",
@@ -261,9 +266,9 @@ fn describe_server() {
     describe_histogram!(
         REQUEST_DURATION,
         Unit::Seconds,
-        "From where a request's head was read to where its answer began"
+        "From where a request's head was read to where its answer began, of one in eight"
     );
-    describe_histogram!(BATCH_CALLS, Unit::Count, "Calls that came in one exchange");
+    count(CALLS, "Calls that came, each in an exchange");
     count(REFUSED, "Requests and calls that were refused");
     count(
         STORE_FAILURES,

@@ -41,7 +41,9 @@ impl ServerCounts {
 
     pub(crate) fn not_accepted(&self) {}
 
-    pub(crate) fn answered(&self, _: RouteName, _: StatusCode, _: Stopwatch) {}
+    pub(crate) fn answered(&self, _: RouteName, _: Stopwatch) {}
+
+    pub(crate) fn refused(&self, _: StatusCode) {}
 
     pub(crate) fn batch(&self, _: usize) {}
 
@@ -54,7 +56,7 @@ pub(crate) struct ConnectionCount;
 pub(crate) struct Stopwatch;
 
 impl Stopwatch {
-    pub(crate) fn started() -> Self {
+    pub(crate) fn sampled() -> Self {
         Self
     }
 }
