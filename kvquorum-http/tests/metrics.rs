@@ -166,33 +166,43 @@ async fn refusals_by_settings_are_counted() {
     let store = TestStore::new();
     store.insert("bytes", Entry::new(version(5), b"\xff".to_vec()));
     let tokens = Tokens::new(["one-of-us-and-nobody-else"]).unwrap();
-    let set = || {
-        settings(&store)
-            .body_timeout(SHORT)
-            .max_total_body_len(1_000)
-    };
+    let set = || settings(&store).body_timeout(SHORT);
     let unfinished = "POST /write HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 99\r\n\r\n";
     let cases = [
         (
             set().tokens(&tokens),
-            get_path("/read/k").into(),
+            get_path("/read/k").into_bytes(),
             "unauthorized",
         ),
-        (set(), unfinished.into(), "too_slow"),
-        (set(), post("/write", vec![b' '; 100_000]), "no_memory"),
-        (set(), get_path("/read/bytes").into(), "unprocessable"),
+        (set(), unfinished.as_bytes().to_vec(), "too_slow"),
+        (set(), get_path("/read/bytes").into_bytes(), "unprocessable"),
     ];
     for (service, request, reason) in cases {
         let (service, recorded) = Recorded::of(|| service.build());
         let server = Server::bind("127.0.0.1:0", service).await.unwrap();
         Raw::connect(server.local_addr()).await.ask(request).await;
-        for known in ["unauthorized", "too_slow", "no_memory", "unprocessable"] {
+        for known in ["unauthorized", "too_slow", "unprocessable"] {
             let labels = [("reason", known)];
             let count = recorded.sum("kvquorum_http_server_refused_total", &labels);
             let expected = f64::from(u8::from(known == reason));
             assert_eq!(count, expected, "{known} for {reason}");
         }
     }
+
+    let store = TestStore::gated();
+    let service = settings(&store).max_total_body_len(1).body_timeout(SHORT);
+    let (service, recorded) = Recorded::of(|| service.build());
+    let server = Server::bind("127.0.0.1:0", service).await.unwrap();
+    let value = "v".repeat(100_000);
+    let body = format!("{{\"key\": \"k\", \"value\": \"{value}\", \"timestamp\": 1}}");
+    let mut at_store = Raw::connect(server.local_addr()).await;
+    at_store.send(post("/write", &body)).await;
+    store.called().await;
+    let mut waits = Raw::connect(server.local_addr()).await;
+    assert_eq!(waits.ask(post("/write", &body)).await.status, 503);
+    let no_memory = [("reason", "no_memory")];
+    let no_memory = recorded.sum("kvquorum_http_server_refused_total", &no_memory);
+    assert_eq!(no_memory, 1.0);
 }
 
 /// Bugs: what is refused for what is held, or because another replica was meant, is
