@@ -5,7 +5,9 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use kvquorum_core::{
     Change, Coordinator, Entry, Key, Replica, Store, Timestamp, Version, WriterId,
@@ -15,7 +17,9 @@ use kvquorum_redb::RedbStore;
 use kvquorum_testing::Recorded;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::{Node, Process, example, free_base_port, http, read, says, wait_until, write};
+use support::{
+    Node, Process, example, free_base_port, http, http_with, read, says, wait_until, write,
+};
 
 /// A node on disk, with more arguments.
 fn node(data: &Path, more: &[&str]) -> Node {
@@ -69,6 +73,45 @@ fn a_node_tells_its_metrics() {
         names.collect()
     };
     assert_eq!(named("# HELP "), named("# TYPE "));
+}
+
+/// Bugs: what Prometheus's own check finds: a name without its unit, a counter that does
+/// not end in `_total`, a type or a help that is missing.
+#[test]
+fn promtool_has_nothing_to_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = node(&directory.path().join("data"), &[]);
+    write(node.port, "tea", "1", 1);
+    read(node.port, "tea");
+    let (_, text) = http(node.port, "GET", "/metrics", "").unwrap();
+    let mut check = Command::new("promtool");
+    let check = check.args(["check", "metrics"]).stdin(Stdio::piped());
+    let Ok(mut check) = check.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() else {
+        println!("skipped: there is no promtool, of Debian's prometheus");
+        return;
+    };
+    let mut input = check.stdin.take().unwrap();
+    writeln!(input, "{text}").unwrap();
+    drop(input);
+    let checked = check.wait_with_output().unwrap();
+    assert_eq!(says(checked, 0), (String::new(), String::new()));
+}
+
+/// Bugs: a node that asks for a token tells strangers what it counts, or does not tell a
+/// scraper that has the token; a load balancer cannot ask for its health.
+#[test]
+fn metrics_ask_for_the_token_and_health_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let tokens = directory.path().join("tokens");
+    fs::write(&tokens, "one-of-us-and-nobody-else\n").unwrap();
+    let tokens = tokens.to_str().unwrap();
+    let node = node(&directory.path().join("data"), &["--token-file", tokens]);
+    let status = |path: &str| http(node.port, "GET", path, "").unwrap().0;
+    assert_eq!(status("/metrics"), 401);
+    let token = "Authorization: Bearer one-of-us-and-nobody-else\r\n";
+    let (admitted, _) = http_with(node.port, "GET", "/metrics", token, "").unwrap();
+    assert_eq!(admitted, 200);
+    assert_eq!(health(node.port).0, 200);
 }
 
 /// Bug: a node whose store takes no more writes says that it is well.
