@@ -187,5 +187,5 @@ async fn no_operation_fails_while_nodes_are_upgraded_and_set_back() {
         client(&previous, &["get", "tea"])
     );
     client(&this(), &["put", "tea", "black"]);
-    assert_eq!(client(&previous, &["get", "tea"]).trim_end(), "black");
+    assert_eq!(client(&previous, &["get", "tea"]).trim_end(), "\"black\"");
 }

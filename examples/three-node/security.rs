@@ -9,8 +9,6 @@ use kvquorum_http::{
     ServerTls, TlsError, Tokens,
 };
 
-use crate::words::with_causes;
-
 /// Whom a node lets in.
 #[derive(clap::Args)]
 pub(crate) struct NodeSecurity {
@@ -73,8 +71,7 @@ impl NodeSecurity {
     }
 
     pub(crate) fn server(&self) -> Result<ServerBuilder, Box<dyn Error>> {
-        let server = Server::builder()
-            .on_refused(|client, refused| eprintln!("{client}: {}", with_causes(refused)));
+        let server = Server::builder();
         let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else {
             return Ok(server);
         };

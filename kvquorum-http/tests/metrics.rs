@@ -254,6 +254,18 @@ async fn out_of_files() {
     until(async || failed() > 0.0).await;
 }
 
+/// Bug: clients who cannot get in, as after a change of certificates, go unnoticed.
+#[tokio::test]
+async fn connections_that_are_not_served_are_counted() {
+    let (server, recorded) = recorded_server(&TestStore::new()).await;
+    let mut tls = Raw::connect(server.local_addr()).await;
+    // How TLS begins.
+    tls.send(b"\x16\x03\x01\x00\x05hello").await;
+    let handshake = [("reason", "handshake")];
+    let refused = || recorded.sum("kvquorum_http_server_refused_total", &handshake);
+    until(async || refused() == 1.0).await;
+}
+
 /// Bugs: what is refused is not counted, or for another reason; nor is what the
 /// store fails at.
 #[tokio::test]

@@ -326,10 +326,13 @@ impl ClockCounts {
 }
 
 /// Runs from when something had to be waited for.
-#[derive(Default)]
 pub(crate) struct Stopwatch(Option<Instant>);
 
 impl Stopwatch {
+    pub(crate) fn stopped() -> Self {
+        Self(None)
+    }
+
     /// One that runs, where this is one of those that are timed.
     pub(crate) fn sampled() -> Self {
         Self(is_sampled().then(Instant::now))

@@ -170,7 +170,7 @@ impl Operation {
         Self {
             kind,
             span: OperationSpan::new(kind),
-            waited: Stopwatch::default(),
+            waited: Stopwatch::stopped(),
         }
     }
 

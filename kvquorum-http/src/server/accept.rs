@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::connection::{Connection, Shared};
-use crate::telemetry::ServerEvents;
 use crate::time::in_time;
 
 /// How long to wait for a connection to make room before a further one is asked
@@ -58,7 +57,7 @@ impl<S: Store> Acceptor<S> {
 
     /// Accepts connections until the server is stopped: then it returns `None`.
     async fn accept(&self, connections: &mut Connections<S>) -> Option<Infallible> {
-        let events = ServerEvents::new();
+        let events = &self.shared.refusals.events;
         loop {
             let accepted = tokio::select! {
                 _ = connections.stopped.changed() => return None,
@@ -131,7 +130,7 @@ mod tests {
 
     use super::*;
     use crate::server::eviction::Eviction;
-    use crate::server::refused::OnRefused;
+    use crate::server::refused::{OnRefused, Refusals};
     use crate::server::{ReplicaService, Server};
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -162,11 +161,12 @@ mod tests {
     async fn nobody_leaves_for_a_connection_that_is_served() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
+        let service = ReplicaService::new(Replica::new(Unasked));
         let shared = Arc::new(Shared {
             http: Server::builder().http(),
-            service: ReplicaService::new(Replica::new(Unasked)),
+            refusals: Refusals::new(OnRefused::default(), service.counts().clone()),
+            service,
             write_timeout: LIMIT,
-            on_refused: OnRefused::default(),
             idle: Eviction::new(),
             #[cfg(feature = "tls")]
             handshake: None,

@@ -113,6 +113,7 @@ struct Server {
     durations: [Histogram; ROUTES.len()],
     calls: Counter,
     refused: [(StatusCode, Counter); STATUSES.len()],
+    connection_refused: Counter,
     empty_key: Counter,
     key_too_long: Counter,
     value_too_large: Counter,
@@ -157,6 +158,7 @@ impl ServerCounts {
             durations: ROUTES.map(|(_, route)| histogram!(REQUEST_DURATION, "route" => route)),
             calls: counter!(CALLS),
             refused: STATUSES.map(|(status, reason)| (status, refused(reason))),
+            connection_refused: refused("handshake"),
             empty_key: refused("empty_key"),
             key_too_long: refused("key_too_long"),
             value_too_large: refused("value_too_large"),
@@ -173,6 +175,11 @@ impl ServerCounts {
         self.0.accepted.increment(1);
         self.0.connections.increment(1);
         ConnectionCount(self.0.connections.clone())
+    }
+
+    /// A connection that was accepted is not served.
+    pub(crate) fn connection_refused(&self) {
+        self.0.connection_refused.increment(1);
     }
 
     pub(crate) fn not_accepted(&self) {

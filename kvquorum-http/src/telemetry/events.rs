@@ -1,11 +1,13 @@
 //! With the feature `tracing`.
 
 use std::io;
+use std::net::SocketAddr;
 
 use kvquorum_core::EventLimit;
 use tracing::{error, info, warn};
 
 use crate::error::{HttpError, with_causes};
+use crate::server::ConnectionRefused;
 
 pub(crate) struct ClientEvents {
     replica: Box<str>,
@@ -42,6 +44,8 @@ impl ClientEvents {
 pub(crate) struct ServerEvents {
     not_accepted: EventLimit,
     is_full: EventLimit,
+    /// By their reason.
+    refused: [EventLimit; 4],
 }
 
 impl ServerEvents {
@@ -49,12 +53,26 @@ impl ServerEvents {
         Self {
             not_accepted: EventLimit::default(),
             is_full: EventLimit::default(),
+            refused: Default::default(),
         }
     }
 
     pub(crate) fn not_accepted(&self, error: &io::Error) {
         if let Some(held_back) = self.not_accepted.pass() {
             error!(%error, held_back, "a connection could not be accepted");
+        }
+    }
+
+    pub(crate) fn connection_refused(&self, client: SocketAddr, refused: &ConnectionRefused) {
+        let reason = match refused {
+            ConnectionRefused::Handshake(_) => 0,
+            ConnectionRefused::HandshakeTimedOut(_) => 1,
+            ConnectionRefused::NotTls => 2,
+            ConnectionRefused::UnexpectedTls => 3,
+        };
+        if let Some(held_back) = self.refused.get(reason).and_then(EventLimit::pass) {
+            let error = with_causes(refused);
+            warn!(%client, error, held_back, "a connection is not served");
         }
     }
 

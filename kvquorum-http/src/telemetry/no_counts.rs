@@ -39,6 +39,8 @@ impl ServerCounts {
         ConnectionCount
     }
 
+    pub(crate) fn connection_refused(&self) {}
+
     pub(crate) fn not_accepted(&self) {}
 
     pub(crate) fn answered(&self, _: RouteName, _: Stopwatch) {}

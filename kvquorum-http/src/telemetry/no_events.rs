@@ -1,8 +1,10 @@
 //! Without the feature `tracing`.
 
 use std::io;
+use std::net::SocketAddr;
 
 use crate::error::HttpError;
+use crate::server::ConnectionRefused;
 
 pub(crate) struct ClientEvents;
 
@@ -24,6 +26,8 @@ impl ServerEvents {
     }
 
     pub(crate) fn not_accepted(&self, _: &io::Error) {}
+
+    pub(crate) fn connection_refused(&self, _: SocketAddr, _: &ConnectionRefused) {}
 
     pub(crate) fn is_full(&self, _: usize) {}
 }
