@@ -67,7 +67,9 @@ pub(super) fn call_each<S, T: Transport, const N: usize>(
                         continue;
                     }
                     Introduced::Failed(error) => {
-                        fail(state, replica, ReplicaFailure::Transport(error));
+                        if let Err(failure) = inner.admitted(replica, (Err(error), None)) {
+                            fail(state, replica, failure);
+                        }
                         continue;
                     }
                 }
