@@ -177,8 +177,7 @@ impl<S: Store> Replica<S> {
         self
     }
 
-    /// The store behind the door. What is applied there directly passes no
-    /// check.
+    /// The replica's store. What is applied to it directly bypasses all checks.
     pub fn store(&self) -> &S {
         &self.store
     }
@@ -263,8 +262,8 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Where a version is stamped further ahead than this replica admits: by what
-    /// clock.
+    /// If a version is further ahead than this replica admits: by how much it may be,
+    /// and what the clock reads.
     fn ahead(&self, version: Version) -> Option<Ahead> {
         let max_drift_millis = self.max_drift_millis;
         let millis = version.timestamp.millis();

@@ -108,12 +108,12 @@ impl Change {
     /// 1. **C-DRIFT.** It is stamped too far ahead of the replica's clock, and
     ///    more than one step past what is held or promised:
     ///    [refused](Refusal::TooFarAhead). So a key that holds an entry from the
-    ///    future, which was acknowledged while clocks were wrong, can be written
-    ///    again, and no key gets further ahead than it is.
+    ///    future, acknowledged while clocks were wrong, can be written again, and
+    ///    each such write takes it at most one step further.
     /// 2. It equals the entry that is held: [applied](Ack::Applied) already.
     /// 3. **L-PROMISE.** It is below the anchor: [refused](Refusal::Promised), even
-    ///    where a greater entry is held. For an update that was promised a ballot
-    ///    has not seen it, and is going to write over it.
+    ///    where a greater entry is held. The update that was promised that ballot has
+    ///    not seen this entry, and is going to overwrite it.
     /// 4. It is less than the entry that is held: [superseded](Ack::Superseded).
     /// 5. Else it replaces that entry, and is [applied](Ack::Applied). The anchor
     ///    stays, whatever is written over it.

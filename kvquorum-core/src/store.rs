@@ -75,8 +75,8 @@ use crate::transport::Response;
 /// - A call that is not polled holds up no other.
 ///
 /// Callers may poll a call, and then leave it at rest for as long as they like. So
-/// a call must not wait in line for what is granted to its future and kept until
-/// that is polled again: tokio's `Mutex`, `Semaphore` and bounded channels grant in
+/// a call must not queue for something that is granted to its future and stays taken
+/// until that is polled again: tokio's `Mutex`, `Semaphore` and bounded channels grant in
 /// that way. Where a call has to wait, it hands the work to a task or a thread,
 /// which needs nobody to poll it, and awaits the answer. The lock of the store above
 /// is held by a thread that runs.

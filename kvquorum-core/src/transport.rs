@@ -230,7 +230,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The version that what was refused would have had to be past.
+    /// The version that the refused request would have had to exceed.
     pub(crate) fn by(&self) -> Option<Version> {
         match self {
             Self::Promised { by } | Self::Superseded { by } => Some(*by),

@@ -108,9 +108,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// Attiya, Bar-Noy and Dolev, *Sharing Memory Robustly in Message-Passing
     /// Systems*, 1995, section 3, done only where it is needed.)
     ///
-    /// Where an update of a [register](crate::Registers) has not come to its end, its
-    /// promise can keep replicas from taking what is read, and the read fails: read
-    /// such keys as registers.
+    /// Where an update of a [register](crate::Registers) has not come to its end,
+    /// replicas that made it a promise may refuse the repair, and the read then fails:
+    /// read such keys as registers.
     ///
     /// It needs overlapping quorums, and does not compile without
     /// `R + W > N`.
@@ -130,8 +130,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
 
     /// The id that versions carry. Random by default. No two coordinators should
     /// write under the same id, not even one after the other: a process that starts
-    /// again takes a new one. If they do, versions may come twice, and of two
-    /// entries with the same version all replicas still agree on one.
+    /// again takes a new one. If they do, a version may be used
+    /// twice; all replicas still agree on which of the two entries wins.
     #[must_use]
     pub fn writer(mut self, writer: WriterId) -> Self {
         self.settings.writer = writer;
@@ -139,8 +139,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     }
 
     /// The cluster that all replicas have to [belong to](crate::Replica::with_cluster).
-    /// One of another cluster, or of none, is not counted: it is a node that was
-    /// given the address of one that is gone, for one. Any will do by default.
+    /// One of another cluster, or of none, is not counted: it may be a node that was
+    /// given the address of one that is gone. By default any cluster is accepted.
     #[must_use]
     pub fn cluster(mut self, name: impl Into<String>) -> Self {
         self.cluster = Some(name.into());
@@ -158,10 +158,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// be for this coordinator's clock to follow it. Half of
     /// [`DEFAULT_MAX_DRIFT`](crate::DEFAULT_MAX_DRIFT), 30 seconds, by default.
     ///
-    /// Keep it well below what [replicas admit](crate::Limits::max_drift): a clock
-    /// that is carried to the edge of that, by a single entry, has its writes
-    /// refused by every replica whose clock is a little behind. With half of it,
-    /// clocks may differ by the other half. A version further ahead costs the
+    /// Keep it well below what [replicas admit](crate::Limits::max_drift). Otherwise
+    /// one entry can pull this clock to the limit, and every replica whose clock is
+    /// slightly behind refuses its writes. With half of the limit, clocks may differ by
+    /// the other half. A version further ahead costs the
     /// writes of its own key one more attempt each, and nothing else.
     #[must_use]
     pub fn max_drift(mut self, max_drift: Duration) -> Self {

@@ -48,17 +48,17 @@ use background::Background;
 use introductions::Introductions;
 use rotation::Rotation;
 
-/// The most replicas that a coordinator can have: its work for each operation
-/// is an array of this many at the most, looked through from end to end.
+/// The most replicas that a coordinator can have: each operation keeps an array with
+/// a place for each replica, and goes through all of it.
 pub const MAX_REPLICAS: usize = 64;
 
 /// The client side of a map with N copies: writes to all N replicas and
 /// returns when W have acked, reads from as many as it takes for R to answer,
 /// and merges by last write wins.
 ///
-/// Numbers that make no sense do not compile, and the compiler names the line that
-/// makes the coordinator. `cargo build` and `cargo test` find it; `cargo check`,
-/// and so an editor, does not look.
+/// Invalid N, W and R do not compile, and the error names the line that makes the
+/// coordinator. `cargo build` and `cargo test` report it; `cargo check`, and so an
+/// editor, does not.
 ///
 /// ```compile_fail
 /// # use kvquorum_core::{Call, Coordinator, Request, Transport};
@@ -85,11 +85,11 @@ pub const MAX_REPLICAS: usize = 64;
 /// behind may be acknowledged by replicas that have not heard of a greater
 /// entry, and lose to it.
 ///
-/// Before it sends a replica anything else, a coordinator asks it who it is. One
-/// that is at two places of the coordinator is counted once, one of another
-/// [cluster](CoordinatorBuilder::cluster) is not counted, and where another replica
-/// has come to the place of one, it is asked again. The call that shows it has changed
-/// nothing. It is made again, or fails where the answer was there at once.
+/// Before it sends a replica anything else, a coordinator asks it who it is. A replica
+/// that two transports lead to is counted once. One of another
+/// [cluster](CoordinatorBuilder::cluster) is not counted. If a transport now leads to
+/// a different replica, that one is asked who it is. The call that discovers this has
+/// changed nothing: it is made again, or, if its answer was there at once, it fails.
 /// [`IdentityError`] says why a replica is not counted.
 ///
 /// Clones share one clock and one bound on background work. Call it inside a Tokio
@@ -136,8 +136,8 @@ enum Repair {
     Off,
     Background,
     Blocking,
-    /// As blocking, for a register: what a promise keeps from being repaired is going
-    /// to be settled.
+    /// As `Blocking`, for a register: where a promise prevents the repair, the key is
+    /// settled afterwards.
     Register,
 }
 
@@ -212,8 +212,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// - **W-FINISH.** Stragglers are carried on in the background to their
     ///   end or their time limit, within a [bound](CoordinatorBuilder::max_background).
     /// - **W-CANCEL.** Dropping the returned future, once it was polled, does
-    ///   not cut the fan-out short, within the same bound. It is not stamped
-    ///   anew if it turns out superseded.
+    ///   not cut the fan-out short, within the same bound. Such a write is not
+    ///   stamped again if it turns out to be superseded.
     /// - **W-SUPERSEDED.** A put that learns of a greater entry from an ack
     ///   stamps again, past it, so that where `2 W > N` it is greater than all
     ///   that was acknowledged before it began. If a greater entry turns up even
@@ -233,8 +233,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// **W-FAIL.** As soon as W acks are out of reach. The error says of each
     /// replica what is known, and of the whole whether the entry may be seen.
-    /// Where no replica can have applied it so far, it first waits for the others
-    /// as long again as it has taken, to be able to say *not applied*.
+    /// If no replica that has answered can have applied it, the write first waits for
+    /// the rest, for as long as it has already taken, so that it can say *not applied*.
     /// A failed write is never rolled back.
     pub async fn put(
         &self,
@@ -266,8 +266,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///   version: in the background, unless set otherwise.
     ///
     /// Replicas that answer at once, as those in the same process do, are asked one
-    /// after the other, starting with a different one each time, until R have
-    /// answered. As soon as one does not answer at once, all others are asked
+    /// after the other until R have answered. Which one is first varies, so that reads
+    /// spread over all replicas. As soon as one does not answer at once, all others are asked
     /// together with it.
     ///
     /// # Errors
@@ -293,9 +293,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         &self.inner.transports
     }
 
-    /// The writer id that this coordinator's versions carry, unless its clock had
-    /// to pass an entry that is too far ahead to follow, or was set back: then they
-    /// carry ids of their own.
+    /// The writer id that this coordinator's versions carry. Versions made to pass an
+    /// entry that is too far ahead to follow, or after the clock has stepped back, carry
+    /// ids of their own.
     pub fn writer(&self) -> WriterId {
         self.inner.settings.writer
     }
@@ -305,9 +305,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// opened anew under other settings; it is asked again when another replica is
     /// found at its place.
     ///
-    /// Where one was called with other [quorums](Identity::quorums) than this
-    /// coordinator's, reads of the one may miss what the other has acknowledged,
-    /// and no error tells of it: look here, once all coordinators have started.
+    /// If a replica was also called by a coordinator with other
+    /// [quorums](Identity::quorums), reads of one coordinator may miss what the other
+    /// has acknowledged, and no error reports it. Check this once all coordinators have
+    /// started.
     pub fn identities(&self) -> [Option<Identity>; N] {
         self.inner.introductions.identities()
     }

@@ -58,9 +58,9 @@ impl<const N: usize> WriteReceipt<N> {
     }
 
     /// The greatest version that an ack told of, if one told of a greater
-    /// entry: a write that was not acknowledged when this one began wins over
-    /// it, as if it had come just after. It overlapped with this one, or it had
-    /// failed and took effect late. A [late](Self::settled) ack can tell of one
+    /// entry. That one's write was not yet acknowledged when this one began, and wins
+    /// as if it had come just after: it overlapped with this one, or it had failed and
+    /// took effect late. A [late](Self::settled) ack can tell of one
     /// too.
     pub fn superseded_by(&self) -> Option<Version> {
         superseded_by(&self.outcomes)
@@ -172,8 +172,8 @@ impl WriteReport {
         }
     }
 
-    /// The version of the entry in the last attempt: what it is known by,
-    /// should it be seen after all.
+    /// The version of the entry in the last attempt: reads show it under this one, if
+    /// that attempt takes effect after all.
     pub fn version(&self) -> Version {
         self.version
     }
@@ -193,8 +193,8 @@ impl WriteReport {
         self.attempts
     }
 
-    /// Whether the entry may be seen as an attempt before the last had stamped
-    /// it. What is said of replicas and acks is said of the last attempt.
+    /// Whether the entry may be seen under the version of an earlier attempt. What is
+    /// said of replicas and acks is of the last attempt.
     pub fn earlier_attempt_may_be_seen(&self) -> bool {
         self.earlier_may_be_seen
     }
@@ -352,9 +352,9 @@ pub enum WriteError {
     /// Enough replicas acked, but told of a greater entry, which may be older
     /// than this write, and there were no [attempts](crate::CoordinatorBuilder::max_attempts)
     /// left to go past it (rule W-SUPERSEDED). The entry may never be seen.
-    /// Where any two sets of W replicas meet, it takes a bound of 1 to come to
-    /// this, or earlier attempts that were refused (rules L-PROMISE, C-DRIFT); or a
-    /// greater entry at the end of time, past which there are no timestamps.
+    /// Where any two sets of W replicas meet, this happens only with a bound of 1,
+    /// after attempts that were refused (rules L-PROMISE, C-DRIFT), or where the
+    /// greater entry is at the end of time, past which there are no timestamps.
     #[error("the write was superseded by {by}: {report}")]
     #[non_exhaustive]
     Superseded {
