@@ -116,19 +116,29 @@ impl<T: Transport> Transport for Spy<T> {
     }
 }
 
-/// The entry that a change writes; `None` where it writes none. A change is
-/// opaque, and shows its entry by what it comes to: over nothing, or over the
-/// least entry of the same time where it is too far ahead for that.
-pub fn written(change: &Change) -> Option<Entry> {
+/// What a change asks of a store.
+pub enum Asked {
+    Write(Entry),
+    /// The promise of a ballot.
+    Prepare(Version),
+}
+
+/// What a change asks; `None` where it is neither. A change is opaque, and shows
+/// itself by what it comes to: over nothing, or over the least entry of the same time
+/// where it is too far ahead for that.
+pub fn asked(change: &Change) -> Option<Asked> {
     let mut decision = change.clone().decide(None);
     if let Response::Refused(Refusal::TooFarAhead { timestamp, .. }) = decision.response {
         let writer = WriterId::new(0);
         let least = Entry::new(Version { timestamp, writer }, "");
         decision = change.clone().decide(Some(&Record::from(least)));
     }
-    match decision.action {
-        Action::Replace(record) => record.into_entry(),
-        _ => None,
+    let Action::Replace(record) = decision.action else {
+        return None;
+    };
+    match record.anchor() {
+        Some(ballot) => Some(Asked::Prepare(ballot)),
+        None => record.into_entry().map(Asked::Write),
     }
 }
 
@@ -173,8 +183,8 @@ impl Fault {
 }
 
 /// A change, and what the replica's clock read when it was admitted.
-struct Asked {
-    entry: Option<Entry>,
+struct Admitted {
+    asked: Option<Asked>,
     wall: u64,
 }
 
@@ -204,31 +214,30 @@ impl<S> Watched<S> {
         Some(Fault { panics, before })
     }
 
-    fn asked(&self, change: &Change) -> Asked {
-        Asked {
-            entry: written(change),
+    fn admitted(&self, change: &Change) -> Admitted {
+        Admitted {
+            asked: asked(change),
             wall: self.oracle.lock().wall_of(self.replica),
         }
     }
 
     fn got(&self, key: &Key, got: &Result<Option<Record>, StoreError>) {
         if let Ok(record) = got {
-            let entry = record.as_ref().and_then(Record::entry);
-            let entry = entry.as_ref();
-            self.oracle.lock().store_got(self.replica, key, entry);
+            let mut oracle = self.oracle.lock();
+            oracle.store_got(self.replica, key, record.as_ref());
         }
     }
 
     fn applied(
         &self,
         key: &Key,
-        asked: Asked,
+        Admitted { asked, wall }: Admitted,
         fault: Option<Fault>,
         result: Result<Response, StoreError>,
     ) -> Result<Response, StoreError> {
-        if let (Some(entry), Ok(response)) = (&asked.entry, &result) {
+        if let (Some(asked), Ok(response)) = (&asked, &result) {
             let mut oracle = self.oracle.lock();
-            oracle.store_applied(self.replica, key, entry, asked.wall, response);
+            oracle.store_applied(self.replica, key, asked, wall, response);
         }
         match fault {
             Some(fault) => Err(fault.strike()),
@@ -252,9 +261,9 @@ impl<S: Store> Store for Watched<S> {
         if let Some(fault) = fault.filter(|fault| fault.before) {
             return Err(fault.strike());
         }
-        let asked = self.asked(&change);
+        let admitted = self.admitted(&change);
         let result = self.store.apply(key, change).await;
-        self.applied(key, asked, fault, result)
+        self.applied(key, admitted, fault, result)
     }
 
     async fn scan(
@@ -262,7 +271,14 @@ impl<S: Store> Store for Watched<S> {
         range: (Bound<&Key>, Bound<&Key>),
         limit: ScanLimit,
     ) -> Result<Vec<(Key, Record)>, StoreError> {
-        self.store.scan(range, limit).await
+        if let Some(fault) = self.fault() {
+            return Err(fault.strike());
+        }
+        let records = self.store.scan(range, limit).await?;
+        let mut oracle = self.oracle.lock();
+        oracle.store_scanned(self.replica, range, &records);
+        drop(oracle);
+        Ok(records)
     }
 
     fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
@@ -285,8 +301,8 @@ impl<S: Store> Store for Watched<S> {
         if let Some(fault) = fault.filter(|fault| fault.before) {
             return Ok(Err(fault.strike()));
         }
-        let asked = self.asked(&change);
+        let admitted = self.admitted(&change);
         let result = self.store.try_apply(key, change)?;
-        Ok(self.applied(key, asked, fault, result))
+        Ok(self.applied(key, admitted, fault, result))
     }
 }

@@ -84,7 +84,9 @@ impl Disk {
             .collect()
     }
 
-    fn record(&self, key: &Key) -> Option<Record> {
+    /// The record under a key, as the disk holds it now: the entry, and what is promised
+    /// there.
+    pub fn record(&self, key: &Key) -> Option<Record> {
         self.data().records.get(key).cloned()
     }
 

@@ -4,6 +4,9 @@
 
 mod calls;
 mod clock;
+mod read;
+mod scan;
+mod update;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use calls::{Answer, Calls, Links};
 use clock::MutantClock;
 use kvquorum_core::{
-    Ack, Bytes, Entry, Key, Refusal, ReplicaStats, Request, Response, Transport, WriterId,
+    Ack, Bytes, Entry, Key, KeyRange, Refusal, ReplicaStats, Request, Response, Transport, Version,
+    WriterId,
 };
 use kvquorum_testing::sim::Clock;
+use scan::Pages;
 use tokio::time::{Instant, timeout_at};
 
-use crate::map::{Found, Map, Operation, Part, Read, Said, Settling, Written};
-use crate::oracle::{Quorums, Settings};
+use crate::map::{Ask, Map, Operation, Paging, Part, Read, Said, Settling, Told, Written};
+use crate::oracle::{Quorums, Settings, key};
 use crate::planted::Bug;
 use crate::spy::current;
 
@@ -32,6 +37,8 @@ pub struct Mutant {
 struct Sent {
     parts: Vec<Part>,
     too_far_ahead: bool,
+    /// The greatest version that it was refused for.
+    refused_past: Option<Version>,
     /// To be waited for, or left.
     calls: Calls,
 }
@@ -42,6 +49,7 @@ impl Sent {
             answer,
             Some(Ok(Response::Refused(Refusal::TooFarAhead { .. })))
         );
+        self.refused_past = self.refused_past.max(refused_past(&answer));
         self.parts[replica] = part(answer);
     }
 
@@ -88,6 +96,7 @@ impl Mutant {
         let mut sent = Sent {
             parts: vec![Part::Pending; n],
             too_far_ahead: false,
+            refused_past: None,
             calls: Calls::new(self.is(Bug::DropCancels)),
         };
         for replica in 0..n {
@@ -113,6 +122,16 @@ impl Mutant {
         }
         sent.calls.cancels = self.is(Bug::StragglersCancelled);
         sent
+    }
+}
+
+/// The version that what was refused has to go past.
+fn refused_past(answer: &Option<Result<Response, bool>>) -> Option<Version> {
+    match answer {
+        Some(Ok(Response::Refused(Refusal::Promised { by } | Refusal::Superseded { by }))) => {
+            Some(*by)
+        }
+        _ => None,
     }
 }
 
@@ -148,6 +167,20 @@ impl Map for Mutant {
 
     fn read(&self, key: Key) -> Operation<'_, Read> {
         Box::pin(self.read_from_all(key))
+    }
+
+    fn ask(&self, register: usize, ask: Ask, own: u64) -> Operation<'_, Told> {
+        let key = key(register);
+        Box::pin(async move {
+            match ask {
+                Ask::Get => self.get_settled(&key).await,
+                ask => self.update(&key, ask, own).await,
+            }
+        })
+    }
+
+    fn scan(&self, range: KeyRange, _: bool) -> Box<dyn Paging + '_> {
+        Box::new(Pages::new(self, range))
     }
 
     fn stats(&self) -> Vec<ReplicaStats> {
@@ -186,6 +219,9 @@ impl Mutant {
             let again = if acked {
                 passed = passed.max(by.filter(|_| !may_come_after));
                 by.is_some() && !may_come_after && !self.is(Bug::SupersededIgnored)
+            } else if sent.refused_past.is_some() {
+                passed = passed.max(sent.refused_past).max(by);
+                true
             } else {
                 sent.too_far_ahead
                     && self.clock.step_back(stamp)
@@ -229,163 +265,5 @@ impl Mutant {
             };
             return (written, Box::pin(settling));
         }
-    }
-
-    async fn read_from_all(&self, key: Key) -> Read {
-        let Quorums { n, w, r } = self.quorums;
-        let mut reading = Reading {
-            links: Arc::clone(&self.links),
-            calls: Calls::new(self.is(Bug::DropCancels)),
-            key,
-            answers: Vec::new(),
-            held: vec![Held::Unknown; n],
-            failed: 0,
-        };
-        for replica in 0..n {
-            reading.ask(replica);
-            if self.is(Bug::LeavesUnasked) {
-                while let Some(answer) = reading.calls.next_ready() {
-                    reading.take_in(answer);
-                }
-                if reading.answers.len() >= r {
-                    break;
-                }
-            }
-        }
-        while reading.answers.len() < r && reading.failed <= n - r && reading.next().await {}
-        let answered = reading.answers.len() >= r;
-        let entry = self.choose(&reading.answers);
-        if let Some(entry) = &entry {
-            self.clock.observe(entry.version.timestamp);
-        }
-        let mut found = if answered {
-            Found::Entry(entry.clone())
-        } else {
-            Found::Failed
-        };
-        if self.settings.repairs {
-            reading.repair(current());
-        }
-        if self.settings.blocking && answered && entry.is_some() {
-            while !self.is(Bug::BlockingReturnsEarly)
-                && reading.holders(&entry) < w
-                && reading.next().await
-            {
-                reading.repair(current());
-            }
-            if reading.holders(&entry) < w && !self.is(Bug::BlockingReturnsEarly) {
-                found = Found::NotRepaired(entry);
-            }
-        }
-        let parts = reading.parts();
-        if self.settings.repairs && !self.is(Bug::LateNotRepaired) {
-            tokio::spawn(async move {
-                while reading.next().await {
-                    reading.repair(None);
-                }
-            });
-        }
-        Read { found, parts }
-    }
-
-    fn choose(&self, answers: &[Option<Entry>]) -> Option<Entry> {
-        let answers = || answers.iter();
-        let chosen = match self.links.bug {
-            Some(Bug::FirstAnswer) => answers().next(),
-            Some(Bug::Majority) => {
-                let alike = |one: &&Option<Entry>| answers().filter(|other| other == one).count();
-                answers().max_by_key(|one| (alike(one), (*one).clone()))
-            }
-            Some(Bug::TombstoneIsAbsent) => answers()
-                .filter(|answer| answer.as_ref().is_some_and(|entry| entry.value.is_some()))
-                .max(),
-            _ => answers().max(),
-        };
-        chosen.cloned().flatten()
-    }
-}
-
-#[derive(Clone)]
-enum Held {
-    Unknown,
-    Entry(Option<Entry>),
-    Repairing(Option<Entry>, Entry),
-    Ahead,
-}
-
-struct Reading {
-    links: Arc<Links>,
-    calls: Calls,
-    key: Key,
-    answers: Vec<Option<Entry>>,
-    held: Vec<Held>,
-    failed: usize,
-}
-
-impl Reading {
-    fn ask(&mut self, replica: usize) {
-        let request = Request::read(&self.key);
-        self.calls.start(&self.links, current(), replica, request);
-    }
-
-    async fn next(&mut self) -> bool {
-        match self.calls.next().await {
-            Some(answer) => self.take_in(answer),
-            None => return false,
-        }
-        true
-    }
-
-    fn take_in(&mut self, (replica, answer): Answer) {
-        let before = std::mem::replace(&mut self.held[replica], Held::Unknown);
-        self.held[replica] = match (before, answer) {
-            (Held::Unknown, Some(Ok(Response::Entry(entry)))) => {
-                self.answers.push(entry.clone());
-                Held::Entry(entry)
-            }
-            (Held::Repairing(_, entry), Some(Ok(Response::Ack(Ack::Applied)))) => {
-                Held::Entry(Some(entry))
-            }
-            (Held::Repairing(..), Some(Ok(Response::Ack(_)))) => Held::Ahead,
-            (Held::Repairing(..), _) => Held::Unknown,
-            _ => {
-                self.failed += 1;
-                Held::Unknown
-            }
-        };
-    }
-
-    fn repair(&mut self, op: Option<usize>) {
-        let Some(greatest) = self.answers.iter().flatten().max().cloned() else {
-            return;
-        };
-        for replica in 0..self.held.len() {
-            if let Held::Entry(held) = &self.held[replica]
-                && held.as_ref() < Some(&greatest)
-            {
-                self.held[replica] = Held::Repairing(held.clone(), greatest.clone());
-                let request = Request::write(&self.key, greatest.clone());
-                self.calls.start(&self.links, op, replica, request);
-            }
-        }
-    }
-
-    fn holders(&self, entry: &Option<Entry>) -> usize {
-        let holds = |held: &&Held| match held {
-            Held::Entry(held) | Held::Repairing(held, _) => held >= entry,
-            Held::Ahead => true,
-            Held::Unknown => false,
-        };
-        self.held.iter().filter(holds).count()
-    }
-
-    fn parts(&self) -> Vec<Part> {
-        let part = |held: &Held| match held {
-            Held::Entry(held) | Held::Repairing(held, _) => {
-                Part::Holds(held.as_ref().map(|entry| entry.version))
-            }
-            _ => Part::Pending,
-        };
-        self.held.iter().map(part).collect()
     }
 }

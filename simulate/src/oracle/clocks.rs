@@ -43,6 +43,16 @@ pub(super) struct Bounds {
     latest: Option<u64>,
 }
 
+impl Bounds {
+    /// Those of a version that was given out a while ago, when less was known.
+    pub fn loosened(self) -> Self {
+        Self {
+            must_exceed: 0,
+            ..self
+        }
+    }
+}
+
 impl Stamps {
     pub fn new(settings: Settings, writer: WriterId, clock: Clock, clock_index: usize) -> Self {
         let times = Times::of(writer, 0);
@@ -200,24 +210,38 @@ impl Oracle {
             return;
         }
         let Attempt { past, bounds, .. } = op.attempts[attempt];
+        let told = op.told.clone();
+        self.check_given_out(coordinator, stamp.version, bounds, past, &told);
+    }
+
+    /// C-MONOTONIC, for a version that a coordinator has given out under these bounds,
+    /// past one, and was told of others before.
+    pub(super) fn check_given_out(
+        &mut self,
+        coordinator: usize,
+        version: Version,
+        bounds: Bounds,
+        past: Option<Version>,
+        told: &[Version],
+    ) {
         let stamps = &mut self.coordinators[coordinator].stamps;
         stamps.look_at_wall();
-        let wrong = stamps.give_out(stamp.version, bounds, past, &op.told);
-        let is_own = stamps.is_own(stamp.version);
+        let wrong = stamps.give_out(version, bounds, past, told);
+        let is_own = stamps.is_own(version);
         if let Some(wrong) = wrong {
             self.broken("C-MONOTONIC", || {
                 format!("coordinator {coordinator} {wrong}")
             });
         }
-        if !self.versions.insert(stamp.version) {
+        if !self.versions.insert(version) {
             self.broken("C-MONOTONIC", || {
-                format!("coordinator {coordinator} gives out {stamp} once more")
+                format!("coordinator {coordinator} gives out {version} once more")
             });
         }
-        let millis = stamp.version.timestamp.millis();
+        let millis = version.timestamp.millis();
         if let Some(latest) = bounds.latest.filter(|latest| is_own && millis > *latest) {
             self.broken("one leap of a clock does not end writing", || {
-                format!("coordinator {coordinator} stamps {stamp}, past {latest} ms, again")
+                format!("coordinator {coordinator} stamps {version}, past {latest} ms, again")
             });
         }
     }
@@ -245,7 +269,8 @@ impl Oracle {
         let Some(last) = op.attempts.last() else {
             return false;
         };
-        let failed = last.acks < self.quorums.w && last.too_far_ahead;
+        // What was refused for a promise goes past that, and not back.
+        let failed = last.acks < self.quorums.w && last.too_far_ahead && last.promised.is_none();
         let Some(stamp) = last.stamp.filter(|_| failed && op.kind != Kind::Foreign) else {
             return false;
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use kvquorum_core::{Entry, Version};
+use kvquorum_core::{Entry, Record, Version};
 
 use super::{Oracle, Quorums};
 
@@ -17,16 +17,31 @@ pub struct Stamp {
 
 impl Stamp {
     pub fn of(entry: &Entry) -> Self {
-        let value = entry.value.as_ref().map(|bytes| {
-            let bytes = <[u8; 8]>::try_from(&bytes[..]);
-            // A value that nobody wrote is known as such by its number.
-            bytes.map_or(u64::MAX, u64::from_be_bytes)
-        });
+        let value = entry.value.as_deref().map(Self::value_of);
         Self {
             version: entry.version,
             tombstone: value.is_none(),
             value: value.unwrap_or(0),
         }
+    }
+
+    /// A value that nobody wrote is known as such by its number.
+    pub(super) fn value_of(bytes: &[u8]) -> u64 {
+        <[u8; 8]>::try_from(bytes).map_or(u64::MAX, u64::from_be_bytes)
+    }
+
+    /// An entry of a register, as its client is told of it.
+    pub(super) fn told(value: Option<u64>, version: Version) -> Self {
+        Self {
+            version,
+            tombstone: value.is_none(),
+            value: value.unwrap_or(0),
+        }
+    }
+
+    /// The value; `None` of a tombstone.
+    pub(super) fn value(self) -> Option<u64> {
+        (!self.tombstone).then_some(self.value)
     }
 
     pub(super) fn numbers(stamp: Option<Self>) -> [u64; 3] {
@@ -42,11 +57,7 @@ impl Stamp {
 
 impl std::fmt::Display for Stamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Clocks start at a round number of milliseconds.
-        let millis = self.version.timestamp.millis() as i64 - 1_800_000_000_000;
-        let counter = self.version.timestamp.counter();
-        let writer = self.version.writer.get() % 0x1_0000;
-        write!(f, "{millis}.{counter}@{writer:04x}")?;
+        write!(f, "{}", Moment(self.version))?;
         if self.tombstone {
             write!(f, " (tombstone)")
         } else {
@@ -57,6 +68,45 @@ impl std::fmt::Display for Stamp {
 
 pub(super) fn show(stamp: Option<Stamp>) -> String {
     stamp.map_or("nothing".into(), |stamp| stamp.to_string())
+}
+
+/// What a replica holds under a key: an entry, and a promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) entry: Option<Stamp>,
+    pub(super) anchor: Option<Version>,
+}
+
+impl Held {
+    pub(super) fn of(record: Option<&Record>) -> Self {
+        Self {
+            entry: record.and_then(Record::entry).as_ref().map(Stamp::of),
+            anchor: record.and_then(Record::anchor),
+        }
+    }
+}
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", show(self.entry))?;
+        match self.anchor {
+            Some(anchor) => write!(f, ", {} promised", Moment(anchor)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A version, shown in short.
+pub(super) struct Moment(pub(super) Version);
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Version { timestamp, writer } = self.0;
+        // Clocks start at a round number of milliseconds.
+        let millis = timestamp.millis() as i64 - 1_800_000_000_000;
+        let writer = writer.get() % 0x1_0000;
+        write!(f, "{millis}.{}@{writer:04x}", timestamp.counter())
+    }
 }
 
 /// Who made an entry. Two writes may come to the very same one, by a bug.
@@ -86,6 +136,10 @@ pub(super) struct KeyState {
     pub(super) read_floor: Option<usize>,
     pub(super) write_floor: Option<usize>,
     pub(super) origins: HashMap<Stamp, Origin>,
+    /// Whether it is used as a register.
+    pub(super) is_register: bool,
+    /// The value that somebody found there last.
+    pub(super) seen: Option<u64>,
 }
 
 impl Oracle {

@@ -20,30 +20,15 @@ impl Oracle {
             started: now,
             introduces: matches!(request.kind, RequestKind::Identify { .. }),
             reads: false,
+            scans: false,
         };
         if let Some(introduced) = introduced {
             call.op = introduced.op;
             call.started = introduced.started;
+            call.attempt = introduced.attempt;
         }
-        let writing = call.op.filter(|op| self.ops[*op].kind != Kind::Get);
-        match (&request.kind, writing) {
-            (RequestKind::Write { key, entry }, Some(op)) => {
-                let stamp = Stamp::of(entry);
-                call.attempt = match introduced {
-                    Some(introduced) => introduced.attempt,
-                    None => self.attempt(op, end.replica, Some(stamp)),
-                };
-                self.sent(op, call.attempt, key, stamp);
-            }
-            (RequestKind::Write { key, entry }, None) => {
-                self.repairing(end, key, Stamp::of(entry));
-            }
-            (_, Some(op)) => call.attempt = self.attempt(op, end.replica, None),
-            (_, None) => {
-                call.reads = true;
-                self.asked(call);
-            }
-        }
+        let introduced = introduced.map(|introduced| introduced.attempt);
+        self.classify(&mut call, request, introduced);
         let state = &mut self.coordinators[end.coordinator];
         state.under_way += 1;
         match call.op {
@@ -53,6 +38,53 @@ impl Oracle {
         self.check_background(end);
         self.calls.push(Some(call));
         self.calls.len() - 1
+    }
+
+    /// What a call is to its operation, if it has one; after an introduction, with the
+    /// attempt that this was for.
+    fn classify(&mut self, call: &mut Call, request: &Request, introduced: Option<usize>) {
+        let (end, op) = (call.end, call.op);
+        let kind = op.map(|op| self.ops[op].kind);
+        match (&request.kind, op, kind) {
+            (RequestKind::Write { key, entry }, Some(op), Some(kind)) if kind.is_plain_write() => {
+                let stamp = Stamp::of(entry);
+                if introduced.is_none() {
+                    call.attempt = self.attempt(op, end.replica, Some(stamp));
+                }
+                self.sent(op, call.attempt, key, stamp);
+            }
+            (_, Some(op), Some(kind)) if kind.is_plain_write() => {
+                call.attempt = self.attempt(op, end.replica, None);
+            }
+            (RequestKind::Write { key, entry }, Some(op), Some(Kind::Register(_)))
+                if self.ops[op].ballots.are_of(entry.version) =>
+            {
+                self.accepting(op, end.replica, key, Stamp::of(entry));
+            }
+            (RequestKind::Write { key, entry }, ..) => {
+                // In the background it cannot be told what found that it is lacking.
+                let has_scanned = self.coordinators[end.coordinator].has_scanned;
+                call.scans = has_scanned && kind.is_none_or(|kind| kind == Kind::Scan);
+                let is_ordered = matches!(kind, Some(Kind::Register(_)));
+                self.repairing(end, key, Stamp::of(entry), is_ordered);
+            }
+            (RequestKind::Prepare { key, ballot }, Some(op), Some(Kind::Register(_))) => {
+                self.preparing(op, end.replica, key, *ballot, introduced.is_some());
+            }
+            (RequestKind::Scan { range, .. }, Some(op), Some(Kind::Scan)) => {
+                call.scans = true;
+                call.attempt = self.scanning(op, end.replica, range);
+            }
+            (RequestKind::Identify { .. }, Some(op), Some(Kind::Register(_))) => {
+                self.ops[op].ballots.introducing(end.replica);
+            }
+            (RequestKind::Identify { .. }, Some(_), Some(Kind::Scan)) => call.scans = true,
+            (RequestKind::Read { .. }, _, Some(Kind::Register(_))) => {}
+            _ => {
+                call.reads = true;
+                self.asked(*call);
+            }
+        }
     }
 
     /// A read asks a replica, or has it introduce itself for that.
@@ -106,13 +138,15 @@ impl Oracle {
             return op.attempts.push(attempt);
         };
         let is_superseded = last.acks >= quorums.w && !last.told_by_all.is_empty();
-        attempt.is_past = last.is_past || is_superseded;
-        attempt.past = last.past.max(last.told.filter(|_| is_superseded));
         let is_refused = last.acks < quorums.w && last.is_refused;
+        attempt.is_past = last.is_past || is_superseded;
+        let told = match last.promised {
+            Some(promised) if last.acks < quorums.w => last.told.max(Some(promised)),
+            _ => last.told.filter(|_| is_superseded),
+        };
+        attempt.past = last.past.max(told);
         let for_a_reason = is_superseded || is_refused || op.kind == Kind::Foreign;
-        if is_superseded {
-            op.told.extend(&last.told_by_all);
-        }
+        op.told.extend(&last.told_by_all);
         op.attempts.push(attempt);
         self.counts.restamped += 1;
         if !for_a_reason {
@@ -167,7 +201,8 @@ impl Oracle {
         self.given_out(index, attempt, stamp);
     }
 
-    fn repairing(&mut self, end: End, key: &Key, stamp: Stamp) {
+    /// A repair; `is_ordered` where a register's operation repairs whatever is set.
+    fn repairing(&mut self, end: End, key: &Key, stamp: Stamp, is_ordered: bool) {
         let End {
             coordinator,
             replica,
@@ -180,12 +215,13 @@ impl Oracle {
             format!("  coordinator {coordinator} repairs {key} with {stamp}")
         });
         let state = self.keys.get(index);
+        let is_ordered = is_ordered || state.is_some_and(|key| key.is_register);
         if !state.is_some_and(|key| key.origins.contains_key(&stamp)) {
             self.broken("R-REPAIR", || {
                 format!("coordinator {coordinator} repairs with {stamp}, which nobody wrote")
             });
         }
-        if !self.coordinators[coordinator].settings.repairs {
+        if !self.coordinators[coordinator].settings.repairs && !is_ordered {
             self.broken("R-REPAIR", || {
                 format!("coordinator {coordinator} repairs, and was told not to")
             });
@@ -235,6 +271,8 @@ impl Oracle {
             Answered::Response(Response::Ack(Ack::Applied)) => 2,
             Answered::Response(Response::Ack(_)) => 3,
             Answered::Response(Response::Identity(_)) => 7,
+            Answered::Response(Response::Promise(_)) => 8,
+            Answered::Response(Response::Page(_)) => 9,
             Answered::Response(_) => 4,
             Answered::Panic => 6,
             _ => 5,
@@ -253,6 +291,14 @@ impl Oracle {
                 Answered::Response(Response::Ack(_)) => "superseded".into(),
                 Answered::Response(Response::Identity(_)) => "who it is".into(),
                 Answered::Response(Response::Refused(refusal)) => format!("refused: {refusal}"),
+                Answered::Response(Response::Promise(entry)) => {
+                    format!("promised, over {}", show(entry.as_ref().map(Stamp::of)))
+                }
+                Answered::Response(Response::Page(page)) => {
+                    let upto = page.upto.as_ref();
+                    let upto = upto.map_or("its end".into(), |upto| format!("{upto}"));
+                    format!("a page of {} entries, up to {upto}", page.entries.len())
+                }
                 Answered::Panic => "a panic".into(),
                 _ => "an error".into(),
             };
@@ -273,8 +319,11 @@ impl Oracle {
         if op.ended {
             return;
         }
-        if op.kind == Kind::Get {
-            return op.reading.answer(&answered, quorums, now);
+        match op.kind {
+            Kind::Get => return op.reading.answer(&answered, quorums, now),
+            Kind::Register(_) => return self.answered_update(call, &answered),
+            Kind::Scan => return self.answered_page(call, &answered),
+            Kind::Put | Kind::Delete | Kind::Foreign => {}
         }
         let attempts = op.attempts.len();
         let Some(attempt) = op.attempts.get_mut(call.attempt) else {
@@ -308,6 +357,10 @@ impl Oracle {
             self.counts.without_answer += 1;
             state.timed_out[replica] += 1;
             return self.take_in(call, Answered::TimedOut, now);
+        }
+        if call.scans {
+            state.perhaps_given_up[replica] += 1;
+            return;
         }
         state.given_up[replica] += 1;
         // `under_way` no longer counts this one.

@@ -11,12 +11,17 @@
 //! over each link, and what each store answers.
 
 mod clocks;
+mod counts;
 mod ends;
 mod entries;
+mod history;
 mod links;
 mod ops;
 mod reads;
+mod registers;
+mod scans;
 mod stores;
+mod storm;
 mod writes;
 
 use std::collections::{HashMap, HashSet};
@@ -24,18 +29,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clocks::{Bounds, Stamps};
-use entries::{KeyState, show};
+use entries::{Held, KeyState, Origin, show};
 use kvquorum_core::{
-    Ack, Entry, Key, Refusal, ReplicaStats, Request, RequestKind, Response, Timestamp, Version,
+    Ack, Key, Record, Refusal, ReplicaStats, Request, RequestKind, Response, Timestamp, Version,
     WallClock, WriterId,
 };
 use kvquorum_testing::sim::{Clock, Event, Survives, World};
 use ops::{Attempt, Call, Op, Reading};
+use registers::Ballots;
+use scans::PageState;
 
+pub use counts::Counts;
 pub use entries::Stamp;
 pub use ops::{Answered, End};
+pub use scans::Scanned;
 
-use crate::map::{Found, Part, Read, Said, Written};
+use crate::map::{Ask, Found, PageFailed, Part, Read, Said, Told, Written};
+use crate::spy::Asked;
 use crate::trace::{Trace, Who};
 
 /// Tokio's timers go by whole milliseconds.
@@ -50,6 +60,11 @@ pub struct Settings {
     pub repairs: bool,
     pub blocking: bool,
     pub max_drift: Duration,
+    /// How many keys a page of a scan has at the most.
+    pub page: usize,
+    /// Of operations on registers.
+    pub ballots: u32,
+    pub patience: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +75,16 @@ pub enum Kind {
     /// A write that brings its own timestamp, sent to all replicas without a
     /// coordinator. Nothing is promised to it.
     Foreign,
+    /// An operation on a register.
+    Register(Ask),
+    Scan,
+}
+
+impl Kind {
+    /// Whether it sends an entry of its own to all replicas, at once.
+    fn is_plain_write(self) -> bool {
+        matches!(self, Self::Put | Self::Delete | Self::Foreign)
+    }
 }
 
 /// A promise that was broken.
@@ -69,53 +94,16 @@ pub struct Violation {
     pub what: String,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Counts {
-    pub operations: u64,
-    pub acknowledged: u64,
-    pub read: u64,
-    pub failed: u64,
-    pub superseded: u64,
-    pub callers_left: u64,
-    pub calls: u64,
-    pub at_once: u64,
-    pub without_answer: u64,
-    pub refused: u64,
-    pub repairs: u64,
-    pub restamped: u64,
-    pub faults: HashMap<&'static str, u64>,
-}
-
-impl Counts {
-    pub fn add(&mut self, other: &Self) {
-        self.operations += other.operations;
-        self.acknowledged += other.acknowledged;
-        self.read += other.read;
-        self.failed += other.failed;
-        self.superseded += other.superseded;
-        self.callers_left += other.callers_left;
-        self.calls += other.calls;
-        self.at_once += other.at_once;
-        self.without_answer += other.without_answer;
-        self.refused += other.refused;
-        self.repairs += other.repairs;
-        self.restamped += other.restamped;
-        for (kind, count) in &other.faults {
-            *self.faults.entry(kind).or_default() += count;
-        }
-    }
-}
-
 /// Looks into a store, past the store itself.
-pub type Look = Box<dyn Fn(&Key) -> Option<Entry> + Send>;
+pub type Look = Box<dyn Fn(&Key) -> Option<Record> + Send>;
 
 struct ReplicaState {
     look: Look,
     clock: Clock,
     /// What it has acked under each key and not lost since: exactly what its
     /// store holds, if the store keeps its contract.
-    holds: Vec<Option<Stamp>>,
-    synced: Vec<Option<Stamp>>,
+    holds: Vec<Held>,
+    synced: Vec<Held>,
     losses: u32,
 }
 
@@ -126,8 +114,11 @@ struct CoordinatorState {
     /// For each replica.
     background: Vec<usize>,
     given_up: Vec<u64>,
+    /// Dropped, and not necessarily counted.
+    perhaps_given_up: Vec<u64>,
     timed_out: Vec<u64>,
     panicked: Vec<u64>,
+    has_scanned: bool,
 }
 
 /// A replica has just introduced itself, for this call.
@@ -137,6 +128,16 @@ struct Introduced {
     op: Option<usize>,
     attempt: usize,
     started: u64,
+}
+
+/// Who sends an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    Put,
+    Update,
+    RepairOfScan,
+    /// Any other, or one that goes on in the background.
+    Repair,
 }
 
 /// The numbers that are promised something.
@@ -160,6 +161,12 @@ pub struct Oracle {
     introduced: Option<Introduced>,
     /// All that coordinators gave out.
     versions: HashSet<Version>,
+    /// Counts the calls and returns of operations.
+    ticks: u64,
+    /// At which of them a replica first lost data.
+    lost: Option<u64>,
+    /// Whether stores may break L-PROMISE, so that it is for clients to notice.
+    looks_away: bool,
     violation: Option<Violation>,
     /// Once the history is over, what is dropped is no longer looked at.
     over: bool,
@@ -181,8 +188,9 @@ impl Shared {
     }
 }
 
+/// The key of a register: see [`Raw`](crate::map::Raw).
 pub fn key(index: usize) -> Key {
-    Key::from(format!("k{index}"))
+    Key::from(format!("/{index}"))
 }
 
 /// `None` for the empty key, under which a replica keeps who it is.
@@ -211,6 +219,9 @@ impl Oracle {
             calls: Vec::new(),
             introduced: None,
             versions: HashSet::new(),
+            ticks: 0,
+            lost: None,
+            looks_away: false,
             violation: None,
             over: false,
             trace,
@@ -218,13 +229,18 @@ impl Oracle {
         }
     }
 
+    /// From now on no look is taken at whether stores keep their promises.
+    pub fn look_away(&mut self) {
+        self.looks_away = true;
+    }
+
     pub fn add_replica(&mut self, look: Look, clock: Clock) {
         let keys = self.keys.len();
         self.replicas.push(ReplicaState {
             look,
             clock,
-            holds: vec![None; keys],
-            synced: vec![None; keys],
+            holds: vec![Held::default(); keys],
+            synced: vec![Held::default(); keys],
             losses: 0,
         });
     }
@@ -244,6 +260,8 @@ impl Oracle {
             under_way: 0,
             background: vec![0; n],
             given_up: vec![0; n],
+            perhaps_given_up: vec![0; n],
+            has_scanned: false,
             timed_out: vec![0; n],
             panicked: vec![0; n],
         });
@@ -257,6 +275,17 @@ impl Oracle {
         self.log(Who::World, &numbers, || {
             format!("coordinator {coordinator} begins where {before} ended")
         });
+    }
+
+    /// The value that somebody found under a key last.
+    pub fn seen(&self, key: usize) -> Option<u64> {
+        self.keys[key].seen
+    }
+
+    /// The keys that are used as registers.
+    pub fn registers(&self) -> Vec<usize> {
+        let keys = 0..self.keys.len();
+        keys.filter(|key| self.keys[*key].is_register).collect()
     }
 
     pub fn now(&self) -> u64 {
@@ -289,76 +318,13 @@ impl Oracle {
         }
     }
 
-    // What the storm does.
-
-    pub fn event(&mut self, event: Event) {
-        *self.counts.faults.entry(event.kind()).or_default() += 1;
-        let kind = event.kind();
-        let add = |code: u64, byte| code.wrapping_mul(31).wrapping_add(u64::from(byte));
-        let code = kind.bytes().fold(0, add);
-        let who = match event {
-            Event::Crashed { node, .. } | Event::Restarted { node } | Event::Synced { node } => {
-                Who::Replica(node)
-            }
-            _ => Who::World,
-        };
-        self.log(who, &[1, code], || event.to_string());
-        match event {
-            Event::Synced { node } => {
-                let replica = &mut self.replicas[node];
-                replica.synced.clone_from(&replica.holds);
-            }
-            Event::Crashed { node, survives } => self.crashed(node, survives),
-            Event::Blackout { survives } => {
-                for node in 0..self.quorums.n {
-                    self.crashed(node, survives);
-                }
-            }
-            Event::ClockSet { clock, .. } => self.clock_stepped(clock),
-            _ => {}
-        }
-    }
-
-    pub fn clock_stepped(&mut self, clock: usize) {
-        if self.clock_steps.len() <= clock {
-            self.clock_steps.resize(clock + 1, 0);
-        }
-        self.clock_steps[clock] += 1;
-    }
-
-    fn crashed(&mut self, node: usize, survives: Survives) {
-        let replica = &mut self.replicas[node];
-        match survives {
-            Survives::All => {
-                replica.synced.clone_from(&replica.holds);
-                return;
-            }
-            Survives::Synced => replica.holds.clone_from(&replica.synced),
-            Survives::Nothing => {
-                replica.holds.fill(None);
-                replica.synced.fill(None);
-            }
-        }
-        replica.losses += 1;
-        let (quorums, holds) = (self.quorums, &self.replicas[node].holds);
-        for (key, held) in self.keys.iter_mut().zip(holds) {
-            for acknowledged in &mut key.acknowledged {
-                if *held < Some(acknowledged.stamp) {
-                    acknowledged.holders &= !(1 << node);
-                }
-            }
-            let all = key.acknowledged.len();
-            key.read_floor = key.floor(all, quorums.n, quorums.r);
-            key.write_floor = key.floor(all, quorums.n, quorums.w);
-        }
-    }
-
     // What clients ask.
 
     pub fn begin(&mut self, client: usize, coordinator: usize, kind: Kind, key: usize) -> usize {
         let index = self.ops.len();
         self.counts.operations += 1;
         let clock_steps = self.clock_steps_of(coordinator);
+        self.keys[key].is_register |= matches!(kind, Kind::Register(_));
         let stamps = &mut self.coordinators[coordinator].stamps;
         stamps.look_at_wall();
         let op = Op {
@@ -379,11 +345,31 @@ impl Oracle {
             attempts: Vec::new(),
             told: Vec::new(),
             reading: Reading::default(),
+            ballots: Ballots::default(),
+            pages: Vec::new(),
+            unintroduced: 0,
+            began: self.now(),
+            called: self.ticks,
+            returned: None,
+            step: None,
         };
+        self.ticks += 1;
         self.ops.push(op);
-        let numbers = [8, index as u64, coordinator as u64, kind as u64, key as u64];
-        self.log(Who::Client(client), &numbers, || {
-            format!("#{index} {kind:?} k{key} through coordinator {coordinator}")
+        let code = match kind {
+            Kind::Put => 0,
+            Kind::Delete => 1,
+            Kind::Get => 2,
+            Kind::Foreign => 3,
+            Kind::Scan => 4,
+            Kind::Register(_) => 5,
+        };
+        let numbers = [8, index as u64, coordinator as u64, code, key as u64];
+        self.log(Who::Client(client), &numbers, || match kind {
+            Kind::Scan => format!("#{index} scans through coordinator {coordinator}"),
+            Kind::Register(ask) => {
+                format!("#{index} asks register k{key} through coordinator {coordinator}: {ask}")
+            }
+            kind => format!("#{index} {kind:?} k{key} through coordinator {coordinator}"),
         });
         index
     }
@@ -392,6 +378,8 @@ impl Oracle {
     fn finish(&mut self, index: usize) {
         let op = &mut self.ops[index];
         op.ended = true;
+        op.returned = Some(self.ticks);
+        self.ticks += 1;
         let coordinator = op.coordinator;
         let under_way = std::mem::take(&mut op.under_way);
         for (replica, count) in under_way.into_iter().enumerate() {
@@ -403,7 +391,9 @@ impl Oracle {
         }
         let all = (1 << self.quorums.n) - 1;
         let op = &self.ops[index];
-        if op.kind != Kind::Foreign && op.attempts.iter().any(|attempt| attempt.called != all) {
+        let is_short = |attempt: &Attempt| attempt.called != all;
+        if op.kind != Kind::Foreign && op.attempts.iter().any(is_short) || op.ballots.is_short(all)
+        {
             self.broken("W-ALL", || format!("#{index} did not go to all replicas"));
         }
         let reading = &self.ops[index].reading;
@@ -439,11 +429,18 @@ impl Oracle {
             .is_some_and(|introduced| introduced.end == end)
     }
 
-    /// Whether a call over this link would be that of a write, where this is the
+    /// Whose call over this link one would be with this entry, where this is the
     /// operation whose caller makes it.
-    pub fn is_write(&self, end: End, op: Option<usize>) -> bool {
+    pub fn author(&self, end: End, op: Option<usize>, version: Version) -> Author {
         let introduced = self.introduced.filter(|introduced| introduced.end == end);
-        let op = introduced.map_or(op, |introduced| introduced.op);
-        op.is_some_and(|op| self.ops[op].kind != Kind::Get)
+        let Some(op) = introduced.map_or(op, |introduced| introduced.op) else {
+            return Author::Repair;
+        };
+        match self.ops[op].kind {
+            kind if kind.is_plain_write() => Author::Put,
+            Kind::Register(_) if self.ops[op].ballots.are_of(version) => Author::Update,
+            Kind::Scan => Author::RepairOfScan,
+            _ => Author::Repair,
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! What the oracle knows of an operation, of an attempt of a write, and of a
 //! call.
 
+use kvquorum_testing::linearizability::Step;
+
 use super::*;
 
 pub(super) struct Op {
@@ -28,6 +30,19 @@ pub(super) struct Op {
     pub told: Vec<Version>,
     /// Of a read.
     pub reading: Reading,
+    /// Of an operation on a register.
+    pub ballots: Ballots,
+    /// Of a scan.
+    pub pages: Vec<PageState>,
+    /// How many times a replica did not introduce itself for one of them.
+    pub unintroduced: usize,
+    /// When it was called, in microseconds.
+    pub began: u64,
+    /// When it was called, and when it was told what it came to, in ticks.
+    pub called: u64,
+    pub returned: Option<u64>,
+    /// What it did to a register, as its client was told.
+    pub step: Option<Step<u64>>,
 }
 
 impl Op {
@@ -92,14 +107,16 @@ pub(super) struct Attempt {
     pub superseded: u32,
     pub acks: usize,
     pub failed: usize,
-    /// Greater versions that acks told of, and whether a replica refused it as too
-    /// far ahead, be it later than the deciding answer.
+    /// Greater versions that answers told of, and whether a replica refused it, as too
+    /// far ahead or because of a promise, be it later than the deciding answer.
     pub told_by_all: Vec<Version>,
     pub is_refused: bool,
     /// Up to the decision: whether a replica that answered may have applied it,
-    /// or refused it as too far ahead, and the greatest version that was told of.
+    /// or refused it as too far ahead; and the greatest version that an ack told of,
+    /// and that it was refused for.
     pub may_be_applied: bool,
     pub too_far_ahead: bool,
+    pub promised: Option<Version>,
     pub told: Option<Version>,
     /// Having failed, it waits so long for it to turn out that it was not applied.
     pub grace: Option<u64>,
@@ -123,6 +140,7 @@ impl Attempt {
             is_refused: false,
             may_be_applied: false,
             too_far_ahead: false,
+            promised: None,
             told: None,
             grace: None,
             decided: None,
@@ -145,6 +163,11 @@ impl Attempt {
                 self.may_be_applied |= before && answered.may_have_applied();
                 self.is_refused |= answered.is_too_far_ahead();
                 self.too_far_ahead |= before && answered.is_too_far_ahead();
+                if let Some(by) = answered.refused_past() {
+                    self.is_refused = true;
+                    self.told_by_all.push(by);
+                    self.promised = self.promised.max(Some(by).filter(|_| before));
+                }
             }
         }
         let Quorums { n, w, .. } = quorums;
@@ -182,7 +205,17 @@ impl Answered<'_> {
         }
     }
 
-    fn is_too_far_ahead(self) -> bool {
+    /// The version that what was refused has to go past.
+    pub(super) fn refused_past(self) -> Option<Version> {
+        match self {
+            Self::Response(Response::Refused(
+                Refusal::Promised { by } | Refusal::Superseded { by },
+            )) => Some(*by),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_too_far_ahead(self) -> bool {
         let Self::Response(response) = self else {
             return false;
         };
@@ -201,6 +234,7 @@ pub struct End {
 pub(super) struct Call {
     pub end: End,
     pub op: Option<usize>,
+    /// Of a write; or of a scan, which page.
     pub attempt: usize,
     /// When it, or the introduction before it, set out.
     pub started: u64,
@@ -208,4 +242,8 @@ pub(super) struct Call {
     pub introduces: bool,
     /// Whether it asks for what a replica holds, or introduces for that.
     pub reads: bool,
+    /// Whether it is a page of a scan, or may repair what a page found: that is given
+    /// up when nobody wants the scan any more, or when the time for all of its repairs
+    /// is over.
+    pub scans: bool,
 }

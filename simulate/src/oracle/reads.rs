@@ -3,6 +3,8 @@
 
 use super::*;
 
+pub(super) const NEVER_BACK: &str = "no get goes back when repair is blocking";
+
 impl Oracle {
     pub fn read(&mut self, index: usize, read: &Read) {
         let client = self.ops[index].client;
@@ -73,6 +75,7 @@ impl Oracle {
                 Some(_) => {}
             }
             self.observed(index, stamp);
+            self.keys[key].seen = stamp.value();
         }
         if r + w > n
             && let Some(floor) = self.floor_of(index, r)
@@ -90,7 +93,7 @@ impl Oracle {
                 continue;
             };
             let state = &self.replicas[replica];
-            let holds = state.holds[key].map(|stamp| stamp.version);
+            let holds = state.holds[key].entry.map(|stamp| stamp.version);
             let lost = self.ops[index].losses[replica] != state.losses;
             if !lost && holds < Some(*version) {
                 self.broken("receipts are true", || {
@@ -102,24 +105,29 @@ impl Oracle {
             && settings.blocking
             && let Some(stamp) = stamp
         {
-            self.held_back(index, stamp);
+            self.held_back(NEVER_BACK, index, key, stamp);
         }
     }
 
-    /// A read that has repaired first: reads after it must not go back.
-    pub(super) fn held_back(&mut self, index: usize, stamp: Stamp) {
-        let key = self.ops[index].key;
+    /// What is returned once W replicas hold it: reads after it must not go back.
+    pub(super) fn held_back(
+        &mut self,
+        promise: &'static str,
+        index: usize,
+        key: usize,
+        stamp: Stamp,
+    ) {
         let losses = &self.ops[index].losses;
         let (mut holders, mut unknown) = (0_u32, 0);
         for (number, (replica, losses)) in self.replicas.iter().zip(losses).enumerate() {
-            if replica.holds[key] >= Some(stamp) {
+            if replica.holds[key].entry >= Some(stamp) {
                 holders |= 1 << number;
             } else if replica.losses != *losses {
                 unknown += 1;
             }
         }
         if holders.count_ones() as usize + unknown < self.quorums.w {
-            self.broken("no get goes back when repair is blocking", || {
+            self.broken(promise, || {
                 format!("#{index} returns {stamp}, which only replicas {holders:#b} hold")
             });
         }

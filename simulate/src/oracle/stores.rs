@@ -1,6 +1,56 @@
-//! What stores answer: the contract of a store, and rule C-DRIFT.
+//! What stores answer: the contract of a store, and rules C-DRIFT and L-PROMISE.
 
+use std::ops::{Bound, RangeBounds};
+
+use super::entries::Moment;
 use super::*;
+
+/// What a store answers to a change that is not too far ahead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Ack(Ack),
+    Promise(Option<Stamp>),
+    Promised(Version),
+    Superseded(Version),
+    Other,
+}
+
+impl Held {
+    /// A replica keeps the greater entry, and takes nothing below what it has
+    /// promised, unless it has it already.
+    fn write(self, stamp: Stamp) -> (Answer, Self) {
+        let Self { entry, anchor } = self;
+        match entry {
+            Some(entry) if entry == stamp => (Answer::Ack(Ack::Applied), self),
+            _ if Some(stamp.version) < anchor => (self.promised(), self),
+            Some(Stamp { version: by, .. }) if entry > Some(stamp) => {
+                (Answer::Ack(Ack::Superseded { by }), self)
+            }
+            _ => {
+                let entry = Some(stamp);
+                (Answer::Ack(Ack::Applied), Self { entry, anchor })
+            }
+        }
+    }
+
+    fn prepare(self, ballot: Version) -> (Answer, Self) {
+        let Self { entry, anchor } = self;
+        match entry {
+            _ if Some(ballot) < anchor => (self.promised(), self),
+            Some(Stamp { version: by, .. }) if ballot < by => (Answer::Superseded(by), self),
+            _ => {
+                let anchor = Some(ballot);
+                (Answer::Promise(entry), Self { entry, anchor })
+            }
+        }
+    }
+
+    /// What is refused has to go past all that is here.
+    fn promised(self) -> Answer {
+        let by = self.entry.map(|entry| entry.version).max(self.anchor);
+        by.map_or(Answer::Other, Answer::Promised)
+    }
+}
 
 impl Oracle {
     pub fn store_fails(&mut self, replica: usize, panics: bool, before: bool) {
@@ -17,22 +67,50 @@ impl Oracle {
         });
     }
 
-    pub fn store_got(&mut self, replica: usize, key: &Key, entry: Option<&Entry>) {
+    pub fn store_got(&mut self, replica: usize, key: &Key, record: Option<&Record>) {
         let Some(key) = index_of(key) else { return };
-        let got = entry.map(Stamp::of);
-        let holds = self.replicas[replica].holds[key];
-        let [a, b, c] = Stamp::numbers(got);
+        let got = Held::of(record);
+        let [a, b, c] = Stamp::numbers(got.entry);
         self.log(Who::Replica(replica), &[2, key as u64, a, b, c], || {
-            format!("get k{key} → {}", show(got))
+            format!("get k{key} → {got}")
         });
-        if got != holds {
+        self.check_held(replica, key, got);
+    }
+
+    fn check_held(&mut self, replica: usize, key: usize, got: Held) {
+        let held = self.replicas[replica].holds[key];
+        if self.looks_away {
+            self.replicas[replica].holds[key] = got;
+        } else if got != held {
             self.broken("an ack is true", || {
-                format!(
-                    "replica {replica} has acked {} and answers {}",
-                    show(holds),
-                    show(got)
-                )
+                format!("replica {replica} has acked {held} and answers {got}")
             });
+        }
+    }
+
+    /// What a store has found in a range, in order.
+    pub fn store_scanned(
+        &mut self,
+        replica: usize,
+        range: (Bound<&Key>, Bound<&Key>),
+        records: &[(Key, Record)],
+    ) {
+        let mut left: Vec<usize> = (0..self.keys.len())
+            .filter(|index| range.contains(&key(*index)))
+            .filter(|index| self.replicas[replica].holds[*index] != Held::default())
+            .rev()
+            .collect();
+        self.log(Who::Replica(replica), &[15, records.len() as u64], || {
+            format!("scan → {} records", records.len())
+        });
+        for (key, record) in records {
+            let Some(index) = index_of(key) else { continue };
+            self.check_held(replica, index, Held::of(Some(record)));
+            if left.pop() != Some(index) && !self.looks_away {
+                self.broken("R-RANGE", || {
+                    format!("the store of replica {replica} passes over a key before k{index}")
+                });
+            }
         }
     }
 
@@ -41,64 +119,81 @@ impl Oracle {
         self.replicas[replica].clock.now_millis()
     }
 
-    /// The rules once more, in other words than those of the library: a replica
-    /// takes in what is not too far ahead, or no further ahead than the step after
-    /// what it holds; and it keeps the greater entry.
+    /// What a store has made of a change: it has to be what the rules say, once more
+    /// in other words than those of the library.
     pub fn store_applied(
         &mut self,
         replica: usize,
         key: &Key,
-        entry: &Entry,
+        asked: &Asked,
         wall: u64,
         response: &Response,
     ) {
-        let Some(key) = index_of(key) else { return };
-        let stamp = Stamp::of(entry);
-        let [a, b, c] = Stamp::numbers(Some(stamp));
-        let (code, said) = match response {
-            Response::Ack(Ack::Applied) => (1, "applied"),
-            Response::Ack(_) => (0, "superseded"),
-            Response::Refused(_) => (2, "refused"),
-            _ => (3, "nonsense"),
+        let Some(index) = index_of(key) else { return };
+        let (version, stamp) = match asked {
+            Asked::Write(entry) => (entry.version, Some(Stamp::of(entry))),
+            Asked::Prepare(ballot) => (*ballot, None),
         };
-        let numbers = [3, key as u64, a, b, c, code];
-        self.log(Who::Replica(replica), &numbers, || {
-            format!("write k{key} {stamp}: {said}")
+        let [a, b, c] = match stamp {
+            None => [version.timestamp.to_bits(), version.writer.get(), u64::MAX],
+            stamp => Stamp::numbers(stamp),
+        };
+        let code = match response {
+            Response::Ack(Ack::Applied) => 1,
+            Response::Ack(_) => 0,
+            Response::Refused(_) => 2,
+            Response::Promise(_) => 4,
+            _ => 3,
+        };
+        let said = ["superseded", "applied", "refused", "nonsense", "promised"][code as usize];
+        let numbers = [3, index as u64, a, b, c, code];
+        self.log(Who::Replica(replica), &numbers, || match stamp {
+            Some(stamp) => format!("write k{index} {stamp}: {said}"),
+            None => format!("prepare k{index} {}: {said}", Moment(version)),
         });
-        let state = &mut self.replicas[replica];
         let latest = wall.saturating_add(self.max_drift.as_millis() as u64);
-        let held = state.holds[key];
-        let furthest = held.map_or(0, |held| held.version.timestamp.to_bits() + 1);
-        let is_ahead = stamp.version.timestamp.millis() > latest
-            && stamp.version.timestamp.to_bits() > furthest;
+        let held = self.replicas[replica].holds[index];
+        let seen = held.entry.map(|entry| entry.version).max(held.anchor);
+        let furthest = seen.map_or(0, |seen| seen.timestamp.to_bits() + 1);
+        let is_ahead =
+            version.timestamp.millis() > latest && version.timestamp.to_bits() > furthest;
         let is_refused = matches!(response, Response::Refused(Refusal::TooFarAhead { .. }));
         if is_ahead != is_refused {
             return self.broken("C-DRIFT", || {
                 format!(
-                    "replica {replica} held {}, its clock read {wall} ms, and {stamp} was {said}",
-                    show(held)
+                    "replica {replica} held {held}, its clock read {wall} ms, and {} was {said}",
+                    Moment(version)
                 )
             });
         }
         if is_refused {
             return;
         }
-        let expected = match held {
-            Some(held) if held > stamp => Ack::Superseded { by: held.version },
-            _ => {
-                state.holds[key] = Some(stamp);
-                Ack::Applied
-            }
+        let (expected, after) = match stamp {
+            Some(stamp) => held.write(stamp),
+            None => held.prepare(version),
         };
-        if *response != Response::Ack(expected) {
-            self.broken("a superseded write says so", || {
-                format!(
-                    "replica {replica} held {}, was sent {stamp}, and answers {response:?}",
-                    show(held)
-                )
+        let answered = match response {
+            Response::Promise(entry) => Answer::Promise(entry.as_ref().map(Stamp::of)),
+            Response::Ack(ack) => Answer::Ack(*ack),
+            Response::Refused(Refusal::Promised { by }) => Answer::Promised(*by),
+            Response::Refused(Refusal::Superseded { by }) => Answer::Superseded(*by),
+            _ => Answer::Other,
+        };
+        if self.looks_away {
+            let record = (self.replicas[replica].look)(key);
+            self.replicas[replica].holds[index] = Held::of(record.as_ref());
+        } else if answered == expected {
+            self.replicas[replica].holds[index] = after;
+        } else {
+            self.broken("L-PROMISE, and a superseded write says so", || {
+                let version = Moment(version);
+                format!("replica {replica} held {held}, was sent {version}: {response:?}")
             });
         }
-        self.taken_in(replica, key, stamp, expected);
+        if let (Some(stamp), Answer::Ack(ack)) = (stamp, answered) {
+            self.taken_in(replica, index, stamp, ack);
+        }
     }
 
     fn taken_in(&mut self, replica: usize, key: usize, stamp: Stamp, ack: Ack) {
@@ -110,7 +205,10 @@ impl Oracle {
             return;
         };
         for (op, attempt) in &origin.makers {
-            let attempt = &mut self.ops[*op].attempts[*attempt];
+            // Those of updates are not looked at.
+            let Some(attempt) = self.ops[*op].attempts.get_mut(*attempt) else {
+                continue;
+            };
             match ack {
                 Ack::Applied => attempt.applied |= bit,
                 Ack::Superseded { .. } => attempt.superseded |= bit,

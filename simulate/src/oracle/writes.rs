@@ -1,6 +1,8 @@
 //! What clients are told of their writes: rules W-QUORUM, W-FAIL and
 //! W-SUPERSEDED, and whether receipts are true.
 
+use kvquorum_testing::linearizability::Step;
+
 use super::*;
 
 impl Oracle {
@@ -86,6 +88,13 @@ impl Oracle {
                         format!("#{index} was refused as too far ahead, and not stamped again")
                     });
                 }
+                let last = self.ops[index].attempts.last();
+                let is_promised = last.is_some_and(|last| last.promised.is_some());
+                if is_promised && attempts < settings.attempts as usize {
+                    self.broken("L-PROMISE", || {
+                        format!("#{index} was refused for a promise, and not stamped again")
+                    });
+                }
                 let attempts = &self.ops[index].attempts;
                 let nowhere = attempts.iter().all(|attempt| attempt.is_nowhere(n));
                 if written.said == Said::NotApplied {
@@ -130,6 +139,7 @@ impl Oracle {
         });
         // Only what was stamped past all that was acknowledged before may be.
         let may_be = 2 * w > n && op.is_past();
+        self.ops[index].step = Some(Step::Write(stamp.value()));
         if told.max() != superseded_by || (superseded_by.is_some() && !may_be) {
             self.broken("W-SUPERSEDED", || {
                 format!("#{index} {stamp} is acknowledged, and superseded by {superseded_by:?}")
@@ -145,7 +155,7 @@ impl Oracle {
         }
         let named = parts.iter().enumerate().filter(|(_, part)| part.is_ack());
         let holders = named
-            .filter(|(replica, _)| self.replicas[*replica].holds[key] >= Some(stamp))
+            .filter(|(replica, _)| self.replicas[*replica].holds[key].entry >= Some(stamp))
             .fold(0, |holders, (replica, _)| holders | 1 << replica);
         self.oblige(key, stamp, holders);
     }
@@ -216,7 +226,7 @@ impl Oracle {
         let op = &self.ops[index];
         let state = &self.replicas[replica];
         let lost = op.losses[replica] != state.losses;
-        let held = (state.look)(&key(op.key)).as_ref().map(Stamp::of);
+        let held = Held::of((state.look)(&key(op.key)).as_ref()).entry;
         if !lost && held < Some(stamp) {
             self.broken("receipts are true", || {
                 format!(

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kvquorum_core::{Bytes, ConditionalWrite, Entry, Key, Record, ScanLimit, StoreError};
+use kvquorum_core::{Bytes, ConditionalWrite, Key, Record, ScanLimit, StoreError};
 use kvquorum_testing::sim::Random;
 use tokio::time::sleep;
 
@@ -34,9 +34,9 @@ impl Backend {
         }
     }
 
-    pub fn entry(&self, key: &Key) -> Option<Entry> {
+    pub fn record(&self, key: &Key) -> Option<Record> {
         let (record, _) = self.state().records.get(key).cloned()?;
-        Record::decode(record).ok()?.into_entry()
+        Record::decode(record).ok()
     }
 
     async fn take_time(&self) {
@@ -80,10 +80,18 @@ impl ConditionalWrite for Backend {
 
     async fn scan(
         &self,
-        _: (Bound<&Key>, Bound<&Key>),
-        _: ScanLimit,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
     ) -> Result<Vec<(Key, Bytes)>, StoreError> {
-        // No page would be one that says: there is nothing.
-        Err(StoreError::new("no scan is simulated"))
+        self.take_time().await;
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for (key, (record, _)) in self.state().records.range::<Key, _>(range) {
+            bytes += key.len() + record.len();
+            if !limit.allows(page.len(), bytes) {
+                break;
+            }
+            page.push((key.clone(), record.clone()));
+        }
+        Ok(page)
     }
 }

@@ -9,8 +9,8 @@ use kvquorum_core::{
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::{Bug, Kind};
-use crate::oracle::{End, Shared};
+use super::{Bug, Kind, Marks};
+use crate::oracle::{Author, End, Shared};
 use crate::spy::{current, on_behalf};
 
 /// What a link with a bug has to know.
@@ -19,12 +19,13 @@ pub struct Place {
     pub time_limit: Duration,
     pub end: End,
     pub w: usize,
+    pub marks: Marks,
 }
 
 /// A link with a bug, or the link as it is.
 pub fn link(bug: Option<Bug>, inner: Arc<dyn Transport>, place: Place) -> Arc<dyn Transport> {
     match bug {
-        Some(bug) if bug.kind() == Kind::Link => Arc::new(BuggyLink {
+        Some(bug) if bug.kind() == Kind::Link || bug.is_promise() => Arc::new(BuggyLink {
             bug,
             inner,
             place,
@@ -87,10 +88,33 @@ impl BuggyLink {
         })
     }
 
-    fn is_repair(&self, request: &Request) -> bool {
+    /// Who sends an entry; `None` where none is sent.
+    fn author(&self, request: &Request) -> Option<Author> {
+        let RequestKind::Write { entry, .. } = &request.kind else {
+            return None;
+        };
         let oracle = self.place.oracle.lock();
-        let is_write = || oracle.is_write(self.place.end, current());
-        matches!(request.kind, RequestKind::Write { .. }) && !is_write()
+        Some(oracle.author(self.place.end, current(), entry.version))
+    }
+
+    fn is_repair(&self, request: &Request) -> bool {
+        let author = self.author(request);
+        matches!(author, Some(Author::Repair | Author::RepairOfScan))
+    }
+
+    /// Tells stores of an entry that they are to treat otherwise.
+    fn mark(&self, request: &Request) {
+        let marked = match self.bug {
+            Bug::PutsIgnorePromises => self.author(request) == Some(Author::Put),
+            Bug::RepairsIgnorePromises => self.is_repair(request),
+            Bug::AcceptComparesNothing => self.author(request) == Some(Author::Update),
+            _ => false,
+        };
+        if let (true, RequestKind::Write { entry, .. }) = (marked, &request.kind) {
+            let marks = self.place.marks.lock();
+            let mut marks = marks.unwrap_or_else(PoisonError::into_inner);
+            marks.insert(entry.version);
+        }
     }
 
     fn repair(&self, request: &Request) -> Request {
@@ -98,7 +122,9 @@ impl BuggyLink {
         if let RequestKind::Write { entry, .. } = &mut request.kind {
             let timestamp = &mut entry.version.timestamp;
             match self.bug {
-                Bug::RepairRestamps => *timestamp = Timestamp::from_bits(timestamp.to_bits() + 1),
+                Bug::RepairRestamps | Bug::ScanRepairRestamps => {
+                    *timestamp = Timestamp::from_bits(timestamp.to_bits() + 1)
+                }
                 _ => entry.value = None,
             }
         }
@@ -139,6 +165,7 @@ impl BuggyLink {
 impl Transport for BuggyLink {
     fn call(&self, request: &Request) -> Call {
         let bug = self.bug;
+        self.mark(request);
         let is_write = matches!(request.kind, RequestKind::Write { .. });
         match bug {
             Bug::HangIsAck if is_write => self.hasty(request, applied),
@@ -149,6 +176,9 @@ impl Transport for BuggyLink {
                 Call::Ready(Err(TransportError::NoAnswer(Planted.into())))
             }
             Bug::RepairRestamps | Bug::RepairDeletes if self.is_repair(request) => {
+                self.inner.call(&self.repair(request))
+            }
+            Bug::ScanRepairRestamps if self.author(request) == Some(Author::RepairOfScan) => {
                 self.inner.call(&self.repair(request))
             }
             Bug::RepairPretends if self.is_repair(request) => Call::Ready(applied()),
@@ -163,6 +193,10 @@ impl Transport for BuggyLink {
                     }
                     (Bug::AbsentIsError, Ok(Response::Entry(None))) => {
                         Err(TransportError::NoAnswer(Planted.into()))
+                    }
+                    (Bug::TombstonesFiltered, Ok(Response::Page(mut page))) => {
+                        page.entries.retain(|(_, entry)| entry.value.is_some());
+                        Ok(Response::Page(page))
                     }
                     (Bug::SupersededHidden, Ok(Response::Ack(_)))
                     | (Bug::RefusalIsAck, Ok(Response::Refused(_)))

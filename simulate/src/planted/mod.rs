@@ -6,6 +6,7 @@
 
 mod conditional;
 mod link;
+mod promise;
 mod store;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use kvquorum_core::Limits;
 
 pub use link::{Place, link};
-pub use store::PlantedStore;
+pub use store::{Marks, PlantedStore};
 
 use crate::oracle::Settings;
 
@@ -22,6 +23,9 @@ use crate::oracle::Settings;
 pub enum Kind {
     /// A store, the rules that it runs included.
     Store,
+    /// A store that does not keep L-PROMISE. The oracle looks away then: it is for
+    /// clients to notice.
+    Promise,
     /// What a replica admits.
     Limits,
     /// A link.
@@ -30,8 +34,12 @@ pub enum Kind {
     Settings,
     /// The clock of the coordinator in `mutant`.
     Clock,
-    /// The code of the coordinator in `mutant`.
+    /// The code of the coordinator in `mutant`, but for registers and scans.
     Coordinator,
+    /// How the coordinator in `mutant` updates registers, and gets them.
+    Register,
+    /// How the coordinator in `mutant` scans.
+    Scan,
 }
 
 macro_rules! bugs {
@@ -76,6 +84,14 @@ bugs! {
         NoneAsFar: "an entry from the future is refused though what is held is as far ahead",
         TwoStepsAhead: "an entry from the future may be two steps past what is held",
     }
+    Promise {
+        PutsIgnorePromises: "a replica takes a put below its promise",
+        RepairsIgnorePromises: "a replica takes a repair below its promise",
+        AcceptComparesNothing: "a replica takes the second phase of an update whatever it holds",
+        SupersededFirst: "what is superseded is acked as such, whatever is promised",
+        PromiseCleared: "a put over a promise clears it",
+        PromiseNotDurable: "a promise does not survive a crash",
+    }
     Limits {
         DriftUnit: "the bound on drift is in the wrong unit",
         DriftUnchecked: "the bound on drift is not looked at",
@@ -93,6 +109,8 @@ bugs! {
         RepairRestamps: "a repair has a fresh version",
         RepairDeletes: "a repair deletes",
         RepairPretends: "a repair is not sent, and counted as acked",
+        ScanRepairRestamps: "a repair of a scan has a fresh version",
+        TombstonesFiltered: "a page of a replica leaves tombstones out",
     }
     Settings {
         WriteQuorum: "W is off by one",
@@ -136,16 +154,40 @@ bugs! {
         PanicsPass: "the panic of one replica's store reaches the caller",
         PanicsUncounted: "the panic of one replica's store is not counted",
     }
+    Register {
+        BlindRetry: "an update that failed half-way is made again, whatever became of it",
+        LastBallotOnly: "an update remembers only its last ballot",
+        NoWriteBack: "a get of a register returns what few replicas hold",
+        KeepNotSettled: "an update that changes nothing does not settle what it found",
+    }
+    Scan {
+        GreatestFrontier: "a page goes as far as the answer that goes farthest",
+        StuckOnTombstones: "a page of tombstones alone is read again and again",
+        SkipsAtBorders: "the key at the border of two pages is passed over",
+        FewerAnswers: "a page is merged from one answer less than R",
+    }
 }
 
 impl Bug {
     pub fn is_store(self) -> bool {
-        self.kind() == Kind::Store
+        matches!(self.kind(), Kind::Store | Kind::Promise)
+    }
+
+    pub fn is_promise(self) -> bool {
+        self.kind() == Kind::Promise
+    }
+
+    /// Whether only registers show it.
+    pub fn is_of_registers(self) -> bool {
+        matches!(self.kind(), Kind::Promise | Kind::Register)
     }
 
     /// Whether it is in the coordinator of `mutant`.
     pub fn is_mutant(self) -> bool {
-        matches!(self.kind(), Kind::Clock | Kind::Coordinator)
+        matches!(
+            self.kind(),
+            Kind::Clock | Kind::Coordinator | Kind::Register | Kind::Scan
+        )
     }
 
     /// What a replica admits.

@@ -1,20 +1,25 @@
 //! Stores with bugs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{
     Ack, Action, Change, Conditional, Decision, Entry, Key, Record, Response, ScanLimit, Store,
-    StoreError,
+    StoreError, Version,
 };
 use kvquorum_testing::sim::{Disk, Random};
 use tokio::time::{Instant, sleep};
 
 use super::Bug;
 use super::conditional::Backend;
-use crate::spy::written;
+use super::promise;
+use crate::spy::{Asked, asked};
+
+/// Versions that a link with a bug has marked for stores to treat otherwise: a change
+/// does not tell who has sent it.
+pub type Marks = Arc<Mutex<HashSet<Version>>>;
 
 /// A store with a bug, or without.
 pub enum PlantedStore {
@@ -25,6 +30,7 @@ pub enum PlantedStore {
 
 pub struct Buggy {
     bug: Bug,
+    marks: Marks,
     data: Mutex<Data>,
 }
 
@@ -42,6 +48,7 @@ impl PlantedStore {
         disk: Arc<Disk>,
         is_conditional: bool,
         random: Random,
+        marks: &Marks,
     ) -> Arc<Self> {
         let ignores_tag = bug == Some(Bug::SwapIgnoresTag);
         Arc::new(match bug {
@@ -50,17 +57,30 @@ impl PlantedStore {
             }
             Some(bug) if bug.is_store() => Self::Buggy(Arc::new(Buggy {
                 bug,
+                marks: Arc::clone(marks),
                 data: Mutex::default(),
             })),
             _ => Self::Sound(disk),
         })
     }
 
-    pub fn entry(&self, key: &Key) -> Option<Entry> {
+    pub fn record(&self, key: &Key) -> Option<Record> {
         match self {
-            Self::Sound(disk) => disk.entry(key),
-            Self::Conditional(store) => store.backend().entry(key),
-            Self::Buggy(buggy) => buggy.record(key)?.into_entry(),
+            Self::Sound(disk) => disk.record(key),
+            Self::Conditional(store) => store.backend().record(key),
+            Self::Buggy(buggy) => buggy.record(key),
+        }
+    }
+
+    /// Its node has crashed, and all of its data were to survive.
+    pub fn crashed(&self) {
+        if let Self::Buggy(buggy) = self
+            && buggy.bug == Bug::PromiseNotDurable
+        {
+            let mut data = buggy.data();
+            let records = std::mem::take(&mut data.records).into_iter();
+            let kept = |(key, record): (Key, Record)| Some((key, record.into_entry()?.into()));
+            data.records = records.filter_map(kept).collect();
         }
     }
 }
@@ -72,6 +92,12 @@ impl Buggy {
 
     fn record(&self, key: &Key) -> Option<Record> {
         self.data().records.get(key).cloned()
+    }
+
+    fn is_marked(&self, version: Version) -> bool {
+        let marks = self.marks.lock();
+        let marks = marks.unwrap_or_else(PoisonError::into_inner);
+        marks.contains(&version)
     }
 
     fn act(&self, key: &Key, action: Action) {
@@ -109,7 +135,12 @@ impl Buggy {
                 response
             }
             bug => {
-                let Decision { action, response } = decide(bug, held.as_ref(), change);
+                let Decision { action, response } = if bug.is_promise() {
+                    let is_marked = |version| self.is_marked(version);
+                    promise::decide(bug, held.as_ref(), change, is_marked)
+                } else {
+                    decide(bug, held.as_ref(), change)
+                };
                 self.act(&key, action);
                 response
             }
@@ -129,7 +160,7 @@ fn decide(bug: Bug, held: Option<&Record>, change: Change) -> Decision {
             sound
         };
     }
-    let Some(entry) = written(&change) else {
+    let Some(Asked::Write(entry)) = asked(&change) else {
         return sound;
     };
     if let (Bug::TwoStepsAhead, true) = (bug, refused(&sound))
@@ -217,11 +248,14 @@ impl Store for PlantedStore {
 
     async fn scan(
         &self,
-        _: (Bound<&Key>, Bound<&Key>),
-        _: ScanLimit,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
     ) -> Result<Vec<(Key, Record)>, StoreError> {
-        // No page would be one that says: there is nothing.
-        Err(StoreError::new("no scan is simulated"))
+        match self {
+            Self::Sound(disk) => disk.scan(range, limit).await,
+            Self::Conditional(store) => store.scan(range, limit).await,
+            Self::Buggy(buggy) => Ok(limit.take(buggy.data().records.range::<Key, _>(range))),
+        }
     }
 
     fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {

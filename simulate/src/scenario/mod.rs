@@ -4,17 +4,18 @@ mod clients;
 mod profile;
 mod shop;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kvquorum_core::{CoordinatorBuilder, Limits, Replica};
+use kvquorum_core::{Coordinator, CoordinatorBuilder, Replica};
 use kvquorum_testing::sim::{self, World};
 use profile::{Profile, draw_settings};
-use shop::{Block, Shop};
+use shop::{Compiles, Shop};
 
+use crate::map::Raw;
 use crate::oracle::{Counts, Oracle, Quorums, Shared, Violation};
-use crate::planted::{Bug, PlantedStore};
+use crate::planted::{Bug, Marks, PlantedStore};
 use crate::spy::{Rates, StoreFaults, Watched};
 use crate::trace::Trace;
 
@@ -60,34 +61,46 @@ fn told(n: usize, w: usize, r: usize) -> Quorums {
 
 async fn choose_quorums(world: World, plan: Plan) -> Run {
     macro_rules! play {
-        ($n:literal, $w:literal, $r:literal, blocking) => {
+        ($n:literal, $w:literal, $r:literal $(, $part:ident: $how:expr)*) => {
             play::<$n, $w, $r>(
                 world,
                 plan,
                 told($n, $w, $r),
-                Some(CoordinatorBuilder::repair_blocking),
+                Compiles { $($part: Some($how),)* ..Compiles::default() },
             )
             .await
         };
-        ($n:literal, $w:literal, $r:literal) => {
-            play::<$n, $w, $r>(world, plan, told($n, $w, $r), None).await
+        // Reads meet writes.
+        (meets $n:literal, $w:literal, $r:literal) => {
+            play!($n, $w, $r, block: CoordinatorBuilder::repair_blocking)
+        };
+        // And writes meet each other.
+        (registers $n:literal, $w:literal, $r:literal) => {
+            play!(
+                $n, $w, $r,
+                block: CoordinatorBuilder::repair_blocking,
+                registers: |map: &Coordinator<$n, $w, $r, _>| map.registers_with("", Raw)
+            )
         };
     }
     let mut random = world.random();
+    let nothing = Compiles::default();
     match plan.bug {
-        Some(Bug::WriteQuorum) => play::<3, 1, 2>(world, plan, told(3, 2, 2), None).await,
-        Some(Bug::ReadQuorum) => play::<3, 2, 1>(world, plan, told(3, 2, 2), None).await,
+        Some(Bug::WriteQuorum) => play::<3, 1, 2>(world, plan, told(3, 2, 2), nothing).await,
+        Some(Bug::ReadQuorum) => {
+            play::<3, 2, 1>(world, plan, told(3, 2, 2), Compiles::default()).await
+        }
         _ => match random.below(16) {
-            0..=5 => play!(3, 2, 2, blocking),
-            6 => play!(3, 1, 3, blocking),
-            7 => play!(3, 3, 1, blocking),
+            0..=5 => play!(registers 3, 2, 2),
+            6 => play!(meets 3, 1, 3),
+            7 => play!(registers 3, 3, 1),
             8 => play!(3, 1, 1),
             9 => play!(3, 2, 1),
             10 => play!(3, 1, 2),
-            11 => play!(1, 1, 1, blocking),
-            12 => play!(5, 4, 2, blocking),
-            13 => play!(5, 2, 4, blocking),
-            _ => play!(5, 3, 3, blocking),
+            11 => play!(registers 1, 1, 1),
+            12 => play!(registers 5, 4, 2),
+            13 => play!(meets 5, 2, 4),
+            _ => play!(registers 5, 3, 3),
         },
     }
 }
@@ -96,30 +109,35 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     world: World,
     mut plan: Plan,
     told: Quorums,
-    block: Block<N, W, R>,
+    compiles: Compiles<N, W, R>,
 ) -> Run {
     plan.mutant |= plan.bug.is_some_and(Bug::is_mutant);
     let mut random = world.random();
-    let profile = Profile::draw(&mut random, plan.bug);
+    let profile = Profile::draw(&mut random, plan.bug, compiles.registers.is_some());
     let trace = Trace::new(plan.keep_trace);
     let oracle = Shared::new(Oracle::new(
         world.clone(),
         told,
         MAX_DRIFT,
-        profile.keys,
+        profile.roles.len(),
         trace,
     ));
-    let mut limits = Limits::default();
-    limits.max_drift = MAX_DRIFT;
+    if plan.bug.is_some_and(Bug::is_promise) {
+        oracle.lock().look_away();
+    }
     let store_rates = Arc::new(Rates {
         errors: profile.store_errors.into(),
         panics: profile.store_panics.into(),
         waits: profile.store_waits.into(),
     });
+    let marks = Marks::default();
+    let mut stores = Vec::new();
     let cluster = world.cluster_of::<N, _>(|replica, disk, clock| {
-        let store = PlantedStore::new(plan.bug, disk, profile.is_conditional, random.fork());
+        let is_conditional = profile.is_conditional(&mut random);
+        let store = PlantedStore::new(plan.bug, disk, is_conditional, random.fork(), &marks);
+        stores.push(Arc::clone(&store));
         let looked_at = Arc::clone(&store);
-        let look = Box::new(move |key: &_| looked_at.entry(key));
+        let look = Box::new(move |key: &_| looked_at.record(key));
         oracle.lock().add_replica(look, clock.clone());
         Replica::new(Watched {
             store,
@@ -130,7 +148,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
                 rates: Arc::clone(&store_rates),
             },
         })
-        .with_limits(Bug::limits(plan.bug, limits))
+        .with_limits(Bug::limits(plan.bug, profile.limits(&mut random)))
         .with_wall_clock(clock)
     });
     let shop = Arc::new(Shop {
@@ -141,13 +159,16 @@ async fn play<const N: usize, const W: usize, const R: usize>(
         told,
         profile,
         begun: AtomicU64::new(0),
+        is_calm: AtomicBool::new(false),
         store_rates,
+        stores,
+        marks,
     });
     let (profile, cluster) = (&shop.profile, &shop.cluster);
 
     for _ in 0..profile.coordinators {
-        let settings = draw_settings(&mut random, profile, plan, block.is_some());
-        shop.open::<W, R>(settings, block, None);
+        let settings = draw_settings(&mut random, profile, plan, compiles.block.is_some());
+        shop.open::<W, R>(settings, compiles, None);
     }
 
     // The weather when the day begins.
@@ -156,14 +177,14 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     (calm.hang, calm.cut, calm.isolation) = (0, 0, 0);
     for _ in 0..random.below(6 * N as u64) {
         if let Some(event) = calm.strike(cluster, &mut random) {
-            shop.oracle.lock().event(event);
+            shop.tell(event);
         }
     }
 
     let raging = tokio::spawn({
         let (shop, random) = (Arc::clone(&shop), random.fork());
         async move {
-            let tell = |event| shop.oracle.lock().event(event);
+            let tell = |event| shop.tell(event);
             shop.profile.storm.rage(&shop.cluster, random, tell).await;
         }
     });
@@ -171,7 +192,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
         .map(|number| {
             let shop = Arc::clone(&shop);
             let random = random.fork();
-            tokio::spawn(async move { shop.work(number, block, random).await })
+            tokio::spawn(async move { shop.work(number, compiles, random).await })
         })
         .collect();
     for client in working {
@@ -180,9 +201,10 @@ async fn play<const N: usize, const W: usize, const R: usize>(
         }
     }
     raging.abort();
-    shop.heal::<W, R>(block).await;
+    shop.heal::<W, R>(compiles, &mut random).await;
 
     let mut oracle = shop.oracle.lock();
+    oracle.check_histories();
     oracle.end();
     Run {
         violation: oracle.violation().cloned(),

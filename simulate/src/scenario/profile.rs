@@ -2,19 +2,33 @@
 
 use std::time::Duration;
 
+use kvquorum_core::Limits;
 use kvquorum_testing::sim::{Random, Storm};
 
-use super::{MS, Plan};
+use super::{MAX_DRIFT, MS, Plan};
 use crate::oracle::Settings;
 use crate::planted::Bug;
+
+/// What a key is used as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Plain,
+    Register,
+    /// A register beside plain puts, gets and deletes.
+    Mixed,
+}
 
 /// Which faults a world has, and what its clients are like: each seed has its
 /// own mix, so that rare combinations come up as well as the storm of all.
 pub(super) struct Profile {
     pub(super) storm: Storm,
-    /// Whether it is a conditional write that keeps the records.
-    pub(super) is_conditional: bool,
-    pub(super) keys: usize,
+    /// How many replicas in a hundred keep their records by a conditional write.
+    conditional: u32,
+    /// How many in a hundred admit smaller pages than they are asked for.
+    small_pages: u32,
+    /// What each key is used as.
+    pub(super) roles: Vec<Role>,
+    pub(super) scans: u32,
     pub(super) coordinators: usize,
     pub(super) clients: usize,
     pub(super) operations: u64,
@@ -32,7 +46,8 @@ pub(super) struct Profile {
 }
 
 impl Profile {
-    pub(super) fn draw(random: &mut Random, bug: Option<Bug>) -> Self {
+    /// The mix of a seed; with registers, where they compile.
+    pub(super) fn draw(random: &mut Random, bug: Option<Bug>, with_registers: bool) -> Self {
         let mut storm = Storm::default();
         for weight in [
             &mut storm.latency,
@@ -66,17 +81,20 @@ impl Profile {
         };
         storm.pause = Duration::ZERO..=pick(random, &[20, 100, 500, 2_000]);
         storm.max_latency = pick(random, &[5, 50, 400, 3_000]);
-        let is_conditional = bug.is_none() && random.percent(10);
+        let conditional = random.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 40, 100]).copied();
+        let conditional = conditional.filter(|_| bug.is_none()).unwrap_or(0);
         // A store that is not the disk does not lose what the disk does.
-        if random.percent(60) || bug.is_some_and(Bug::is_store) || is_conditional {
+        if random.percent(60) || bug.is_some_and(Bug::is_store) || conditional > 0 {
             storm.synced_survives = 0;
             storm.nothing_survives = 0;
         }
         let of = |random: &mut Random, of: &[u32]| random.pick(of).copied().unwrap_or(0);
         Self {
             storm,
-            is_conditional,
-            keys: 1 + random.below(4) as usize,
+            conditional,
+            small_pages: of(random, &[0, 0, 50]),
+            roles: draw_roles(random, bug, with_registers),
+            scans: of(random, &[0, 5, 15]),
             coordinators: 1 + random.below(3) as usize,
             clients: 1 + random.below(5) as usize,
             operations: 50 + random.below(31),
@@ -100,6 +118,38 @@ impl Profile {
             drift: pick(random, &[1_000, 30_000, 30_000, 60_000, 100_000_000]),
         }
     }
+
+    /// Whether a replica keeps its records by a conditional write.
+    pub(super) fn is_conditional(&self, random: &mut Random) -> bool {
+        random.percent(self.conditional)
+    }
+
+    pub(super) fn has_small_pages(&self) -> bool {
+        self.small_pages > 0
+    }
+
+    /// What a replica admits. They need not be alike.
+    pub(super) fn limits(&self, random: &mut Random) -> Limits {
+        let limits = Limits::default().with_max_drift(MAX_DRIFT);
+        if random.percent(self.small_pages) {
+            limits.with_max_scan_keys(1 + random.below(3) as usize)
+        } else {
+            limits
+        }
+    }
+}
+
+/// What each of one to four keys is used as. Where there are registers, it is mostly
+/// one key that all are after.
+fn draw_roles(random: &mut Random, bug: Option<Bug>, with_registers: bool) -> Vec<Role> {
+    let is_about_them = bug.is_some_and(Bug::is_of_registers);
+    if !with_registers || !is_about_them && random.percent(40) {
+        return vec![Role::Plain; 1 + random.below(4) as usize];
+    }
+    let roles = [Role::Register, Role::Register, Role::Mixed, Role::Plain];
+    let keys = random.pick(&[1, 1, 2, 4]).copied().unwrap_or(1);
+    let role = |_| random.pick(&roles).copied().unwrap_or(Role::Register);
+    (0..keys).map(role).collect()
 }
 
 pub(super) fn draw_settings(
@@ -124,5 +174,8 @@ pub(super) fn draw_settings(
         repairs: mode > 0 || repairs_always,
         blocking: mode > 2,
         max_drift: profile.drift,
+        page: random.pick(&[1, 2, 3, 100]).copied().unwrap_or(1),
+        ballots: random.pick(&[1, 3, 10, 100]).copied().unwrap_or(1),
+        patience: MS * random.pick(&[200, 1_000, 10_000]).copied().unwrap_or(1),
     }
 }

@@ -1,26 +1,43 @@
 //! The coordinators of a world.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvquorum_core::{Bytes, Coordinator, CoordinatorBuilder, Key, ReplicaStats, Transport};
+use kvquorum_core::{
+    Bytes, Coordinator, CoordinatorBuilder, Key, KeyRange, ReplicaStats, ScanLimit, Transport,
+};
 use kvquorum_mem::Link;
-use kvquorum_testing::sim::{Clock, Cluster, Random};
+use kvquorum_testing::sim::{Clock, Cluster, Event, Random, Survives};
 
 use super::Plan;
 use super::profile::Profile;
-use crate::map::{Map, Operation, Read, Settling, Written};
+use crate::map::{Ask, Map, Operation, Paging, Read, Real, Registers, Settling, Told, Written};
 use crate::mutant::Mutant;
 use crate::oracle::{End, Quorums, Settings, Shared};
-use crate::planted::{self, Bug, Place, PlantedStore};
+use crate::planted::{self, Bug, Marks, Place, PlantedStore};
 use crate::spy::{Rates, Spy, Watched};
 
 pub(super) type Links<const N: usize> = [Arc<dyn Transport>; N];
 type Building<const N: usize, const W: usize, const R: usize> =
     CoordinatorBuilder<N, W, R, Arc<dyn Transport>>;
-/// How blocking repair is turned on, where quorums meet.
-pub(super) type Block<const N: usize, const W: usize, const R: usize> =
-    Option<fn(Building<N, W, R>) -> Building<N, W, R>>;
+type Built<const N: usize, const W: usize, const R: usize> =
+    Coordinator<N, W, R, Arc<dyn Transport>>;
+
+/// What compiles with these quorums alone.
+#[derive(Clone, Copy)]
+pub(super) struct Compiles<const N: usize, const W: usize, const R: usize> {
+    pub(super) block: Option<fn(Building<N, W, R>) -> Building<N, W, R>>,
+    pub(super) registers: Option<fn(&Built<N, W, R>) -> Registers<N, W, R>>,
+}
+
+impl<const N: usize, const W: usize, const R: usize> Default for Compiles<N, W, R> {
+    fn default() -> Self {
+        Self {
+            block: None,
+            registers: None,
+        }
+    }
+}
 
 /// All that the clients of a world share.
 pub(super) struct Shop<const N: usize> {
@@ -32,7 +49,11 @@ pub(super) struct Shop<const N: usize> {
     pub(super) told: Quorums,
     pub(super) profile: Profile,
     pub(super) begun: AtomicU64,
+    /// Whether the storm is over.
+    pub(super) is_calm: AtomicBool,
     pub(super) store_rates: Arc<Rates>,
+    pub(super) stores: Vec<Arc<PlantedStore>>,
+    pub(super) marks: Marks,
 }
 
 /// A coordinator, with what a simulation knows about it.
@@ -52,7 +73,7 @@ impl<const N: usize> Shop<N> {
     pub(super) fn open<const W: usize, const R: usize>(
         &self,
         settings: Settings,
-        block: Block<N, W, R>,
+        compiles: Compiles<N, W, R>,
         before: Option<&Client<N>>,
     ) -> Arc<Client<N>> {
         let world = self.cluster.world();
@@ -91,6 +112,7 @@ impl<const N: usize> Shop<N> {
                     replica: replicas.next().unwrap_or(N),
                 },
                 w: W,
+                marks: Arc::clone(&self.marks),
             };
             planted::link(self.plan.bug, inner, place)
         });
@@ -102,21 +124,31 @@ impl<const N: usize> Shop<N> {
                 .max_attempts(real.attempts)
                 .max_background(real.background)
                 .max_drift(real.max_drift)
+                .page(ScanLimit::keys(real.page))
                 .writer(writer)
                 .wall_clock(wall.clone());
-            match block {
+            let map = match compiles.block {
                 _ if !real.repairs => builder.repair_off(),
                 Some(block) if real.blocking => block(builder),
                 _ => builder.repair_in_background(),
             }
-            .build()
+            .build();
+            let registers = compiles.registers.map(|registers| {
+                registers(&map)
+                    .with_max_attempts(real.ballots)
+                    .with_time_limit(real.patience)
+            });
+            Real { map, registers }
         };
         let map: Box<dyn Map> = if self.plan.mutant {
             let (bug, links) = (self.plan.bug, spied.to_vec());
             let wall = clock.clone();
             Box::new(Mutant::new(bug, links, self.told, settings, writer, wall))
         } else if self.plan.bug == Some(Bug::NewClock) {
-            Box::new(Renewed(build))
+            Box::new(Renewed {
+                kept: build(),
+                build,
+            })
         } else {
             Box::new(build())
         };
@@ -149,7 +181,7 @@ impl<const N: usize> Shop<N> {
     pub(super) fn restart<const W: usize, const R: usize>(
         &self,
         place: usize,
-        block: Block<N, W, R>,
+        compiles: Compiles<N, W, R>,
         random: &mut Random,
     ) {
         let Some(before) = self.client(place) else {
@@ -161,25 +193,51 @@ impl<const N: usize> Shop<N> {
             before.clock.skew(before.clock.skew_millis() - back);
             self.oracle.lock().clock_stepped(before.clock_index);
         }
-        self.open(before.settings, block, Some(&before));
+        self.open(before.settings, compiles, Some(&before));
+    }
+
+    /// Something happened to the cluster.
+    pub(super) fn tell(&self, event: Event) {
+        let survived = match event {
+            Event::Crashed { node, survives } => Some((node..=node, survives)),
+            Event::Blackout { survives } => Some((0..=N - 1, survives)),
+            _ => None,
+        };
+        if let Some((nodes, Survives::All)) = survived {
+            self.stores[nodes].iter().for_each(|store| store.crashed());
+        }
+        self.oracle.lock().event(event);
     }
 }
 
-/// A new coordinator for each operation, with a clock that knows nothing.
-struct Renewed<F>(F);
+/// A new coordinator for each operation that gives out versions, with a clock that
+/// knows nothing.
+struct Renewed<M, F> {
+    kept: M,
+    build: F,
+}
 
-impl<M: Map + 'static, F: Fn() -> M + Send + Sync> Map for Renewed<F> {
+impl<M: Map + 'static, F: Fn() -> M + Send + Sync> Map for Renewed<M, F> {
     fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)> {
-        let map = (self.0)();
+        let map = (self.build)();
         Box::pin(async move { map.write(key, value).await })
     }
 
     fn read(&self, key: Key) -> Operation<'_, Read> {
-        let map = (self.0)();
+        let map = (self.build)();
         Box::pin(async move { map.read(key).await })
     }
 
+    fn ask(&self, register: usize, ask: Ask, own: u64) -> Operation<'_, Told> {
+        let map = (self.build)();
+        Box::pin(async move { map.ask(register, ask, own).await })
+    }
+
+    fn scan(&self, range: KeyRange, by_entry: bool) -> Box<dyn Paging + '_> {
+        self.kept.scan(range, by_entry)
+    }
+
     fn stats(&self) -> Vec<ReplicaStats> {
-        (self.0)().stats()
+        self.kept.stats()
     }
 }

@@ -1,12 +1,19 @@
 //! A coordinator as the simulation sees it: what was asked, and what it said.
 
+mod registers;
+mod scans;
+
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use kvquorum_core::{
-    Ack, Bytes, Coordinator, Entry, Key, Outcome, ReadError, ReadReceipt, ReplicaStats, Transport,
-    Version, WriteError, WriteReceipt,
+    Ack, Bytes, Coordinator, Entry, Key, KeyRange, Outcome, ReadError, ReadReceipt, ReplicaStats,
+    Transport, Version, WriteError, WriteReceipt,
 };
+
+pub use registers::{Ask, Raw, Registers, Told};
+pub use scans::{PageFailed, Paging};
 
 /// What a receipt or an error says of one replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +73,27 @@ pub trait Map: Send + Sync {
     /// can be waited for.
     fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)>;
     fn read(&self, key: Key) -> Operation<'_, Read>;
+    /// An operation on the register of this number. What it writes, if it writes a
+    /// value, is `own`.
+    fn ask(&self, register: usize, ask: Ask, own: u64) -> Operation<'_, Told>;
+    /// Scans a range, by pages, or entry by entry.
+    fn scan(&self, range: KeyRange, by_entry: bool) -> Box<dyn Paging + '_>;
     fn stats(&self) -> Vec<ReplicaStats>;
 }
 
-impl<const N: usize, const W: usize, const R: usize, T: Transport> Map for Coordinator<N, W, R, T> {
+/// kvquorum's own.
+pub struct Real<const N: usize, const W: usize, const R: usize> {
+    pub map: Coordinator<N, W, R, Arc<dyn Transport>>,
+    /// Where they compile.
+    pub registers: Option<Registers<N, W, R>>,
+}
+
+impl<const N: usize, const W: usize, const R: usize> Map for Real<N, W, R> {
     fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)> {
         Box::pin(async move {
             let result = match value {
-                Some(value) => self.put(key, value).await,
-                None => self.delete(key).await,
+                Some(value) => self.map.put(key, value).await,
+                None => self.map.delete(key).await,
             };
             let (now, settling): (_, Settling) = match result {
                 Ok(receipt) => (
@@ -92,7 +111,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Map for Coord
 
     fn read(&self, key: Key) -> Operation<'_, Read> {
         Box::pin(async move {
-            match self.get_with_receipt(key).await {
+            match self.map.get_with_receipt(key).await {
                 Ok(receipt) => Read {
                     parts: held(&receipt),
                     found: Found::Entry(receipt.entry().cloned()),
@@ -111,8 +130,21 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Map for Coord
         })
     }
 
+    fn ask(&self, register: usize, ask: Ask, own: u64) -> Operation<'_, Told> {
+        Box::pin(async move {
+            match &self.registers {
+                Some(registers) => registers::ask(registers, register, ask, own).await,
+                None => Told::Undecodable,
+            }
+        })
+    }
+
+    fn scan(&self, range: KeyRange, by_entry: bool) -> Box<dyn Paging + '_> {
+        scans::paging(self.map.scan(range), by_entry)
+    }
+
     fn stats(&self) -> Vec<ReplicaStats> {
-        Coordinator::stats(self).to_vec()
+        self.map.stats().to_vec()
     }
 }
 

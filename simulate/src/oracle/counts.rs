@@ -1,0 +1,52 @@
+//! How much happened.
+
+use std::collections::HashMap;
+
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub operations: u64,
+    pub acknowledged: u64,
+    pub read: u64,
+    pub failed: u64,
+    pub superseded: u64,
+    pub callers_left: u64,
+    pub calls: u64,
+    pub at_once: u64,
+    pub without_answer: u64,
+    pub refused: u64,
+    pub repairs: u64,
+    pub restamped: u64,
+    /// Operations on registers that came to their end, and how many ballots it took.
+    pub registers: u64,
+    pub ballots: u64,
+    pub in_doubt: u64,
+    /// Pages of scans, and the keys on them.
+    pub pages: u64,
+    pub scanned: u64,
+    pub faults: HashMap<&'static str, u64>,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: &Self) {
+        self.operations += other.operations;
+        self.acknowledged += other.acknowledged;
+        self.read += other.read;
+        self.failed += other.failed;
+        self.superseded += other.superseded;
+        self.callers_left += other.callers_left;
+        self.calls += other.calls;
+        self.at_once += other.at_once;
+        self.without_answer += other.without_answer;
+        self.refused += other.refused;
+        self.repairs += other.repairs;
+        self.restamped += other.restamped;
+        self.registers += other.registers;
+        self.ballots += other.ballots;
+        self.in_doubt += other.in_doubt;
+        self.pages += other.pages;
+        self.scanned += other.scanned;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+    }
+}
