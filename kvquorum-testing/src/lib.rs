@@ -6,6 +6,8 @@
 //!   its contract, sentence by sentence.
 //! - [`linearizability`]: a checker for histories of registers, in which operations
 //!   may have failed or not ended.
+//! - `sim`, with the feature `sim`: a cluster that misbehaves as real ones do, in
+//!   virtual time.
 //!
 //! It is a dev-dependency: no library needs it to run.
 
@@ -24,3 +26,5 @@
 
 pub mod conformance;
 pub mod linearizability;
+#[cfg(feature = "sim")]
+pub mod sim;

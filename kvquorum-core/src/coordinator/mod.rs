@@ -34,7 +34,7 @@ pub use report::{
 };
 pub use scan::{Scan, ScanError, ScanReport};
 use update::Turns;
-pub(crate) use update::{Bounds, Done};
+pub(crate) use update::{Bounds, Done, is_overtaken};
 pub use update::{Edit, UpdateError, UpdateReport};
 
 use crate::clock::Clock;
@@ -86,8 +86,9 @@ pub const MAX_REPLICAS: usize = 64;
 /// Before it sends a replica anything else, a coordinator asks it who it is. One
 /// that is at two places of the coordinator is counted once, one of another
 /// [cluster](CoordinatorBuilder::cluster) is not counted, and where another replica
-/// has come to the place of one, it is asked again: the calls that show it fail, and
-/// have changed nothing. [`IdentityError`] says why.
+/// has come to the place of one, it is asked again. The call that shows it has changed
+/// nothing. It is made again, or fails where the answer was there at once.
+/// [`IdentityError`] says why a replica is not counted.
 ///
 /// Clones share one clock and one bound on background work. Call it inside a Tokio
 /// runtime with timers. Outside one, a call that has to wait panics, and background
@@ -297,8 +298,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     }
 
     /// What each replica said of itself when it was first called, in order; `None`
-    /// where it was not, or could not be reached. A replica is asked again when
-    /// another is found at its place.
+    /// where it was not, or could not be reached. It does not follow a replica that is
+    /// opened anew under other settings; it is asked again when another replica is
+    /// found at its place.
     ///
     /// Where one was called with other [quorums](Identity::quorums) than this
     /// coordinator's, reads of the one may miss what the other has acknowledged,

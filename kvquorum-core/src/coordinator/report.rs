@@ -51,7 +51,9 @@ impl<const N: usize> WriteReceipt<N> {
     }
 
     /// How many times the entry was stamped: 1, and one more each time it was found
-    /// superseded (rule W-SUPERSEDED) or refused by a promise (rule L-PROMISE).
+    /// superseded (rule W-SUPERSEDED), refused by a promise (rule L-PROMISE), or
+    /// refused as too far ahead of replicas' clocks (rule C-DRIFT) until the clock had
+    /// stepped back.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -364,8 +366,8 @@ pub enum WriteError {
     /// than this write, and there were no [attempts](crate::CoordinatorBuilder::max_attempts)
     /// left to go past it (rule W-SUPERSEDED). The entry may never be seen.
     /// Where any two sets of W replicas meet, it takes a bound of 1 to come to
-    /// this; or a greater entry at the end of time, past which there are no
-    /// timestamps.
+    /// this, or earlier attempts that were refused (rules L-PROMISE, C-DRIFT); or a
+    /// greater entry at the end of time, past which there are no timestamps.
     #[error("the write was superseded by {by}: {report}")]
     #[non_exhaustive]
     Superseded {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 pub use result::{Swap, Updated};
 
-use crate::coordinator::{Bounds, Coordinator, Done, Edit, UpdateError};
+use crate::coordinator::{Bounds, Coordinator, Done, Edit, UpdateError, is_overtaken};
 use crate::entry::{Key, Version};
 use crate::map::{Codec, Json, Map, MapError};
 use crate::transport::Transport;
@@ -100,7 +100,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             (edit.clone(), (before.cloned(), edit))
         };
         let done = self.update_within(key.into(), Bounds::DEFAULT, edit);
-        let (done, (before, edit)) = done.await?.split();
+        let (done, (before, edit)) = done.await?;
         Ok(Updated::new(before, edit, done.entry, done.attempts))
     }
 }
@@ -175,9 +175,17 @@ where
         K: Borrow<Q>,
         Q: Serialize + Ord + ?Sized,
     {
-        let key = self.map.encode_key(key)?;
         let coordinator = self.map.coordinator();
-        let entry = coordinator.get_settled(key, self.bounds).await?;
+        let entry = match coordinator.get_agreed(self.map.encode_key(key)?).await {
+            Ok(entry) => entry,
+            Err(error) if is_overtaken(&error) => {
+                // What is rare is kept out of the way of what is usual: to clone the key
+                // before, and to have room for an update, costs each get.
+                let key = self.map.encode_key(key)?;
+                Box::pin(coordinator.settle(key, self.bounds, error)).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
         let version = entry.as_ref().map(|entry| entry.version);
         let value = entry.and_then(|entry| entry.value);
         Ok((self.decode(value.as_ref())?, version))
@@ -216,7 +224,7 @@ where
     async fn write(&self, key: Key, edit: &Edit<Bytes>) -> Result<Version, MapError> {
         let coordinator = self.map.coordinator();
         let edit = |_: Option<&Bytes>| (edit.clone(), ());
-        let done = coordinator.update_within(key, self.bounds, edit).await?;
+        let (done, ()) = coordinator.update_within(key, self.bounds, edit).await?;
         Ok(done.ballot)
     }
 
@@ -339,7 +347,7 @@ where
         &self,
         key: &Q,
         mut edit: impl FnMut(Option<V>) -> Result<(Edit<Bytes>, O), MapError>,
-    ) -> Result<(Done<()>, O), MapError>
+    ) -> Result<(Done, O), MapError>
     where
         K: Borrow<Q>,
         Q: Serialize + Ord + ?Sized,
@@ -350,8 +358,7 @@ where
             Err(error) => (Edit::Keep, Err(error)),
         };
         let coordinator = self.map.coordinator();
-        let done = coordinator.update_within(key, self.bounds, edit).await?;
-        let (done, told) = done.split();
+        let (done, told) = coordinator.update_within(key, self.bounds, edit).await?;
         Ok((done, told?))
     }
 

@@ -35,7 +35,7 @@ pub(super) enum Told<O> {
 pub(super) enum Became {
     /// One of them was applied: that with this place.
     Applied(usize),
-    /// None was, and none will be.
+    /// None was, and none can be acknowledged as it is.
     NotApplied,
     Unknown,
 }

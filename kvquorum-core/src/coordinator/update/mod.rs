@@ -59,13 +59,11 @@ pub enum Edit<V> {
 }
 
 /// An update that came to its end.
-pub(crate) struct Done<O> {
+pub(crate) struct Done {
     /// The version of what it has written, if it has.
     pub(crate) ballot: Version,
     /// What is held now.
     pub(crate) entry: Option<Entry>,
-    /// What the update told of itself, in the attempt that was applied.
-    pub(crate) told: O,
     pub(crate) attempts: u32,
 }
 
@@ -74,19 +72,6 @@ impl Bounds {
         max_attempts: 100,
         time_limit: Duration::from_secs(10),
     };
-}
-
-impl<O> Done<O> {
-    /// What was told, apart from the rest.
-    pub(crate) fn split(self) -> (Done<()>, O) {
-        let done = Done {
-            ballot: self.ballot,
-            entry: self.entry,
-            told: (),
-            attempts: self.attempts,
-        };
-        (done, self.told)
-    }
 }
 
 /// What an attempt came to that failed.
@@ -108,7 +93,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         key: Key,
         bounds: Bounds,
         mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
-    ) -> Result<Done<O>, UpdateError> {
+    ) -> Result<(Done, O), UpdateError> {
         let (inner, began) = (&self.inner, Instant::now());
         let _turn = inner.turns.wait(&key, inner.settings.time_limit).await;
         let clock = &inner.clock;
@@ -124,12 +109,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let failure = match attempt.await {
                 Ok((entry, told)) => {
                     let ballot = stamp.version;
-                    return Ok(Done {
+                    let done = Done {
                         ballot,
                         entry,
-                        told,
                         attempts,
-                    });
+                    };
+                    return Ok((done, told));
                 }
                 Err(failure) => failure,
             };
@@ -267,27 +252,32 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         })
     }
 
-    /// Reads what W replicas are known to hold, and where some are ahead of it,
-    /// settles the key: gives it a version that all can take.
-    pub(crate) async fn get_settled(
+    /// Reads what W replicas are known to hold. Where some are ahead of it, that is an
+    /// error, and the key has yet to be [settled](Self::settle).
+    pub(crate) async fn get_agreed(&self, key: Key) -> Result<Option<Entry>, ReadError> {
+        let receipt = self.read(key, Repair::Register).await?;
+        Ok(receipt.entry)
+    }
+
+    /// Settles a key of which a read failed because replicas are ahead of it: gives it
+    /// a version that all can take.
+    pub(crate) async fn settle(
         &self,
         key: Key,
         bounds: Bounds,
+        error: ReadError,
     ) -> Result<Option<Entry>, ReadError> {
-        match self.read(key.clone(), Repair::Register).await {
-            Ok(receipt) => Ok(receipt.entry),
-            Err(error) if is_overtaken(&error) => {
-                let settled = self.update_within(key, bounds, |_| (Edit::Keep, ())).await;
-                settled.map(|done| done.entry).map_err(|_| error)
-            }
-            Err(error) => Err(error),
-        }
+        let settled = self.update_within(key, bounds, |_| (Edit::Keep, ()));
+        settled
+            .await
+            .map(|(done, ())| done.entry)
+            .map_err(|_| error)
     }
 }
 
 /// Whether replicas did not take what was read because they are ahead of it: they
 /// promised a greater ballot, or hold a greater entry, which need not have seen it.
-fn is_overtaken(error: &ReadError) -> bool {
+pub(crate) fn is_overtaken(error: &ReadError) -> bool {
     let ReadError::NotRepaired { entry, report, .. } = error else {
         return false;
     };
