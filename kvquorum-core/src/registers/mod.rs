@@ -89,19 +89,23 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// # Errors
     ///
     /// [`UpdateError`] says whether it may have been applied.
-    pub async fn update(
+    pub fn update(
         &self,
         key: impl Into<Key>,
         mut change: impl FnMut(Option<&Bytes>) -> Edit<Bytes>,
-    ) -> Result<Updated<Bytes>, UpdateError> {
+    ) -> impl Future<Output = Result<Updated<Bytes>, UpdateError>> {
+        // Not in the future, so that the compiler names the line that calls it.
         let () = Self::UPDATES_ARE_SAFE;
-        let edit = |before: Option<&Bytes>| {
-            let edit = change(before);
-            (edit.clone(), (before.cloned(), edit))
-        };
-        let done = self.update_within(key.into(), Bounds::DEFAULT, edit);
-        let (done, (before, edit)) = done.await?;
-        Ok(Updated::new(before, edit, done.entry, done.attempts))
+        let key = key.into();
+        async move {
+            let edit = |before: Option<&Bytes>| {
+                let edit = change(before);
+                (edit.clone(), (before.cloned(), edit))
+            };
+            let done = self.update_within(key, Bounds::DEFAULT, edit);
+            let (done, (before, edit)) = done.await?;
+            Ok(Updated::new(before, edit, done.entry, done.attempts))
+        }
     }
 }
 
