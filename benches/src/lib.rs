@@ -7,6 +7,8 @@ pub mod cpu;
 pub mod http;
 pub mod map;
 pub mod memory;
+#[cfg(feature = "operators")]
+pub mod operators;
 pub mod runtime;
 pub mod table;
 pub mod turns;

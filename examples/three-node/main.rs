@@ -4,6 +4,7 @@
 //! Without a command this is an experiment that tells its own story. The
 //! commands are the pieces to do the same by hand: see `three-node help`.
 
+mod backup;
 mod client;
 mod cluster;
 mod experiment;
@@ -14,6 +15,7 @@ mod scan;
 mod security;
 mod signals;
 mod story;
+mod watch;
 mod words;
 
 use std::error::Error;
@@ -50,6 +52,12 @@ struct Arguments {
 enum Command {
     /// Runs one node in the foreground until Ctrl-C
     Node(node::Arguments),
+    /// Copies the replica of a node that is not running
+    ///
+    /// One that is running makes a backup when it is sent SIGUSR1: see --backups.
+    Backup(backup::Backup),
+    /// Fills the directory of a new node from backups
+    Restore(backup::Restore),
     /// Writes a value under a key
     Put(client::Put),
     /// Prints the value under a key
@@ -117,6 +125,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     match arguments.command {
         None => experiment::run(arguments.base_port, arguments.memory).await?,
         Some(Command::Node(arguments)) => node::run(arguments).await?,
+        Some(Command::Backup(arguments)) => backup::backup(arguments).await?,
+        Some(Command::Restore(arguments)) => backup::restore(arguments).await?,
         Some(Command::Put(arguments)) => client::put(arguments).await?,
         Some(Command::Delete(arguments)) => client::delete(arguments).await?,
         Some(Command::Increment(arguments)) => registers::increment(arguments).await?,

@@ -1,5 +1,6 @@
 //! One node: a replica on disk or in memory, served over HTTP.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -8,13 +9,16 @@ use std::sync::Arc;
 use std::thread;
 
 use kvquorum_core::{Replica, Store};
+use kvquorum_http::ReplicaService;
 use kvquorum_mem::MemStore;
 use kvquorum_redb::{OpenError, RedbStore};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::backup::backup_into;
 use crate::security::NodeSecurity;
-use crate::signals::interrupted;
+use crate::signals::{BackupAsked, interrupted};
+use crate::watch::{self, LogFormat};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -31,6 +35,14 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "data")]
     memory: bool,
 
+    /// Where to make a backup when SIGUSR1 comes, under the time in milliseconds
+    #[arg(long, value_name = "DIR", conflicts_with = "memory")]
+    backups: Option<PathBuf>,
+
+    /// How to log to stderr. RUST_LOG says what to log: info by default
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+
     #[command(flatten)]
     security: NodeSecurity,
 
@@ -42,8 +54,14 @@ pub(crate) struct Arguments {
 /// Serves until it is asked to end. The first line on stdout says that it
 /// listens.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    watch::log(arguments.log_format);
+    // First, as what is made before is not recorded.
+    let recorded = watch::record()?;
     let cut = if arguments.memory {
-        serve(&arguments, MemStore::new(), "in memory").await?
+        let replica = Replica::new(MemStore::new());
+        let service = arguments.security.service(replica.clone())?;
+        let service = watch::serve(service, replica, recorded, || async { Ok(()) });
+        serve(&arguments, service, "in memory").await?
     } else {
         let directory = match &arguments.data {
             Some(directory) => directory.clone(),
@@ -54,7 +72,18 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         };
         let store = open(&directory, arguments.port).await?;
         let place = format!("in {}", directory.display());
-        let served = serve(&arguments, Arc::clone(&store), &place).await;
+        let checked = Arc::clone(&store);
+        let replica = Replica::new(Arc::clone(&store));
+        let service = arguments.security.service(replica.clone())?;
+        let service = watch::serve(service, replica, recorded, move || {
+            let store = Arc::clone(&checked);
+            async move { Ok(store.check().await?) }
+        });
+        let backups = make_backups(BackupAsked::listen()?, &store, arguments.backups.as_deref());
+        let served = tokio::select! {
+            served = serve(&arguments, service, &place) => served,
+            never = backups => match never {},
+        };
         store.close().await?;
         served?
     };
@@ -65,6 +94,21 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     // The terminal may be gone, and then it is nobody's error.
     let _ = writeln!(io::stdout(), "{ended}");
     Ok(())
+}
+
+/// Makes a backup each time that one is asked for, and nothing else.
+async fn make_backups(
+    mut asked: BackupAsked,
+    store: &RedbStore,
+    directory: Option<&Path>,
+) -> Infallible {
+    loop {
+        asked.next().await;
+        match directory {
+            Some(directory) => backup_into(store, directory).await,
+            None => tracing::warn!("no backup is made: --backups does not say where to"),
+        }
+    }
 }
 
 /// Opens the store, and creates it where there is none; but not for a node that
@@ -82,9 +126,9 @@ async fn open(directory: &Path, port: u16) -> Result<Arc<RedbStore>, Box<dyn Err
 }
 
 /// Serves until it is asked to end. Returns how many connections were cut then.
-async fn serve(
+async fn serve<S: Store>(
     arguments: &Arguments,
-    store: impl Store,
+    service: ReplicaService<S>,
     place: &str,
 ) -> Result<usize, Box<dyn Error>> {
     // Listened for before anybody is told that the node is there: whoever
@@ -92,7 +136,6 @@ async fn serve(
     let ended = ended(arguments.while_stdin_is_open);
     tokio::pin!(ended);
     let (port, security) = (arguments.port, &arguments.security);
-    let service = security.service(Replica::new(store))?;
     let server = security.server()?;
     let server = tokio::select! {
         biased;

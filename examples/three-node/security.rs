@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use kvquorum_core::{Replica, Store};
 use kvquorum_http::{
-    ClientTls, HttpTransport, ReplicaService, Server, ServerBuilder, ServerTls, TlsError, Tokens,
+    ClientTls, HttpTransport, ReplicaService, ReplicaServiceBuilder, Server, ServerBuilder,
+    ServerTls, TlsError, Tokens,
 };
-
-use crate::words::with_causes;
 
 /// Whom a node lets in.
 #[derive(clap::Args)]
@@ -60,7 +59,7 @@ impl NodeSecurity {
     pub(crate) fn service<S: Store>(
         &self,
         replica: Replica<S>,
-    ) -> Result<ReplicaService<S>, Box<dyn Error>> {
+    ) -> Result<ReplicaServiceBuilder<S>, Box<dyn Error>> {
         let mut service = ReplicaService::builder(replica);
         if let Some(file) = &self.token_file {
             service = service.tokens(&Tokens::from_file(file)?);
@@ -68,12 +67,11 @@ impl NodeSecurity {
         for name in &self.allow_host {
             service = service.allow_host(name);
         }
-        Ok(service.build())
+        Ok(service)
     }
 
     pub(crate) fn server(&self) -> Result<ServerBuilder, Box<dyn Error>> {
-        let server = Server::builder()
-            .on_refused(|client, refused| eprintln!("{client}: {}", with_causes(refused)));
+        let server = Server::builder();
         let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else {
             return Ok(server);
         };

@@ -29,6 +29,38 @@ pub(crate) async fn interrupted() -> io::Result<()> {
     Ok(())
 }
 
+/// SIGUSR1, which asks for a backup. From when this is made it does not end the
+/// process any more.
+#[cfg(unix)]
+pub(crate) struct BackupAsked(tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl BackupAsked {
+    pub(crate) fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self(signal(SignalKind::user_defined1())?))
+    }
+
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+/// Nothing asks for one here.
+#[cfg(not(unix))]
+pub(crate) struct BackupAsked;
+
+#[cfg(not(unix))]
+impl BackupAsked {
+    pub(crate) fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) async fn next(&mut self) {
+        std::future::pending().await
+    }
+}
+
 /// Whether this process was started to ignore SIGHUP, as by `nohup`. Linux
 /// tells; elsewhere the answer is no.
 #[cfg(unix)]

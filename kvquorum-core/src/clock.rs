@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::cache_padded::CachePadded;
 use crate::entry::{Timestamp, Version, WriterId};
+use crate::telemetry::ClockTelemetry;
 
 /// How far ahead of its own clock a replica admits an entry by default: one
 /// minute. A coordinator's clock follows half of it.
@@ -103,6 +104,7 @@ pub(crate) struct Clock {
     /// The next writer id for all others.
     next_writer: AtomicU64,
     stepping_back: Mutex<()>,
+    telemetry: ClockTelemetry,
 }
 
 /// The last timestamp that a clock gives out by itself: a minute before the
@@ -134,6 +136,7 @@ impl Clock {
             // Half of all numbers are left to count up to.
             next_writer: AtomicU64::new(mix(writer.get()) >> 1),
             stepping_back: Mutex::default(),
+            telemetry: ClockTelemetry::new(),
         }
     }
 
@@ -234,8 +237,11 @@ impl Clock {
         if seen.to_bits() <= last.load(Ordering::Relaxed) {
             return true;
         }
-        let latest = self.wall.now_millis().saturating_add(self.max_drift_millis);
-        let is_plausible = seen.millis() <= latest;
+        let now = self.wall.now_millis();
+        let is_plausible = seen.millis() <= now.saturating_add(self.max_drift_millis);
+        if let Some(ahead @ 1..) = seen.millis().checked_sub(now) {
+            self.telemetry.drift_seen(ahead, is_plausible);
+        }
         if is_plausible {
             last.fetch_max(seen.to_bits().min(LAST), Ordering::Relaxed);
         }
@@ -272,6 +278,7 @@ impl Clock {
             let later = self.another_writer();
             self.writer.store(later.get(), Ordering::Release);
             self.last.0.store(now, Ordering::Release);
+            self.telemetry.stepped_back();
         }
         true
     }

@@ -34,6 +34,12 @@
 //! # Features
 //!
 //! - `json`, on by default: the [`Json`] codec and [`Coordinator::map`].
+//! - `metrics`: counts and times through the `metrics` facade. The recorder has to
+//!   be installed before coordinators are made.
+//! - `tracing`: events that an operator should know of, of each kind and replica at
+//!   most one in ten seconds; and at the level `debug` a span for each
+//!   operation, and in it one for each call that is not over at once. They name
+//!   replicas, and no keys or values.
 
 #![warn(missing_docs, unreachable_pub)]
 // Whatever input, a peer or a clock can reach is an error value, never a panic.
@@ -65,6 +71,7 @@ mod replica;
 mod rules;
 mod store;
 mod tally;
+mod telemetry;
 mod transport;
 pub use bytes::Bytes;
 pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
@@ -84,6 +91,8 @@ pub use registers::{Registers, Swap, Updated};
 pub use replica::{Limits, Replica};
 pub use rules::{Action, Change, Decision};
 pub use store::{ScanLimit, Store, StoreError};
+#[doc(hidden)]
+pub use telemetry::{EventLimit, is_sampled};
 pub use transport::{
     Ack, Call, Refusal, Request, RequestKind, Response, Transport, TransportError,
 };

@@ -1,5 +1,7 @@
 //! What became of one replica's part in an operation.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use crate::transport::{Refusal, TransportError};
@@ -88,4 +90,16 @@ impl ReplicaFailure {
             Self::TimedOut(_) | Self::GivenUp | Self::Panicked(_) | Self::Mismatched => true,
         }
     }
+}
+
+/// An error's own words leave out those of its cause. A report is where they
+/// come together.
+pub(crate) fn write_with_causes(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
+    write!(f, "{error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
 }

@@ -20,6 +20,7 @@ mod error_tests;
 mod reload;
 mod server;
 mod stream;
+mod telemetry;
 mod time;
 #[cfg(feature = "tls")]
 mod tls;

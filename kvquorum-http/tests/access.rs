@@ -4,6 +4,7 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::*;
 use kvquorum_core::{Ack, Response, TransportError};
 use kvquorum_http::{HttpError, HttpTransport, ReplicaServiceBuilder, Server, StatusCode, Tokens};
@@ -155,6 +156,93 @@ async fn either_face_can_be_switched_off() {
             let answer = client.ask(bearer(request, MEMBER)).await;
             assert_eq!(answer.status, status, "{route}");
         }
+    }
+}
+
+/// The application's routes: one that asks for what reads do, and one for everybody.
+fn with_routes(service: ReplicaServiceBuilder<TestStore>) -> ReplicaServiceBuilder<TestStore> {
+    let says = |text: &'static str| {
+        move || async move { hyper::Response::new(Bytes::from_static(text.as_bytes())) }
+    };
+    let service = service.route("/metrics", says("counted"));
+    let service = service.public_route("/health", says("well"));
+    // It hides none of the replica's own.
+    service.public_route("/read/k", says("another"))
+}
+
+/// Bugs: a route of the application's hides one of the replica's; it answers other
+/// methods and longer paths; its body is not read over.
+#[tokio::test]
+async fn an_application_answers_further_paths() {
+    let store = TestStore::new();
+    let server = serve_with(with_routes(settings(&store))).await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    for (path, says) in [("/metrics?full", "counted"), ("/health", "well")] {
+        let answer = client.ask(get_path(path)).await;
+        assert_eq!((answer.status, &*answer.body), (200, says));
+    }
+    let refused = client.ask(post("/health", "")).await;
+    assert_eq!(
+        (refused.status, refused.header("allow")),
+        (405, Some("GET"))
+    );
+    assert_eq!(client.ask(get_path("/health/more")).await.status, 404);
+    assert_eq!(client.ask(get_path("/read/k")).await.body, "null\n");
+}
+
+/// Bugs: a stranger reads what a node counts; a scraper that has the token, or one of
+/// its own, does not; a load balancer cannot ask for the health; a face that is switched
+/// off takes the application's routes along.
+#[tokio::test]
+async fn an_applications_routes_ask_for_a_token_unless_they_are_public() {
+    let (store, all, scraper) = (TestStore::new(), tokens(MEMBER), tokens(READER));
+    for (service, token, other) in [
+        (settings(&store).tokens(&all), MEMBER, READER),
+        (settings(&store).read_tokens(&all), MEMBER, READER),
+        (
+            settings(&store).tokens(&all).route_tokens(&scraper),
+            READER,
+            MEMBER,
+        ),
+        (
+            settings(&store).tokens(&all).without_plain_face(),
+            MEMBER,
+            READER,
+        ),
+        (
+            settings(&store).without_plain_face().tokens(&all),
+            MEMBER,
+            READER,
+        ),
+    ] {
+        let server = serve_with(with_routes(service)).await;
+        let mut client = Raw::connect(server.local_addr()).await;
+        let metrics = get_path("/metrics");
+        assert_eq!(client.ask(&*metrics).await.status, 401);
+        assert_eq!(client.ask(bearer(&*metrics, other)).await.status, 401);
+        assert_eq!(client.ask(bearer(&*metrics, token)).await.status, 200);
+        assert_eq!(client.ask(get_path("/health")).await.status, 200);
+    }
+    let server = serve_with(with_routes(settings(&store).write_tokens(&all))).await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    assert_eq!(client.ask(get_path("/metrics")).await.status, 200);
+}
+
+/// Bug: a web page in somebody's browser reads what a node counts, or how it is.
+#[tokio::test]
+async fn no_page_of_another_server_has_the_applications_routes() {
+    let store = TestStore::new();
+    let service = settings(&store).allow_host("replica-1.example");
+    let server = serve_with(with_routes(service)).await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    for path in ["/metrics", "/health"] {
+        for headers in FOREIGN {
+            let answer = client.ask(with(get_path(path), headers)).await;
+            assert_eq!(answer.status, 403, "{path}: {headers}");
+        }
+        let named = |name| by_name(get_path(path), name);
+        assert_eq!(client.ask(named("evil.example")).await.status, 421);
+        assert_eq!(client.ask(named("replica-1.example")).await.status, 200);
     }
 }
 

@@ -6,9 +6,11 @@ use std::path::Path;
 use redb::{Database, StorageBackend};
 
 use crate::directory::Opening;
+use crate::engine::Engine;
 use crate::error::OpenError;
 use crate::place::{Place, Settings};
 use crate::store::{self, RedbStore};
+use crate::telemetry::{self, Telemetry};
 use crate::writer::Durability;
 
 /// Where reads of a key are made.
@@ -35,7 +37,7 @@ pub enum Reads {
 #[derive(Clone, Debug)]
 #[must_use = "settings do nothing until a store is opened with them"]
 pub struct Builder {
-    settings: Settings,
+    pub(crate) settings: Settings,
     pub(crate) durability: Durability,
     pub(crate) reads: Reads,
     pub(crate) max_commit: usize,
@@ -218,10 +220,13 @@ impl Builder {
         self,
         open: impl FnOnce(Settings) -> Result<(Place, Database), OpenError> + Send + 'static,
     ) -> Result<RedbStore, OpenError> {
+        let counts = Telemetry::new();
         let opening = move || {
             let (place, database) = open(self.settings)?;
-            RedbStore::start(place, database, self.settings, &self)
+            RedbStore::start(place, Engine::new(database, counts), &self)
         };
-        store::blocking(opening).await.ok_or(OpenError::NoRuntime)?
+        let opened = store::blocking(opening).await;
+        let opened = opened.unwrap_or(Err(OpenError::NoRuntime));
+        opened.inspect_err(telemetry::not_opened)
     }
 }

@@ -83,13 +83,26 @@ impl Directory {
         })
     }
 
-    /// Creates the file of records where that is meant. `fill` makes an empty
-    /// store of an empty file.
-    pub(crate) fn prepare(
+    /// Makes a directory, with all above it that is missing; `false` where there is
+    /// something of its name.
+    pub(crate) fn make(path: &Path) -> Result<bool, OpenError> {
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => create_directories(parent)?,
+            _ => {}
+        }
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            made => made.map(|()| true).map_err(at(path)),
+        }
+    }
+
+    /// Creates the file of records where that is meant. `fill` makes a whole store
+    /// of an empty file.
+    pub(crate) fn prepare<E: From<OpenError>>(
         &self,
         opening: Opening,
-        fill: impl FnOnce(File) -> Result<(), OpenError>,
-    ) -> Result<(), OpenError> {
+        fill: impl FnOnce(File) -> Result<(), E>,
+    ) -> Result<(), E> {
         let path = || self.named.clone();
         let unfinished = self.path.join(UNFINISHED);
         let created = exists(&self.path.join(CREATED))?;
@@ -100,14 +113,16 @@ impl Directory {
         }
         if exists(&self.path.join(RECORDS))? {
             return match opening {
-                Opening::New => Err(OpenError::Exists { path: path() }),
+                Opening::New => Err(OpenError::Exists { path: path() }.into()),
                 Opening::Existing | Opening::Either => Ok(()),
             };
         }
         match (created, begun) {
-            (true, true) => self.finish(),
-            (true, false) => Err(self.lost()),
-            (false, _) if opening == Opening::Existing => Err(OpenError::Missing { path: path() }),
+            (true, true) => Ok(self.finish()?),
+            (true, false) => Err(self.lost().into()),
+            (false, _) if opening == Opening::Existing => {
+                Err(OpenError::Missing { path: path() }.into())
+            }
             (false, _) => {
                 flush_upwards(&self.path, sync_directory)?;
                 let mut options = OpenOptions::new();
@@ -118,7 +133,7 @@ impl Directory {
                 flushed.sync_all().map_err(at(&unfinished))?;
                 sync_directory(&self.path)?;
                 self.leave_trace()?;
-                self.finish()
+                Ok(self.finish()?)
             }
         }
     }

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use kvquorum_core::{Key, Record, ScanLimit};
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, ReadableTable};
 
 use crate::error::{RedbStoreError, read_error};
 use crate::format::{RECORDS, decode, encoded_len};
 use crate::place::guarded;
+use crate::telemetry::{self, Telemetry};
 
 /// The engine's database, or why there is none. Whoever uses it has the lock for
 /// reading; the writer, which alone changes it, waits for them.
@@ -24,15 +25,17 @@ pub(crate) struct Engine {
     closing: AtomicBool,
     pub(crate) changes: AtomicU64,
     pub(crate) commits: AtomicU64,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Engine {
-    pub(crate) fn new(database: Database) -> Self {
+    pub(crate) fn new(database: Database, telemetry: Telemetry) -> Self {
         Self {
             state: RwLock::new(Ok(database)),
             closing: AtomicBool::new(false),
             changes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            telemetry,
         }
     }
 
@@ -97,13 +100,41 @@ impl Engine {
         })
     }
 
+    /// All keys and what is stored under them, of one commit, in order. What is
+    /// damaged is not visited, but ends it.
+    pub(crate) fn each<E: From<RedbStoreError>>(
+        &self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut failed = None;
+        self.read(|database| {
+            let reading = database.begin_read().map_err(read_error)?;
+            let table = reading.open_table(RECORDS).map_err(read_error)?;
+            for pair in table.iter().map_err(read_error)? {
+                let (key, stored) = pair.map_err(read_error)?;
+                let (key, stored) = (key.value(), stored.value());
+                decode(&Key::from(key), stored)?;
+                if let Err(error) = visit(key, stored) {
+                    failed = Some(error);
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
     fn read<T>(
         &self,
         read: impl FnOnce(&Database) -> Result<T, RedbStoreError>,
     ) -> Result<T, RedbStoreError> {
-        match &*self.state()? {
+        let read = match &*self.state()? {
             Ok(database) => guarded(|| read(database), read_error),
-            Err(error) => Err(error.clone()),
-        }
+            Err(error) => return Err(error.clone()),
+        };
+        read.inspect_err(|error| {
+            self.telemetry.read_failed();
+            telemetry::read_failed(error);
+        })
     }
 }

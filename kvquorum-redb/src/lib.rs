@@ -12,6 +12,7 @@
     )
 )]
 
+mod backup;
 mod builder;
 mod directory;
 mod engine;
@@ -20,8 +21,10 @@ mod format;
 mod place;
 mod queue;
 mod store;
+mod telemetry;
 mod writer;
 
+pub use backup::BackupError;
 pub use builder::{Builder, Reads};
 pub use error::{OpenError, RedbStoreError};
 pub use redb::StorageBackend;

@@ -31,7 +31,7 @@ pub(crate) struct CustomPlace {
 
 /// What a store may start as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
+pub(crate) enum Start {
     /// An empty one, where nothing is there.
     New,
     /// What it was alone: an empty one would have lost what it acked.
@@ -103,7 +103,11 @@ impl Settings {
         Ok((place, database))
     }
 
-    fn open(self, backend: impl StorageBackend, start: Start) -> Result<Database, OpenError> {
+    pub(crate) fn open(
+        self,
+        backend: impl StorageBackend,
+        start: Start,
+    ) -> Result<Database, OpenError> {
         let opening = || {
             if start == Start::AsItWas && backend.len().map_err(io_error)? == 0 {
                 return Err(damaged("the file is empty"));

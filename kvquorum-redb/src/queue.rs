@@ -118,6 +118,10 @@ impl<T> Queue<T> {
         self.changed.notify_one();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Lets nothing more in, and drops what waits.
     pub(crate) fn close_and_clear(&self) {
         self.close();

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use kvquorum_core::{Change, Key, Record, Response, ScanLimit, Store, StoreError};
-use redb::Database;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -14,7 +13,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use crate::builder::{Builder, Reads};
 use crate::engine::Engine;
 use crate::error::{OpenError, RedbStoreError};
-use crate::place::{Place, Settings};
+use crate::place::Place;
 use crate::queue::Queue;
 use crate::writer::{Apply, Task, Writer};
 
@@ -43,17 +42,16 @@ pub struct Stats {
 impl RedbStore {
     pub(crate) fn start(
         place: Place,
-        database: Database,
-        settings: Settings,
+        engine: Engine,
         builder: &Builder,
     ) -> Result<Self, OpenError> {
-        let engine = Arc::new(Engine::new(database));
+        let engine = Arc::new(engine);
         let queue = Arc::new(Queue::new());
         let writer = Writer {
             queue: Arc::clone(&queue),
             engine: Arc::clone(&engine),
             place,
-            settings,
+            settings: builder.settings,
             durability: builder.durability,
             max_commit: builder.max_commit,
             unflushed_since: None,
@@ -130,6 +128,30 @@ impl RedbStore {
         self.ask(Task::Reopen).await
     }
 
+    /// Whether the store takes writes now: a node's health. It asks the thread
+    /// that writes, and so waits for the commit under way.
+    ///
+    /// # Errors
+    ///
+    /// What a change would fail with now: [`RedbStoreError::WritesRefused`] since a
+    /// write failed, [`RedbStoreError::ReopenFailed`] since the store could not be
+    /// [opened again](Self::reopen).
+    pub async fn check(&self) -> Result<(), RedbStoreError> {
+        self.ask(Task::Check).await
+    }
+
+    pub(crate) fn queue(&self) -> Arc<Queue<Task>> {
+        Arc::clone(&self.queue)
+    }
+
+    /// Reads as a scan does.
+    pub(crate) async fn on_blocking_thread<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Engine) -> Result<T, RedbStoreError> + Send + 'static,
+    ) -> Result<T, RedbStoreError> {
+        self.scans.run(&self.engine, read).await
+    }
+
     /// Has the writer do something, and waits for it.
     async fn ask<T>(
         &self,
@@ -183,7 +205,7 @@ impl Store for RedbStore {
     ) -> Result<Vec<(Key, Record)>, StoreError> {
         let (from, to) = (range.0.cloned(), range.1.cloned());
         let scan = move |engine: &Engine| engine.scan((from.as_ref(), to.as_ref()), limit);
-        Ok(self.scans.run(&self.engine, scan).await?)
+        Ok(self.on_blocking_thread(scan).await?)
     }
 
     fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {

@@ -19,6 +19,7 @@ use crate::error::{OpenError, RedbStoreError};
 use crate::format::{RECORDS, decode, encode};
 use crate::place::{Place, Settings, guarded};
 use crate::queue::{Next, Queue};
+use crate::telemetry;
 
 /// Well within what the engine takes, which is 3 GiB.
 const MAX_LEN: usize = 1 << 30;
@@ -50,6 +51,7 @@ pub enum Durability {
 pub(crate) enum Task {
     Apply(Apply),
     Reopen(Answer<()>),
+    Check(Answer<()>),
 }
 
 /// Nobody listens where the caller has left.
@@ -95,7 +97,12 @@ impl Writer {
             match self.queue.next(self.flush_due_at()) {
                 Next::Item(Task::Apply(first)) => self.apply_all(first),
                 Next::Item(Task::Reopen(answer)) => {
-                    let _ = answer.send(self.reopen());
+                    let reopened = self.reopen();
+                    telemetry::reopened(reopened.as_ref().copied());
+                    let _ = answer.send(reopened);
+                }
+                Next::Item(Task::Check(answer)) => {
+                    let _ = answer.send(self.check());
                 }
                 Next::TimedOut => self.flush(),
                 Next::Closed => break,
@@ -148,12 +155,13 @@ impl Writer {
                     _ => None,
                 };
             }
-            Ok((outcomes, batch.written))
+            Ok(((outcomes, batch.written_len), batch.written))
         });
         let answered = u64::try_from(answers.len()).unwrap_or(u64::MAX);
         self.engine.changes.fetch_add(answered, Ordering::Relaxed);
         match committed {
-            Ok(outcomes) => {
+            Ok((outcomes, len)) => {
+                self.engine.telemetry.applied(outcomes.len(), len);
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     let _ = answer.send(outcome);
                 }
@@ -172,6 +180,18 @@ impl Writer {
         let _ = self.write(true, |_| Ok(((), false)));
     }
 
+    /// Whether writes can be tried.
+    fn check(&self) -> Result<(), RedbStoreError> {
+        if let Some(failure) = &self.failed {
+            return Err(RedbStoreError::WritesRefused(Arc::clone(failure)));
+        }
+        self.engine
+            .state()?
+            .as_ref()
+            .map(drop)
+            .map_err(Clone::clone)
+    }
+
     /// One transaction. `change` tells whether it wrote anything: otherwise what
     /// it saw was committed before, and as safely.
     fn write<T>(
@@ -179,9 +199,7 @@ impl Writer {
         flush: bool,
         change: impl FnOnce(&WriteTransaction) -> Result<(T, bool), Failure>,
     ) -> Result<T, RedbStoreError> {
-        if let Some(failure) = &self.failed {
-            return Err(RedbStoreError::WritesRefused(Arc::clone(failure)));
-        }
+        self.check()?;
         let state = self.engine.state()?;
         let database = state.as_ref().map_err(Clone::clone)?;
         let writing = || {
@@ -194,7 +212,10 @@ impl Writer {
             let (made, written) = change(&transaction)?;
             let commit = written || flush && self.unflushed_since.is_some();
             match commit {
-                true => transaction.commit().map_err(failure)?,
+                true => {
+                    let commit = || transaction.commit();
+                    self.engine.telemetry.committing(commit).map_err(failure)?;
+                }
                 false => transaction.abort().map_err(failure)?,
             }
             self.place.check_linked().map_err(failure)?;
@@ -211,6 +232,8 @@ impl Writer {
                 Ok(made)
             }
             Err(failure) => {
+                self.engine.telemetry.write_failed();
+                telemetry::write_failed(&failure);
                 self.unflushed_since = None;
                 self.failed = Some(Arc::clone(&failure));
                 Err(RedbStoreError::WriteFailed(failure))
@@ -261,6 +284,8 @@ fn close(state: Result<Database, RedbStoreError>) -> Result<(), RedbStoreError> 
 struct Batch<'t> {
     records: Table<'t, &'static [u8], &'static [u8]>,
     written: bool,
+    /// The bytes of keys and records that were written.
+    written_len: usize,
     /// What the changes take, about.
     size: usize,
 }
@@ -270,6 +295,7 @@ impl<'t> Batch<'t> {
         Ok(Self {
             records: transaction.open_table(RECORDS).map_err(failure)?,
             written: false,
+            written_len: 0,
             size: 0,
         })
     }
@@ -307,6 +333,7 @@ impl<'t> Batch<'t> {
                 let inserted = self.records.insert(key.as_bytes(), stored.as_slice());
                 drop(inserted.map_err(failure)?);
                 self.size = self.size.saturating_add(len);
+                self.written_len = self.written_len.saturating_add(len);
                 self.written = true;
             }
             Action::Remove => {

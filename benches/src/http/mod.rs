@@ -2,7 +2,7 @@
 
 mod floor;
 mod load;
-mod server;
+pub(crate) mod server;
 mod wire;
 
 pub use floor::HttpFloor;

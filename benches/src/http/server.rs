@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{env, io, process, thread};
 
 use kvquorum_core::{Change, Key, Record, Replica, Response, ScanLimit, Store, StoreError};
-use kvquorum_http::Server;
+use kvquorum_http::{ReplicaService, Server, ServerBuilder};
 use kvquorum_mem::MemStore;
 use kvquorum_redb::RedbStore;
 use tokio::time::sleep;
@@ -102,11 +102,17 @@ pub fn serve_if_told() {
     match &arguments[..] {
         [_, serve, pace] if serve == SERVE => {
             let pace = Pace::ALL.into_iter().find(|known| known.name() == pace);
-            serve_until_told(async move { Paced(MemStore::new(), pace.unwrap()) });
+            let replica = Replica::new(Paced(MemStore::new(), pace.unwrap()));
+            let service = async move { ReplicaService::new(replica) };
+            serve_until_told(Server::builder(), service);
         }
         [_, serve, directory] if serve == SERVE_DISK => {
             let directory = PathBuf::from(directory);
-            serve_until_told(async move { RedbStore::open_or_create(directory).await.unwrap() });
+            let service = async move {
+                let store = RedbStore::open_or_create(directory).await.unwrap();
+                ReplicaService::new(Replica::new(store))
+            };
+            serve_until_told(Server::builder(), service);
         }
         _ => {}
     }
@@ -114,14 +120,17 @@ pub fn serve_if_told() {
 
 /// Serves on one thread, and tells of itself on another, until its parent
 /// closes the pipe or is gone.
-fn serve_until_told<S: Store>(store: impl Future<Output = S> + Send + 'static) -> ! {
+pub(crate) fn serve_until_told<S: Store>(
+    server: ServerBuilder,
+    service: impl Future<Output = ReplicaService<S>> + Send + 'static,
+) -> ! {
     thread::spawn(move || {
         runtime::of_this_thread().block_on(async {
-            let replica = Replica::new(store.await);
+            let service = service.await;
             // The floor opens connections without a bound, and a server that makes
             // room closes idle ones, which the floor's client may just reuse.
-            let builder = Server::builder().max_connections(8192);
-            let server = builder.bind("127.0.0.1:0", replica).await.unwrap();
+            let server = server.max_connections(8192);
+            let server = server.bind("127.0.0.1:0", service).await.unwrap();
             say(server.local_addr());
             pending::<()>().await;
         });
@@ -152,18 +161,18 @@ pub struct ServerProcess {
 impl ServerProcess {
     /// Starts one in memory.
     pub fn start(pace: Pace) -> Self {
-        Self::start_with(SERVE, pace.name().as_ref())
+        Self::run(&[SERVE.as_ref(), pace.name().as_ref()])
     }
 
     /// Starts one on disk, in this directory.
     pub fn start_on_disk(directory: &Path) -> Self {
-        Self::start_with(SERVE_DISK, directory.as_os_str())
+        Self::run(&[SERVE_DISK.as_ref(), directory.as_os_str()])
     }
 
-    fn start_with(serve: &str, what: &OsStr) -> Self {
+    /// This program again, with these arguments.
+    pub(crate) fn run(arguments: &[&OsStr]) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
-            .arg(serve)
-            .arg(what)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -177,17 +177,26 @@ pub struct Node {
 impl Node {
     /// Starts a node; `None` where it does not listen.
     pub fn try_start(port: u16) -> Option<Self> {
-        Self::try_start_with(port, &["--memory"], "in memory")
+        Self::try_start_with(example("three-node"), port, &["--memory"], "in memory")
     }
 
     /// Starts a node whose replica is on disk; `None` where it does not listen.
     pub fn try_start_in(port: u16, data: &Path) -> Option<Self> {
-        let data = data.to_str().unwrap();
-        Self::try_start_with(port, &["--data", data], &format!("in {data}"))
+        Self::try_start_of(example("three-node"), port, data)
     }
 
-    fn try_start_with(port: u16, arguments: &[&str], place: &str) -> Option<Self> {
-        let mut command = example("three-node");
+    /// The same, of this program.
+    pub fn try_start_of(program: Command, port: u16, data: &Path) -> Option<Self> {
+        let data = data.to_str().unwrap();
+        Self::try_start_with(program, port, &["--data", data], &format!("in {data}"))
+    }
+
+    fn try_start_with(
+        mut command: Command,
+        port: u16,
+        arguments: &[&str],
+        place: &str,
+    ) -> Option<Self> {
         let mut process = Process::start(
             command
                 .args(["node", "--while-stdin-is-open", "--port"])
@@ -280,12 +289,23 @@ pub fn pasted(lines: &str) -> Vec<Vec<String>> {
 /// One request in HTTP/1.1, as a client writes it that knows no more than the
 /// two routes. Returns the status and the body.
 pub fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+    http_with(port, method, path, "", body)
+}
+
+/// The same with a header, with the end of its line.
+pub fn http_with(
+    port: u16,
+    method: &str,
+    path: &str,
+    header: &str,
+    body: &str,
+) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{header}\
          Content-Length: {length}\r\n\r\n{body}"
     )?;
     let mut response = String::new();

@@ -7,6 +7,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use crate::telemetry::{Telemetry, in_current_span};
+
 /// What one replica's background work came to, since the coordinator was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -37,6 +39,7 @@ pub(super) struct Background<const N: usize> {
     /// Operations whose caller left before they were decided.
     orphans: Arc<Semaphore>,
     tasks: TaskTracker,
+    telemetry: Arc<Telemetry<N>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +52,7 @@ struct Counters {
 }
 
 impl<const N: usize> Background<N> {
-    pub(super) fn new(bound: usize) -> Self {
+    pub(super) fn new(bound: usize, telemetry: Arc<Telemetry<N>>) -> Self {
         let tasks = TaskTracker::new();
         // Closed, it still takes tasks, and can be waited for at any time.
         tasks.close();
@@ -58,11 +61,12 @@ impl<const N: usize> Background<N> {
             replicas: std::array::from_fn(|_| Counters::default()),
             orphans: Arc::new(Semaphore::new(bound.min(Semaphore::MAX_PERMITS))),
             tasks,
+            telemetry,
         }
     }
 
     pub(super) fn spawn(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn_on(task, runtime);
+        self.tasks.spawn_on(in_current_span(task), runtime);
     }
 
     pub(super) fn tasks(&self) -> usize {
@@ -76,38 +80,48 @@ impl<const N: usize> Background<N> {
 
     /// Takes room for one more call to this replica, if there is any. It is to be
     /// [released](Self::release).
-    pub(super) fn reserve(&self, replica: usize) -> bool {
-        self.replicas.get(replica).is_some_and(|counters| {
+    pub(super) fn reserve(&self, replica: usize, is_straggler: bool) -> bool {
+        let is_reserved = self.replicas.get(replica).is_some_and(|counters| {
             let more = |taken: usize| (taken < self.bound).then(|| taken.saturating_add(1));
             let counter = &counters.in_background;
             counter
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
                 .is_ok()
-        })
+        });
+        if is_reserved {
+            self.telemetry.background_begins(replica, is_straggler);
+        }
+        is_reserved
     }
 
     /// Gives back the room of a call.
     pub(super) fn release(&self, replica: usize) {
         if let Some(counters) = self.replicas.get(replica) {
             counters.in_background.fetch_sub(1, Ordering::Relaxed);
+            self.telemetry.background_ends(replica);
         }
     }
 
     /// Room for one more operation whose caller left, if there is any.
     pub(super) fn adopt(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.orphans).try_acquire_owned().ok()
+        let room = Arc::clone(&self.orphans).try_acquire_owned().ok();
+        self.telemetry.abandoned(room.is_some());
+        room
     }
 
     pub(super) fn count_given_up(&self, replica: usize) {
         self.count(replica, |counters| &counters.given_up);
+        self.telemetry.given_up(replica);
     }
 
     pub(super) fn count_repaired(&self, replica: usize) {
         self.count(replica, |counters| &counters.repaired);
+        self.telemetry.repaired(replica, true);
     }
 
     pub(super) fn count_not_repaired(&self, replica: usize) {
         self.count(replica, |counters| &counters.not_repaired);
+        self.telemetry.repaired(replica, false);
     }
 
     pub(super) fn count_panicked(&self, replica: usize) {

@@ -12,6 +12,7 @@ use super::update::Turns;
 use super::{Coordinator, Inner, Repair, Settings};
 use crate::clock::{Clock, SystemClock, WallClock};
 use crate::entry::WriterId;
+use crate::telemetry::Telemetry;
 use crate::transport::Transport;
 
 /// Half of what replicas admit: see [`CoordinatorBuilder::max_drift`].
@@ -171,15 +172,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// The coordinator.
     pub fn build(self) -> Coordinator<N, W, R, T> {
         let clock = Clock::new(self.wall, self.max_drift, self.settings.writer);
+        let names = self.transports.each_ref().map(Transport::name);
+        let telemetry = Arc::new(Telemetry::new(names));
         Coordinator {
             inner: Arc::new(Inner {
                 transports: self.transports,
                 clock,
                 settings: self.settings,
-                background: Background::new(self.max_background),
+                background: Background::new(self.max_background, Arc::clone(&telemetry)),
                 rotation: Rotation::default(),
                 introductions: Introductions::new(self.cluster, Coordinator::<N, W, R, T>::QUORUMS),
                 turns: Turns::default(),
+                telemetry,
             }),
         }
     }

@@ -21,6 +21,7 @@ use super::Inner;
 use super::introductions::{IdentityError, Introduced, Told, call_again, introduce};
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
+use crate::telemetry::{CallKind, Stopwatch};
 use crate::transport::{Call, Refusal, Request, Response, Transport, TransportError};
 
 /// A time limit beyond this is taken for this: no timer reaches further.
@@ -29,7 +30,7 @@ const LONGEST_TIME_LIMIT: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 type Answer = (usize, Result<Response, ReplicaFailure>);
 
 /// What a call that was not over at once goes on with.
-pub(super) type Calling = Pin<Box<dyn Future<Output = Told> + Send>>;
+pub(crate) type Calling = Pin<Box<dyn Future<Output = Told> + Send>>;
 
 /// The calls that were not over at once, at most one to each replica.
 pub(super) type Pending<const N: usize> = [Option<Calling>; N];
@@ -89,9 +90,15 @@ pub(super) fn call_each<S, T: Transport, const N: usize>(
 }
 
 /// Puts a call among those that have to be waited for.
-pub(super) fn set<const N: usize>(pending: &mut Pending<N>, replica: usize, call: Calling) {
+pub(super) fn set<T, const N: usize>(
+    inner: &Inner<T, N>,
+    pending: &mut Pending<N>,
+    replica: usize,
+    kind: CallKind,
+    call: Calling,
+) {
     if let Some(slot) = pending.get_mut(replica) {
-        *slot = Some(call);
+        *slot = Some(inner.telemetry.in_call_span(replica, kind, call));
     }
 }
 
@@ -103,17 +110,19 @@ impl<T, const N: usize> Inner<T, N> {
         replica: usize,
         (result, meant): Told,
     ) -> Result<Response, ReplicaFailure> {
-        match result {
+        let failure = match result {
             Ok(Response::Refused(refusal)) => {
                 if matches!(refusal, Refusal::OtherReplica { .. }) {
                     // The next call asks who it is.
                     self.introductions.forget(replica, meant);
                 }
-                Err(ReplicaFailure::Refused(refusal))
+                ReplicaFailure::Refused(refusal)
             }
-            Ok(response) => Ok(response),
-            Err(error) => Err(ReplicaFailure::Transport(error)),
-        }
+            Ok(response) => return Ok(response),
+            Err(error) => ReplicaFailure::Transport(error),
+        };
+        self.telemetry.failed(replica, &failure);
+        Err(failure)
     }
 
     fn panicked(&self, replica: usize, panic: &(dyn Any + Send)) -> ReplicaFailure {
@@ -121,7 +130,9 @@ impl<T, const N: usize> Inner<T, N> {
         let literal = panic.downcast_ref::<&str>().copied();
         let formatted = || panic.downcast_ref::<String>().map(String::as_str);
         let message = literal.or_else(formatted).unwrap_or("no message");
-        ReplicaFailure::Panicked(message.to_owned())
+        let failure = ReplicaFailure::Panicked(message.to_owned());
+        self.telemetry.failed(replica, &failure);
+        failure
     }
 }
 
@@ -135,6 +146,18 @@ struct UnderWay {
     deadline: Option<Instant>,
     /// Whether it counts as background work.
     in_background: bool,
+    waited: Stopwatch,
+}
+
+impl UnderWay {
+    fn new(calling: Calling, in_background: bool) -> Self {
+        Self {
+            calling,
+            deadline: None,
+            in_background,
+            waited: Stopwatch::sampled(),
+        }
+    }
 }
 
 /// The calls of one operation that are under way: at most one to each replica.
@@ -153,13 +176,7 @@ impl<T: Transport, const N: usize> Calls<T, N> {
     pub(super) fn new(inner: Arc<Inner<T, N>>, pending: Pending<N>) -> Self {
         Self {
             inner,
-            under_way: pending.map(|calling| {
-                calling.map(|calling| UnderWay {
-                    calling,
-                    deadline: None,
-                    in_background: false,
-                })
-            }),
+            under_way: pending.map(|calling| calling.map(|calling| UnderWay::new(calling, false))),
             answered: [None; N],
             timer: None,
             in_background: false,
@@ -176,7 +193,7 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         request: &mut Request,
     ) -> Option<Result<Response, ReplicaFailure>> {
         let in_background = self.in_background;
-        if in_background && !self.inner.background.reserve(replica) {
+        if in_background && !self.inner.background.reserve(replica, false) {
             return Some(Err(ReplicaFailure::GivenUp));
         }
         let inner = &self.inner;
@@ -195,11 +212,9 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         );
         let (result, pending) = made;
         if let (Some(calling), Some(slot)) = (pending, self.under_way.get_mut(replica)) {
-            *slot = Some(UnderWay {
-                calling,
-                deadline: None,
-                in_background,
-            });
+            let kind = CallKind::of(request);
+            let calling = inner.telemetry.in_call_span(replica, kind, calling);
+            *slot = Some(UnderWay::new(calling, in_background));
             return None;
         }
         if in_background {
@@ -244,7 +259,7 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         self.in_background = true;
         for (replica, slot) in self.under_way.iter_mut().enumerate() {
             if let Some(call) = slot {
-                call.in_background = self.inner.background.reserve(replica);
+                call.in_background = self.inner.background.reserve(replica, true);
                 if !call.in_background {
                     *slot = None;
                     self.inner.background.count_given_up(replica);
@@ -270,7 +285,9 @@ impl<T: Transport, const N: usize> Calls<T, N> {
                 }
                 Err(panic) => Err(self.inner.panicked(replica, &*panic)),
             };
-            self.end(replica);
+            if let (Some(ended), true) = (self.end(replica), result.is_ok()) {
+                self.inner.telemetry.answered(replica, &ended.waited);
+            }
             return Poll::Ready(Some((replica, result)));
         }
         if idle {
@@ -289,6 +306,7 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         let mut others = self.answered.iter().enumerate();
         if let Some((other, _)) = others.find(|(at, it)| *at != replica && **it == meant) {
             let error = IdentityError::SameReplica { id, other };
+            self.inner.telemetry.misidentified(replica, &error);
             return (Err(TransportError::NoAnswer(error.into())), meant);
         }
         if let Some(answered) = self.answered.get_mut(replica) {
@@ -326,27 +344,27 @@ impl<T: Transport, const N: usize> Calls<T, N> {
         // leave the timer nothing of the task's budget, and never run out of time.
         ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
         self.end(replica);
-        Poll::Ready((replica, Err(ReplicaFailure::TimedOut(reach))))
+        let failure = ReplicaFailure::TimedOut(reach);
+        self.inner.telemetry.failed(replica, &failure);
+        Poll::Ready((replica, Err(failure)))
     }
 }
 
 impl<T, const N: usize> Calls<T, N> {
-    /// Drops a call, if there is one. Tells whether there was.
-    fn end(&mut self, replica: usize) -> bool {
-        let Some(call) = self.under_way.get_mut(replica).and_then(Option::take) else {
-            return false;
-        };
+    /// Takes out a call, if there is one.
+    fn end(&mut self, replica: usize) -> Option<UnderWay> {
+        let call = self.under_way.get_mut(replica).and_then(Option::take)?;
         if call.in_background {
             self.inner.background.release(replica);
         }
-        true
+        Some(call)
     }
 }
 
 impl<T, const N: usize> Drop for Calls<T, N> {
     fn drop(&mut self) {
         for replica in 0..N {
-            if self.end(replica) {
+            if self.end(replica).is_some() {
                 self.inner.background.count_given_up(replica);
             }
         }

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Inner;
 use super::calls::Calling;
 use crate::identity::{Identity, Quorums, ReplicaId};
+use crate::outcome::ReplicaFailure;
+use crate::telemetry::Telemetry;
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
 /// Why a coordinator does not count a replica. The request was not sent.
@@ -88,6 +90,7 @@ impl<const N: usize> Introductions<N> {
         &self,
         replica: usize,
         result: Result<Response, TransportError>,
+        telemetry: &Telemetry<N>,
     ) -> Result<ReplicaId, TransportError> {
         let identity = match result {
             Ok(Response::Identity(identity)) => *identity,
@@ -100,8 +103,10 @@ impl<const N: usize> Introductions<N> {
             Err(error) => return Err(error),
         };
         let id = identity.id;
-        self.admit(replica, identity)
-            .map_err(|error| TransportError::Rejected(error.into()))?;
+        self.admit(replica, identity).map_err(|error| {
+            telemetry.misidentified(replica, &error);
+            TransportError::Rejected(error.into())
+        })?;
         Ok(id)
     }
 
@@ -135,6 +140,16 @@ impl<const N: usize> Introductions<N> {
     }
 }
 
+impl<T, const N: usize> Inner<T, N> {
+    fn take_in_introduction(
+        &self,
+        replica: usize,
+        result: Result<Response, TransportError>,
+    ) -> Result<ReplicaId, TransportError> {
+        self.introductions.take_in(replica, result, &self.telemetry)
+    }
+}
+
 /// What a call came to, and which replica it was for, where that is known.
 pub(super) type Told = (Result<Response, TransportError>, Option<ReplicaId>);
 
@@ -156,7 +171,7 @@ pub(super) fn introduce<T: Transport, const N: usize>(
     request: &Request,
 ) -> Introduced {
     match transport.call(&inner.introductions.request()) {
-        Call::Ready(result) => match inner.introductions.take_in(replica, result) {
+        Call::Ready(result) => match inner.take_in_introduction(replica, result) {
             Ok(id) => Introduced::Known(id),
             Err(error) => Introduced::Failed(error),
         },
@@ -176,7 +191,7 @@ async fn call_when_known<T: Transport, const N: usize>(
     request: &Request,
     introducing: Call,
 ) -> Told {
-    let known = inner.introductions.take_in(replica, introducing.await);
+    let known = inner.take_in_introduction(replica, introducing.await);
     match (known, inner.transports.get(replica)) {
         (Ok(id), Some(transport)) => {
             let result = transport.call(&addressed(request, id)).await;
@@ -199,13 +214,15 @@ pub(super) async fn call_again<T: Transport, const N: usize>(
     calling: impl Future<Output = Result<Response, TransportError>>,
 ) -> Told {
     let result = calling.await;
-    match (&result, inner.transports.get(replica)) {
-        (Ok(Response::Refused(Refusal::OtherReplica { .. })), Some(transport)) => {
+    match (result, inner.transports.get(replica)) {
+        (Ok(Response::Refused(refusal @ Refusal::OtherReplica { .. })), Some(transport)) => {
             inner.introductions.forget(replica, request.to);
+            let refused = ReplicaFailure::Refused(refusal);
+            inner.telemetry.failed(replica, &refused);
             let introducing = transport.call(&inner.introductions.request());
             call_when_known(&inner, replica, &request, introducing).await
         }
-        _ => (result, request.to),
+        (result, _) => (result, request.to),
     }
 }
 

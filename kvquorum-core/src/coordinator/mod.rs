@@ -28,6 +28,7 @@ use bytes::Bytes;
 
 pub use background::ReplicaStats;
 pub use builder::CoordinatorBuilder;
+pub(crate) use calls::Calling;
 pub use introductions::IdentityError;
 pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
@@ -41,6 +42,7 @@ use crate::clock::Clock;
 use crate::entry::{Key, WriterId};
 use crate::identity::{Identity, Quorums};
 use crate::store::ScanLimit;
+use crate::telemetry::{Kind, Telemetry};
 use crate::transport::Transport;
 use background::Background;
 use introductions::Introductions;
@@ -116,6 +118,7 @@ struct Inner<T, const N: usize> {
     rotation: Rotation,
     introductions: Introductions<N>,
     turns: Turns,
+    telemetry: Arc<Telemetry<N>>,
 }
 
 struct Settings {
@@ -238,7 +241,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         key: impl Into<Key>,
         value: impl Into<Bytes>,
     ) -> Result<WriteReceipt<N>, WriteError> {
-        self.write(key.into(), Some(value.into())).await
+        self.write(Kind::Put, key.into(), Some(value.into())).await
     }
 
     /// Deletes a key: writes a tombstone, in every way as
@@ -250,7 +253,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// As [`put`](Self::put).
     pub async fn delete(&self, key: impl Into<Key>) -> Result<WriteReceipt<N>, WriteError> {
-        self.write(key.into(), None).await
+        self.write(Kind::Delete, key.into(), None).await
     }
 
     /// Reads the value under a key; `None` where there is none.

@@ -9,6 +9,7 @@ use futures_core::Stream;
 use tokio::runtime::Handle;
 
 use super::background::Background;
+use crate::telemetry::OperationSpan;
 
 /// What comes of an operation before it has to wait.
 pub(super) enum Start<D, F> {
@@ -34,6 +35,7 @@ pub(super) struct Decided<D> {
 /// W-CANCEL.
 pub(super) fn decide<D, S, const N: usize>(
     background: &Background<N>,
+    span: OperationSpan,
     operation: S,
 ) -> Deciding<'_, S, N>
 where
@@ -41,6 +43,7 @@ where
 {
     Deciding {
         background,
+        span,
         operation: Some(Box::pin(operation)),
         runtime: None,
     }
@@ -50,21 +53,26 @@ where
 /// is dropped.
 pub(super) async fn decide_while_wanted<D, S, const N: usize>(
     background: &Background<N>,
+    span: OperationSpan,
     operation: S,
 ) -> D
 where
     S: Stream<Item = Decided<D>> + Send + 'static,
 {
     let mut operation = Box::pin(operation);
-    let decided = poll_fn(|cx| operation.as_mut().poll_next(cx)).await;
+    let decided = poll_fn(|cx| {
+        let _entered = span.enter();
+        operation.as_mut().poll_next(cx)
+    });
     let Some(Decided {
         decision,
         unfinished,
-    }) = decided
+    }) = decided.await
     else {
         unreachable!("an operation yields its decision before it ends");
     };
     if unfinished && let Ok(runtime) = Handle::try_current() {
+        let _entered = span.enter();
         background.spawn(&runtime, finish(operation));
     }
     decision
@@ -75,6 +83,7 @@ where
     S: Stream + Send + 'static,
 {
     background: &'a Background<N>,
+    span: OperationSpan,
     /// Until it is decided.
     operation: Option<Pin<Box<S>>>,
     /// Known once the operation had to wait.
@@ -87,17 +96,19 @@ where
 {
     type Output = D;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<D> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<D> {
+        let this = self.get_mut();
+        let _entered = this.span.enter();
         // Out of its place while it is polled: should a transport panic, the
         // operation is not driven on.
-        let Some(mut operation) = self.operation.take() else {
+        let Some(mut operation) = this.operation.take() else {
             unreachable!("an operation is decided once");
         };
         let Poll::Ready(decided) = operation.as_mut().poll_next(cx) else {
-            self.operation = Some(operation);
-            if self.runtime.is_none() {
+            this.operation = Some(operation);
+            if this.runtime.is_none() {
                 // The caller may drop this future outside of the runtime.
-                self.runtime = Handle::try_current().ok();
+                this.runtime = Handle::try_current().ok();
             }
             return Poll::Pending;
         };
@@ -109,9 +120,9 @@ where
             unreachable!("an operation yields its decision before it ends");
         };
         if unfinished
-            && let Some(runtime) = self.runtime.take().or_else(|| Handle::try_current().ok())
+            && let Some(runtime) = this.runtime.take().or_else(|| Handle::try_current().ok())
         {
-            self.background.spawn(&runtime, finish(operation));
+            this.background.spawn(&runtime, finish(operation));
         }
         Poll::Ready(decision)
     }

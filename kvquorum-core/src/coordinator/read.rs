@@ -14,20 +14,31 @@ use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{Added, ReadTally};
+use crate::telemetry::{CallKind, Ended, Kind, Operation};
 use crate::transport::{Ack, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     pub(super) async fn read(&self, key: Key, repair: Repair) -> Result<ReadReceipt<N>, ReadError> {
+        let mut operation = Operation::begins(Kind::Get);
         let Read {
             entry,
             answered,
             holders,
             outcomes,
-        } = match self.ask_at_once(key, repair) {
+        } = match self.ask_at_once(&operation, key, repair) {
             Start::Settled(read) => read,
-            Start::Unsettled(asking) => asking.await,
+            Start::Unsettled(asking) => {
+                operation.waits();
+                asking.await
+            }
         };
-        if answered && holders >= W {
+        let ended = match answered {
+            true if holders >= W => Ended::Done,
+            true => Ended::NotRepaired,
+            false => Ended::Unanswered,
+        };
+        self.inner.telemetry.end(&operation, ended);
+        if ended == Ended::Done {
             return Ok(ReadReceipt { entry, outcomes });
         }
         let report = Box::new(ReadReport::new(R, self.names(), outcomes));
@@ -47,9 +58,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// others together as soon as one does not.
     fn ask_at_once(
         &self,
+        operation: &Operation,
         key: Key,
         repair: Repair,
-    ) -> Start<Read<N>, impl Future<Output = Read<N>>> {
+    ) -> Start<Read<N>, impl Future<Output = Read<N>> + use<'_, N, W, R, T>> {
+        let _entered = operation.span().enter();
         let inner = &self.inner;
         let mut request = Request::read(key);
         let mut asked = (ReadTally::new(R), [const { None }; N], false);
@@ -62,7 +75,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 match result {
                     // What is usual goes straight in: `add` would move it twice
                     // more, which is a seventh of a read's instructions.
-                    Ok(Response::Entry(entry)) => tally.add_answer(replica, entry),
+                    Ok(Response::Entry(entry)) => {
+                        inner.telemetry.answered_at_once(replica);
+                        tally.add_answer(replica, entry);
+                    }
                     result => {
                         tally.asked(replica);
                         tally.add(replica, inner.admitted(replica, (result, None)));
@@ -76,7 +92,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             },
             |(tally, pending, waits), replica, calling| {
                 tally.asked(replica);
-                set(pending, replica, calling);
+                set(inner, pending, replica, CallKind::Read, calling);
                 *waits = true;
             },
             |(tally, ..), replica, failure| {
@@ -86,9 +102,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         );
         let (tally, _, waits) = &mut asked;
         if *waits || !is_settled(tally, repair, W) {
+            let span = operation.span().clone();
             let (tally, pending, _) = asked;
             let asking = ask(Arc::clone(inner), tally, pending, (repair, W), request);
-            return Start::Unsettled(decide(&inner.background, asking));
+            return Start::Unsettled(decide(&inner.background, span, asking));
         }
         inner.observe_greatest(tally);
         Start::Settled(Read {
@@ -166,6 +183,7 @@ fn ask<T: Transport, const N: usize>(
                 // it can be returned in its place, but does not vouch for it.
                 asking.hold_greatest(holders_needed, began).await;
                 entry = asking.tally.greatest().cloned();
+                inner.observe_greatest(&asking.tally);
                 holders = asking.tally.holders(entry.as_ref());
             }
             _ => {}

@@ -1,13 +1,12 @@
 //! What an operation says of itself: receipts, errors and reports.
 
-use std::error::Error;
 use std::fmt;
 
 use tokio::sync::oneshot;
 
 use crate::clock::ClockExhausted;
 use crate::entry::{Entry, Version};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, write_with_causes};
 use crate::tally::{may_be_seen, superseded_by};
 use crate::transport::Ack;
 
@@ -325,18 +324,6 @@ pub(super) fn write_replicas<A>(
         }?;
     }
     f.write_str(")")
-}
-
-/// An error's own words leave out those of its cause. A report is where they
-/// come together.
-fn write_with_causes(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
-    write!(f, "{error}")?;
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        write!(f, ": {error}")?;
-        cause = error.source();
-    }
-    Ok(())
 }
 
 /// A `put` or `delete` that was not acknowledged.

@@ -19,6 +19,7 @@ use crate::clock::{Clock, ClockExhausted, Stamp};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{WriteTally, WriteVerdict, may_be_seen, superseded_by};
+use crate::telemetry::{CallKind, Ended, Kind, Operation};
 use crate::transport::{Ack, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
@@ -28,11 +29,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// Writes an entry, and stamps it anew where that is needed.
     pub(super) async fn write(
         &self,
+        kind: Kind,
         key: Key,
         value: Option<Bytes>,
     ) -> Result<WriteReceipt<N>, WriteError> {
         let inner = &self.inner;
-        let mut stamp = inner.clock.next()?;
+        let mut operation = Operation::begins(kind);
+        let mut stamp = inner.clock.next().inspect_err(|_| {
+            inner.telemetry.end(&operation, Ended::ClockExhausted);
+        })?;
         let version = stamp.version;
         let entry = Entry { version, value };
         let mut request = Request::write(key, entry);
@@ -40,10 +45,16 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let mut earlier = Earlier::default();
         let mut attempts = 1;
         loop {
-            let (verdict, outcomes, late) = match send_to_all(inner, W, &mut request) {
+            let (verdict, outcomes, late) = match send_to_all(inner, W, &operation, &mut request) {
                 Start::Settled(sent) => sent,
-                Start::Unsettled(sending) => sending.await,
+                Start::Unsettled(sending) => {
+                    operation.waits();
+                    sending.await
+                }
             };
+            if let WriteVerdict::Superseded { .. } = verdict {
+                inner.telemetry.superseded();
+            }
             let again = match verdict {
                 WriteVerdict::Acked => None,
                 WriteVerdict::Superseded { .. }
@@ -54,6 +65,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 _ => Some(earlier.calls_for_another(&inner.clock, stamp, verdict, &outcomes)),
             };
             let Some(again) = again else {
+                inner.telemetry.end(&operation, Ended::Done);
                 return Ok(WriteReceipt {
                     version: stamp.version,
                     attempts,
@@ -65,6 +77,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 && attempts < inner.settings.max_attempts
                 && let Ok(later) = earlier.stamp_past(&inner.clock, attempts)
             {
+                inner.telemetry.retries(&operation);
                 earlier_may_be_seen |= may_be_seen(&outcomes);
                 stamp = later;
                 request.restamp(stamp.version);
@@ -80,10 +93,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 outcomes,
                 late,
             ));
-            return Err(match verdict {
+            let error = match verdict {
                 WriteVerdict::Superseded { by } => WriteError::Superseded { by, report },
                 _ => WriteError::failed(report),
-            });
+            };
+            inner.telemetry.end(&operation, ended(&error));
+            return Err(error);
         }
     }
 }
@@ -149,6 +164,15 @@ impl Earlier {
     }
 }
 
+fn ended(error: &WriteError) -> Ended {
+    match error {
+        WriteError::NotApplied(_) => Ended::NotApplied,
+        WriteError::MaybeApplied(_) => Ended::MaybeApplied,
+        WriteError::Superseded { .. } => Ended::Superseded,
+        WriteError::Clock(_) => Ended::ClockExhausted,
+    }
+}
+
 pub(super) fn is_too_far_ahead<A>(outcomes: &[Outcome<A>]) -> bool {
     let mut refusals = outcomes.iter().filter_map(Outcome::refusal);
     refusals.any(|refusal| matches!(refusal, Refusal::TooFarAhead { .. }))
@@ -163,11 +187,13 @@ pub(super) fn refused_past<A>(outcomes: &[Outcome<A>]) -> Option<Version> {
 pub(super) type Sent<const N: usize> = (WriteVerdict, [Outcome<Ack>; N], Option<Late<Ack>>);
 
 /// One attempt: sends an entry to all replicas, to be decided at `needed` acks.
-pub(super) fn send_to_all<T: Transport, const N: usize>(
-    inner: &Arc<Inner<T, N>>,
+pub(super) fn send_to_all<'a, T: Transport, const N: usize>(
+    inner: &'a Arc<Inner<T, N>>,
     needed: usize,
+    operation: &Operation,
     request: &mut Request,
-) -> Start<Sent<N>, impl Future<Output = Sent<N>>> {
+) -> Start<Sent<N>, impl Future<Output = Sent<N>> + use<'a, T, N>> {
+    let _entered = operation.span().enter();
     let mut sent = (WriteTally::new(needed), [const { None }; N]);
     call_each(
         inner,
@@ -179,6 +205,7 @@ pub(super) fn send_to_all<T: Transport, const N: usize>(
             // drop the response, of which an ack has nothing, would be a call.
             // Together they are a twentieth of a write's instructions.
             if let Ok(Response::Ack(ack)) = result {
+                inner.telemetry.answered_at_once(replica);
                 tally.add_ack(replica, ack);
                 forget(result);
             } else {
@@ -186,7 +213,7 @@ pub(super) fn send_to_all<T: Transport, const N: usize>(
             }
             ControlFlow::Continue(())
         },
-        |(_, pending), replica, calling| set(pending, replica, calling),
+        |(_, pending), replica, calling| set(inner, pending, replica, CallKind::Write, calling),
         |(tally, _), replica, failure| tally.add(replica, Err(failure)),
     );
     let (tally, _) = &sent;
@@ -196,9 +223,10 @@ pub(super) fn send_to_all<T: Transport, const N: usize>(
             Start::Settled((verdict, sent.0.into_outcomes(), None))
         }
         _ => {
+            let span = operation.span().clone();
             let (tally, pending) = sent;
             let sending = await_rest(Arc::clone(inner), needed, tally, pending);
-            Start::Unsettled(decide(&inner.background, sending))
+            Start::Unsettled(decide(&inner.background, span, sending))
         }
     }
 }

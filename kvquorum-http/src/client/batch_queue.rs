@@ -3,13 +3,14 @@
 //! HTTP.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::client::failure::{Called, Failure};
 use crate::error::HttpError;
+use crate::telemetry::ClientTelemetry;
 use crate::time::in_time;
 use crate::wire::frames::Frames;
 
@@ -22,6 +23,7 @@ pub(crate) struct BatchQueue {
     /// Told to the sender when the answer to the inline call has begun.
     inline_answered: Notify,
     limits: Limits,
+    telemetry: Arc<ClientTelemetry>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,11 +71,12 @@ pub(crate) struct Callers {
 }
 
 impl BatchQueue {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, telemetry: Arc<ClientTelemetry>) -> Self {
         Self {
             state: Mutex::default(),
             inline_answered: Notify::new(),
             limits,
+            telemetry,
         }
     }
 
@@ -137,6 +140,7 @@ impl BatchQueue {
             frame,
             caller,
         });
+        self.telemetry.counts.queued(1);
         let needs_sender = !std::mem::replace(&mut state.has_sender, true);
         Waiting {
             queue: self,
@@ -155,6 +159,7 @@ impl BatchQueue {
             state.has_sender = false;
             return None;
         }
+        self.telemetry.counts.unqueued(count);
         let calls = state.calls.drain(..count);
         let (frames, callers) = calls.map(|call| (call.frame, Some(call.caller))).unzip();
         drop(state);
@@ -181,6 +186,7 @@ impl BatchQueue {
         state.has_sender = false;
         let calls = std::mem::take(&mut state.calls);
         drop(state);
+        self.telemetry.counts.unqueued(calls.len());
         Callers::new(calls.into_iter().map(|call| Some(call.caller)).collect())
     }
 
@@ -192,6 +198,9 @@ impl BatchQueue {
         // It is not there any more once it is sent.
         let removed = found.ok().and_then(|at| state.calls.remove(at));
         drop(state);
+        self.telemetry
+            .counts
+            .unqueued(usize::from(removed.is_some()));
         drop(removed);
     }
 

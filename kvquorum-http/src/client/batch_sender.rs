@@ -137,6 +137,7 @@ impl BatchUnderWay {
             frames,
             mut callers,
         } = batch;
+        permit.peer.telemetry.counts.exchange_begins(frames.len());
         let requests = || Frames::joined(frames.iter());
         let begun = tokio::select! {
             biased;

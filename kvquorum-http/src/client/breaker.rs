@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::error::HttpError;
+use crate::telemetry::ClientTelemetry;
 use crate::time::in_time;
 
 /// The first pause. Each is twice as long as the one before.
@@ -26,6 +27,7 @@ pub(crate) struct Breaker {
     state: Mutex<State>,
     /// Told to those who wait to begin.
     changed: Notify,
+    telemetry: Arc<ClientTelemetry>,
 }
 
 #[derive(Default)]
@@ -68,12 +70,17 @@ pub(crate) enum Denied {
 }
 
 impl Breaker {
-    pub(crate) fn new(max_unanswered: usize, max_backoff: Duration) -> Self {
+    pub(crate) fn new(
+        max_unanswered: usize,
+        max_backoff: Duration,
+        telemetry: Arc<ClientTelemetry>,
+    ) -> Self {
         Self {
             max_unanswered: max_unanswered.max(1),
             max_backoff,
             state: Mutex::default(),
             changed: Notify::new(),
+            telemetry,
         }
     }
 
@@ -86,6 +93,9 @@ impl Breaker {
         state.unanswered = state.unanswered.saturating_add(1);
         if let Some(beyond) = state.unanswered.checked_sub(self.max_unanswered) {
             let now = Instant::now();
+            if state.retry_at.is_none() && state.has_failed {
+                self.telemetry.breaker_opened(state.last.as_deref());
+            }
             state.retry_at = now.checked_add(self.pause(beyond));
             state.probed_at = Some(now);
         }
@@ -134,6 +144,9 @@ impl Breaker {
         );
         drop(state);
         if before.retry_at.is_some() {
+            if before.has_failed {
+                self.telemetry.breaker_closed();
+            }
             self.changed.notify_waiters();
         }
     }
@@ -143,7 +156,7 @@ impl Breaker {
     pub(crate) fn failed(&self, begun: Try, error: Option<HttpError>) {
         let mut state = self.state();
         if state.answers == begun.answers {
-            state.has_failed = true;
+            let is_first = !std::mem::replace(&mut state.has_failed, true);
             if begun.nth >= state.unanswered {
                 state.probed_at = None;
             }
@@ -151,7 +164,11 @@ impl Breaker {
                 state.last = Some(Arc::new(error));
             }
             let waits = state.retry_at.is_some();
+            let last = state.last.clone();
             drop(state);
+            if waits && is_first {
+                self.telemetry.breaker_opened(last.as_deref());
+            }
             if waits {
                 self.changed.notify_waiters();
             }
@@ -230,6 +247,11 @@ mod tests {
         breaker.try_begin()
     }
 
+    fn breaker_of(max_unanswered: usize, max_backoff: Duration) -> Breaker {
+        let telemetry = Arc::new(ClientTelemetry::new("replica"));
+        Breaker::new(max_unanswered, max_backoff, telemetry)
+    }
+
     fn is_open(breaker: &Breaker) -> bool {
         matches!(tried(breaker), Err(Denied::Open(_)))
     }
@@ -240,14 +262,14 @@ mod tests {
 
     #[test]
     fn pauses_grow_up_to_the_bound_and_differ() {
-        let breaker = Breaker::new(1, Duration::from_millis(500));
+        let breaker = breaker_of(1, Duration::from_millis(500));
         for (beyond, longest) in [(0, 20), (1, 40), (4, 320), (5, 500), (1000, 500)] {
             let longest = Duration::from_millis(longest);
             let pauses: Vec<_> = (0..100).map(|_| breaker.pause(beyond)).collect();
             assert!(pauses.iter().all(|it| (longest / 2..=longest).contains(it)));
             assert!(pauses.iter().any(|it| *it != pauses[0]));
         }
-        assert_eq!(Breaker::new(1, Duration::ZERO).pause(9), Duration::ZERO);
+        assert_eq!(breaker_of(1, Duration::ZERO).pause(9), Duration::ZERO);
     }
 
     /// That calls fail takes both: too many exchanges without an answer, and
@@ -255,7 +277,7 @@ mod tests {
     /// does not answer.
     #[test]
     fn it_opens_where_many_are_unanswered_and_one_has_failed() {
-        let breaker = Breaker::new(2, LONG);
+        let breaker = breaker_of(2, LONG);
         let one = breaker.try_begin().unwrap();
         breaker.failed(one, Some(HttpError::Unanswered));
         assert!(!one.is_probe && breaker.check().is_ok());
@@ -263,7 +285,7 @@ mod tests {
         breaker.failed(other, None);
         assert!(is_open(&breaker) && breaker.check().is_err());
 
-        let breaker = Breaker::new(2, LONG);
+        let breaker = breaker_of(2, LONG);
         let _ = breaker.try_begin().unwrap();
         let last = breaker.try_begin().unwrap();
         assert!(waits(&breaker));
@@ -276,7 +298,7 @@ mod tests {
     /// back failed, though it was.
     #[test]
     fn calls_wait_a_moment_for_the_one_that_tries() {
-        let breaker = Breaker::new(1, LONG);
+        let breaker = breaker_of(1, LONG);
         let first = breaker.try_begin().unwrap();
         breaker.failed(first, None);
         assert!(is_open(&breaker));
@@ -303,7 +325,7 @@ mod tests {
 
     #[test]
     fn an_answer_sets_it_back_and_what_began_before_does_not_count() {
-        let breaker = Breaker::new(1, LONG);
+        let breaker = breaker_of(1, LONG);
         let old = breaker.try_begin().unwrap();
         assert!(waits(&breaker));
         breaker.answered();
@@ -315,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_is_withdrawn_has_not_begun() {
-        let breaker = Breaker::new(1, LONG);
+        let breaker = breaker_of(1, LONG);
         for _ in 0..3 {
             let permitted = tried(&breaker).unwrap();
             breaker.withdraw(permitted);
@@ -326,7 +348,7 @@ mod tests {
     /// exchange was about to begin and did not.
     #[test]
     fn what_is_withdrawn_brings_no_further_pause() {
-        let breaker = Breaker::new(1, LONG);
+        let breaker = breaker_of(1, LONG);
         let first = breaker.try_begin().unwrap();
         breaker.failed(first, None);
         let past = Some(Instant::now());
@@ -343,7 +365,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_withdrawn_leaves_its_place_to_those_who_wait() {
-        let breaker = Arc::new(Breaker::new(1, LONG));
+        let breaker = Arc::new(breaker_of(1, LONG));
         let _first = breaker.try_begin().unwrap();
         breaker.state().retry_at = Some(Instant::now());
         let probe = breaker.try_begin().unwrap();
@@ -361,7 +383,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_wait_begin_when_there_is_an_answer_or_hear_of_a_failure() {
-        let breaker = Arc::new(Breaker::new(1, LONG));
+        let breaker = Arc::new(breaker_of(1, LONG));
         let one = breaker.try_begin().unwrap();
         // So that the pause is a long one.
         breaker.state().retry_at = Instant::now().checked_add(LONG);

@@ -35,6 +35,7 @@ use self::failure::Failure;
 use self::peer::Peer;
 use self::pool::Pool;
 use self::security::Security;
+use crate::telemetry::ClientTelemetry;
 use crate::time::{HEAD_TIMEOUT, within_reason};
 #[cfg(feature = "tls")]
 use crate::tls::ClientTls;
@@ -328,6 +329,7 @@ impl HttpTransportBuilder {
         // The connection of the one call that runs in its caller's task is not
         // one that a task could wait for.
         let inline = max_connections > 1;
+        let telemetry = Arc::new(ClientTelemetry::new(&address.text));
         let permits = max_connections.saturating_sub(usize::from(inline));
         Ok(HttpTransport {
             peer: Arc::new(Peer {
@@ -341,12 +343,20 @@ impl HttpTransportBuilder {
                 uri: Uri::from_static(wire::CALL_PATH),
                 tokens: self.tokens,
                 pool: Pool::new(self.idle_timeout),
-                queue: BatchQueue::new(batch_queue::Limits {
-                    max_batch: self.max_batch,
-                    max_batch_bytes: self.max_batch_bytes,
-                    inline,
-                }),
-                breaker: Breaker::new(self.max_unanswered, self.max_backoff),
+                queue: BatchQueue::new(
+                    batch_queue::Limits {
+                        max_batch: self.max_batch,
+                        max_batch_bytes: self.max_batch_bytes,
+                        inline,
+                    },
+                    Arc::clone(&telemetry),
+                ),
+                breaker: Breaker::new(
+                    self.max_unanswered,
+                    self.max_backoff,
+                    Arc::clone(&telemetry),
+                ),
+                telemetry,
                 permits: Arc::new(Semaphore::new(permits)),
                 batch_wait: self.batch_wait,
                 max_head_len: self.max_head_len,

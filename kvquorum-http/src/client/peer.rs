@@ -18,6 +18,7 @@ use super::failure::{Called, Failure};
 use super::pool::Pool;
 use super::security::refused_certificate;
 use crate::error::HttpError;
+use crate::telemetry::ClientTelemetry;
 use crate::token::Tokens;
 use crate::wire;
 use crate::wire::frames::Frames;
@@ -36,6 +37,7 @@ pub(crate) struct Peer {
     pub(crate) pool: Pool,
     pub(crate) queue: BatchQueue,
     pub(crate) breaker: Breaker,
+    pub(crate) telemetry: Arc<ClientTelemetry>,
     /// One for each connection that may be in use by a task. Never closed.
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) batch_wait: Duration,
@@ -71,6 +73,7 @@ impl Peer {
 
     /// A call in an exchange of its own, in its caller's task.
     async fn call_inline(&self, inline: Inline, attempt: Attempt, frame: Frames) -> Called {
+        self.telemetry.counts.exchange_begins(1);
         let mut exchange = self.begin(attempt, || frame.clone(), None).await?;
         self.queue.inline_is_answered();
         let called = match exchange.next().await {
@@ -106,7 +109,9 @@ impl Peer {
             // were there before may be dead.
             self.pool.forget(begun);
         }
-        match self.answer(begun, requests, &mut first).await {
+        let answered = self.answer(begun, requests, &mut first).await;
+        self.telemetry.counts.exchange_begun(answered.is_ok());
+        match answered {
             Ok(answer) => {
                 attempt.answered();
                 Ok(Exchange::new(answer, self.max_response_len, first))
@@ -129,6 +134,7 @@ impl Peer {
             match self.send(pooled, requests()).await {
                 Err(lost) if !lost.error.is_parse() => {
                     self.pool.forget(begun);
+                    self.telemetry.counts.sent_again();
                     if lost.maybe_sent {
                         *first = Some(HttpError::Connection(Arc::new(lost.error)));
                     }
@@ -145,10 +151,14 @@ impl Peer {
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
-        let socket = self.connector.connect().await.map_err(Failure::NotSent)?;
-        Connection::open(socket)
-            .await
-            .map_err(|error| Failure::NotSent(HttpError::Connection(Arc::new(error))))
+        let connected = async {
+            let socket = self.connector.connect().await?;
+            let opened = Connection::open(socket).await;
+            opened.map_err(|error| HttpError::Connection(Arc::new(error)))
+        };
+        let connected = connected.await;
+        self.telemetry.counts.connected(connected.is_ok());
+        connected.map_err(Failure::NotSent)
     }
 
     fn send(

@@ -57,6 +57,7 @@ impl<S: Store> Acceptor<S> {
 
     /// Accepts connections until the server is stopped: then it returns `None`.
     async fn accept(&self, connections: &mut Connections<S>) -> Option<Infallible> {
+        let events = &self.shared.refusals.events;
         loop {
             let accepted = tokio::select! {
                 _ = connections.stopped.changed() => return None,
@@ -65,6 +66,9 @@ impl<S: Store> Acceptor<S> {
             };
             match accepted {
                 Ok((stream, client)) => {
+                    if connections.tasks.len() >= self.max_connections {
+                        events.is_full(self.max_connections);
+                    }
                     while connections.tasks.len() >= self.max_connections {
                         connections.make_room().await?;
                     }
@@ -76,7 +80,11 @@ impl<S: Store> Acceptor<S> {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 // The system has no file descriptor or no memory for it, and
                 // would say so again at once.
-                Err(_) => connections.make_room().await?,
+                Err(error) => {
+                    self.shared.service.counts().not_accepted();
+                    events.not_accepted(&error);
+                    connections.make_room().await?;
+                }
             }
         }
     }
@@ -93,7 +101,11 @@ impl<S: Store> Connections<S> {
             client,
             stopped: self.stopped.clone(),
         };
-        self.tasks.spawn(connection.run());
+        let count = self.shared.service.counts().accepted();
+        self.tasks.spawn(async move {
+            let _count = count;
+            connection.run().await;
+        });
     }
 
     /// Asks a connection to leave, and waits for one that does, for a while.
@@ -118,7 +130,7 @@ mod tests {
 
     use super::*;
     use crate::server::eviction::Eviction;
-    use crate::server::refused::OnRefused;
+    use crate::server::refused::{OnRefused, Refusals};
     use crate::server::{ReplicaService, Server};
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -149,11 +161,12 @@ mod tests {
     async fn nobody_leaves_for_a_connection_that_is_served() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
+        let service = ReplicaService::new(Replica::new(Unasked));
         let shared = Arc::new(Shared {
             http: Server::builder().http(),
-            service: ReplicaService::new(Replica::new(Unasked)),
+            refusals: Refusals::new(OnRefused::default(), service.counts().clone()),
+            service,
             write_timeout: LIMIT,
-            on_refused: OnRefused::default(),
             idle: Eviction::new(),
             #[cfg(feature = "tls")]
             handshake: None,

@@ -19,6 +19,8 @@ pub(super) struct Access {
     pub(super) read: Admission,
     pub(super) write: Admission,
     pub(super) call: Admission,
+    /// The application's routes, but for those that are public.
+    pub(super) further: Admission,
     /// Names of this server, beside its IP addresses.
     pub(super) hosts: Vec<String>,
     /// Web pages of other servers that may send what they like.
@@ -40,17 +42,20 @@ impl Access {
             read: Admission::Anyone,
             write: Admission::Anyone,
             call: Admission::Anyone,
+            further: Admission::Anyone,
             hosts: Vec::new(),
             origins: Vec::new(),
         }
     }
 
     /// Refuses what must not come in. The body has not been looked at.
-    pub(super) fn check<B>(&self, route: &Route, request: &Request<B>) -> Result<(), Problem> {
+    pub(super) fn check<B>(&self, route: &Route<'_>, request: &Request<B>) -> Result<(), Problem> {
         let admission = match route {
             Route::Call => &self.call,
             Route::Write => &self.write,
             Route::Read => &self.read,
+            Route::Further(route) if route.is_public => &Admission::Anyone,
+            Route::Further(_) => &self.further,
         };
         self.check_page(request)?;
         match admission {
@@ -91,7 +96,7 @@ impl Access {
 
     /// Refuses what comes by a name that is none of this server's: somebody may
     /// have given it this server's address, to be taken for it by a browser.
-    fn check_host<B>(&self, route: &Route, request: &Request<B>) -> Result<(), Problem> {
+    fn check_host<B>(&self, route: &Route<'_>, request: &Request<B>) -> Result<(), Problem> {
         // A page cannot send what coordinators do without an origin.
         if matches!(route, Route::Call) && !is_from_browser(request) {
             return Ok(());

@@ -39,6 +39,17 @@ impl AnswerBody {
         Self::whole(Made { frames, lease }).into_response("application/json")
     }
 
+    /// An answer that the application made.
+    pub(super) fn of(answer: Response<Bytes>) -> Response<Self> {
+        answer.map(|body| {
+            let frames = Vec::from(body).into();
+            Self::whole(Made {
+                frames,
+                lease: None,
+            })
+        })
+    }
+
     pub(super) fn whole(made: Made) -> Self {
         Self(Inner::Whole(made))
     }

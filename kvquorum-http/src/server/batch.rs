@@ -140,6 +140,7 @@ impl<S: Store> Batch<S> {
     fn push(&mut self, answer: Answer) {
         // One that cannot be put into bytes is left out: the coordinator then
         // knows that it had no answer.
+        self.service.counts.outcome(&answer.outcome);
         let _ = self.made.push(answer.which, &answer.outcome, answer.lease);
     }
 

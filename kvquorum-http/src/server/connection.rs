@@ -27,7 +27,7 @@ use super::eviction::Eviction;
 use super::handshake::Handshake;
 use super::incoming_body::IncomingBody;
 use super::problem::Problem;
-use super::refused::{ConnectionRefused, OnRefused};
+use super::refused::{ConnectionRefused, Refusals};
 use super::request_line::HadFragment;
 use super::service::ReplicaService;
 use super::socket::Socket;
@@ -46,7 +46,7 @@ pub(super) struct Shared<S> {
     pub(super) http: http1::Builder,
     pub(super) service: ReplicaService<S>,
     pub(super) write_timeout: Duration,
-    pub(super) on_refused: OnRefused,
+    pub(super) refusals: Refusals,
     /// Those that have been idle for a while.
     pub(super) idle: Eviction,
     /// `None` where plain HTTP is spoken.
@@ -88,7 +88,7 @@ impl<S: Store> Connection<S> {
                 biased;
                 _ = stopped.changed() => None,
                 () = activity.idle_and_asked(&shared.idle) => None,
-                opened = handshake.open(stream, client, &shared.on_refused) => opened,
+                opened = handshake.open(stream, client, &shared.refusals) => opened,
             },
         };
         #[cfg(not(feature = "tls"))]
@@ -98,7 +98,7 @@ impl<S: Store> Connection<S> {
         }
         if activity.began_tls() {
             let refused = ConnectionRefused::UnexpectedTls;
-            shared.on_refused.tell(client, &refused);
+            shared.refusals.tell(client, &refused);
         }
     }
 }

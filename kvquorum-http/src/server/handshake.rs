@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::connection::Opened;
-use super::refused::{ConnectionRefused, OnRefused, TLS_BEGINS};
+use super::refused::{ConnectionRefused, Refusals, TLS_BEGINS};
 use crate::stream::Stream;
 use crate::time::in_time;
 use crate::tls::ServerTls;
@@ -37,24 +37,24 @@ impl Handshake {
         &self,
         stream: TcpStream,
         client: SocketAddr,
-        on_refused: &OnRefused,
+        refusals: &Refusals,
     ) -> Option<Opened> {
         match in_time(self.timeout, self.shake(stream)).await {
             Ok(Shaken::Opened(opened)) => {
                 if let Opened::LacksTls(_) = &opened {
-                    on_refused.tell(client, &ConnectionRefused::NotTls);
+                    refusals.tell(client, &ConnectionRefused::NotTls);
                 }
                 Some(opened)
             }
             Ok(Shaken::Gone) => None,
             Ok(Shaken::Failed(refused, stream)) => {
-                on_refused.tell(client, &refused);
+                refusals.tell(client, &refused);
                 let _ = in_time(LINGER, let_read(stream)).await;
                 None
             }
             Err(_) => {
                 let refused = ConnectionRefused::HandshakeTimedOut(self.timeout);
-                on_refused.tell(client, &refused);
+                refusals.tell(client, &refused);
                 None
             }
         }

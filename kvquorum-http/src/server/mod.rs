@@ -8,6 +8,7 @@ mod batch;
 mod budget;
 mod connection;
 mod eviction;
+mod further;
 #[cfg(feature = "tls")]
 mod handshake;
 mod incoming_body;
@@ -41,7 +42,7 @@ use self::connection::Shared;
 use self::eviction::Eviction;
 #[cfg(feature = "tls")]
 use self::handshake::Handshake;
-use self::refused::OnRefused;
+use self::refused::{OnRefused, Refusals};
 use crate::time::{HEAD_TIMEOUT, within_reason};
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
@@ -243,15 +244,18 @@ impl ServerBuilder {
         let listener = TcpListener::bind(address).await?;
         let local_addr = listener.local_addr()?;
         let (stop, stopped) = watch::channel(());
+        let http = self.http();
+        let service: ReplicaService<S> = service.into();
+        let refusals = Refusals::new(self.on_refused, service.counts().clone());
         let acceptor = Acceptor {
             listener,
             max_connections: self.max_connections,
             shutdown_timeout: self.shutdown_timeout,
             shared: Arc::new(Shared {
-                http: self.http(),
-                service: service.into(),
+                http,
+                service,
                 write_timeout: self.write_timeout,
-                on_refused: self.on_refused,
+                refusals,
                 idle: Eviction::new(),
                 #[cfg(feature = "tls")]
                 handshake: self.tls.map(|tls| Handshake {

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::telemetry::{ServerCounts, ServerEvents};
+
 /// The first byte of TLS, and of nothing that is HTTP.
 pub(super) const TLS_BEGINS: u8 = 22;
 
@@ -43,9 +45,28 @@ impl OnRefused {
     ) -> Self {
         Self(Some(Arc::new(tell)))
     }
+}
+
+/// Who hears of refused connections.
+pub(super) struct Refusals {
+    on_refused: OnRefused,
+    counts: ServerCounts,
+    pub(super) events: ServerEvents,
+}
+
+impl Refusals {
+    pub(super) fn new(on_refused: OnRefused, counts: ServerCounts) -> Self {
+        Self {
+            on_refused,
+            counts,
+            events: ServerEvents::new(),
+        }
+    }
 
     pub(super) fn tell(&self, client: SocketAddr, refused: &ConnectionRefused) {
-        if let Some(tell) = &self.0 {
+        self.counts.connection_refused();
+        self.events.connection_refused(client, refused);
+        if let Some(tell) = &self.on_refused.0 {
             tell(client, refused);
         }
     }

@@ -3,27 +3,43 @@
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode};
 
+use super::further::{FurtherRoute, FurtherRoutes};
 use super::problem::Problem;
 use super::request_line::HadFragment;
+use crate::telemetry::RouteName;
 use crate::wire;
 
 /// What the path of a read begins with.
 pub(super) const READ: &str = "/read/";
 
 /// Where a request goes.
-pub(super) enum Route {
+pub(super) enum Route<'a> {
     Call,
     Write,
     Read,
+    /// Of the application.
+    Further(&'a FurtherRoute),
 }
 
-impl Route {
-    pub(super) fn of<B>(request: &Request<B>) -> Result<Self, Problem> {
+impl<'a> Route<'a> {
+    pub(super) fn name(&self) -> RouteName {
+        match self {
+            Self::Call => RouteName::Call,
+            Self::Write => RouteName::Write,
+            Self::Read => RouteName::Read,
+            Self::Further(_) => RouteName::Other,
+        }
+    }
+
+    pub(super) fn of<B>(request: &Request<B>, further: &'a FurtherRoutes) -> Result<Self, Problem> {
         match request.uri().path() {
             wire::CALL_PATH => Ok(Self::Call),
             "/write" => Ok(Self::Write),
             path if path.starts_with(READ) => Ok(Self::Read),
-            path => Err(no_route(path)),
+            path => match further.find(path) {
+                Some(route) => Ok(Self::Further(route)),
+                None => Err(no_route(path)),
+            },
         }
     }
 
@@ -31,9 +47,12 @@ impl Route {
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let method = match self {
             Self::Call | Self::Write => "POST",
-            Self::Read => "GET",
+            Self::Read | Self::Further(_) => "GET",
         };
         allow(request, method)?;
+        if matches!(self, Self::Further(_)) {
+            return Ok(());
+        }
         // Ignoring either would do something other than what was meant.
         if request.uri().query().is_some() {
             return Err(Problem::bad_request(

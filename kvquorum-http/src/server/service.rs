@@ -17,10 +17,12 @@ use super::answer::AnswerBody;
 use super::ask::{Asked, Asking, ask};
 use super::batch::{Batch, no_memory};
 use super::budget::{Budget, Held, UNCOUNTED};
+use super::further::FurtherRoutes;
 use super::plain;
 use super::problem::Problem;
 use super::route::{READ, Route};
 use crate::error::with_causes;
+use crate::telemetry::{RouteName, ServerCounts, Stopwatch};
 use crate::time::within_reason;
 use crate::token::Tokens;
 use crate::wire;
@@ -66,6 +68,8 @@ pub(super) struct Inner<S> {
     pub(super) bodies: Arc<Budget>,
     /// For answers, until they are sent.
     pub(super) answers: Arc<Budget>,
+    pub(super) counts: ServerCounts,
+    further: FurtherRoutes,
 }
 
 /// Settings of a [`ReplicaService`].
@@ -73,6 +77,7 @@ pub(super) struct Inner<S> {
 pub struct ReplicaServiceBuilder<S> {
     replica: Replica<S>,
     settings: Settings,
+    pub(super) further: FurtherRoutes,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +110,7 @@ impl<S: Store> ReplicaService<S> {
                 store_timeout: Duration::from_secs(30),
             },
             replica,
+            further: FurtherRoutes::default(),
         }
     }
 
@@ -118,16 +124,27 @@ impl<S: Store> ReplicaService<S> {
     where
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
-        let answer = match self.0.settings.route(&request) {
+        let began = Stopwatch::sampled();
+        let route = self.0.settings.route(&request, &self.0.further);
+        let name = route.as_ref().map_or(RouteName::Other, Route::name);
+        let answer = match route {
             Ok(Route::Call) => self.call(request).await,
             Ok(Route::Write) => self.write(request).await,
             Ok(Route::Read) => self.read(request).await,
+            Ok(Route::Further(route)) => {
+                self.0.settings.ignore_body(request);
+                Ok(AnswerBody::of((route.answer)().await))
+            }
             Err(problem) => {
                 self.0.settings.ignore_body(request);
                 Err(problem)
             }
         };
-        answer.unwrap_or_else(Problem::into_response)
+        self.0.counts.answered(name, began);
+        answer.unwrap_or_else(|problem| {
+            self.0.counts.refused(problem.status());
+            problem.into_response()
+        })
     }
 
     async fn call<B>(&self, request: Request<B>) -> Result<Response<AnswerBody>, Problem>
@@ -144,6 +161,7 @@ impl<S: Store> ReplicaService<S> {
                 format!("{count} requests in a batch are more than the {max} that are read"),
             ));
         }
+        self.0.counts.batch(count);
         let batch = Batch::new(Arc::clone(&self.0), requests, lease);
         let held = batch.held();
         let answer = batch.begin().await;
@@ -192,6 +210,10 @@ impl<S: Store> ReplicaService<S> {
         &self.0.bodies
     }
 
+    pub(super) fn counts(&self) -> &ServerCounts {
+        &self.0.counts
+    }
+
     /// The memory for answers.
     pub(super) fn answers(&self) -> &Arc<Budget> {
         &self.0.answers
@@ -200,8 +222,12 @@ impl<S: Store> ReplicaService<S> {
 
 impl Settings {
     /// Where a request goes, if it may.
-    fn route<B>(&self, request: &Request<B>) -> Result<Route, Problem> {
-        let route = Route::of(request)?;
+    fn route<'a, B>(
+        &self,
+        request: &Request<B>,
+        further: &'a FurtherRoutes,
+    ) -> Result<Route<'a>, Problem> {
+        let route = Route::of(request, further)?;
         self.access.check(&route, request)?;
         route.check(request)?;
         Ok(route)
@@ -224,17 +250,26 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     /// its body is read; only an unknown route, one that is switched off, and a page
     /// of another server are refused before that.
     ///
-    /// It stands for all three that follow. Of settings for the same route the
-    /// last holds.
+    /// It stands for all that follow. Of settings for the same route the last holds.
     pub fn tokens(self, tokens: &Tokens) -> Self {
         self.read_tokens(tokens)
             .write_tokens(tokens)
             .replica_tokens(tokens)
     }
 
-    /// The secrets for reading on the plain face.
+    /// The secrets for reading on the plain face, and for [routes](Self::route) of
+    /// the application.
     pub fn read_tokens(mut self, tokens: &Tokens) -> Self {
         self.settings.access.read.require(tokens);
+        self.route_tokens(tokens)
+    }
+
+    /// The secrets for [routes](Self::route) of the application alone, as for a
+    /// Prometheus server that is to read no value. It is called after
+    /// [`read_tokens`](Self::read_tokens) and [`tokens`](Self::tokens), which set them
+    /// too.
+    pub fn route_tokens(mut self, tokens: &Tokens) -> Self {
+        self.settings.access.further.require(tokens);
         self
     }
 
@@ -264,8 +299,8 @@ impl<S: Store> ReplicaServiceBuilder<S> {
         self
     }
 
-    /// A name, without a port, by which the plain face may be asked where it
-    /// needs no token, at any port. With a port it allows nothing. By default that
+    /// A name, without a port, by which the plain face and the application's routes may
+    /// be asked where they need no token, at any port. With a port it allows nothing. By default that
     /// is an IP address or `localhost`; what comes by another `Host` is answered
     /// with 421. May be called again, for further names.
     ///
@@ -365,12 +400,18 @@ impl<S: Store> ReplicaServiceBuilder<S> {
     /// The service.
     pub fn build(self) -> ReplicaService<S> {
         const TOTAL: usize = 64 * 1024 * 1024;
-        let Self { replica, settings } = self;
+        let Self {
+            replica,
+            settings,
+            further,
+        } = self;
         let total = settings.max_body_len.saturating_mul(16).max(TOTAL);
         ReplicaService(Arc::new(Inner {
             replica,
             bodies: Arc::new(Budget::new(settings.max_total_body_len.unwrap_or(total))),
             answers: Arc::new(Budget::new(settings.max_total_answer_len.unwrap_or(total))),
+            counts: ServerCounts::new(),
+            further,
             settings,
         }))
     }

@@ -23,6 +23,7 @@ use super::{Coordinator, CoordinatorBuilder};
 use crate::entry::Key;
 use crate::range::KeyRange;
 use crate::store::ScanLimit;
+use crate::telemetry::{Ended, Kind, Operation};
 use crate::transport::Transport;
 use page::{PageRead, read_page};
 use permits::Permits;
@@ -137,7 +138,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     async fn read_page(&self, permits: &Permits<N>, range: KeyRange) -> Result<Page, ScanError> {
         let inner = &self.inner;
         let reading = read_page(Arc::clone(inner), permits, range, R, W);
-        let read = decide_while_wanted(&inner.background, reading).await;
+        let mut operation = Operation::begins(Kind::Scan);
+        operation.waits();
+        let span = operation.span().clone();
+        let read = decide_while_wanted(&inner.background, span, reading).await;
         let PageRead {
             values,
             rest,
@@ -145,6 +149,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             not_held,
             outcomes,
         } = read;
+        let ended = match not_held {
+            _ if !answered => Ended::Unanswered,
+            Some(_) => Ended::NotRepaired,
+            None => Ended::Done,
+        };
+        inner.telemetry.end(&operation, ended);
         let report = || Box::new(ScanReport::new(R, self.names(), outcomes));
         match not_held {
             _ if !answered => Err(ScanError::Failed(report())),

@@ -27,6 +27,7 @@ use super::{Coordinator, ReadError, Repair, ReplicaReport};
 use crate::clock::{ClockExhausted, Stamp, mix};
 use crate::entry::{Entry, Key, Version};
 use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
+use crate::telemetry::{Ended, Kind, Operation};
 use crate::transport::{Refusal, Request, Transport};
 
 /// How long an update goes on.
@@ -92,11 +93,25 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         &self,
         key: Key,
         bounds: Bounds,
+        edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
+    ) -> Result<(Done, O), UpdateError> {
+        let mut operation = Operation::begins(Kind::Update);
+        operation.waits();
+        let updated = self.try_update(&operation, key, bounds, edit).await;
+        let ended = updated.as_ref().map_or_else(ended, |_| Ended::Done);
+        self.inner.telemetry.end(&operation, ended);
+        updated
+    }
+
+    async fn try_update<O>(
+        &self,
+        operation: &Operation,
+        key: Key,
+        bounds: Bounds,
         mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
     ) -> Result<(Done, O), UpdateError> {
-        let (inner, began) = (&self.inner, Instant::now());
+        let (inner, clock, began) = (&self.inner, &self.inner.clock, Instant::now());
         let _turn = inner.turns.wait(&key, inner.settings.time_limit).await;
-        let clock = &inner.clock;
         let mut memory = Memory::new();
         let mut stamp = clock.next()?;
         let mut attempts = 1_u32;
@@ -105,7 +120,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let mut is_edge = false;
         loop {
             let started = Instant::now();
-            let attempt = self.attempt(&key, stamp.version, &mut memory, &mut edit);
+            let attempt = self.attempt(operation, &key, stamp.version, &mut memory, &mut edit);
             let failure = match attempt.await {
                 Ok((entry, told)) => {
                     let ballot = stamp.version;
@@ -143,6 +158,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let Ok(later) = later else {
                 return Err(failure.into_error(attempts, memory).await);
             };
+            self.inner.telemetry.retries(operation);
             stamp = later;
             attempts = attempts.saturating_add(1);
         }
@@ -161,12 +177,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// One attempt: what is held then, and what was told of it.
     async fn attempt<O>(
         &self,
+        operation: &Operation,
         key: &Key,
         ballot: Version,
         memory: &mut Memory<O>,
         edit: &mut impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
     ) -> Result<(Option<Entry>, O), Failure> {
-        let base = self.promised(key, ballot).await?;
+        let base = self.promised(operation, key, ballot).await?;
         let is_settled = base.is_settled(W);
         let held = base.entry;
         let value = held.as_ref().and_then(|held| held.value.as_ref());
@@ -190,15 +207,23 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             version: ballot,
             value: left,
         };
-        let told = self.accepted(key, entry.clone(), told, memory).await?;
+        let told = self
+            .accepted(operation, key, entry.clone(), told, memory)
+            .await?;
         Ok((Some(entry), told))
     }
 
     /// The first phase: R replicas promise to take nothing below the ballot.
-    async fn promised(&self, key: &Key, ballot: Version) -> Result<Promises<N>, Failure> {
+    async fn promised(
+        &self,
+        operation: &Operation,
+        key: &Key,
+        ballot: Version,
+    ) -> Result<Promises<N>, Failure> {
         let request = Request::prepare(key, ballot);
         let preparing = prepare(self.inner.clone(), R, request);
-        let promises = decide(&self.inner.background, preparing).await;
+        let span = operation.span().clone();
+        let promises = decide(&self.inner.background, span, preparing).await;
         if promises.is_enough {
             return Ok(promises);
         }
@@ -215,6 +240,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// seen it, or was written over it.
     async fn accepted<O>(
         &self,
+        operation: &Operation,
         key: &Key,
         entry: Entry,
         told: Told<O>,
@@ -222,10 +248,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Result<O, Failure> {
         let version = entry.version;
         let mut request = Request::write(key, entry);
-        let (verdict, outcomes, mut late) = match send_to_all(&self.inner, W, &mut request) {
-            Start::Settled(sent) => sent,
-            Start::Unsettled(sending) => sending.await,
-        };
+        let (verdict, outcomes, mut late) =
+            match send_to_all(&self.inner, W, operation, &mut request) {
+                Start::Settled(sent) => sent,
+                Start::Unsettled(sending) => sending.await,
+            };
         if verdict != WriteVerdict::Failed {
             return Ok(match told {
                 Told::Now(told) => told,
@@ -272,6 +299,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             .await
             .map(|(done, ())| done.entry)
             .map_err(|_| error)
+    }
+}
+
+fn ended(error: &UpdateError) -> Ended {
+    match error {
+        UpdateError::NotApplied(_) => Ended::NotApplied,
+        UpdateError::MaybeApplied(_) => Ended::MaybeApplied,
+        UpdateError::Contended(_) => Ended::Contended,
+        UpdateError::Clock(_) => Ended::ClockExhausted,
     }
 }
 

@@ -1,0 +1,62 @@
+//! Without the feature `metrics`.
+
+use super::{Ended, Kind};
+use crate::coordinator::IdentityError;
+use crate::outcome::ReplicaFailure;
+
+#[derive(Debug)]
+pub(super) struct Counts<const N: usize>;
+
+impl<const N: usize> Counts<N> {
+    pub(super) fn new(_: [&str; N]) -> Self {
+        Self
+    }
+
+    pub(super) fn end(&self, _: Kind, _: Ended, _: &Stopwatch) {}
+
+    pub(super) fn answered(&self, _: usize, _: &Stopwatch) {}
+
+    pub(super) fn failed(&self, _: usize, _: &ReplicaFailure) {}
+
+    pub(super) fn misidentified(&self, _: usize, _: &IdentityError) {}
+
+    pub(super) fn superseded(&self) {}
+
+    pub(super) fn retries(&self, _: Kind) {}
+
+    pub(super) fn repaired(&self, _: usize, _: bool) {}
+
+    pub(super) fn background_begins(&self, _: usize, _: bool) {}
+
+    pub(super) fn background_ends(&self, _: usize) {}
+
+    pub(super) fn given_up(&self, _: usize) {}
+
+    pub(super) fn abandoned(&self, _: bool) {}
+}
+
+pub(super) struct ClockCounts;
+
+impl ClockCounts {
+    pub(super) fn new() -> Self {
+        Self
+    }
+
+    pub(super) fn drift_seen(&self, _: u64, _: bool) {}
+
+    pub(super) fn stepped_back(&self) {}
+}
+
+pub(crate) struct Stopwatch;
+
+impl Stopwatch {
+    pub(crate) fn stopped() -> Self {
+        Self
+    }
+
+    pub(crate) fn sampled() -> Self {
+        Self
+    }
+
+    pub(crate) fn start(&mut self) {}
+}

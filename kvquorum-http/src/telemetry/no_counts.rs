@@ -1,0 +1,64 @@
+//! Without the feature `metrics`.
+
+use hyper::StatusCode;
+
+use super::RouteName;
+use crate::wire::Outcome;
+
+pub(crate) struct ClientCounts;
+
+impl ClientCounts {
+    pub(crate) fn new(_: &str) -> Self {
+        Self
+    }
+
+    pub(crate) fn connected(&self, _: bool) {}
+
+    pub(crate) fn exchange_begins(&self, _: usize) {}
+
+    pub(crate) fn exchange_begun(&self, _: bool) {}
+
+    pub(crate) fn sent_again(&self) {}
+
+    pub(crate) fn queued(&self, _: usize) {}
+
+    pub(crate) fn unqueued(&self, _: usize) {}
+
+    pub(crate) fn breaker_opened(&self) {}
+}
+
+#[derive(Clone)]
+pub(crate) struct ServerCounts;
+
+impl ServerCounts {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn accepted(&self) -> ConnectionCount {
+        ConnectionCount
+    }
+
+    pub(crate) fn connection_refused(&self) {}
+
+    pub(crate) fn not_accepted(&self) {}
+
+    pub(crate) fn answered(&self, _: RouteName, _: Stopwatch) {}
+
+    pub(crate) fn refused(&self, _: StatusCode) {}
+
+    pub(crate) fn batch(&self, _: usize) {}
+
+    pub(crate) fn outcome(&self, _: &Outcome) {}
+}
+
+pub(crate) struct ConnectionCount;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Stopwatch;
+
+impl Stopwatch {
+    pub(crate) fn sampled() -> Self {
+        Self
+    }
+}

@@ -1,0 +1,11 @@
+//! Without the feature `tracing`.
+
+use crate::error::{OpenError, RedbStoreError};
+
+pub(crate) fn not_opened(_: &OpenError) {}
+
+pub(crate) fn write_failed(_: &redb::Error) {}
+
+pub(crate) fn read_failed(_: &RedbStoreError) {}
+
+pub(crate) fn reopened(_: Result<(), &RedbStoreError>) {}
