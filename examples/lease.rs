@@ -50,7 +50,7 @@ async fn acquire(leases: &Leases, holder: &str) -> Result<Version, MapError> {
             _ => Edit::Put(lease.clone()),
         });
         let taken = taken.await?;
-        if let (true, Some(token)) = (taken.after() == Some(&lease), taken.version()) {
+        if let Some(token) = taken.version().filter(|_| taken.is_changed()) {
             return Ok(token);
         }
         sleep(LENGTH / 10).await;
@@ -63,8 +63,7 @@ async fn release(leases: &Leases, holder: &str) -> Result<bool, MapError> {
         Some(held) if held.holder == holder => Edit::Delete,
         _ => Edit::Keep,
     });
-    let was = given.await?;
-    Ok(was.before().is_some_and(|held| held.holder == holder))
+    Ok(given.await?.is_changed())
 }
 
 /// What the lease protects. It keeps the greatest token that it has seen.

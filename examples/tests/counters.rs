@@ -252,28 +252,22 @@ impl Nodes {
                 vec![first]
             };
             let is_killed = random.below(2) == 0;
+            let mut paused = Vec::new();
             for node in &hurt {
                 let process = &self.running[*node].as_ref().unwrap().process;
-                process.send(if is_killed {
-                    Signal::SIGKILL
-                } else {
-                    Signal::SIGSTOP
-                });
-            }
-            pause(&mut random, 900);
-            for node in hurt {
                 if is_killed {
-                    // The old one is gone before the new one opens its directory.
-                    self.running[node].take().unwrap().process.end();
-                    support::wait_until("the node listens again", || self.start_one(node));
+                    process.send(Signal::SIGKILL);
                 } else {
-                    self.running[node]
-                        .as_ref()
-                        .unwrap()
-                        .process
-                        .send(Signal::SIGCONT);
+                    paused.push(process.pause());
                 }
                 faults += 1;
+            }
+            pause(&mut random, 900);
+            drop(paused);
+            for node in hurt.into_iter().filter(|_| is_killed) {
+                // The old one is gone before the new one opens its directory.
+                self.running[node].take().unwrap().process.end();
+                support::wait_until("the node listens again", || self.start_one(node));
             }
         }
         faults

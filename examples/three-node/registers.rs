@@ -110,7 +110,7 @@ async fn write_where(
     });
     let updated = ended(&map, updated.await).await?;
     let held = updated.before();
-    let was_so = held == expected.as_ref();
+    let was_so = updated.is_changed();
     say(&match held {
         None if was_so => format!("{key} was absent, and now it is there"),
         Some(_) if was_so => format!("{key} was as expected, and now it is the new value"),

@@ -38,7 +38,7 @@ impl Codec for NoCodec {
 
 /// The body of each snippet's `main`, and what the compiler must say; `None`
 /// where it must be content.
-const SNIPPETS: [(&str, &str, Option<&str>); 14] = [
+const SNIPPETS: [(&str, &str, Option<&str>); 15] = [
     (
         "all",
         "Coordinator::<3, 3, 3, _>::new([Nowhere, Nowhere, Nowhere]);",
@@ -107,6 +107,12 @@ const SNIPPETS: [(&str, &str, Option<&str>); 14] = [
         "Coordinator::<4, 2, 3, _>::new([Nowhere, Nowhere, Nowhere, Nowhere])\
          .registers_with::<str, u8, _>(\"r\", NoCodec);",
         Some("registers need write quorums that overlap, 2 W > N"),
+    ),
+    (
+        "update_without_overlap",
+        "Coordinator::<3, 2, 1, _>::new([Nowhere, Nowhere, Nowhere])\
+         .update(\"k\", |_| kvquorum_core::Edit::Keep);",
+        Some("registers need overlapping quorums, R + W > N"),
     ),
 ];
 

@@ -111,6 +111,7 @@ async fn operations_do_what_they_say() {
         (kept.before(), kept.after(), kept.version()),
         (None, None, None)
     );
+    assert!(!kept.is_changed());
     let differs = counters.compare_and_set("k", Some(&1), &2).await.unwrap();
     assert_eq!(
         differs,
@@ -149,6 +150,11 @@ async fn operations_do_what_they_say() {
     let found = counters.get_with_version("k").await.unwrap();
     assert_eq!(found, (None, Some(version)));
     assert_eq!(counters.map().get("k").await.unwrap(), None);
+
+    let same = counters.update("k", |_| Edit::Put(1)).await.unwrap();
+    let again = counters.update("k", |_| Edit::Put(1)).await.unwrap();
+    let deleted = counters.update("k", |_| Edit::Delete).await.unwrap();
+    assert!(same.is_changed() && again.is_changed() && deleted.is_changed());
 }
 
 /// L-PROMISE, L-BESIDE. Bugs: a put that is stamped below a promised ballot is

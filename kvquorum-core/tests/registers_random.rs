@@ -497,6 +497,10 @@ async fn run(seed: u64) -> Outcomes {
         clients.push(Arc::new(client(&world, &links, number, clock(start, skew))));
         all_links.extend(links);
     }
+    // Updates of clients that share a coordinator take turns.
+    if weather.random.below(2) == 0 {
+        clients[CLIENTS - 1] = Arc::clone(&clients[0]);
+    }
     all_links.iter().for_each(|link| weather.set(link));
     let tasks: Vec<_> = clients
         .iter()

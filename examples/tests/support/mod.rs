@@ -108,6 +108,19 @@ impl Process {
         kill(id, signal).unwrap();
     }
 
+    /// Stops the process, until what is returned is gone: also where the test is killed.
+    pub fn pause(&self) -> Paused {
+        let id = self.id();
+        let script = format!("kill -STOP {id}; echo; read _; kill -CONT {id}");
+        let command = &mut Command::new("sh");
+        let command = command.args(["-c", &script]).stdin(Stdio::piped());
+        let mut shell = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stopped = [0];
+        let mut stdout = shell.stdout.take().unwrap();
+        stdout.read_exact(&mut stopped).unwrap();
+        Paused(shell)
+    }
+
     /// The next line on stdout, without its end.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
@@ -135,6 +148,16 @@ impl Process {
         let mut all = self.child.stderr.take().unwrap();
         all.read_to_string(&mut stderr).unwrap();
         (status.unwrap(), stdout, stderr)
+    }
+}
+
+/// A process that is stopped. It goes on when this is gone.
+pub struct Paused(Child);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 

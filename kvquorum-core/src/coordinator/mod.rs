@@ -35,7 +35,7 @@ pub use report::{
 };
 pub use scan::{Scan, ScanError, ScanReport};
 use update::Turns;
-pub(crate) use update::{Bounds, Done};
+pub(crate) use update::{Bounds, Done, is_overtaken};
 pub use update::{Edit, UpdateError, UpdateReport};
 
 use crate::clock::Clock;

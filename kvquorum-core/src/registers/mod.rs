@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 pub use result::{Swap, Updated};
 
-use crate::coordinator::{Bounds, Coordinator, Done, Edit, UpdateError};
+use crate::coordinator::{Bounds, Coordinator, Done, Edit, UpdateError, is_overtaken};
 use crate::entry::{Key, Version};
 use crate::map::{Codec, Json, Map, MapError};
 use crate::transport::Transport;
@@ -89,19 +89,23 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// # Errors
     ///
     /// [`UpdateError`] says whether it may have been applied.
-    pub async fn update(
+    pub fn update(
         &self,
         key: impl Into<Key>,
         mut change: impl FnMut(Option<&Bytes>) -> Edit<Bytes>,
-    ) -> Result<Updated<Bytes>, UpdateError> {
+    ) -> impl Future<Output = Result<Updated<Bytes>, UpdateError>> {
+        // Not in the future, so that the compiler names the line that calls it.
         let () = Self::UPDATES_ARE_SAFE;
-        let edit = |before: Option<&Bytes>| {
-            let edit = change(before);
-            (edit.clone(), (before.cloned(), edit))
-        };
-        let done = self.update_within(key.into(), Bounds::DEFAULT, edit);
-        let (done, (before, edit)) = done.await?;
-        Ok(Updated::new(before, edit, done.entry, done.attempts))
+        let key = key.into();
+        async move {
+            let edit = |before: Option<&Bytes>| {
+                let edit = change(before);
+                (edit.clone(), (before.cloned(), edit))
+            };
+            let done = self.update_within(key, Bounds::DEFAULT, edit);
+            let (done, (before, edit)) = done.await?;
+            Ok(Updated::new(before, edit, done.entry, done.attempts))
+        }
     }
 }
 
@@ -175,9 +179,17 @@ where
         K: Borrow<Q>,
         Q: Serialize + Ord + ?Sized,
     {
-        let key = self.map.encode_key(key)?;
         let coordinator = self.map.coordinator();
-        let entry = coordinator.get_settled(key, self.bounds).await?;
+        let entry = match coordinator.get_agreed(self.map.encode_key(key)?).await {
+            Ok(entry) => entry,
+            Err(error) if is_overtaken(&error) => {
+                // What is rare is kept out of the way of what is usual: to clone the key
+                // before, and to have room for an update, costs each get.
+                let key = self.map.encode_key(key)?;
+                Box::pin(coordinator.settle(key, self.bounds, error)).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
         let version = entry.as_ref().map(|entry| entry.version);
         let value = entry.and_then(|entry| entry.value);
         Ok((self.decode(value.as_ref())?, version))

@@ -50,6 +50,13 @@ impl<V> Updated<V> {
         }
     }
 
+    /// Whether the update wrote, or deleted, and did not keep what there was. Compare
+    /// this, and not values, to see if a lock was taken: what there was may look just
+    /// like what would have been written.
+    pub fn is_changed(&self) -> bool {
+        !matches!(self.edit, Edit::Keep)
+    }
+
     /// The version under which that is held: see L-VERSION at
     /// [`Registers`](crate::Registers). `None` where the update kept what there was,
     /// and the register was never written.

@@ -110,9 +110,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         bounds: Bounds,
         mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
     ) -> Result<(Done, O), UpdateError> {
-        let (inner, began) = (&self.inner, Instant::now());
+        let (inner, clock, began) = (&self.inner, &self.inner.clock, Instant::now());
         let _turn = inner.turns.wait(&key, inner.settings.time_limit).await;
-        let clock = &inner.clock;
         let mut memory = Memory::new();
         let mut stamp = clock.next()?;
         let mut attempts = 1_u32;
@@ -280,21 +279,26 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         })
     }
 
-    /// Reads what W replicas are known to hold, and where some are ahead of it,
-    /// settles the key: gives it a version that all can take.
-    pub(crate) async fn get_settled(
+    /// Reads what W replicas are known to hold. Where some are ahead of it, that is an
+    /// error, and the key has yet to be [settled](Self::settle).
+    pub(crate) async fn get_agreed(&self, key: Key) -> Result<Option<Entry>, ReadError> {
+        let receipt = self.read(key, Repair::Register).await?;
+        Ok(receipt.entry)
+    }
+
+    /// Settles a key of which a read failed because replicas are ahead of it: gives it
+    /// a version that all can take.
+    pub(crate) async fn settle(
         &self,
         key: Key,
         bounds: Bounds,
+        error: ReadError,
     ) -> Result<Option<Entry>, ReadError> {
-        match self.read(key.clone(), Repair::Register).await {
-            Ok(receipt) => Ok(receipt.entry),
-            Err(error) if is_overtaken(&error) => {
-                let settled = self.update_within(key, bounds, |_| (Edit::Keep, ())).await;
-                settled.map(|(done, ())| done.entry).map_err(|_| error)
-            }
-            Err(error) => Err(error),
-        }
+        let settled = self.update_within(key, bounds, |_| (Edit::Keep, ()));
+        settled
+            .await
+            .map(|(done, ())| done.entry)
+            .map_err(|_| error)
     }
 }
 
@@ -309,7 +313,7 @@ fn ended(error: &UpdateError) -> Ended {
 
 /// Whether replicas did not take what was read because they are ahead of it: they
 /// promised a greater ballot, or hold a greater entry, which need not have seen it.
-fn is_overtaken(error: &ReadError) -> bool {
+pub(crate) fn is_overtaken(error: &ReadError) -> bool {
     let ReadError::NotRepaired { entry, report, .. } = error else {
         return false;
     };
