@@ -17,8 +17,8 @@ use kvquorum_benches::turns::{Spread, Turn, in_turns};
 use kvquorum_benches::work::{Operation, nanos};
 use kvquorum_benches::{cpu, runtime};
 use kvquorum_core::{
-    Action, Bytes, Change, Decision, Entry, Key, Record, Response, ScanLimit, Store, StoreError,
-    Timestamp, Version, WriterId,
+    Action, Bytes, Change, Entry, Key, Record, Response, ScanLimit, Store, StoreError, Timestamp,
+    Version, WriterId,
 };
 use kvquorum_mem::MemStore;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -49,13 +49,13 @@ impl Store for Tree {
 
     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
         let mut map = self.0.lock().unwrap();
-        let Decision { action, response } = change.decide(map.get(key));
-        match action {
+        let decision = change.decide(map.get(key));
+        match decision.action {
             Action::Keep => None,
             Action::Replace(record) => map.insert(key.clone(), record),
             Action::Remove => map.remove(key),
         };
-        Ok(response)
+        Ok(decision.response)
     }
 
     async fn scan(

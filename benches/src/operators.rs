@@ -117,7 +117,7 @@ impl Way {
 
     /// A server in a process of its own.
     pub fn start(self) -> ServerProcess {
-        ServerProcess::run(&[SERVE, self.name()])
+        ServerProcess::run(&[SERVE.as_ref(), self.name().as_ref()])
     }
 }
 
@@ -130,7 +130,7 @@ pub fn serve_if_told() {
     {
         let (server, service) = Way::named(way).server();
         take_in_regularly();
-        serve_until_told(server, service);
+        serve_until_told(server, async move { service });
     }
 }
 

@@ -15,3 +15,12 @@ pub fn of_threads(threads: usize) -> Runtime {
         .build()
         .unwrap()
 }
+
+/// As [`of_this_thread`], in virtual time: it moves on when all wait for it.
+pub fn paused() -> Runtime {
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+}

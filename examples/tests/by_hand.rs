@@ -8,6 +8,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 
 use nix::sys::signal::Signal;
 use support::{Node, Process, client, example, read, says, three_nodes, write};
@@ -39,6 +40,133 @@ fn the_client_goes_on_without_one_of_three() {
     says(client(&nodes, &["delete", "tea"]), 0);
     says(client(&nodes, &["get", "tea"]), 1);
     assert!(read(nodes[0].port, "tea") == "null");
+}
+
+/// Catches increments that overwrite each other, or that count twice; and a sum that
+/// is another than what is there.
+#[test]
+fn increments_of_many_clients_all_count() {
+    let mut nodes = three_nodes();
+    let (printed, said) = says(client(&nodes, &["increment", "hits"]), 0);
+    assert_eq!(printed, "1\n");
+    assert!(said.starts_with("version "), "{said}");
+    assert_eq!(
+        says(client(&nodes, &["increment", "hits", "--by", "-3"]), 0).0,
+        "-2\n"
+    );
+    nodes[2].kill();
+    let nodes = &nodes;
+    let increment = || {
+        let output = client(nodes, &["increment", "hits", "--by", "2"]);
+        if output.status.success() {
+            return Some(says(output, 0).0.trim().parse::<i64>().unwrap());
+        }
+        // Another one may have overtaken it half-way.
+        let (_, said) = says(output, 2);
+        assert!(
+            said.starts_with("error: the update failed and may have been applied: "),
+            "{said}"
+        );
+        None
+    };
+    let outcomes: Vec<Option<i64>> = thread::scope(|scope| {
+        let clients = [(); 4].map(|()| scope.spawn(|| [(); 5].map(|()| increment())));
+        let outcomes = clients.map(|client| client.join().unwrap());
+        outcomes.into_iter().flatten().collect()
+    });
+    let mut sums: Vec<i64> = outcomes.iter().copied().flatten().collect();
+    let acked = sums.len();
+    sums.sort_unstable();
+    sums.dedup();
+    assert_eq!(sums.len(), acked, "{outcomes:?}");
+    assert!(acked > 10, "{outcomes:?}");
+    let held: i64 = says(client(nodes, &["get", "hits"]), 0)
+        .0
+        .trim()
+        .parse()
+        .unwrap();
+    let counted = (held + 2) / 2;
+    assert!(
+        (acked as i64..=20).contains(&counted),
+        "{held} after {outcomes:?}"
+    );
+}
+
+/// Catches a number that is changed though it can't be added to, and a string that is
+/// taken for 0.
+#[test]
+fn what_is_no_integer_is_not_incremented() {
+    let nodes = three_nodes();
+    for (value, complaint) in [
+        ("\"tea\"", "holds no integer of 64 bits, but \\\"tea\\\""),
+        ("1.5", "holds no integer of 64 bits, but 1.5"),
+        ("9223372036854775807", "the sum does not fit in 64 bits"),
+    ] {
+        says(client(&nodes, &["put", "n", value]), 0);
+        let (printed, error) = says(client(&nodes, &["increment", "n"]), 2);
+        assert_eq!(printed, "");
+        assert!(error.starts_with("error: n holds "), "{error}");
+        assert!(error.contains(complaint), "{error}");
+        let (printed, _) = says(client(&nodes, &["get", "n"]), 0);
+        assert_eq!(printed, format!("{value}\n"));
+    }
+    says(client(&nodes, &["delete", "n"]), 0);
+    assert_eq!(says(client(&nodes, &["increment", "n"]), 0).0, "1\n");
+}
+
+/// Catches a value that is written where another one is, and an exit code that says
+/// that it was not.
+#[test]
+fn cas_and_create_write_only_over_what_they_expect() {
+    let nodes = three_nodes();
+    let (printed, said) = says(client(&nodes, &["cas", "lock", "1", "2"]), 1);
+    assert_eq!(printed, "");
+    assert!(said.starts_with("lock is absent, and stays so\n"), "{said}");
+    let (printed, said) = says(client(&nodes, &["create", "lock", "\"mine\""]), 0);
+    assert_eq!(printed, "");
+    assert!(
+        said.starts_with("lock was absent, and now it is there\nversion "),
+        "{said}"
+    );
+    let (printed, said) = says(client(&nodes, &["create", "lock", "\"yours\""]), 1);
+    assert_eq!(printed, "\"mine\"\n");
+    assert!(
+        said.starts_with("lock is another value, and stays\n"),
+        "{said}"
+    );
+    let (printed, _) = says(client(&nodes, &["cas", "lock", "\"yours\"", "1"]), 1);
+    assert_eq!(printed, "\"mine\"\n");
+    // What is not JSON is the string that `put` stores.
+    let (printed, said) = says(client(&nodes, &["cas", "lock", "mine", "-5"]), 0);
+    assert_eq!(printed, "");
+    assert!(said.contains("lock was as expected"), "{said}");
+    for node in &nodes {
+        assert!(read(node.port, "lock").starts_with("{\"value\":-5,"));
+    }
+    says(client(&nodes, &["delete", "lock"]), 0);
+    says(client(&nodes, &["create", "lock", "6"]), 0);
+    assert_eq!(says(client(&nodes, &["get", "lock"]), 0).0, "6\n");
+}
+
+/// Catches a failed update that is told as one that may be applied, or without what
+/// each replica did.
+#[test]
+fn a_failed_update_says_whether_it_may_be_applied() {
+    let mut nodes = three_nodes();
+    nodes[0].kill();
+    nodes[1].kill();
+    for update in [
+        &["increment", "n"][..],
+        &["cas", "n", "1", "2"],
+        &["create", "n", "1"],
+    ] {
+        let (printed, error) = says(client(&nodes, update), 2);
+        assert_eq!(printed, "");
+        let expected = "error: the update failed and was not applied: in attempt 1, ";
+        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(error.lines().count(), 4, "{error}");
+    }
+    assert_eq!(read(nodes[2].port, "n"), "null");
 }
 
 /// Catches a failure told in one long line: what each replica did has a line of
@@ -121,6 +249,9 @@ fn numbers_and_nodes_that_make_no_sense_are_usage_errors() {
         ),
         (&["get", "k", "--nodes", "a:1,b:2,a:1"], "must be different"),
         (&["--base-port", "65534"], "65534 is not in 1..=65533"),
+        (&["scan", "--read-quorum", "4"], "4 is not in 1..=3"),
+        (&["increment", "k", "--by", "1.5"], "invalid digit"),
+        (&["cas", "k", "1"], "<NEW>"),
         // As it would be stored otherwise.
         (
             &["put", "k", "--write-quorm"],
@@ -139,10 +270,17 @@ fn each_command_has_its_own_quorum_only() {
         ("put", "--write-quorum", "--read-quorum"),
         ("delete", "--write-quorum", "--read-quorum"),
         ("get", "--read-quorum", "--write-quorum"),
+        ("scan", "--read-quorum", "--write-quorum"),
     ] {
         let (help, _) = says(run(&[command, "--help"]), 0);
         assert!(help.contains(its_own), "{help}");
         assert!(!help.contains(other), "{help}");
+    }
+    // Registers need quorums that overlap.
+    for command in ["increment", "cas", "create"] {
+        let (help, _) = says(run(&[command, "--help"]), 0);
+        assert!(!help.contains("-quorum"), "{help}");
+        assert!(help.contains("Exit codes: "), "{help}");
     }
 }
 

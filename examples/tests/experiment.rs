@@ -90,7 +90,10 @@ fn it_tells_its_story_and_leaves_nothing_behind() {
             "It took 2 attempts, and get(\"lunch\") returns \"rice\"",
             "11. A delete",
             "a tombstone",
-            "All 11 steps did what they said",
+            "12. Two writers increment one counter",
+            "node 3  no answer",
+            "were acknowledged",
+            "All 12 steps did what they said",
         ],
     );
     let widest = story.lines().map(|line| line.chars().count()).max();
@@ -117,7 +120,8 @@ fn it_tells_another_story_in_memory() {
             "\"juice\"",
             " 9. Two clocks ten seconds apart",
             "10. A delete",
-            "All 10 steps did what they said",
+            "11. Two writers increment one counter",
+            "All 11 steps did what they said",
         ],
     );
     assert!(!story.contains("disk"), "{story}");

@@ -55,6 +55,26 @@ fn failed_writes() {
 }
 
 #[test]
+fn delete_by_prefix() {
+    assert_eq!(
+        says("delete-by-prefix"),
+        "deleted: 3\nleft: cart\nleft: carton\nleft: user/1\n"
+    );
+}
+
+#[test]
+fn lease() {
+    assert_eq!(
+        says("lease"),
+        "alice prints: hello\n\
+         bob prints: good morning\n\
+         alice prints: refused, somebody else has the lease\n\
+         alice gives it back: false\n\
+         bob gives it back: true\n"
+    );
+}
+
+#[test]
 fn measured() {
     let said = says("measured");
     assert_eq!(said.lines().count(), 3, "{said}");

@@ -4,7 +4,10 @@
 
 mod support;
 
-use kvquorum_core::Coordinator;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use kvquorum_core::{Bytes, Coordinator};
 use kvquorum_http::HttpTransport;
 use support::{Node, client, read, says, three_nodes};
 
@@ -133,20 +136,106 @@ fn nobody_need_read_what_the_client_says() {
 #[test]
 fn values_of_any_bytes_are_printed_as_they_are() {
     let nodes = three_nodes();
-    put_bytes(&nodes, "bytes", b"\xff\x00\x1b[2J");
+    put_bytes(&nodes, b"bytes", b"\xff\x00\x1b[2J");
     let output = client(&nodes, &["get", "bytes"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(output.stdout, b"\xff\x00\x1b[2J\n");
 }
 
-fn put_bytes(nodes: &[Node; 3], key: &str, value: &'static [u8]) {
-    let links = nodes.each_ref().map(Node::address);
-    let links = links.map(|address| HttpTransport::new(address).unwrap());
+fn put_bytes(nodes: &[Node; 3], key: &'static [u8], value: &'static [u8]) {
+    let links = links(nodes);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let map = Coordinator::<3, 3, 1, _>::new(links);
-        map.put(key, value).await.unwrap();
+        map.put(Bytes::from_static(key), value).await.unwrap();
     });
+}
+
+fn links(nodes: &[Node; 3]) -> [HttpTransport; 3] {
+    let addresses = nodes.each_ref().map(Node::address);
+    addresses.map(|address| HttpTransport::new(address).unwrap())
+}
+
+/// Catches a line that is no JSON, or two lines for one key; values that are changed,
+/// keys that are left out, tombstones that are shown; pages after the first that are
+/// not read.
+#[test]
+fn a_scan_prints_a_line_of_json_for_each_key() {
+    let mut nodes = three_nodes();
+    assert_eq!(
+        says(client(&nodes, &["scan"]), 0),
+        (String::new(), "0 keys\n".to_owned())
+    );
+    put_bytes(&nodes, b"tea/bytes", b"\xff\x00");
+    put_bytes(&nodes, b"tea/\xff", b"1");
+    for (key, value) in [
+        ("teapot", "0"),
+        ("tea/\"green\"\n", "[1,\n 1e400]"),
+        ("tea/gone", "0"),
+        ("water", "\"\\u001b\""),
+    ] {
+        says(client(&nodes, &["put", key, value]), 0);
+    }
+    says(client(&nodes, &["delete", "tea/gone"]), 0);
+    nodes[1].kill();
+    let of_tea = "{\"key\":\"tea/\\\"green\\\"\\n\",\"value\":[1,  1e400]}\n\
+                  {\"key\":\"tea/bytes\",\"value_hex\":\"ff00\"}\n\
+                  {\"key_hex\":\"7465612fff\",\"value\":1}\n";
+    let (printed, said) = says(client(&nodes, &["scan", "tea/"]), 0);
+    assert_eq!((printed.as_str(), said.as_str()), (of_tea, "3 keys\n"));
+    let (printed, said) = says(client(&nodes, &["scan"]), 0);
+    let rest = "{\"key\":\"teapot\",\"value\":0}\n{\"key\":\"water\",\"value\":\"\\u001b\"}\n";
+    assert_eq!(printed, format!("{of_tea}{rest}"));
+    assert_eq!(said, "5 keys\n");
+
+    nodes[2].kill();
+    let (printed, error) = says(client(&nodes, &["scan"]), 2);
+    assert_eq!(printed, "");
+    assert!(
+        error.starts_with("error: the scan failed after 0 keys: "),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 4, "{error}");
+    let (printed, _) = says(client(&nodes, &["scan", "water", "--read-quorum", "1"]), 0);
+    assert_eq!(printed.lines().count(), 1);
+}
+
+/// Catches a scan that ends with the first page, or fails where its reader has seen
+/// enough.
+#[test]
+fn a_scan_reads_page_by_page_as_long_as_somebody_reads() {
+    let nodes = three_nodes();
+    let links = links(&nodes);
+    // More together than a pipe holds.
+    let json = format!("\"{}\"", "v".repeat(100));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let map = Coordinator::<3, 3, 1, _>::new(links);
+        for number in 0..3000 {
+            map.put(format!("{number:04}"), json.clone()).await.unwrap();
+        }
+    });
+    let expected = |key| format!("{{\"key\":\"{key}\",\"value\":{json}}}\n");
+    let (printed, said) = says(client(&nodes, &["scan"]), 0);
+    assert_eq!(
+        (printed.lines().count(), said.as_str()),
+        (3000, "3000 keys\n")
+    );
+    assert!(printed.ends_with(&expected("2999")));
+
+    // As `head` does.
+    let addresses = nodes.each_ref().map(Node::address).join(",");
+    let mut scan = support::example("three-node");
+    let scan = scan.args(["scan", "--nodes", &addresses]);
+    let scan = scan.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut scan = scan.spawn().unwrap();
+    let mut line = String::new();
+    let mut printed = BufReader::new(scan.stdout.take().unwrap());
+    printed.read_line(&mut line).unwrap();
+    assert_eq!(line, expected("0000"));
+    drop(printed);
+    let (_, said) = says(scan.wait_with_output().unwrap(), 0);
+    assert!(!said.contains("error"), "{said}");
 }
 
 /// Catches a value that can make the terminal of whoever reads it do things.
@@ -155,7 +244,7 @@ fn on_a_terminal_control_characters_are_escaped() {
     let nodes = three_nodes();
     put_bytes(
         &nodes,
-        "bytes",
+        b"bytes",
         "\x1b]0;title\x07\u{9b}2J\ttab é".as_bytes(),
     );
     let get = support::on_a_terminal(80, &nodes, &["get", "bytes"]);

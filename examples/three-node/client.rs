@@ -17,10 +17,11 @@ use crate::layout::{say, table};
 use crate::security::ClientSecurity;
 use crate::words;
 
-/// What `get` exits with when there is no value. Errors have another code.
-const ABSENT: u8 = 1;
+/// What `get` exits with when there is no value, and `cas` and `create` when there is
+/// not what they expect. Errors have another code.
+pub(crate) const NOT_THERE: u8 = 1;
 
-type Links = [HttpTransport; 3];
+pub(crate) type Links = [HttpTransport; 3];
 
 #[derive(clap::Args)]
 pub(crate) struct Put {
@@ -69,7 +70,7 @@ struct WriteArguments {
 }
 
 #[derive(clap::Args)]
-struct Nodes {
+pub(crate) struct Nodes {
     /// The three nodes, as host:port and separated by commas; by default those
     /// on ports 3001 to 3003 of 127.0.0.1
     #[arg(long = "nodes", value_name = "ADDRESSES", value_parser = parse_nodes)]
@@ -82,7 +83,7 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn links(&self) -> Result<Links, Box<dyn Error>> {
+    pub(crate) fn links(&self) -> Result<Links, Box<dyn Error>> {
         self.security.links(&self.addresses)
     }
 }
@@ -100,7 +101,7 @@ fn parse_nodes(addresses: &str) -> Result<[String; 3], String> {
 }
 
 /// Takes a negative number for a value, but not an option that was mistyped.
-fn parse_value(value: &str) -> Result<String, &'static str> {
+pub(crate) fn parse_value(value: &str) -> Result<String, &'static str> {
     if value.starts_with('-') && serde_json::from_str::<&RawValue>(value).is_err() {
         return Err("neither an option nor a number; write a string as JSON, in double quotes");
     }
@@ -145,7 +146,7 @@ pub(crate) async fn get(arguments: Get) -> Result<ExitCode, Box<dyn Error>> {
 
 /// JSON as it is typed, whatever Rust's numbers can hold, and anything else as
 /// a JSON string: the map holds bytes of any kind, but curl shows JSON.
-fn as_json(value: &str) -> serde_json::Result<String> {
+pub(crate) fn as_json(value: &str) -> serde_json::Result<String> {
     match serde_json::from_str::<&RawValue>(value) {
         Ok(json) => Ok(json.get().to_owned()),
         Err(error) => {
@@ -191,7 +192,7 @@ async fn get_at<const R: usize>(links: Links, key: &str) -> Result<ExitCode, Box
     reported?;
     Ok(match receipt.into_value() {
         Some(_) => ExitCode::SUCCESS,
-        None => ExitCode::from(ABSENT),
+        None => ExitCode::from(NOT_THERE),
     })
 }
 
@@ -239,9 +240,18 @@ fn report_read<const R: usize>(
 /// Prints a value, byte for byte where stdout is a file or a pipe. On a
 /// terminal, control characters are escaped: whoever wrote the value could
 /// otherwise control the terminal.
-fn print(value: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout();
-    if out.is_terminal() {
+pub(crate) fn print(value: &[u8]) -> io::Result<()> {
+    let out = io::stdout();
+    print_to(&out, &mut &out, value)
+}
+
+/// As [`print`], by way of a writer to `stdout`.
+pub(crate) fn print_to(
+    stdout: &impl IsTerminal,
+    out: &mut impl Write,
+    value: &[u8],
+) -> io::Result<()> {
+    if stdout.is_terminal() {
         for char in String::from_utf8_lossy(value).chars() {
             if char.is_control() && !matches!(char, '\n' | '\t') {
                 write!(out, "{}", char.escape_default())?;
@@ -284,7 +294,7 @@ fn explain_read(error: &ReadError) -> String {
     explain(text, report.replicas(), words::of_failed_read)
 }
 
-fn explain<A>(
+pub(crate) fn explain<A>(
     text: String,
     reports: &[ReplicaReport<A>],
     words: impl Fn(&Outcome<A>) -> String,

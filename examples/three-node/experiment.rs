@@ -1,10 +1,12 @@
 //! The experiment: steps, each of which checks what it says.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kvquorum_core::{
-    Coordinator, Outcome, ReadReceipt, SystemClock, Version, WallClock, WriteError, WriterId,
+    Coordinator, Edit, MapError, Outcome, ReadReceipt, SystemClock, UpdateError, Version,
+    WallClock, WriteError, WriterId,
 };
 use kvquorum_http::HttpTransport;
 use tokio::time::{sleep, timeout};
@@ -22,6 +24,13 @@ const REPAIR_LIMIT: Duration = Duration::from_secs(2);
 
 const KEY: &str = "drink";
 const DISPUTED: &str = "lunch";
+
+/// The register of the counter, and how the map under it keeps it.
+const COUNTER: &str = "cups";
+const COUNTER_KEY: &str = "counters/\"cups\"";
+
+/// How many times each of two writers increments it.
+const INCREMENTS: u64 = 40;
 
 /// A step did what it says, or this says what it did instead.
 type Told = Result<(), Box<dyn Error>>;
@@ -85,7 +94,8 @@ async fn tell(cluster: &mut Cluster, story: &mut Story) -> Told {
         lose_data(cluster, story, &two, juice).await?;
     }
     disagree(cluster, story, &two).await?;
-    delete(cluster, story, &two).await
+    delete(cluster, story, &two).await?;
+    count(cluster, story, &two).await
 }
 
 async fn start(cluster: &mut Cluster, story: &mut Story) -> Told {
@@ -414,6 +424,85 @@ async fn delete(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>) -> To
     check("value read", got.into_value(), None)?;
     let version = check_held(&held, ["a tombstone"; 3])?;
     check("version held", version, Some(deleted.version()))
+}
+
+async fn count(cluster: &mut Cluster, story: &mut Story, two: &Map<2, 2>) -> Told {
+    story.heading("Two writers increment one counter while a node dies")?;
+    let other: Map<2, 2> = Coordinator::builder(cluster.links())
+        .writer(WriterId::new(3))
+        .build();
+    let acked = AtomicU64::new(0);
+    let [_, _, node] = &mut cluster.nodes;
+    let killed = async {
+        // In the midst of it.
+        while acked.load(Ordering::SeqCst) < INCREMENTS {
+            sleep(Duration::from_millis(1)).await;
+        }
+        node.kill().await?;
+        Ok(acked.load(Ordering::SeqCst))
+    };
+    // Each at a pace of its own, so that they meet now and then.
+    let one = increment(two, Duration::from_millis(1), &acked);
+    let another = increment(&other, Duration::from_millis(2), &acked);
+    let (one, another, when_killed) = tokio::try_join!(one, another, killed)?;
+    let acked = acked.load(Ordering::SeqCst);
+    let in_doubt = one.saturating_add(another);
+    let sum = two.registers::<str, u64>("counters").get(COUNTER).await?;
+    let sum = sum.unwrap_or_default();
+    story.say(&format!(
+        "A counter is a register: update(\"cups\", add one) reads what is there and writes \
+         what follows, and nobody writes in between. Writers 2 and 3 each did so \
+         {INCREMENTS} times. When {when_killed} of the updates were acknowledged, node 3 was \
+         killed."
+    ))?;
+    let held = cluster.held(COUNTER_KEY).await;
+    story.table(holding(&held))?;
+    let in_words = match in_doubt {
+        0 => String::new(),
+        in_doubt => format!(
+            ". Of another {in_doubt}, which the other writer overtook half-way, the error \
+             said that they may have been applied"
+        ),
+    };
+    story.say(&format!(
+        "{acked} were acknowledged{in_words}. get(\"cups\") returns {sum}: none is lost, and \
+         none counts twice."
+    ))?;
+    let all = acked.saturating_add(in_doubt);
+    check("updates", all, INCREMENTS.saturating_mul(2))?;
+    check("killed before the end", when_killed < acked, true)?;
+    check(
+        &format!("{sum} between {acked} and {all}"),
+        (acked..=all).contains(&sum),
+        true,
+    )?;
+    let text = format!("\"{sum}\"");
+    check_held(&held, [&text, &text, "no answer"]).map(|_| ())
+}
+
+/// Increments the counter so many times, and counts what is acknowledged. Returns how
+/// many may have been applied besides.
+async fn increment(
+    map: &Map<2, 2>,
+    pace: Duration,
+    acked: &AtomicU64,
+) -> Result<u64, Box<dyn Error>> {
+    let counters = map.registers::<str, u64>("counters");
+    let add_one = |count: Option<&u64>| Edit::Put(count.map_or(1, |count| count + 1));
+    let mut in_doubt = 0_u64;
+    for _ in 0..INCREMENTS {
+        match counters.update(COUNTER, add_one).await {
+            Ok(_) => {
+                acked.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(MapError::Update(UpdateError::MaybeApplied(_))) => {
+                in_doubt = in_doubt.saturating_add(1);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        sleep(pace).await;
+    }
+    Ok(in_doubt)
 }
 
 /// The columns of what the replicas really hold.

@@ -10,6 +10,8 @@ mod cluster;
 mod experiment;
 mod layout;
 mod node;
+mod registers;
+mod scan;
 mod security;
 mod signals;
 mod story;
@@ -28,7 +30,10 @@ const FAILED: u8 = 2;
 /// of it by hand.
 #[derive(Parser)]
 #[command(name = "three-node", version, args_conflicts_with_subcommands = true)]
-#[command(after_help = "Exit codes: 0 if all went well, 1 if `get` found no value, 2 for errors.")]
+#[command(
+    after_help = "Exit codes: 0 if all went well, 1 if `get` found no value, or `cas` or \
+                  `create` not what they expect, 2 for errors."
+)]
 struct Arguments {
     /// The experiment's nodes listen on this port and the next two
     #[arg(long, value_name = "PORT", default_value_t = 3001)]
@@ -62,6 +67,44 @@ enum Command {
     Get(client::Get),
     /// Deletes a key
     Delete(client::Delete),
+    /// Adds to the integer under a key, and prints the sum
+    ///
+    /// A key that is absent counts as 0. However many do so at the same time, each of
+    /// them counts once: the key is a register, and this an update of it. The sum goes
+    /// to stdout. Its version, a number that rises with each update, goes to stderr.
+    #[command(
+        after_help = "Exit codes: 0 if it was added, 2 for errors. Those say whether \
+                            it may have been added all the same."
+    )]
+    Increment(registers::Increment),
+    /// Writes a value only where another one is
+    ///
+    /// Of all who do so at the same time, expecting the same, one succeeds. Where
+    /// the value is not the one expected, nothing is changed, and the value that is
+    /// there goes to stdout.
+    #[command(
+        after_help = "Exit codes: 0 if the new value is there, 1 if the value was another \
+                            one, 2 for errors. Those say whether it may be there all the same."
+    )]
+    Cas(registers::Cas),
+    /// Writes a value only where there is none
+    ///
+    /// Of all who do so at the same time, one succeeds: so it takes a lock, which
+    /// `delete` gives back. Where there is a value, nothing is changed, and that value
+    /// goes to stdout.
+    #[command(
+        after_help = "Exit codes: 0 if the new value is there, 1 if there was one already, \
+                            2 for errors. Those say whether it may be there all the same."
+    )]
+    Create(registers::Create),
+    /// Prints the keys that begin with a prefix, and their values
+    ///
+    /// One line of JSON for each on stdout, in the order of the keys' bytes:
+    /// {"key":"tea","value":{"cups":2}}. Where a key is not UTF-8, or a value is not
+    /// JSON, its bytes are in "key_hex" or "value_hex". How many there are goes to
+    /// stderr.
+    #[command(after_help = "Exit codes: 0 if all were read, also if there are none, 2 for errors.")]
+    Scan(scan::Scan),
 }
 
 // One thread is plenty for each process: none of them computes anything.
@@ -86,7 +129,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
         Some(Command::Restore(arguments)) => backup::restore(arguments).await?,
         Some(Command::Put(arguments)) => client::put(arguments).await?,
         Some(Command::Delete(arguments)) => client::delete(arguments).await?,
+        Some(Command::Increment(arguments)) => registers::increment(arguments).await?,
+        Some(Command::Scan(arguments)) => scan::scan(arguments).await?,
         Some(Command::Get(arguments)) => return client::get(arguments).await,
+        Some(Command::Cas(arguments)) => return registers::cas(arguments).await,
+        Some(Command::Create(arguments)) => return registers::create(arguments).await,
     }
     Ok(ExitCode::SUCCESS)
 }

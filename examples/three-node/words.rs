@@ -30,6 +30,12 @@ pub(crate) fn of_failed_read(outcome: &Outcome<Option<Version>>) -> String {
     in_words(outcome, of_version, |failure| with_causes(failure))
 }
 
+/// A replica's part in a page of a scan that failed.
+pub(crate) fn of_failed_page(outcome: &Outcome<usize>) -> String {
+    let of_entries = |entries: &usize| format!("answered with {entries} entries");
+    in_words(outcome, of_entries, |failure| with_causes(failure))
+}
+
 fn of_ack(ack: &Ack) -> String {
     match ack {
         Ack::Applied => "acked".to_owned(),

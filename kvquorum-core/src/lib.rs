@@ -59,6 +59,8 @@ mod clock;
 mod conditional;
 mod coordinator;
 mod entry;
+#[cfg(test)]
+mod error_tests;
 mod identity;
 mod map;
 mod outcome;

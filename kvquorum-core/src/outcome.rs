@@ -52,15 +52,6 @@ impl<A> Outcome<A> {
     }
 }
 
-impl<A> From<Result<A, ReplicaFailure>> for Outcome<A> {
-    fn from(result: Result<A, ReplicaFailure>) -> Self {
-        match result {
-            Ok(answer) => Self::Answered(answer),
-            Err(failure) => Self::Failed(failure),
-        }
-    }
-}
-
 /// Why a replica did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

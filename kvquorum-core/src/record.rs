@@ -154,11 +154,11 @@ impl Record {
         }
     }
 
-    /// Compares the entry in it, or none, which is less than any, with another.
+    /// Compares the entry in it, or none, which is less than any, with that in another.
     #[inline]
-    pub(crate) fn compare(&self, entry: &Entry) -> Ordering {
-        match self.version().cmp(&Some(entry.version)) {
-            Ordering::Equal => self.order().cmp(&Some(entry.order())),
+    pub(crate) fn compare(&self, other: &Self) -> Ordering {
+        match self.version().cmp(&other.version()) {
+            Ordering::Equal => self.order().cmp(&other.order()),
             by_version => by_version,
         }
     }

@@ -113,6 +113,8 @@ impl Limits {
 pub struct Replica<S> {
     store: Arc<S>,
     limits: Limits,
+    /// That of the limits.
+    max_drift_millis: u64,
     wall: Arc<dyn WallClock>,
     name: Arc<str>,
     cluster: Option<Arc<str>>,
@@ -128,6 +130,7 @@ impl<S: Store> Replica<S> {
         Self {
             store: Arc::new(store),
             limits: Limits::default(),
+            max_drift_millis: whole_millis(DEFAULT_MAX_DRIFT),
             wall: Arc::new(SystemClock),
             name: "local".into(),
             cluster: None,
@@ -140,6 +143,7 @@ impl<S: Store> Replica<S> {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self.max_drift_millis = whole_millis(limits.max_drift);
         self
     }
 
@@ -262,7 +266,7 @@ impl<S: Store> Replica<S> {
     /// Where a version is stamped further ahead than this replica admits: by what
     /// clock.
     fn ahead(&self, version: Version) -> Option<Ahead> {
-        let max_drift_millis = whole_millis(self.limits.max_drift);
+        let max_drift_millis = self.max_drift_millis;
         let millis = version.timestamp.millis();
         let is_admitted_at = |now: u64| millis <= now.saturating_add(max_drift_millis);
         // What was admitted a moment ago is admitted now.
@@ -271,12 +275,14 @@ impl<S: Store> Replica<S> {
         }
         let now_millis = self.wall.now_millis();
         (!is_admitted_at(now_millis)).then_some(Ahead {
+            timestamp: version.timestamp,
             now_millis,
             max_drift_millis,
         })
     }
 }
 
+#[inline]
 fn entry_of(result: Result<Option<Record>, StoreError>) -> Result<Response, TransportError> {
     let record = result.map_err(TransportError::Store)?;
     Ok(Response::Entry(record.and_then(Record::into_entry)))
@@ -318,6 +324,7 @@ impl<S> Clone for Replica<S> {
         Self {
             store: Arc::clone(&self.store),
             limits: self.limits,
+            max_drift_millis: self.max_drift_millis,
             wall: Arc::clone(&self.wall),
             name: Arc::clone(&self.name),
             cluster: self.cluster.clone(),

@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 
-use crate::entry::{Entry, Version};
+use crate::entry::{Entry, Timestamp, Version};
 use crate::record::Record;
 use crate::transport::{Ack, Refusal, Response};
 
@@ -20,7 +20,8 @@ pub struct Change(Kind);
 enum Kind {
     // What is rare is in a box, so that a change is small, and quick to move.
     Write {
-        entry: Entry,
+        /// As it will be kept, unless there is an anchor.
+        entry: Record,
         ahead: Option<Box<Ahead>>,
     },
     Prepare {
@@ -30,9 +31,10 @@ enum Kind {
     Remove,
 }
 
-/// By what clock a version is stamped too far ahead.
+/// A timestamp that is too far ahead, and of what clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ahead {
+    pub(crate) timestamp: Timestamp,
     pub(crate) now_millis: u64,
     pub(crate) max_drift_millis: u64,
 }
@@ -61,6 +63,7 @@ pub enum Action {
 impl Change {
     /// The write of an entry, without a bound on its timestamp.
     pub fn write(entry: Entry) -> Self {
+        let entry = Record::from(entry);
         Self(Kind::Write { entry, ahead: None })
     }
 
@@ -68,7 +71,7 @@ impl Change {
     /// than it admits.
     pub(crate) fn write_ahead(entry: Entry, ahead: Ahead) -> Self {
         Self(Kind::Write {
-            entry,
+            entry: Record::from(entry),
             ahead: Some(Box::new(ahead)),
         })
     }
@@ -124,12 +127,30 @@ impl Change {
     ///    [told](Response::Promise).
     #[inline(always)]
     pub fn decide(self, held: Option<&Record>) -> Decision {
-        let (action, response) = match self.0 {
+        match self.0 {
             Kind::Write { entry, ahead } => write(entry, ahead, held),
             Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, held),
-            Kind::Remove => (Action::Remove, Response::Ack(Ack::Applied)),
-        };
-        Decision { action, response }
+            Kind::Remove => Decision {
+                action: Action::Remove,
+                response: Response::Ack(Ack::Applied),
+            },
+        }
+    }
+}
+
+impl Decision {
+    fn keep(response: Response) -> Self {
+        Self {
+            action: Action::Keep,
+            response,
+        }
+    }
+
+    fn replace(record: Record, response: Response) -> Self {
+        Self {
+            action: Action::Replace(record),
+            response,
+        }
     }
 }
 
@@ -137,44 +158,42 @@ impl Change {
 // of the way of what is usual.
 
 #[inline(always)]
-fn write(entry: Entry, ahead: Option<Box<Ahead>>, held: Option<&Record>) -> (Action, Response) {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal(entry.version, held)) {
-        return (Action::Keep, Response::Refused(refusal));
+fn write(entry: Record, ahead: Option<Box<Ahead>>, held: Option<&Record>) -> Decision {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal(held)) {
+        return Decision::keep(Response::Refused(refusal));
     }
-    let anchor = held.and_then(Record::anchor);
-    let compared = match held {
-        Some(held) => held.compare(&entry),
-        None => Ordering::Less,
+    let Some(held) = held else {
+        return Decision::replace(entry, Response::Ack(Ack::Applied));
     };
+    let compared = held.compare(&entry);
     if compared == Ordering::Equal {
-        return (Action::Keep, Response::Ack(Ack::Applied));
+        return Decision::keep(Response::Ack(Ack::Applied));
     }
+    let anchor = held.anchor();
     if let Some(anchor) = anchor
-        && entry.version < anchor
+        && entry.version() < Some(anchor)
     {
         return promised(anchor, held);
     }
-    if compared == Ordering::Greater {
-        return superseded(entry, held);
+    if compared == Ordering::Greater
+        && let Some(by) = held.version()
+    {
+        return Decision::keep(Response::Ack(Ack::Superseded { by }));
     }
-    let record = match anchor {
-        None => Record::from(entry),
-        Some(anchor) => Record::anchored(Some(entry), anchor),
-    };
-    (Action::Replace(record), Response::Ack(Ack::Applied))
+    if let Some(anchor) = anchor {
+        let record = Record::anchored(entry.into_entry(), anchor);
+        return Decision::replace(record, Response::Ack(Ack::Applied));
+    }
+    Decision::replace(entry, Response::Ack(Ack::Applied))
 }
 
 #[cold]
-fn prepare(
-    ballot: Version,
-    ahead: Option<Box<Ahead>>,
-    held: Option<&Record>,
-) -> (Action, Response) {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal(ballot, held)) {
-        return (Action::Keep, Response::Refused(refusal));
+fn prepare(ballot: Version, ahead: Option<Box<Ahead>>, held: Option<&Record>) -> Decision {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal(held)) {
+        return Decision::keep(Response::Refused(refusal));
     }
     let anchor = held.and_then(Record::anchor);
-    if let Some(anchor) = anchor
+    if let (Some(anchor), Some(held)) = (anchor, held)
         && ballot < anchor
     {
         return promised(anchor, held);
@@ -182,45 +201,33 @@ fn prepare(
     if let Some(by) = held.and_then(Record::version)
         && ballot < by
     {
-        return (Action::Keep, Response::Refused(Refusal::Superseded { by }));
+        return Decision::keep(Response::Refused(Refusal::Superseded { by }));
     }
     let entry = held.and_then(Record::entry);
-    let action = if anchor == Some(ballot) {
-        Action::Keep
-    } else {
-        Action::Replace(Record::anchored(entry.clone(), ballot))
-    };
-    (action, Response::Promise(entry))
+    if anchor == Some(ballot) {
+        return Decision::keep(Response::Promise(entry));
+    }
+    let record = Record::anchored(entry.clone(), ballot);
+    Decision::replace(record, Response::Promise(entry))
 }
 
 #[cold]
-fn superseded(entry: Entry, held: Option<&Record>) -> (Action, Response) {
-    // What is held is greater, so there is a version.
-    let by = held.and_then(Record::version).unwrap_or(entry.version);
-    (Action::Keep, Response::Ack(Ack::Superseded { by }))
-}
-
-#[cold]
-fn promised(anchor: Version, held: Option<&Record>) -> (Action, Response) {
+fn promised(anchor: Version, held: &Record) -> Decision {
     // So that whoever stamps past it is past all that is here.
-    let by = held
-        .and_then(Record::version)
-        .max(Some(anchor))
-        .unwrap_or(anchor);
-    (Action::Keep, Response::Refused(Refusal::Promised { by }))
+    let by = held.version().map_or(anchor, |version| version.max(anchor));
+    Decision::keep(Response::Refused(Refusal::Promised { by }))
 }
 
 impl Ahead {
     #[cold]
-    fn refusal(self, version: Version, held: Option<&Record>) -> Option<Refusal> {
-        let timestamp = version.timestamp;
+    fn refusal(self, held: Option<&Record>) -> Option<Refusal> {
         let seen = held.and_then(|held| held.version().max(held.anchor()));
         let as_far = seen.is_some_and(|seen| {
             let next = seen.timestamp.next();
-            next.is_none_or(|next| timestamp <= next)
+            next.is_none_or(|next| self.timestamp <= next)
         });
         (!as_far).then_some(Refusal::TooFarAhead {
-            timestamp,
+            timestamp: self.timestamp,
             now_millis: self.now_millis,
             max_drift_millis: self.max_drift_millis,
         })

@@ -34,7 +34,7 @@ use crate::transport::Response;
 /// use std::ops::Bound;
 /// use std::sync::Mutex;
 ///
-/// use kvquorum_core::{Action, Change, Decision, Key, Record, Response, ScanLimit, Store, StoreError};
+/// use kvquorum_core::{Action, Change, Key, Record, Response, ScanLimit, Store, StoreError};
 ///
 /// #[derive(Default)]
 /// struct OneLock(Mutex<BTreeMap<Key, Record>>);
@@ -46,13 +46,13 @@ use crate::transport::Response;
 ///
 ///     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
 ///         let mut map = self.0.lock().unwrap();
-///         let Decision { action, response } = change.decide(map.get(key));
-///         match action {
+///         let decision = change.decide(map.get(key));
+///         match decision.action {
 ///             Action::Keep => None,
 ///             Action::Replace(record) => map.insert(key.clone(), record),
 ///             Action::Remove => map.remove(key),
 ///         };
-///         Ok(response)
+///         Ok(decision.response)
 ///     }
 ///
 ///     async fn scan(

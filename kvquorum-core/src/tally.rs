@@ -86,6 +86,11 @@ impl<const N: usize> WriteTally<N> {
         }
     }
 
+    /// The greatest version that an ack told of, if one told of a greater entry.
+    pub(crate) fn superseded_by(&self) -> Option<Version> {
+        self.superseded_by
+    }
+
     /// Whether a replica that has answered may have the entry, now or later.
     pub(crate) fn may_be_applied(&self) -> bool {
         let answered = self.outcomes.iter().filter(|outcome| !outcome.is_pending());

@@ -259,6 +259,49 @@ async fn l_doubt_what_cannot_be_found_out_is_maybe_applied() {
     assert_eq!(counters.get("k").await.unwrap().as_ref(), updated.after());
 }
 
+/// L-DOUBT. Bugs: what all replicas refused, one of them late, stays in doubt; what one
+/// did not answer, or stored, does not.
+#[tokio::test(start_paused = true)]
+async fn l_doubt_late_answers_count() {
+    let way = Duration::from_millis(5);
+    for (first, late, is_in_doubt) in [
+        (Line::Slow(way), Line::Slow(6 * way), false),
+        (Line::Slow(way), Line::Hangs, true),
+        (Line::LosesAnswers, Line::Slow(6 * way), true),
+    ] {
+        let links = links();
+        let counters = counters(&links);
+        let other = counters_at(&links, &Wall::at(NOON + 1_000), 2);
+        links.iter().for_each(|link| {
+            link.set_prepares(Line::Slow(way));
+            link.set_merges(Line::Slow(way));
+        });
+        links[0].set_merges(first);
+        links[2].set_merges(late);
+        let update = counters.update("k", increment);
+        let (updated, by_other) = tokio::join!(update, async {
+            while writes(&links[2]) == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+            // Its second phase is on its way, and another update overtakes it.
+            links.iter().for_each(|link| {
+                link.set_prepares(Line::Up);
+                link.set_merges(Line::Up);
+            });
+            other.update("k", increment).await.unwrap()
+        });
+        match updated {
+            Ok(updated) => {
+                assert!(!is_in_doubt, "{late:?}: {updated:?}");
+                assert_eq!(by_other.after(), Some(&1));
+                assert_eq!((updated.before(), updated.after()), (Some(&1), Some(&2)));
+            }
+            Err(MapError::Update(UpdateError::MaybeApplied(_))) => assert!(is_in_doubt, "{late:?}"),
+            Err(error) => panic!("{late:?}: {error}"),
+        }
+    }
+}
+
 /// L-DOUBT. Bug: only the last attempt is remembered, and an earlier one that was
 /// applied is done again.
 #[tokio::test(start_paused = true)]
@@ -562,4 +605,97 @@ async fn the_end_of_time_is_an_error() {
         matches!(error, MapError::Update(UpdateError::Contended(_))),
         "{error:?}"
     );
+}
+
+fn prepares(link: &Link) -> usize {
+    let seen = link.seen.lock().unwrap();
+    let is_prepare = |kind: &RequestKind| matches!(kind, RequestKind::Prepare { .. });
+    seen.iter()
+        .filter(|request| is_prepare(&request.kind))
+        .count()
+}
+
+/// L-FAIR. Bugs: updates of one coordinator overtake each other; the last that called
+/// comes first; a key's turn holds up another key.
+#[tokio::test(start_paused = true)]
+async fn l_fair_updates_of_one_coordinator_take_turns() {
+    let links = links();
+    let counters = counters(&links);
+    counters.put("k", &0).await.unwrap();
+    let before = links.each_ref().map(|link| prepares(link));
+    let way = Duration::from_millis(10);
+    links.iter().for_each(|link| link.set(Line::Slow(way)));
+    let start = Instant::now();
+    let mut tasks = Vec::new();
+    for turn in 1..=16 {
+        let counters = counters.clone();
+        tasks.push(tokio::spawn(async move {
+            let updated = counters.update("k", increment).await.unwrap();
+            assert_eq!((updated.after(), updated.attempts()), (Some(&turn), 1));
+            assert_eq!(start.elapsed(), 4 * way * u32::try_from(turn).unwrap());
+        }));
+        yield_now().await;
+    }
+    counters.update("other", increment).await.unwrap();
+    assert_eq!(start.elapsed(), 4 * way);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    for (link, before) in links.iter().zip(before) {
+        assert_eq!(prepares(link) - before, 16 + 1);
+    }
+}
+
+/// L-FAIR, W-CANCEL. Bugs: whoever leaves keeps its turn, or its place in the queue.
+#[tokio::test(start_paused = true)]
+async fn l_fair_who_leaves_holds_nobody_up() {
+    let links = links();
+    let counters = counters(&links);
+    let way = Duration::from_millis(10);
+    links.iter().for_each(|link| link.set(Line::Slow(way)));
+    let update = || {
+        let counters = counters.clone();
+        tokio::spawn(async move { counters.update("k", increment).await.unwrap().attempts() })
+    };
+    let (first, second, third) = (update(), update(), update());
+    yield_now().await;
+    // One that is under way, and one that waits.
+    second.abort();
+    first.abort();
+    let start = Instant::now();
+    assert_eq!(third.await.unwrap(), 1);
+    assert_eq!(start.elapsed(), 4 * way);
+    assert_eq!(counters.get("k").await.unwrap(), Some(1));
+}
+
+/// L-FAIR. Bugs: an update that waits for others, or for the promises that hang, does
+/// so for longer than a call may take; who has waited for too long gives up.
+#[tokio::test(start_paused = true)]
+async fn l_fair_the_wait_for_a_turn_is_bounded() {
+    let links = links();
+    let counters = counters(&links);
+    counters.put("k", &0).await.unwrap();
+    links[0].set(Line::Hangs);
+    links[1].set(Line::Hangs);
+    let start = Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..16 {
+        let counters = counters.clone();
+        tasks.push(tokio::spawn(async move {
+            counters.update("k", increment).await
+        }));
+    }
+    for task in tasks {
+        let error = task.await.unwrap().unwrap_err();
+        assert!(
+            matches!(error, MapError::Update(UpdateError::NotApplied(_))),
+            "{error}"
+        );
+    }
+    // A time limit in the queue, and one for the call itself.
+    let limit = Duration::from_secs(2);
+    assert!(start.elapsed() <= 2 * limit, "{:?}", start.elapsed());
+    links.iter().for_each(|link| link.set(Line::Up));
+    let updated = counters.update("k", increment).await.unwrap();
+    assert_eq!(updated.after(), Some(&1));
 }

@@ -15,6 +15,8 @@
 mod body;
 mod client;
 mod error;
+#[cfg(test)]
+mod error_tests;
 mod reload;
 mod server;
 mod stream;

@@ -13,8 +13,6 @@
 )]
 
 mod network;
-#[cfg(feature = "sim")]
-pub mod sim;
 mod store;
 
 pub use network::{Data, Latency, Link, Network, Node, NodeError};

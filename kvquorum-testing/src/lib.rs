@@ -6,7 +6,8 @@
 //!   its contract, sentence by sentence.
 //! - [`linearizability`]: a checker for histories of registers, in which operations
 //!   may have failed or not ended.
-//!
+//! - `sim`, with the feature `sim`: a cluster that misbehaves as real ones do, in
+//!   virtual time.
 //! - `Recorded`, with the feature `metrics`: what was counted and measured.
 //!
 //! It is a dev-dependency: no library needs it to run.
@@ -28,5 +29,8 @@ pub mod conformance;
 pub mod linearizability;
 #[cfg(feature = "metrics")]
 mod recorded;
+#[cfg(feature = "sim")]
+pub mod sim;
+
 #[cfg(feature = "metrics")]
 pub use recorded::Recorded;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvquorum_core::{Bytes, Coordinator};
-use kvquorum_mem::sim::{self, World};
 use kvquorum_testing::linearizability::{History, Step};
+use kvquorum_testing::sim::{self, World};
 use tokio::time::sleep;
 
 const MS: Duration = Duration::from_millis(1);

@@ -5,7 +5,7 @@
 //! cargo run --release -p kvquorum-simulate -- --seeds 100000
 //! ```
 //!
-//! `scenario` plays one seed on the simulated cluster of `kvquorum_mem::sim`;
+//! `scenario` plays one seed on the simulated cluster of `kvquorum_testing::sim`;
 //! `oracle` checks it, and `spy` tells the oracle what goes on at both ends of
 //! each link. `planted` and `mutant` are bugs, to see that the oracle finds
 //! them; `linearizable` shows what is not promised. `hunt` runs many seeds, and

@@ -14,7 +14,7 @@ use kvquorum_core::{
     Action, Call, Change, Entry, Key, Record, Refusal, Request, Response, ScanLimit, Store,
     StoreError, Transport, TransportError, Version, WriterId,
 };
-use kvquorum_mem::sim::Random;
+use kvquorum_testing::sim::Random;
 
 use crate::oracle::{Answered, End, Shared};
 

@@ -1,8 +1,10 @@
 //! Replica servers in processes of their own: the benchmark runs itself again.
 
+use std::ffi::OsStr;
 use std::future::pending;
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Bound;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use std::{env, io, process, thread};
@@ -10,6 +12,7 @@ use std::{env, io, process, thread};
 use kvquorum_core::{Change, Key, Record, Replica, Response, ScanLimit, Store, StoreError};
 use kvquorum_http::{ReplicaService, Server, ServerBuilder};
 use kvquorum_mem::MemStore;
+use kvquorum_redb::RedbStore;
 use tokio::time::sleep;
 
 use crate::{cpu, runtime};
@@ -90,23 +93,40 @@ impl Store for Paced {
 /// What tells a process that it is a server, before its pace.
 const SERVE: &str = "--serve";
 
+/// As [`SERVE`], before the directory of its store.
+const SERVE_DISK: &str = "--serve-disk";
+
 /// Makes this process a server, if it was started as one. To be called first.
 pub fn serve_if_told() {
     let arguments: Vec<String> = env::args().collect();
-    if let [_, serve, pace] = &arguments[..]
-        && serve == SERVE
-    {
-        let pace = Pace::ALL.into_iter().find(|known| known.name() == pace);
-        let replica = Replica::new(Paced(MemStore::new(), pace.unwrap()));
-        serve_until_told(Server::builder(), ReplicaService::new(replica));
+    match &arguments[..] {
+        [_, serve, pace] if serve == SERVE => {
+            let pace = Pace::ALL.into_iter().find(|known| known.name() == pace);
+            let replica = Replica::new(Paced(MemStore::new(), pace.unwrap()));
+            let service = async move { ReplicaService::new(replica) };
+            serve_until_told(Server::builder(), service);
+        }
+        [_, serve, directory] if serve == SERVE_DISK => {
+            let directory = PathBuf::from(directory);
+            let service = async move {
+                let store = RedbStore::open_or_create(directory).await.unwrap();
+                ReplicaService::new(Replica::new(store))
+            };
+            serve_until_told(Server::builder(), service);
+        }
+        _ => {}
     }
 }
 
 /// Serves on one thread, and tells of itself on another, until its parent
 /// closes the pipe or is gone.
-pub(crate) fn serve_until_told<S: Store>(server: ServerBuilder, service: ReplicaService<S>) -> ! {
+pub(crate) fn serve_until_told<S: Store>(
+    server: ServerBuilder,
+    service: impl Future<Output = ReplicaService<S>> + Send + 'static,
+) -> ! {
     thread::spawn(move || {
         runtime::of_this_thread().block_on(async {
+            let service = service.await;
             // The floor opens connections without a bound, and a server that makes
             // room closes idle ones, which the floor's client may just reuse.
             let server = server.max_connections(8192);
@@ -139,13 +159,18 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts one.
+    /// Starts one in memory.
     pub fn start(pace: Pace) -> Self {
-        Self::run(&[SERVE, pace.name()])
+        Self::run(&[SERVE.as_ref(), pace.name().as_ref()])
+    }
+
+    /// Starts one on disk, in this directory.
+    pub fn start_on_disk(directory: &Path) -> Self {
+        Self::run(&[SERVE_DISK.as_ref(), directory.as_os_str()])
     }
 
     /// This program again, with these arguments.
-    pub(crate) fn run(arguments: &[&str]) -> Self {
+    pub(crate) fn run(arguments: &[&OsStr]) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(arguments)
             .stdin(Stdio::piped())

@@ -34,6 +34,8 @@ pub fn example(name: &str) -> Command {
         let all = [
             "in-memory",
             "failed-writes",
+            "delete-by-prefix",
+            "lease",
             "own-replica",
             "measured",
             "own-transport",

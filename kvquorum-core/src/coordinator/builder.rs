@@ -8,6 +8,7 @@ use super::introductions::Introductions;
 use super::many::DEFAULT_AT_ONCE;
 use super::rotation::Rotation;
 use super::scan::DEFAULT_PAGE;
+use super::update::Turns;
 use super::{Coordinator, Inner, Repair, Settings};
 use crate::clock::{Clock, SystemClock, WallClock};
 use crate::entry::WriterId;
@@ -56,11 +57,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
 
     /// How many times an entry is stamped at the most, the first included,
     /// when it finds itself superseded (rule W-SUPERSEDED), or a greater ballot
-    /// promised (rule L-PROMISE). 3 by default.
+    /// promised (rule L-PROMISE), or when its clock was ahead and has stepped back
+    /// (rule C-DRIFT). 3 by default.
     ///
     /// Where any two sets of W replicas meet, `2 W > N`, and no
-    /// [register](crate::Registers) is at the same key, no write needs more than 2: the acks of the first attempt tell of all that was acknowledged
-    /// before, as the query phase of a multi-writer register does (Lynch and
+    /// [register](crate::Registers) is at the same key, and clocks are right, no write
+    /// needs more than 2: the acks of the first attempt tell of all that was
+    /// acknowledged before, as the query phase of a multi-writer register does (Lynch and
     /// Shvartsman, *Robust emulation of shared memory using dynamic
     /// quorum-acknowledged broadcasts*, 1997, section 3). With 1, a write that
     /// is superseded fails. 0 is taken for 1.
@@ -76,9 +79,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     ///
     /// So there are never more than `(N + 1) × max_background` background tasks,
     /// each with at most N calls, and each call holds its key and value until
-    /// it ends. A call beyond the bound is dropped when its
-    /// operation is decided: it may or may not reach its replica, and is
-    /// counted as [given up](crate::ReplicaStats::given_up).
+    /// it ends. The page of a scan is such a task as well: it holds what it has
+    /// read until all its replicas have answered, and has up to 64 calls to each
+    /// that is behind.
+    ///
+    /// A call beyond the bound is dropped when its operation is decided: it may or
+    /// may not reach its replica, and is counted as
+    /// [given up](crate::ReplicaStats::given_up). A repair for which there is no room
+    /// is not sent, and counted as [not
+    /// repaired](crate::ReplicaStats::not_repaired).
     #[must_use]
     pub fn max_background(mut self, max: usize) -> Self {
         self.max_background = max;
@@ -173,6 +182,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
                 background: Background::new(self.max_background, Arc::clone(&telemetry)),
                 rotation: Rotation::default(),
                 introductions: Introductions::new(self.cluster, Coordinator::<N, W, R, T>::QUORUMS),
+                turns: Turns::default(),
                 telemetry,
             }),
         }

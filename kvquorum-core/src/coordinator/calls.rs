@@ -5,7 +5,8 @@
 //! made costs no task, no timer and no look at the clock.
 
 use std::any::Any;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
+use std::iter;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -17,7 +18,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Inner;
-use super::introductions::{IdentityError, Told, call_again, call_introduced};
+use super::introductions::{IdentityError, Introduced, Told, call_again, introduce};
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
 use crate::telemetry::{CallKind, Stopwatch};
@@ -31,17 +32,12 @@ type Answer = (usize, Result<Response, ReplicaFailure>);
 /// What a call that was not over at once goes on with.
 pub(crate) type Calling = Pin<Box<dyn Future<Output = Told> + Send>>;
 
-/// A call that was made.
-pub(super) enum Called {
-    /// It was over at once.
-    Ready(Result<Response, TransportError>),
-    Pending(Calling),
-}
-
 /// The calls that were not over at once, at most one to each replica.
 pub(super) type Pending<const N: usize> = [Option<Calling>; N];
 
-/// Calls replicas in this order, until `take_in` breaks off.
+/// Calls replicas in this order, until `take_in` breaks off. It gets the results that
+/// are there at once, `wait` the calls that have to be waited for, and `fail` the
+/// others.
 ///
 /// A panic is the failure of the one call that it comes from. All are made within
 /// one `catch_unwind`, as each of those costs.
@@ -51,15 +47,43 @@ pub(super) fn call_each<S, T: Transport, const N: usize>(
     request: &mut Request,
     mut replicas: impl Iterator<Item = usize>,
     state: &mut S,
-    take_in: impl Fn(&mut S, usize, Called) -> ControlFlow<()>,
+    take_in: impl Fn(&mut S, usize, Result<Response, TransportError>) -> ControlFlow<()>,
+    wait: impl Fn(&mut S, usize, Calling),
     fail: impl Fn(&mut S, usize, ReplicaFailure),
 ) {
     let mut called = 0;
     while let Err(panic) = catch_unwind(AssertUnwindSafe(|| {
         for replica in &mut replicas {
             called = replica;
-            if take_in(state, replica, call(inner, replica, request)).is_break() {
-                break;
+            let Some(transport) = inner.transports.get(replica) else {
+                continue;
+            };
+            request.to = inner.introductions.id(replica);
+            if request.to.is_none() {
+                match introduce(inner, replica, transport, request) {
+                    Introduced::Known(id) => request.to = Some(id),
+                    Introduced::Pending(calling) => {
+                        wait(state, replica, calling);
+                        continue;
+                    }
+                    Introduced::Failed(error) => {
+                        if let Err(failure) = inner.admitted(replica, (Err(error), None)) {
+                            fail(state, replica, failure);
+                        }
+                        continue;
+                    }
+                }
+            }
+            match transport.call(request) {
+                Call::Ready(result) => {
+                    if take_in(state, replica, result).is_break() {
+                        break;
+                    }
+                }
+                Call::Pending(calling) => {
+                    let calling = call_again(Arc::clone(inner), replica, request.clone(), calling);
+                    wait(state, replica, Box::pin(calling));
+                }
             }
         }
     })) {
@@ -77,29 +101,6 @@ pub(super) fn set<T, const N: usize>(
 ) {
     if let Some(slot) = pending.get_mut(replica) {
         *slot = Some(inner.telemetry.in_call_span(replica, kind, call));
-    }
-}
-
-/// Makes a call. It may panic.
-#[inline]
-fn call<T: Transport, const N: usize>(
-    inner: &Arc<Inner<T, N>>,
-    replica: usize,
-    request: &mut Request,
-) -> Called {
-    let Some(transport) = inner.transports.get(replica) else {
-        return Called::Pending(Box::pin(pending()));
-    };
-    request.to = inner.introductions.id(replica);
-    match request.to {
-        None => call_introduced(inner, replica, transport, request),
-        Some(_) => match transport.call(request) {
-            Call::Ready(result) => Called::Ready(result),
-            Call::Pending(calling) => {
-                let (inner, request) = (Arc::clone(inner), request.clone());
-                Called::Pending(Box::pin(call_again(inner, replica, request, calling)))
-            }
-        },
     }
 }
 
@@ -198,22 +199,30 @@ impl<T: Transport, const N: usize> Calls<T, N> {
             return Some(Err(ReplicaFailure::GivenUp));
         }
         let inner = &self.inner;
-        let made = catch_unwind(AssertUnwindSafe(|| call(inner, replica, request)));
-        let result = match (made, self.under_way.get_mut(replica)) {
-            (Ok(Called::Pending(calling)), Some(slot)) => {
-                let kind = CallKind::of(request);
-                let calling = inner.telemetry.in_call_span(replica, kind, calling);
-                *slot = Some(UnderWay::new(calling, in_background));
-                return None;
-            }
-            (Ok(Called::Ready(result)), _) => inner.admitted(replica, (result, None)),
-            (Err(panic), _) => Err(inner.panicked(replica, &*panic)),
-            (Ok(Called::Pending(_)), None) => return None,
-        };
+        let mut made = (None, None);
+        call_each(
+            inner,
+            request,
+            iter::once(replica),
+            &mut made,
+            |(result, _), replica, told| {
+                *result = Some(inner.admitted(replica, (told, None)));
+                ControlFlow::Break(())
+            },
+            |(_, pending), _, calling| *pending = Some(calling),
+            |(result, _), _, failure| *result = Some(Err(failure)),
+        );
+        let (result, pending) = made;
+        if let (Some(calling), Some(slot)) = (pending, self.under_way.get_mut(replica)) {
+            let kind = CallKind::of(request);
+            let calling = inner.telemetry.in_call_span(replica, kind, calling);
+            *slot = Some(UnderWay::new(calling, in_background));
+            return None;
+        }
         if in_background {
             inner.background.release(replica);
         }
-        Some(result)
+        result
     }
 
     /// The next answer; `None` when no call is under way.

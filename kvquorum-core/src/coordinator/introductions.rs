@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Inner;
-use super::calls::Called;
+use super::calls::Calling;
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::outcome::ReplicaFailure;
 use crate::telemetry::Telemetry;
@@ -153,24 +153,31 @@ impl<T, const N: usize> Inner<T, N> {
 /// What a call came to, and which replica it was for, where that is known.
 pub(super) type Told = (Result<Response, TransportError>, Option<ReplicaId>);
 
-/// Calls a replica that has yet to introduce itself: asks who it is first.
-pub(super) fn call_introduced<T: Transport, const N: usize>(
+/// What came of asking a replica who it is.
+pub(super) enum Introduced {
+    Known(ReplicaId),
+    /// The request is sent once it has said so.
+    Pending(Calling),
+    /// The request is not sent.
+    Failed(TransportError),
+}
+
+/// Asks a replica who it is, before this request is sent to it.
+#[cold]
+pub(super) fn introduce<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     replica: usize,
     transport: &T,
     request: &Request,
-) -> Called {
+) -> Introduced {
     match transport.call(&inner.introductions.request()) {
         Call::Ready(result) => match inner.take_in_introduction(replica, result) {
-            Ok(id) => match transport.call(&addressed(request, id)) {
-                Call::Ready(result) => Called::Ready(result),
-                calling => Called::Pending(Box::pin(async move { (calling.await, Some(id)) })),
-            },
-            Err(error) => Called::Ready(Err(error)),
+            Ok(id) => Introduced::Known(id),
+            Err(error) => Introduced::Failed(error),
         },
         introducing => {
             let (inner, request) = (Arc::clone(inner), request.clone());
-            Called::Pending(Box::pin(async move {
+            Introduced::Pending(Box::pin(async move {
                 call_when_known(&inner, replica, &request, introducing).await
             }))
         }

@@ -34,6 +34,7 @@ pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };
 pub use scan::{Scan, ScanError, ScanReport};
+use update::Turns;
 pub(crate) use update::{Bounds, Done};
 pub use update::{Edit, UpdateError, UpdateReport};
 
@@ -87,8 +88,9 @@ pub const MAX_REPLICAS: usize = 64;
 /// Before it sends a replica anything else, a coordinator asks it who it is. One
 /// that is at two places of the coordinator is counted once, one of another
 /// [cluster](CoordinatorBuilder::cluster) is not counted, and where another replica
-/// has come to the place of one, it is asked again: the calls that show it fail, and
-/// have changed nothing. [`IdentityError`] says why.
+/// has come to the place of one, it is asked again. The call that shows it has changed
+/// nothing. It is made again, or fails where the answer was there at once.
+/// [`IdentityError`] says why a replica is not counted.
 ///
 /// Clones share one clock and one bound on background work. Call it inside a Tokio
 /// runtime with timers. Outside one, a call that has to wait panics, and background
@@ -115,6 +117,7 @@ struct Inner<T, const N: usize> {
     background: Background<N>,
     rotation: Rotation,
     introductions: Introductions<N>,
+    turns: Turns,
     telemetry: Arc<Telemetry<N>>,
 }
 
@@ -298,8 +301,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     }
 
     /// What each replica said of itself when it was first called, in order; `None`
-    /// where it was not, or could not be reached. A replica is asked again when
-    /// another is found at its place.
+    /// where it was not, or could not be reached. It does not follow a replica that is
+    /// opened anew under other settings; it is asked again when another replica is
+    /// found at its place.
     ///
     /// Where one was called with other [quorums](Identity::quorums) than this
     /// coordinator's, reads of the one may miss what the other has acknowledged,

@@ -7,7 +7,7 @@ use async_stream::stream;
 use futures_core::Stream;
 use tokio::time::{Instant, timeout_at};
 
-use super::calls::{Called, Calls, Pending, call_each, set};
+use super::calls::{Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
 use super::report::{ReadError, ReadReceipt, ReadReport};
 use super::{Coordinator, Inner, Repair};
@@ -71,22 +71,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             &mut request,
             inner.rotation.next::<N>(),
             &mut asked,
-            |(tally, pending, waits), replica, call| {
-                match call {
+            |(tally, _, waits), replica, result| {
+                match result {
                     // What is usual goes straight in: `add` would move it twice
                     // more, which is a seventh of a read's instructions.
-                    Called::Ready(Ok(Response::Entry(entry))) => {
+                    Ok(Response::Entry(entry)) => {
                         inner.telemetry.answered_at_once(replica);
                         tally.add_answer(replica, entry);
                     }
-                    Called::Ready(result) => {
+                    result => {
                         tally.asked(replica);
                         tally.add(replica, inner.admitted(replica, (result, None)));
-                    }
-                    Called::Pending(call) => {
-                        tally.asked(replica);
-                        set(inner, pending, replica, CallKind::Read, call);
-                        *waits = true;
                     }
                 }
                 if tally.is_decided() && !*waits {
@@ -94,6 +89,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 } else {
                     ControlFlow::Continue(())
                 }
+            },
+            |(tally, pending, waits), replica, calling| {
+                tally.asked(replica);
+                set(inner, pending, replica, CallKind::Read, calling);
+                *waits = true;
             },
             |(tally, ..), replica, failure| {
                 tally.asked(replica);
@@ -184,6 +184,7 @@ fn ask<T: Transport, const N: usize>(
                 // it can be returned in its place, but does not vouch for it.
                 asking.hold_greatest(holders_needed, began).await;
                 entry = asking.tally.greatest().cloned();
+                inner.observe_greatest(&asking.tally);
                 holders = asking.tally.holders(entry.as_ref());
             }
             _ => {}
@@ -341,7 +342,8 @@ fn record<T, const N: usize>(
 }
 
 impl<T, const N: usize> Inner<T, N> {
-    /// C-MONOTONIC: later timestamps are greater than all that answers told of.
+    /// C-MONOTONIC: later timestamps are greater than all that answers told of, as far
+    /// as the clock follows.
     fn observe_greatest(&self, tally: &ReadTally<N>) {
         if let Some(greatest) = tally.greatest() {
             self.clock.observe(greatest.version.timestamp);

@@ -15,11 +15,16 @@ use crate::transport::Ack;
 pub(super) struct Late<A>(pub(super) oneshot::Receiver<Vec<Outcome<A>>>);
 
 impl<A> Late<A> {
+    /// Waits for the stragglers. In their places are their outcomes; there are none
+    /// where the runtime was shut down.
+    pub(super) async fn outcomes(self) -> Vec<Outcome<A>> {
+        self.0.await.unwrap_or_default()
+    }
+
     /// Waits for the stragglers, and puts their outcomes where they were
     /// pending. They stay pending where the runtime was shut down.
     async fn settle(self, outcomes: &mut [Outcome<A>]) {
-        let Ok(late) = self.0.await else { return };
-        for (outcome, late) in outcomes.iter_mut().zip(late) {
+        for (outcome, late) in outcomes.iter_mut().zip(self.outcomes().await) {
             if outcome.is_pending() {
                 *outcome = late;
             }
@@ -45,7 +50,9 @@ impl<const N: usize> WriteReceipt<N> {
     }
 
     /// How many times the entry was stamped: 1, and one more each time it was found
-    /// superseded (rule W-SUPERSEDED) or refused by a promise (rule L-PROMISE).
+    /// superseded (rule W-SUPERSEDED), refused by a promise (rule L-PROMISE), or
+    /// refused as too far ahead of replicas' clocks (rule C-DRIFT) until the clock had
+    /// stepped back.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -346,8 +353,8 @@ pub enum WriteError {
     /// than this write, and there were no [attempts](crate::CoordinatorBuilder::max_attempts)
     /// left to go past it (rule W-SUPERSEDED). The entry may never be seen.
     /// Where any two sets of W replicas meet, it takes a bound of 1 to come to
-    /// this; or a greater entry at the end of time, past which there are no
-    /// timestamps.
+    /// this, or earlier attempts that were refused (rules L-PROMISE, C-DRIFT); or a
+    /// greater entry at the end of time, past which there are no timestamps.
     #[error("the write was superseded by {by}: {report}")]
     #[non_exhaustive]
     Superseded {

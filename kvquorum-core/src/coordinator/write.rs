@@ -1,6 +1,7 @@
 //! Putting and deleting: rules W-ALL, W-QUORUM, W-FINISH, W-CANCEL, W-FAIL and
 //! W-SUPERSEDED.
 
+use std::mem::forget;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use futures_core::Stream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::calls::{Called, Calls, Pending, call_each, set};
+use super::calls::{Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
 use super::report::{Late, WriteError, WriteReceipt, WriteReport};
 use super::{Coordinator, Inner};
@@ -200,29 +201,27 @@ pub(super) fn send_to_all<'a, T: Transport, const N: usize>(
         request,
         0..N,
         &mut sent,
-        |(tally, pending), replica, call| {
-            match call {
-                // What is usual goes straight in: `add` would move it twice more,
-                // which is a twentieth of a write's instructions.
-                Called::Ready(Ok(Response::Ack(ack))) => {
-                    inner.telemetry.answered_at_once(replica);
-                    tally.add_ack(replica, ack);
-                }
-                Called::Ready(result) => {
-                    tally.add(replica, inner.admitted(replica, (result, None)));
-                }
-                Called::Pending(call) => set(inner, pending, replica, CallKind::Write, call),
+        |(tally, _), replica, result| {
+            // What is usual goes straight in: `add` would move it twice more, and to
+            // drop the response, of which an ack has nothing, would be a call.
+            // Together they are a twentieth of a write's instructions.
+            if let Ok(Response::Ack(ack)) = result {
+                inner.telemetry.answered_at_once(replica);
+                tally.add_ack(replica, ack);
+                forget(result);
+            } else {
+                tally.add(replica, inner.admitted(replica, (result, None)));
             }
             ControlFlow::Continue(())
         },
+        |(_, pending), replica, calling| set(inner, pending, replica, CallKind::Write, calling),
         |(tally, _), replica, failure| tally.add(replica, Err(failure)),
     );
     let (tally, _) = &sent;
     match tally.verdict() {
         Some(verdict) if !tally.is_pending() => {
-            let outcomes = sent.0.into_outcomes();
-            inner.observe(&outcomes);
-            Start::Settled((verdict, outcomes, None))
+            inner.observe(tally.superseded_by());
+            Start::Settled((verdict, sent.0.into_outcomes(), None))
         }
         _ => {
             let span = span.clone();
@@ -270,8 +269,8 @@ fn await_rest<T: Transport, const N: usize>(
             }
         }
         calls.go_to_background(|replica| tally.add(replica, Err(ReplicaFailure::GivenUp)));
+        inner.observe(tally.superseded_by());
         let mut outcomes = tally.into_outcomes();
-        inner.observe(&outcomes);
         if !calls.are_under_way() {
             yield Decided { decision: (verdict, outcomes, None), unfinished: false };
             return;
@@ -283,8 +282,8 @@ fn await_rest<T: Transport, const N: usize>(
         while let Some((replica, result)) = calls.next().await {
             tally.add(replica, result);
         }
+        inner.observe(tally.superseded_by());
         outcomes = tally.into_outcomes();
-        inner.observe(&outcomes);
         // Nobody may be waiting for it.
         let _ = report_late.send(outcomes.into());
     }
@@ -293,8 +292,8 @@ fn await_rest<T: Transport, const N: usize>(
 impl<T, const N: usize> Inner<T, N> {
     /// C-MONOTONIC: later versions are greater than all that acks told of, as far
     /// as the clock follows.
-    fn observe(&self, outcomes: &[Outcome<Ack>; N]) {
-        if let Some(by) = superseded_by(outcomes) {
+    fn observe(&self, superseded_by: Option<Version>) {
+        if let Some(by) = superseded_by {
             self.clock.observe(by.timestamp);
         }
     }

@@ -174,8 +174,9 @@ where
     }
 
     /// Reads the keys that begin with these parts, in their order, and their values: of
-    /// tuples and structs, a tuple of the first parts. It takes a codec that
-    /// [keeps the order](KeepsOrder) of keys.
+    /// tuples and structs, a tuple of the first parts, each of the very type that it has in
+    /// the key: of `(u64, String)` that is `(5_u64,)`, for `(5,)` is an `i32` and is
+    /// encoded otherwise. It takes a codec that [keeps the order](KeepsOrder) of keys.
     ///
     /// To delete what begins with them is a loop. Keys that are written meanwhile may
     /// stay:

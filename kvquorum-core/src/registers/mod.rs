@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 pub use result::{Swap, Updated};
 
-use crate::coordinator::{Bounds, Coordinator, Done, Edit};
+use crate::coordinator::{Bounds, Coordinator, Done, Edit, UpdateError};
 use crate::entry::{Key, Version};
 use crate::map::{Codec, Json, Map, MapError};
 use crate::transport::Transport;
@@ -61,11 +61,47 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let () = Self::UPDATES_ARE_SAFE;
         Registers {
             map: self.map_with(name, codec),
-            bounds: Bounds {
-                max_attempts: 100,
-                time_limit: Duration::from_secs(10),
-            },
+            bounds: Bounds::DEFAULT,
         }
+    }
+
+    /// Updates a key of the coordinator's own by its bytes: what
+    /// [`Registers::update`] is for values of a type, with the same promises, and the
+    /// default bounds. Of a change that keeps what there is comes a linearizable read.
+    ///
+    /// It does not compile without `R + W > N` and `2 W > N`.
+    ///
+    /// ```
+    /// # use kvquorum_core::{Coordinator, Edit, Replica, UpdateError};
+    /// # use kvquorum_mem::MemStore;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), UpdateError> {
+    /// # let replicas = [(); 3].map(|()| Replica::new(MemStore::new()));
+    /// let map = Coordinator::<3, 2, 2, _>::new(replicas);
+    /// let taken = map.update("lock", |held| match held {
+    ///     None => Edit::Put("mine".into()),
+    ///     Some(_) => Edit::Keep,
+    /// });
+    /// assert_eq!(taken.await?.before(), None);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`UpdateError`] says whether it may have been applied.
+    pub async fn update(
+        &self,
+        key: impl Into<Key>,
+        mut change: impl FnMut(Option<&Bytes>) -> Edit<Bytes>,
+    ) -> Result<Updated<Bytes>, UpdateError> {
+        let () = Self::UPDATES_ARE_SAFE;
+        let edit = |before: Option<&Bytes>| {
+            let edit = change(before);
+            (edit.clone(), (before.cloned(), edit))
+        };
+        let done = self.update_within(key.into(), Bounds::DEFAULT, edit);
+        let (done, (before, edit)) = done.await?;
+        Ok(Updated::new(before, edit, done.entry, done.attempts))
     }
 }
 
@@ -81,8 +117,8 @@ impl<K: ?Sized, V, const N: usize, const W: usize, const R: usize, T, C>
         self
     }
 
-    /// For how long an update begins further attempts. 10 seconds by default. The
-    /// last of them may take two
+    /// For how long an update begins further attempts, the wait for its turn (L-FAIR)
+    /// included. 10 seconds by default. The last of them may take two
     /// [time limits](crate::CoordinatorBuilder::time_limit) of a call longer. Between
     /// attempts it waits for a time that is drawn at random, of which the bound
     /// doubles each time, up to a quarter of a second.
@@ -180,7 +216,7 @@ where
     async fn write(&self, key: Key, edit: &Edit<Bytes>) -> Result<Version, MapError> {
         let coordinator = self.map.coordinator();
         let edit = |_: Option<&Bytes>| (edit.clone(), ());
-        let done = coordinator.update(key, self.bounds, edit).await?;
+        let (done, ()) = coordinator.update_within(key, self.bounds, edit).await?;
         Ok(done.ballot)
     }
 
@@ -303,7 +339,7 @@ where
         &self,
         key: &Q,
         mut edit: impl FnMut(Option<V>) -> Result<(Edit<Bytes>, O), MapError>,
-    ) -> Result<(Done<()>, O), MapError>
+    ) -> Result<(Done, O), MapError>
     where
         K: Borrow<Q>,
         Q: Serialize + Ord + ?Sized,
@@ -314,8 +350,7 @@ where
             Err(error) => (Edit::Keep, Err(error)),
         };
         let coordinator = self.map.coordinator();
-        let done = coordinator.update(key, self.bounds, edit).await?;
-        let (done, told) = done.split();
+        let (done, told) = coordinator.update_within(key, self.bounds, edit).await?;
         Ok((done, told?))
     }
 

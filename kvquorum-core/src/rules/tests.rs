@@ -3,10 +3,13 @@
 use super::*;
 use crate::entry::{Timestamp, WriterId};
 
-const AHEAD: Ahead = Ahead {
-    now_millis: 0,
-    max_drift_millis: 0,
-};
+fn ahead(of: Version) -> Ahead {
+    Ahead {
+        timestamp: of.timestamp,
+        now_millis: 0,
+        max_drift_millis: 0,
+    }
+}
 
 /// What is held under a key: an entry and an anchor.
 type Held = (Option<Entry>, Option<Version>);
@@ -189,11 +192,11 @@ fn c_drift_only_a_key_that_is_as_far_ahead_takes_what_is_from_the_future() {
     for held in all_held() {
         let writes = entries().into_iter().map(|entry| {
             let version = entry.version;
-            let ahead = Change::write_ahead(entry.clone(), AHEAD);
+            let ahead = Change::write_ahead(entry.clone(), ahead(entry.version));
             (version, ahead, Change::write(entry))
         });
         let ballots = versions().into_iter().map(|ballot| {
-            let ahead = Change::prepare_ahead(ballot, AHEAD);
+            let ahead = Change::prepare_ahead(ballot, ahead(ballot));
             (ballot, ahead, Change::prepare(ballot))
         });
         for (version, ahead, plain) in writes.chain(ballots) {
@@ -222,10 +225,16 @@ fn c_drift_holds_at_the_end_of_time() {
         writer: WriterId::new(0),
     };
     let mut held = (None, None);
-    let response = apply(Change::write_ahead(Entry::new(last, "a"), AHEAD), &mut held);
+    let response = apply(
+        Change::write_ahead(Entry::new(last, "a"), ahead(last)),
+        &mut held,
+    );
     assert!(matches!(response, Response::Refused(_)));
     held.0 = Some(Entry::new(last, "a"));
-    let response = apply(Change::write_ahead(Entry::new(last, "b"), AHEAD), &mut held);
+    let response = apply(
+        Change::write_ahead(Entry::new(last, "b"), ahead(last)),
+        &mut held,
+    );
     assert_eq!(response, Response::Ack(Ack::Applied));
 }
 

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Action, Bytes, Call, Change, Coordinator, Decision, Entry, Key, Limits, Record, Replica,
-    Request, RequestKind, Response, ScanLimit, Store, StoreError, Timestamp, Transport,
-    TransportError, Version, WallClock, WriterId,
+    Ack, Action, Bytes, Call, Change, Coordinator, Entry, Key, Limits, Record, Replica, Request,
+    RequestKind, Response, ScanLimit, Store, StoreError, Timestamp, Transport, TransportError,
+    Version, WallClock, WriterId,
 };
 
 /// A wall clock that a test turns.
@@ -55,13 +55,13 @@ impl MapStore {
 
     pub fn change(&self, key: &Key, change: Change) -> Response {
         let mut map = self.0.lock().unwrap();
-        let Decision { action, response } = change.decide(map.get(key));
-        match action {
+        let decision = change.decide(map.get(key));
+        match decision.action {
             Action::Keep => None,
             Action::Replace(record) => map.insert(key.clone(), record),
             Action::Remove => map.remove(key),
         };
-        response
+        decision.response
     }
 }
 

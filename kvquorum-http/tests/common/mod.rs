@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Action, Change, Decision, Entry, Key, Record, Replica, Request, Response, ScanLimit, Store,
-    StoreError, Timestamp, Transport, TransportError, Version, WriterId,
+    Action, Change, Entry, Key, Record, Replica, Request, Response, ScanLimit, Store, StoreError,
+    Timestamp, Transport, TransportError, Version, WriterId,
 };
 use kvquorum_http::{
     HttpError, HttpTransport, ReplicaService, ReplicaServiceBuilder, Server, ServerBuilder,
@@ -108,13 +108,13 @@ impl Store for TestStore {
     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
         self.enter().await?;
         let mut map = self.map.lock().unwrap();
-        let Decision { action, response } = change.decide(map.get(key));
-        match action {
+        let decision = change.decide(map.get(key));
+        match decision.action {
             Action::Keep => None,
             Action::Replace(record) => map.insert(key.clone(), record),
             Action::Remove => map.remove(key),
         };
-        Ok(response)
+        Ok(decision.response)
     }
 
     async fn scan(

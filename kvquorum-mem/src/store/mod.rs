@@ -31,9 +31,7 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
-use kvquorum_core::{
-    Action, Change, Decision, Key, Record, Response, ScanLimit, Store, StoreError,
-};
+use kvquorum_core::{Action, Change, Key, Record, Response, ScanLimit, Store, StoreError};
 use shard::Shard;
 
 /// Many more than threads that meet, and few enough that an empty store costs
@@ -126,8 +124,8 @@ impl MemStore {
         let key = key.as_bytes();
         let mut shard = self.shard(hash);
         let held = shard.get_mut(key, hash);
-        let Decision { action, response } = change.decide(held.as_deref());
-        let replaced = match (action, held) {
+        let decision = change.decide(held.as_deref());
+        let replaced = match (decision.action, held) {
             (Action::Keep, _) => None,
             (Action::Replace(record), Some(held)) => Some(mem::replace(held, record)),
             (Action::Replace(record), None) => {
@@ -139,7 +137,7 @@ impl MemStore {
         // Freeing a value is not for others to wait for.
         drop(shard);
         drop(replaced);
-        Ok(response)
+        Ok(decision.response)
     }
 
     fn hash(&self, key: &Key) -> u64 {

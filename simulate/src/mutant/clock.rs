@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kvquorum_core::{Timestamp, Version, WallClock, WriterId};
-use kvquorum_mem::sim::Clock;
+use kvquorum_testing::sim::Clock;
 
 use crate::planted::Bug;
 

@@ -13,7 +13,7 @@ use clock::MutantClock;
 use kvquorum_core::{
     Ack, Bytes, Entry, Key, Refusal, ReplicaStats, Request, Response, Transport, WriterId,
 };
-use kvquorum_mem::sim::Clock;
+use kvquorum_testing::sim::Clock;
 use tokio::time::{Instant, timeout_at};
 
 use crate::map::{Found, Map, Operation, Part, Read, Said, Settling, Written};

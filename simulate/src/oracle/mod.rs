@@ -29,7 +29,7 @@ use kvquorum_core::{
     Ack, Entry, Key, Refusal, ReplicaStats, Request, RequestKind, Response, Timestamp, Version,
     WallClock, WriterId,
 };
-use kvquorum_mem::sim::{Clock, Event, Survives, World};
+use kvquorum_testing::sim::{Clock, Event, Survives, World};
 use ops::{Attempt, Call, Op, Reading};
 
 pub use entries::Stamp;

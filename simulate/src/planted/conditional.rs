@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{Bytes, ConditionalWrite, Entry, Key, Record, ScanLimit, StoreError};
-use kvquorum_mem::sim::Random;
+use kvquorum_testing::sim::Random;
 use tokio::time::sleep;
 
 /// Records with version numbers, in a service that takes its time: so that changes

@@ -9,7 +9,7 @@ use kvquorum_core::{
     Ack, Action, Change, Conditional, Decision, Entry, Key, Record, Response, ScanLimit, Store,
     StoreError,
 };
-use kvquorum_mem::sim::{Disk, Random};
+use kvquorum_testing::sim::{Disk, Random};
 use tokio::time::{Instant, sleep};
 
 use super::Bug;

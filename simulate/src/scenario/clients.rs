@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kvquorum_core::{Bytes, Entry, Request, Timestamp, Transport, Version, WallClock, WriterId};
-use kvquorum_mem::sim::Random;
+use kvquorum_testing::sim::Random;
 use tokio::time::{sleep, timeout};
 
 use super::shop::{Block, Client, Shop};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvquorum_core::{CoordinatorBuilder, Limits, Replica};
-use kvquorum_mem::sim::{self, World};
+use kvquorum_testing::sim::{self, World};
 use profile::{Profile, draw_settings};
 use shop::{Block, Shop};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvquorum_mem::sim::{Random, Storm};
+use kvquorum_testing::sim::{Random, Storm};
 
 use super::{MS, Plan};
 use crate::oracle::Settings;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvquorum_core::{Bytes, Coordinator, CoordinatorBuilder, Key, ReplicaStats, Transport};
 use kvquorum_mem::Link;
-use kvquorum_mem::sim::{Clock, Cluster, Random};
+use kvquorum_testing::sim::{Clock, Cluster, Random};
 
 use super::Plan;
 use super::profile::Profile;

@@ -218,6 +218,8 @@ impl Scan {
     ///
     /// It reads as many pages as it takes to come to a value. That is one or two,
     /// unless there are a great many tombstones: see [`next_page`](Self::next_page).
+    /// A replica that makes up tombstones can keep it going for ever; each page is
+    /// bounded all the same.
     /// It can be dropped and called again: what is [left](Self::rest) then begins
     /// after the last page that was read.
     ///

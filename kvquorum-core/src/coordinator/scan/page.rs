@@ -194,11 +194,12 @@ impl<T: Transport, const N: usize> Asking<T, N> {
         self.calls.are_under_way() || self.repairs.iter().any(Option::is_some)
     }
 
-    /// C-MONOTONIC: later timestamps are greater than the latest that answers told of,
-    /// as far as the clock follows.
+    /// C-MONOTONIC: later timestamps are greater than all that answers told of, as far
+    /// as the clock follows. It follows each for itself: one key from the future does not
+    /// keep it from the others.
     fn observe(&self) {
-        if let Some(latest) = self.tally.latest() {
-            self.inner.clock.observe(latest);
+        for timestamp in self.tally.timestamps() {
+            self.inner.clock.observe(timestamp);
         }
     }
 }

@@ -202,10 +202,10 @@ impl<const N: usize> PageTally<N> {
         Some((key, found.holders.len()))
     }
 
-    /// The greatest timestamp that was told of.
-    pub(super) fn latest(&self) -> Option<Timestamp> {
+    /// The timestamps of all that was found.
+    pub(super) fn timestamps(&self) -> impl Iterator<Item = Timestamp> {
         let found = self.found.values();
-        found.map(|found| found.greatest.version.timestamp).max()
+        found.map(|found| found.greatest.version.timestamp)
     }
 
     /// The keys that hold values, in order. Tombstones have done their part.

@@ -4,17 +4,21 @@
 //! 2018) for each key, where the ballot is the version that is then written. Its
 //! second phase is a write like any other.
 
+mod memory;
 mod prepare;
 mod report;
+mod turns;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
+use memory::{Became, Memory, Told};
 use prepare::{Promises, prepare};
 use report::Phase;
 pub use report::{UpdateError, UpdateReport};
+pub(super) use turns::Turns;
 
 use super::operation::{Start, decide};
 use super::report::{ReadReport, WriteReport};
@@ -56,27 +60,19 @@ pub enum Edit<V> {
 }
 
 /// An update that came to its end.
-pub(crate) struct Done<O> {
+pub(crate) struct Done {
     /// The version of what it has written, if it has.
     pub(crate) ballot: Version,
     /// What is held now.
     pub(crate) entry: Option<Entry>,
-    /// What the update told of itself, in the attempt that was applied.
-    pub(crate) told: O,
     pub(crate) attempts: u32,
 }
 
-impl<O> Done<O> {
-    /// What was told, apart from the rest.
-    pub(crate) fn split(self) -> (Done<()>, O) {
-        let done = Done {
-            ballot: self.ballot,
-            entry: self.entry,
-            told: (),
-            attempts: self.attempts,
-        };
-        (done, self.told)
-    }
+impl Bounds {
+    pub(crate) const DEFAULT: Self = Self {
+        max_attempts: 100,
+        time_limit: Duration::from_secs(10),
+    };
 }
 
 /// What an attempt came to that failed.
@@ -90,40 +86,15 @@ struct Failure {
     is_unknown: bool,
 }
 
-/// What an update knows of its attempts that may have been applied.
-struct Memory<O> {
-    /// The ballots that may have been written, each with the place in `told` of what
-    /// was told of what it wrote.
-    doubts: Vec<(Version, usize)>,
-    told: Vec<O>,
-}
-
-/// What was told of what an attempt writes.
-enum Told<O> {
-    Now(O),
-    /// It is what an earlier attempt wrote.
-    Earlier(usize),
-}
-
-/// What became of earlier attempts, as a new promise shows.
-#[derive(Debug, PartialEq, Eq)]
-enum Became {
-    /// One of them was applied: that with this place.
-    Applied(usize),
-    /// None was, and none will be.
-    NotApplied,
-    Unknown,
-}
-
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// Updates a key by a function of its value. `edit` also tells something of each
     /// attempt, and what it told of the one that was applied is returned.
-    pub(crate) async fn update<O>(
+    pub(crate) async fn update_within<O>(
         &self,
         key: Key,
         bounds: Bounds,
         edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
-    ) -> Result<Done<O>, UpdateError> {
+    ) -> Result<(Done, O), UpdateError> {
         let span = OperationSpan::new(Kind::Update);
         let waited = Stopwatch::started();
         let updated = self.try_update(&span, key, bounds, edit).await;
@@ -138,9 +109,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         key: Key,
         bounds: Bounds,
         mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
-    ) -> Result<Done<O>, UpdateError> {
-        let clock = &self.inner.clock;
-        let began = Instant::now();
+    ) -> Result<(Done, O), UpdateError> {
+        let (inner, began) = (&self.inner, Instant::now());
+        let _turn = inner.turns.wait(&key, inner.settings.time_limit).await;
+        let clock = &inner.clock;
         let mut memory = Memory::new();
         let mut stamp = clock.next()?;
         let mut attempts = 1_u32;
@@ -153,25 +125,23 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let failure = match attempt.await {
                 Ok((entry, told)) => {
                     let ballot = stamp.version;
-                    return Ok(Done {
+                    let done = Done {
                         ballot,
                         entry,
-                        told,
                         attempts,
-                    });
+                    };
+                    return Ok((done, told));
                 }
                 Err(failure) => failure,
             };
             // L-DOUBT: it goes on also where others are not in its way, as long as it
             // is not known what became of it.
-            let is_further = failure.is_too_far_ahead
-                && stamp.is_own
-                && passed.is_some()
-                && memory.doubts.is_empty();
+            let is_further =
+                failure.is_too_far_ahead && stamp.is_own && passed.is_some() && memory.is_empty();
             is_edge |= is_further;
             passed = passed.max(failure.by);
             let helps = failure.by.is_some()
-                || !memory.doubts.is_empty()
+                || !memory.is_empty()
                 || failure.is_too_far_ahead && clock.step_back(stamp)
                 || is_further;
             let goes_on = helps
@@ -179,7 +149,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 && attempts < bounds.max_attempts
                 && began.elapsed() < bounds.time_limit;
             if !goes_on {
-                return Err(failure.into_error(attempts, &memory));
+                return Err(failure.into_error(attempts, memory).await);
             }
             sleep(pause(stamp.version, attempts, started.elapsed())).await;
             let later = match passed {
@@ -187,7 +157,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 _ => self.later(failure.by, began.elapsed()),
             };
             let Ok(later) = later else {
-                return Err(failure.into_error(attempts, &memory));
+                return Err(failure.into_error(attempts, memory).await);
             };
             self.inner.telemetry.retries(Kind::Update);
             stamp = later;
@@ -218,7 +188,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let is_settled = base.is_settled(W);
         let held = base.entry;
         let value = held.as_ref().and_then(|held| held.value.as_ref());
-        let (left, told) = match memory.became(held.as_ref()) {
+        let (left, told) = match memory.became(held.as_ref()).await {
             Became::Unknown => {
                 let report = ReadReport::new(R, self.names(), base.outcomes);
                 return Err(Failure::unknown(Phase::Prepare(report)));
@@ -226,7 +196,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             Became::Applied(told) => (value.cloned(), Told::Earlier(told)),
             Became::NotApplied => match edit(value) {
                 // Nothing of this update, or of another, is half done.
-                (Edit::Keep, told) if is_settled && memory.doubts.is_empty() => {
+                (Edit::Keep, told) if is_settled && memory.is_empty() => {
                     return Ok((held, told));
                 }
                 (Edit::Keep, told) => (value.cloned(), Told::Now(told)),
@@ -278,18 +248,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Result<O, Failure> {
         let version = entry.version;
         let mut request = Request::write(key, entry);
-        let (verdict, outcomes, late) = match send_to_all(&self.inner, W, span, &mut request) {
+        let (verdict, outcomes, mut late) = match send_to_all(&self.inner, W, span, &mut request) {
             Start::Settled(sent) => sent,
             Start::Unsettled(sending) => sending.await,
         };
         if verdict != WriteVerdict::Failed {
             return Ok(match told {
                 Told::Now(told) => told,
-                Told::Earlier(at) => memory.told.swap_remove(at),
+                Told::Earlier(at) => memory.told(at),
             });
         }
         if may_be_seen(&outcomes) {
-            memory.remember(version, told);
+            memory.remember(version, told, &outcomes, &mut late);
         }
         let by = refused_past(&outcomes);
         Err(Failure {
@@ -318,8 +288,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         match self.read(key.clone(), Repair::Register).await {
             Ok(receipt) => Ok(receipt.entry),
             Err(error) if is_overtaken(&error) => {
-                let settled = self.update(key, bounds, |_| (Edit::Keep, ())).await;
-                settled.map(|done| done.entry).map_err(|_| error)
+                let settled = self.update_within(key, bounds, |_| (Edit::Keep, ())).await;
+                settled.map(|(done, ())| done.entry).map_err(|_| error)
             }
             Err(error) => Err(error),
         }
@@ -367,39 +337,6 @@ fn pause(ballot: Version, attempts: u32, took: Duration) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-impl<O> Memory<O> {
-    fn new() -> Self {
-        Self {
-            doubts: Vec::new(),
-            told: Vec::new(),
-        }
-    }
-
-    fn remember(&mut self, ballot: Version, told: Told<O>) {
-        let at = match told {
-            Told::Now(told) => {
-                self.told.push(told);
-                self.told.len().saturating_sub(1)
-            }
-            Told::Earlier(at) => at,
-        };
-        self.doubts.push((ballot, at));
-    }
-
-    /// L-DOUBT. What a new promise shows of the earlier attempts: whatever of theirs
-    /// it did not find can't be acknowledged by W replicas any more.
-    fn became(&self, base: Option<&Entry>) -> Became {
-        let base = base.map(|base| base.version);
-        let found = |(ballot, _): &&(Version, usize)| Some(*ballot) == base;
-        let first = self.doubts.iter().map(|(ballot, _)| *ballot).min();
-        match (self.doubts.iter().find(found), first) {
-            (Some((_, told)), _) => Became::Applied(*told),
-            (None, Some(first)) if base > Some(first) => Became::Unknown,
-            _ => Became::NotApplied,
-        }
-    }
-}
-
 impl Failure {
     fn unknown(phase: Phase) -> Self {
         Self {
@@ -410,8 +347,9 @@ impl Failure {
         }
     }
 
-    fn into_error<O>(self, attempts: u32, memory: &Memory<O>) -> UpdateError {
-        let doubts: Vec<Version> = memory.doubts.iter().map(|(ballot, _)| *ballot).collect();
+    async fn into_error<O>(self, attempts: u32, mut memory: Memory<O>) -> UpdateError {
+        memory.settle().await;
+        let doubts = memory.ballots();
         let is_in_doubt = !doubts.is_empty();
         let report = Box::new(UpdateReport::new(attempts, doubts, self.phase));
         match self.by {

@@ -12,9 +12,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kvquorum_core::{
-    Action, Change, Decision, Entry, Key, Record, Response, ScanLimit, Store, StoreError,
-};
+use kvquorum_core::{Action, Change, Entry, Key, Record, Response, ScanLimit, Store, StoreError};
 
 use super::shown::{Causes, Named, Shown};
 use super::{Clause, check};
@@ -318,12 +316,12 @@ impl Model {
     }
 
     fn apply(&mut self, key: &Key, change: Change) -> Response {
-        let Decision { action, response } = change.decide(self.0.get(key));
-        match action {
+        let decision = change.decide(self.0.get(key));
+        match decision.action {
             Action::Keep => None,
             Action::Replace(record) => self.0.insert(key.clone(), record),
             Action::Remove => self.0.remove(key),
         };
-        response
+        decision.response
     }
 }

@@ -15,7 +15,7 @@
 //! use std::time::Duration;
 //!
 //! use kvquorum_core::Coordinator;
-//! use kvquorum_mem::sim::{self, Storm};
+//! use kvquorum_testing::sim::{self, Storm};
 //!
 //! for seed in 0..20 {
 //!     sim::run(seed, |world| async move {
@@ -94,6 +94,7 @@
 
 mod clock;
 mod disk;
+mod event;
 mod random;
 mod storm;
 
@@ -106,14 +107,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{Replica, ReplicaId, Store, WriterId};
+use kvquorum_mem::{Link, Network, Node};
 use tokio::time::Instant;
 
 pub use clock::Clock;
 pub use disk::{Disk, Survives};
+pub use event::Event;
 pub use random::Random;
-pub use storm::{Event, Storm};
-
-use crate::network::{Link, Network, Node};
+pub use storm::Storm;
 
 /// Runs a scenario in a world of its own, in virtual time, on this thread.
 ///

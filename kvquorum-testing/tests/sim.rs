@@ -8,8 +8,8 @@ use std::time::Duration;
 use kvquorum_core::{
     Change, Coordinator, Entry, Key, Store, Timestamp, Version, WallClock, WriterId,
 };
-use kvquorum_mem::sim::{self, Disk, Random, Storm, Survives};
 use kvquorum_testing::conformance;
+use kvquorum_testing::sim::{self, Disk, Random, Storm, Survives};
 use tokio::time::sleep;
 
 fn entry(timestamp: u64) -> Entry {

@@ -1,0 +1,136 @@
+//! What an update knows of its earlier attempts: rule L-DOUBT.
+
+use crate::coordinator::report::Late;
+use crate::entry::{Entry, Version};
+use crate::outcome::Outcome;
+use crate::tally::may_be_seen;
+use crate::transport::Ack;
+
+/// What an update knows of its attempts that may have been applied.
+pub(super) struct Memory<O> {
+    doubts: Vec<Doubt>,
+    told: Vec<O>,
+}
+
+/// An attempt that may have been applied.
+struct Doubt {
+    /// Under which it may have been written.
+    ballot: Version,
+    /// The place of what was told of what it wrote.
+    told: usize,
+    /// Where it is not known that a replica stored it: those that had yet to answer,
+    /// and their answers.
+    pending: Option<(Vec<usize>, Late<Ack>)>,
+}
+
+/// What was told of what an attempt writes.
+pub(super) enum Told<O> {
+    Now(O),
+    /// It is what an earlier attempt wrote.
+    Earlier(usize),
+}
+
+/// What became of earlier attempts, as a new promise shows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Became {
+    /// One of them was applied: that with this place.
+    Applied(usize),
+    /// None was, and none can be acknowledged as it is.
+    NotApplied,
+    Unknown,
+}
+
+impl<O> Memory<O> {
+    pub(super) fn new() -> Self {
+        Self {
+            doubts: Vec::new(),
+            told: Vec::new(),
+        }
+    }
+
+    /// What was told, and is still to come, of an attempt that failed.
+    pub(super) fn remember(
+        &mut self,
+        ballot: Version,
+        told: Told<O>,
+        outcomes: &[Outcome<Ack>],
+        late: &mut Option<Late<Ack>>,
+    ) {
+        let told = match told {
+            Told::Now(told) => {
+                self.told.push(told);
+                self.told.len().saturating_sub(1)
+            }
+            Told::Earlier(at) => at,
+        };
+        let pending: Vec<usize> = (0..outcomes.len())
+            .filter(|place| outcomes.get(*place).is_some_and(Outcome::is_pending))
+            .collect();
+        let answered = outcomes.iter().filter(|outcome| !outcome.is_pending());
+        let late = late.take_if(|_| !may_be_seen(answered));
+        self.doubts.push(Doubt {
+            ballot,
+            told,
+            pending: late.map(|late| (pending, late)),
+        });
+    }
+
+    /// Waits for late answers, within the time limits of their calls: what all
+    /// replicas refused in the end is in doubt no more.
+    pub(super) async fn settle(&mut self) {
+        let mut doubts = Vec::with_capacity(self.doubts.len());
+        for mut doubt in self.doubts.drain(..) {
+            if let Some((places, late)) = doubt.pending.take() {
+                let outcomes = late.outcomes().await;
+                let is_refused = |place: &usize| {
+                    let outcome = outcomes.get(*place);
+                    outcome.is_some_and(|outcome| !may_be_seen([outcome]))
+                };
+                if places.iter().all(is_refused) {
+                    continue;
+                }
+            }
+            doubts.push(doubt);
+        }
+        self.doubts = doubts;
+    }
+
+    /// What a new promise shows of the earlier attempts.
+    pub(super) async fn became(&mut self, base: Option<&Entry>) -> Became {
+        let base = base.map(|base| base.version);
+        match self.shown_by(base) {
+            Became::Unknown => {
+                self.settle().await;
+                self.shown_by(base)
+            }
+            became => became,
+        }
+    }
+
+    /// Whatever of theirs the promise did not find can't be acknowledged by W replicas
+    /// any more.
+    fn shown_by(&self, base: Option<Version>) -> Became {
+        let found = |doubt: &&Doubt| Some(doubt.ballot) == base;
+        let first = self.doubts.iter().map(|doubt| doubt.ballot).min();
+        match (self.doubts.iter().find(found), first) {
+            (Some(doubt), _) => Became::Applied(doubt.told),
+            (None, Some(first)) if base > Some(first) => Became::Unknown,
+            _ => Became::NotApplied,
+        }
+    }
+
+    /// What was told of the attempt that has this place.
+    pub(super) fn told(&mut self, place: usize) -> O {
+        self.told.swap_remove(place)
+    }
+
+    /// Whether no attempt is in doubt.
+    pub(super) fn is_empty(&self) -> bool {
+        self.doubts.is_empty()
+    }
+
+    /// Those of the attempts that are in doubt.
+    pub(super) fn ballots(&self) -> Vec<Version> {
+        self.doubts.iter().map(|doubt| doubt.ballot).collect()
+    }
+}
