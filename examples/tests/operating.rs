@@ -97,6 +97,29 @@ fn promtool_has_nothing_to_say() {
     assert_eq!(says(checked, 0), (String::new(), String::new()));
 }
 
+/// Bugs: a rule for Prometheus that is none, or names something that is not recorded.
+#[test]
+fn the_alerts_are_rules_about_what_is_recorded() {
+    let rules = include_str!("../../docs/alerts.yml");
+    let guide = include_str!("../../docs/OPERATING.md");
+    let names = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let mut named = 0;
+    for name in names.filter(|name| name.starts_with("kvquorum_")) {
+        let name = name.strip_suffix("_bucket").unwrap_or(name);
+        assert!(guide.contains(&format!("\n| `{name}`")), "{name}");
+        named += 1;
+    }
+    assert!(named > 10, "{named}");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/alerts.yml");
+    let checked = Command::new("promtool")
+        .args(["check", "rules", file])
+        .output();
+    match checked {
+        Ok(checked) => drop(says(checked, 0)),
+        Err(_) => println!("skipped: there is no promtool, of Debian's prometheus"),
+    }
+}
+
 /// Bugs: a node that asks for a token tells strangers what it counts, or does not tell a
 /// scraper that has the token; a load balancer cannot ask for its health.
 #[test]

@@ -152,7 +152,7 @@ fn previous() -> Option<PathBuf> {
     let git = git.arg("-C").arg(root).args(["archive", "--output"]);
     run(git.arg(&archive).arg(&commit));
     run(Command::new("tar")
-        .arg("-xf")
+        .arg("-xmf")
         .arg(&archive)
         .arg("-C")
         .arg(directory.path()));

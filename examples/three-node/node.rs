@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -22,9 +22,13 @@ use crate::watch::{self, LogFormat};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The port on 127.0.0.1 to listen on; 0 stands for any free one
+    /// The port to listen on; 0 stands for any free one
     #[arg(long)]
     port: u16,
+
+    /// The address to listen on; 0.0.0.0 stands for all of this machine's
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    listen: IpAddr,
 
     /// The directory that holds the replica, and is created where it is
     /// missing; three-node-data/PORT by default
@@ -70,7 +74,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             }
             None => PathBuf::from("three-node-data").join(arguments.port.to_string()),
         };
-        let store = open(&directory, arguments.port).await?;
+        let store = open(&directory, (arguments.listen, arguments.port)).await?;
         let place = format!("in {}", directory.display());
         let checked = Arc::clone(&store);
         let replica = Replica::new(Arc::clone(&store));
@@ -113,9 +117,9 @@ async fn make_backups(
 
 /// Opens the store, and creates it where there is none; but not for a node that
 /// could not listen anyway.
-async fn open(directory: &Path, port: u16) -> Result<Arc<RedbStore>, Box<dyn Error>> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-    drop(listener.map_err(|error| cannot_listen(port, &error))?);
+async fn open(directory: &Path, address: (IpAddr, u16)) -> Result<Arc<RedbStore>, Box<dyn Error>> {
+    let listener = TcpListener::bind(address).await;
+    drop(listener.map_err(|error| cannot_listen(address.1, &error))?);
     match RedbStore::open_or_create(directory).await {
         Ok(store) => Ok(Arc::new(store)),
         Err(OpenError::Locked { path }) => {
@@ -140,9 +144,12 @@ async fn serve<S: Store>(
     let server = tokio::select! {
         biased;
         ended = &mut ended => return Ok(ended.map(|()| 0)?),
-        bound = server.bind((Ipv4Addr::LOCALHOST, port), service) => bound,
+        bound = server.bind((arguments.listen, port), service) => bound,
     };
     let server = server.map_err(|error| cannot_listen(port, &error))?;
+    if !arguments.listen.is_loopback() && !security.is_guarded() {
+        tracing::warn!("whoever reaches the port reads and writes every key: see --token-file");
+    }
     let url = format!("{}://{}", security.scheme(), server.local_addr());
     let options = security.curl();
     // The timestamp is the end of the present second: a write that is stamped

@@ -81,6 +81,11 @@ impl NodeSecurity {
         }))
     }
 
+    /// Whether not everybody who reaches the port is let in.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.token_file.is_some() || self.tls_client_ca.is_some()
+    }
+
     pub(crate) fn scheme(&self) -> &'static str {
         match self.tls_cert {
             Some(_) => "https",

@@ -14,30 +14,30 @@ use super::{Coordinator, Inner, Repair};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{Added, ReadTally};
-use crate::telemetry::{CallKind, Ended, Kind, Operation};
+use crate::telemetry::{CallKind, Ended, Kind, OperationSpan, Stopwatch};
 use crate::transport::{Ack, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     pub(super) async fn read(&self, key: Key, repair: Repair) -> Result<ReadReceipt<N>, ReadError> {
-        let mut operation = Operation::begins(Kind::Get);
+        let (read, waited) = match self.ask_at_once(key, repair) {
+            Start::Settled(read) => (read, Stopwatch::stopped()),
+            Start::Unsettled(asking) => {
+                let waited = Stopwatch::started();
+                (asking.await, waited)
+            }
+        };
         let Read {
             entry,
             answered,
             holders,
             outcomes,
-        } = match self.ask_at_once(&operation, key, repair) {
-            Start::Settled(read) => read,
-            Start::Unsettled(asking) => {
-                operation.waits();
-                asking.await
-            }
-        };
+        } = read;
         let ended = match answered {
             true if holders >= W => Ended::Done,
             true => Ended::NotRepaired,
             false => Ended::Unanswered,
         };
-        self.inner.telemetry.end(&operation, ended);
+        self.inner.telemetry.end(Kind::Get, ended, &waited);
         if ended == Ended::Done {
             return Ok(ReadReceipt { entry, outcomes });
         }
@@ -58,11 +58,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// others together as soon as one does not.
     fn ask_at_once(
         &self,
-        operation: &Operation,
         key: Key,
         repair: Repair,
-    ) -> Start<Read<N>, impl Future<Output = Read<N>> + use<'_, N, W, R, T>> {
-        let _entered = operation.span().enter();
+    ) -> Start<Read<N>, impl Future<Output = Read<N>>> {
+        let span = OperationSpan::new(Kind::Get);
+        let entered = span.enter();
         let inner = &self.inner;
         let mut request = Request::read(key);
         let mut asked = (ReadTally::new(R), [const { None }; N], false);
@@ -102,7 +102,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         );
         let (tally, _, waits) = &mut asked;
         if *waits || !is_settled(tally, repair, W) {
-            let span = operation.span().clone();
+            drop(entered);
             let (tally, pending, _) = asked;
             let asking = ask(Arc::clone(inner), tally, pending, (repair, W), request);
             return Start::Unsettled(decide(&inner.background, span, asking));
@@ -118,6 +118,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 }
 
 /// Whether a read is decided, and leaves nothing to be done.
+#[inline]
 fn is_settled<const N: usize>(tally: &ReadTally<N>, repair: Repair, holders_needed: usize) -> bool {
     let greatest = tally.greatest();
     tally.is_decided()

@@ -19,7 +19,7 @@ use crate::clock::{Clock, ClockExhausted, Stamp};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{WriteTally, WriteVerdict, may_be_seen, superseded_by};
-use crate::telemetry::{CallKind, Ended, Kind, Operation};
+use crate::telemetry::{CallKind, Ended, Kind, OperationSpan, Stopwatch};
 use crate::transport::{Ack, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
@@ -34,9 +34,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         value: Option<Bytes>,
     ) -> Result<WriteReceipt<N>, WriteError> {
         let inner = &self.inner;
-        let mut operation = Operation::begins(kind);
+        let span = OperationSpan::new(kind);
+        let mut waited = Stopwatch::stopped();
         let mut stamp = inner.clock.next().inspect_err(|_| {
-            inner.telemetry.end(&operation, Ended::ClockExhausted);
+            inner.telemetry.end(kind, Ended::ClockExhausted, &waited);
         })?;
         let version = stamp.version;
         let entry = Entry { version, value };
@@ -45,10 +46,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let mut earlier = Earlier::default();
         let mut attempts = 1;
         loop {
-            let (verdict, outcomes, late) = match send_to_all(inner, W, &operation, &mut request) {
+            let (verdict, outcomes, late) = match send_to_all(inner, W, &span, &mut request) {
                 Start::Settled(sent) => sent,
                 Start::Unsettled(sending) => {
-                    operation.waits();
+                    waited.start();
                     sending.await
                 }
             };
@@ -65,7 +66,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 _ => Some(earlier.calls_for_another(&inner.clock, stamp, verdict, &outcomes)),
             };
             let Some(again) = again else {
-                inner.telemetry.end(&operation, Ended::Done);
+                inner.telemetry.end(kind, Ended::Done, &waited);
                 return Ok(WriteReceipt {
                     version: stamp.version,
                     attempts,
@@ -77,7 +78,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 && attempts < inner.settings.max_attempts
                 && let Ok(later) = earlier.stamp_past(&inner.clock, attempts)
             {
-                inner.telemetry.retries(&operation);
+                inner.telemetry.retries(kind);
                 earlier_may_be_seen |= may_be_seen(&outcomes);
                 stamp = later;
                 request.restamp(stamp.version);
@@ -97,7 +98,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 WriteVerdict::Superseded { by } => WriteError::Superseded { by, report },
                 _ => WriteError::failed(report),
             };
-            inner.telemetry.end(&operation, ended(&error));
+            inner.telemetry.end(kind, ended(&error), &waited);
             return Err(error);
         }
     }
@@ -190,10 +191,10 @@ pub(super) type Sent<const N: usize> = (WriteVerdict, [Outcome<Ack>; N], Option<
 pub(super) fn send_to_all<'a, T: Transport, const N: usize>(
     inner: &'a Arc<Inner<T, N>>,
     needed: usize,
-    operation: &Operation,
+    span: &OperationSpan,
     request: &mut Request,
 ) -> Start<Sent<N>, impl Future<Output = Sent<N>> + use<'a, T, N>> {
-    let _entered = operation.span().enter();
+    let _entered = span.enter();
     let mut sent = (WriteTally::new(needed), [const { None }; N]);
     call_each(
         inner,
@@ -223,7 +224,7 @@ pub(super) fn send_to_all<'a, T: Transport, const N: usize>(
             Start::Settled((verdict, sent.0.into_outcomes(), None))
         }
         _ => {
-            let span = operation.span().clone();
+            let span = span.clone();
             let (tally, pending) = sent;
             let sending = await_rest(Arc::clone(inner), needed, tally, pending);
             Start::Unsettled(decide(&inner.background, span, sending))

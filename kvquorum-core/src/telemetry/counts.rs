@@ -329,6 +329,10 @@ impl ClockCounts {
 pub(crate) struct Stopwatch(Option<Instant>);
 
 impl Stopwatch {
+    pub(crate) fn started() -> Self {
+        Self(Some(Instant::now()))
+    }
+
     pub(crate) fn stopped() -> Self {
         Self(None)
     }

@@ -196,21 +196,26 @@ impl ClockEvents {
 
 pub(crate) type Entered<'a> = Option<tracing::span::Entered<'a>>;
 
-/// None where nobody wants it.
+/// None where nobody wants it. Behind a pointer, so that it makes no operation larger.
 #[derive(Clone)]
-pub(crate) struct OperationSpan(Option<Span>);
+pub(crate) struct OperationSpan(Option<Box<Span>>);
 
 impl OperationSpan {
     #[inline]
     pub(crate) fn new(kind: Kind) -> Self {
         let is_wanted = level_enabled!(Level::DEBUG);
-        Self(is_wanted.then(|| debug_span!("operation", ?kind)))
+        Self(is_wanted.then(|| Self::wanted(kind)))
+    }
+
+    #[cold]
+    fn wanted(kind: Kind) -> Box<Span> {
+        Box::new(debug_span!("operation", ?kind))
     }
 
     /// What is done until this is dropped is done in the span.
     #[inline]
     pub(crate) fn enter(&self) -> Entered<'_> {
-        self.0.as_ref().map(Span::enter)
+        self.0.as_deref().map(Span::enter)
     }
 }
 

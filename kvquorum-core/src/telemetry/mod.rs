@@ -88,10 +88,10 @@ impl<const N: usize> Telemetry<N> {
         }
     }
 
-    /// An operation is over.
+    /// An operation is over, and had to wait for so long.
     #[inline]
-    pub(crate) fn end(&self, operation: &Operation, ended: Ended) {
-        self.counts.end(operation.kind, ended, &operation.waited);
+    pub(crate) fn end(&self, kind: Kind, ended: Ended, waited: &Stopwatch) {
+        self.counts.end(kind, ended, waited);
     }
 
     /// Goes on with a call in a span of its own.
@@ -127,8 +127,8 @@ impl<const N: usize> Telemetry<N> {
     }
 
     /// An operation makes a further attempt.
-    pub(crate) fn retries(&self, operation: &Operation) {
-        self.counts.retries(operation.kind);
+    pub(crate) fn retries(&self, kind: Kind) {
+        self.counts.retries(kind);
     }
 
     /// A repair of a replica ended.
@@ -153,34 +153,6 @@ impl<const N: usize> Telemetry<N> {
     /// A caller left before its operation was decided.
     pub(crate) fn abandoned(&self, is_carried_on: bool) {
         self.counts.abandoned(is_carried_on);
-    }
-}
-
-/// An operation from where it begins to where it ends: its span, and how long it had
-/// to wait.
-pub(crate) struct Operation {
-    kind: Kind,
-    span: OperationSpan,
-    waited: Stopwatch,
-}
-
-impl Operation {
-    #[inline]
-    pub(crate) fn begins(kind: Kind) -> Self {
-        Self {
-            kind,
-            span: OperationSpan::new(kind),
-            waited: Stopwatch::stopped(),
-        }
-    }
-
-    /// It was not over at once. Its time runs from the first time that this is so.
-    pub(crate) fn waits(&mut self) {
-        self.waited.start();
-    }
-
-    pub(crate) fn span(&self) -> &OperationSpan {
-        &self.span
     }
 }
 

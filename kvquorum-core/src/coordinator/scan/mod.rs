@@ -23,7 +23,7 @@ use super::{Coordinator, CoordinatorBuilder};
 use crate::entry::Key;
 use crate::range::KeyRange;
 use crate::store::ScanLimit;
-use crate::telemetry::{Ended, Kind, Operation};
+use crate::telemetry::{Ended, Kind, OperationSpan, Stopwatch};
 use crate::transport::Transport;
 use page::{PageRead, read_page};
 use permits::Permits;
@@ -138,9 +138,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     async fn read_page(&self, permits: &Permits<N>, range: KeyRange) -> Result<Page, ScanError> {
         let inner = &self.inner;
         let reading = read_page(Arc::clone(inner), permits, range, R, W);
-        let mut operation = Operation::begins(Kind::Scan);
-        operation.waits();
-        let span = operation.span().clone();
+        let span = OperationSpan::new(Kind::Scan);
+        let waited = Stopwatch::started();
         let read = decide_while_wanted(&inner.background, span, reading).await;
         let PageRead {
             values,
@@ -154,7 +153,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             Some(_) => Ended::NotRepaired,
             None => Ended::Done,
         };
-        inner.telemetry.end(&operation, ended);
+        inner.telemetry.end(Kind::Scan, ended, &waited);
         let report = || Box::new(ScanReport::new(R, self.names(), outcomes));
         match not_held {
             _ if !answered => Err(ScanError::Failed(report())),

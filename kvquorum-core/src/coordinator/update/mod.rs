@@ -27,7 +27,7 @@ use super::{Coordinator, ReadError, Repair, ReplicaReport};
 use crate::clock::{ClockExhausted, Stamp, mix};
 use crate::entry::{Entry, Key, Version};
 use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
-use crate::telemetry::{Ended, Kind, Operation};
+use crate::telemetry::{Ended, Kind, OperationSpan, Stopwatch};
 use crate::transport::{Refusal, Request, Transport};
 
 /// How long an update goes on.
@@ -95,17 +95,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         bounds: Bounds,
         edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
     ) -> Result<(Done, O), UpdateError> {
-        let mut operation = Operation::begins(Kind::Update);
-        operation.waits();
-        let updated = self.try_update(&operation, key, bounds, edit).await;
+        let span = OperationSpan::new(Kind::Update);
+        let waited = Stopwatch::started();
+        let updated = self.try_update(&span, key, bounds, edit).await;
         let ended = updated.as_ref().map_or_else(ended, |_| Ended::Done);
-        self.inner.telemetry.end(&operation, ended);
+        self.inner.telemetry.end(Kind::Update, ended, &waited);
         updated
     }
 
     async fn try_update<O>(
         &self,
-        operation: &Operation,
+        span: &OperationSpan,
         key: Key,
         bounds: Bounds,
         mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
@@ -120,7 +120,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let mut is_edge = false;
         loop {
             let started = Instant::now();
-            let attempt = self.attempt(operation, &key, stamp.version, &mut memory, &mut edit);
+            let attempt = self.attempt(span, &key, stamp.version, &mut memory, &mut edit);
             let failure = match attempt.await {
                 Ok((entry, told)) => {
                     let ballot = stamp.version;
@@ -158,7 +158,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let Ok(later) = later else {
                 return Err(failure.into_error(attempts, memory).await);
             };
-            self.inner.telemetry.retries(operation);
+            self.inner.telemetry.retries(Kind::Update);
             stamp = later;
             attempts = attempts.saturating_add(1);
         }
@@ -177,13 +177,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// One attempt: what is held then, and what was told of it.
     async fn attempt<O>(
         &self,
-        operation: &Operation,
+        span: &OperationSpan,
         key: &Key,
         ballot: Version,
         memory: &mut Memory<O>,
         edit: &mut impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
     ) -> Result<(Option<Entry>, O), Failure> {
-        let base = self.promised(operation, key, ballot).await?;
+        let base = self.promised(span, key, ballot).await?;
         let is_settled = base.is_settled(W);
         let held = base.entry;
         let value = held.as_ref().and_then(|held| held.value.as_ref());
@@ -208,7 +208,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             value: left,
         };
         let told = self
-            .accepted(operation, key, entry.clone(), told, memory)
+            .accepted(span, key, entry.clone(), told, memory)
             .await?;
         Ok((Some(entry), told))
     }
@@ -216,14 +216,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// The first phase: R replicas promise to take nothing below the ballot.
     async fn promised(
         &self,
-        operation: &Operation,
+        span: &OperationSpan,
         key: &Key,
         ballot: Version,
     ) -> Result<Promises<N>, Failure> {
         let request = Request::prepare(key, ballot);
         let preparing = prepare(self.inner.clone(), R, request);
-        let span = operation.span().clone();
-        let promises = decide(&self.inner.background, span, preparing).await;
+        let promises = decide(&self.inner.background, span.clone(), preparing).await;
         if promises.is_enough {
             return Ok(promises);
         }
@@ -240,7 +239,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// seen it, or was written over it.
     async fn accepted<O>(
         &self,
-        operation: &Operation,
+        span: &OperationSpan,
         key: &Key,
         entry: Entry,
         told: Told<O>,
@@ -248,11 +247,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Result<O, Failure> {
         let version = entry.version;
         let mut request = Request::write(key, entry);
-        let (verdict, outcomes, mut late) =
-            match send_to_all(&self.inner, W, operation, &mut request) {
-                Start::Settled(sent) => sent,
-                Start::Unsettled(sending) => sending.await,
-            };
+        let (verdict, outcomes, mut late) = match send_to_all(&self.inner, W, span, &mut request) {
+            Start::Settled(sent) => sent,
+            Start::Unsettled(sending) => sending.await,
+        };
         if verdict != WriteVerdict::Failed {
             return Ok(match told {
                 Told::Now(told) => told,
