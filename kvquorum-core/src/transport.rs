@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Entry, Key, Timestamp, Version};
+use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, Windows};
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::range::{KeyRange, Page};
 use crate::store::{ScanLimit, StoreError};
@@ -76,6 +77,12 @@ pub enum RequestKind {
         /// The version that the update is going to write under.
         ballot: Version,
     },
+    /// Tell what is held in the beginning of a range by few bytes. Answered by
+    /// [`Response::Windows`].
+    Fingerprint(Box<FingerprintRequest>),
+    /// Tell the versions in the beginning of a range. Answered by
+    /// [`Response::Versions`].
+    Versions(Box<VersionsRequest>),
 }
 
 impl Request {
@@ -121,7 +128,7 @@ impl Request {
             RequestKind::Read { key }
             | RequestKind::Write { key, .. }
             | RequestKind::Prepare { key, .. } => Some(key),
-            RequestKind::Identify { .. } | RequestKind::Scan { .. } => None,
+            _ => None,
         }
     }
 
@@ -152,6 +159,10 @@ pub enum Response {
     /// To [`RequestKind::Prepare`]: the ballot is promised, and this is the entry, a
     /// tombstone included, or that there is none.
     Promise(Option<Entry>),
+    /// To [`RequestKind::Fingerprint`]: window by window, what the replica holds.
+    Windows(Windows),
+    /// To [`RequestKind::Versions`]: those in the beginning of the range.
+    Versions(Box<Versions>),
 }
 
 /// A replica's confirmation that its store holds the entry of a write, or a

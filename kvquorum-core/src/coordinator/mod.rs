@@ -4,7 +4,7 @@
 //! `mod.rs` holds what an application sees and sets. Inside, each file does
 //! one thing: `write` and `read` are the two kinds of operation on a key, `update`
 //! makes of them those of registers, `many` does several of them at the same time,
-//! `scan` reads ranges, `rotation` says where a read begins, `calls` drives their
+//! `scan` reads ranges, `pass` compares and repairs them, `rotation` says where a read begins, `calls` drives their
 //! calls, `operation` hands them over
 //! to the background, `background` bounds that, and `report` says what happened.
 
@@ -14,6 +14,7 @@ mod calls;
 mod introductions;
 mod many;
 mod operation;
+mod pass;
 mod read;
 mod report;
 mod rotation;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 pub use background::ReplicaStats;
 pub use builder::CoordinatorBuilder;
 pub use introductions::IdentityError;
+pub use pass::{Pass, PassCursor, PassProgress, PassReport, PassSettings, Passes, ReplicaPass};
 pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };
