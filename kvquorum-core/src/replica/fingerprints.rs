@@ -216,9 +216,9 @@ impl<'a> Making<'a> {
     fn has_room_for(&mut self, key: &Key) -> bool {
         self.cut(Some(key));
         if self.open.count >= self.asked.every.max(1)
-            && let Some(last) = self.last.take()
+            && let Some(last) = &self.last
         {
-            self.close(after(&last));
+            self.close(after(last));
         }
         self.done.len() < self.max
     }
@@ -241,7 +241,9 @@ impl<'a> Making<'a> {
         {
             self.cuts.next();
             let start = self.done.last().and_then(|window| window.upto.as_ref());
-            if start.unwrap_or(self.asked.range.start()) < cut && self.asked.range.contains(cut) {
+            let is_after_start = start.unwrap_or(self.asked.range.start()) < cut;
+            let is_after_last = self.last.as_ref().is_none_or(|last| last < cut);
+            if is_after_start && is_after_last && self.asked.range.contains(cut) {
                 self.close(cut.clone());
             }
         }
