@@ -63,6 +63,7 @@ mod record;
 mod registers;
 mod replica;
 mod rules;
+mod status;
 mod store;
 mod tally;
 mod transport;
@@ -87,6 +88,7 @@ pub use record::{Record, RecordError};
 pub use registers::{Registers, Swap, Updated};
 pub use replica::{Limits, Replica};
 pub use rules::{Action, Change, Decision};
+pub use status::{LastPass, Status};
 pub use store::{ScanLimit, Store, StoreError};
 pub use transport::{
     Ack, Call, Refusal, Request, RequestKind, Response, Transport, TransportError,

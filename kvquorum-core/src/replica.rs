@@ -11,10 +11,12 @@ use known::Known;
 pub use limits::Limits;
 
 use crate::clock::{SystemClock, WallClock, whole_millis};
+use crate::coordinator::PassReport;
 use crate::entry::{Entry, Key, Version};
 use crate::identity::ReplicaId;
 use crate::record::Record;
 use crate::rules::{Ahead, Change};
+use crate::status::LastPass;
 use crate::store::{Store, StoreError};
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
@@ -109,6 +111,18 @@ impl<S: Store> Replica<S> {
     /// What this replica admits.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Tells the replica that a pass has ended beside it, for who
+    /// [asks](RequestKind::Status).
+    pub fn tell_pass(&self, report: &PassReport) {
+        self.known.tell_pass(LastPass {
+            ended_millis: self.wall.now_millis(),
+            keys: report.progress.keys,
+            differing: report.progress.differing,
+            repaired: report.progress.repaired.clone(),
+            is_complete: report.is_complete(),
+        });
     }
 
     fn read(&self, key: &Key) -> Call {
@@ -227,6 +241,7 @@ impl<S: Store> Transport for Replica<S> {
             RequestKind::Write { key, entry } => self.write(key, entry),
             RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot),
             RequestKind::Identify { quorums } => self.identify(*quorums),
+            RequestKind::Status => Call::Ready(Ok(Response::Status(Box::new(self.known.status())))),
             RequestKind::Scan {
                 range,
                 max_keys,

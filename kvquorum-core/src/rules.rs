@@ -227,5 +227,15 @@ impl Ahead {
     }
 }
 
+impl Refusal {
+    /// The version that what was refused would have had to be past.
+    pub(crate) fn by(&self) -> Option<Version> {
+        match self {
+            Self::Promised { by } | Self::Superseded { by } => Some(*by),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, Windows};
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::range::{KeyRange, Page};
+use crate::status::Status;
 use crate::store::{ScanLimit, StoreError};
 
 /// What a coordinator asks of a replica.
@@ -83,6 +84,8 @@ pub enum RequestKind {
     /// Tell the versions in the beginning of a range. Answered by
     /// [`Response::Versions`].
     Versions(Box<VersionsRequest>),
+    /// Say how you are. Answered by [`Response::Status`].
+    Status,
 }
 
 impl Request {
@@ -107,6 +110,11 @@ impl Request {
     /// To whichever replica it is: say who you are.
     pub fn identify() -> Self {
         Self::of(RequestKind::Identify { quorums: None })
+    }
+
+    /// To whichever replica it is: say how you are.
+    pub fn status() -> Self {
+        Self::of(RequestKind::Status)
     }
 
     /// To whichever replica it is: read the entries in the beginning of a range.
@@ -163,6 +171,8 @@ pub enum Response {
     Windows(Windows),
     /// To [`RequestKind::Versions`]: those in the beginning of the range.
     Versions(Box<Versions>),
+    /// To [`RequestKind::Status`]: how the replica is.
+    Status(Box<Status>),
 }
 
 /// A replica's confirmation that its store holds the entry of a write, or a
@@ -238,16 +248,6 @@ pub enum Refusal {
         /// The entry's version.
         by: Version,
     },
-}
-
-impl Refusal {
-    /// The version that what was refused would have had to be past.
-    pub(crate) fn by(&self) -> Option<Version> {
-        match self {
-            Self::Promised { by } | Self::Superseded { by } => Some(*by),
-            _ => None,
-        }
-    }
 }
 
 /// A link to ONE replica: carries a request there and the response back.

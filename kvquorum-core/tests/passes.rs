@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kvquorum_core::{
     Change, Coordinator, CoordinatorBuilder, Entry, Key, KeyRange, Limits, PassReport,
-    PassSettings, Refusal, Replica, ReplicaFailure, RequestKind, ScanLimit, Timestamp, Version,
-    WriterId,
+    PassSettings, Refusal, Replica, ReplicaFailure, Request, RequestKind, Response, ScanLimit,
+    Timestamp, Transport, Version, WriterId,
 };
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -669,4 +669,26 @@ async fn passes_come_at_an_interval_with_jitter() {
     firsts.sort();
     firsts.dedup();
     assert!(firsts.len() > 7, "they begin together");
+}
+
+/// Bug: a replica is not told, or tells of another pass than the last.
+#[tokio::test(start_paused = true)]
+async fn a_replica_tells_of_the_last_pass() {
+    let links = links();
+    let asked = || async {
+        let answer = links[0].replica.call(&Request::status()).await.unwrap();
+        let Response::Status(status) = answer else {
+            panic!("{answer:?}");
+        };
+        status.last_pass
+    };
+    assert_eq!(asked().await, None);
+    fill_two(&links);
+    for (differing, third) in [(337, 333), (0, 0)] {
+        links[0].replica.tell_pass(&pass(&links).await);
+        let told = asked().await.unwrap();
+        assert_eq!((told.ended_millis, told.keys), (NOON, 500));
+        assert_eq!((told.differing, told.is_complete), (differing, true));
+        assert_eq!(told.repaired[2], third);
+    }
 }

@@ -42,6 +42,7 @@
 //! | asked: *prepare* | `04`, key: bytes, ballot: version |
 //! | asked: *fingerprint* | `05`, range, key of the hash: int, how many cuts: int, and each of them: bytes; how many entries in a window at most: int, how many records at most: int, how many bytes of them at most: int |
 //! | asked: *versions* | `06`, range, key of the hash: int, how many at most: int |
+//! | asked: *status* | `07` |
 //! | outcome *answered* | `00`, response |
 //! | outcome *the store failed* | `01`, what it says: text. The entry may be stored or not |
 //! | outcome *not understood* | `02`, why: text. Nothing was stored |
@@ -60,6 +61,7 @@
 //! | response *promise* | `05`, then `00` for no entry, or `01` and the entry |
 //! | response *windows* | `06`, how many: int, and of each `00` where it ends with the range, or `01` and the key before which it ends: bytes; how many entries: int, the sum of their hashes: int, how many bytes were read: int |
 //! | response *versions* | `07`, how many: int, and of each its key: bytes, version, and hash: int; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
+//! | response *status* | `08`, then `00` where no pass has ended, or `01` and when it did, in ms: int, how many keys were compared: int, how many differed: int, of how many replicas it tells: int, and how many entries each was sent: int; `01` where it was complete, else `00` |
 //!
 //! | part | bytes |
 //! |---|---|

@@ -3,8 +3,9 @@
 use std::num::NonZeroU64;
 
 use kvquorum_core::{
-    Ack, Fingerprint, FingerprintRequest, Identity, Page, Quorums, Refusal, ReplicaId, ScanLimit,
-    Timestamp, Version, Versioned, Versions, VersionsRequest, Window, Windows, WriterId,
+    Ack, Fingerprint, FingerprintRequest, Identity, LastPass, Page, Quorums, Refusal, ReplicaId,
+    ScanLimit, Status, Timestamp, Version, Versioned, Versions, VersionsRequest, Window, Windows,
+    WriterId,
 };
 
 use super::*;
@@ -87,6 +88,7 @@ fn requests_have_the_bytes_that_the_docs_say() {
             fingerprint(),
             b"\x00\x05\x02ab\x00\xAC\x02\x02\x01b\x02bc\x01\xAC\x02\x02",
         ),
+        (Request::status(), b"\x00\x07"),
         (versions(), b"\x00\x06\x00\x01\x02ab\xAC\x02\xAC\x02"),
     ] {
         assert_eq!(
@@ -272,6 +274,19 @@ fn responses_have_the_bytes_that_the_docs_say() {
             b"\x07\x01\x02ab\x82\x80\x04\xAC\x02\xAC\x02\x01\x01c",
         ),
         (Response::Versions(Box::default()), b"\x07\x00\x00"),
+        (Response::Status(Box::default()), b"\x08\x00"),
+        (
+            Response::Status(Box::new(Status {
+                last_pass: Some(LastPass {
+                    ended_millis: 300,
+                    keys: 1,
+                    differing: 2,
+                    repaired: vec![0, 300],
+                    is_complete: true,
+                }),
+            })),
+            b"\x08\x01\xAC\x02\x01\x02\x02\x00\xAC\x02\x01",
+        ),
     ] {
         assert_eq!(decode::<Response>(bytes).unwrap(), response);
         let outcome = Outcome::Answered(response);
