@@ -34,14 +34,14 @@ pub(super) fn compare(range: &KeyRange, answers: &[(usize, Windows)]) -> Vec<Com
     let cuts = cuts.filter(|cut| *cut < frontier).chain([frontier]);
     let mut told: Vec<_> = answers
         .iter()
-        .map(|(replica, windows)| (*replica, Told::new(&windows.0)))
+        .map(|(replica, windows)| (*replica, windows.0.iter()))
         .collect();
     let mut rest = range.clone();
     let mut compared = Vec::new();
     for cut in cuts {
         let parts: Vec<(usize, Part)> = told
             .iter_mut()
-            .map(|(replica, told)| (*replica, told.take(cut)))
+            .map(|(replica, windows)| (*replica, take(windows, cut)))
             .collect();
         compared.push(together(rest.before(cut.key()), &parts));
         if let Some(cut) = cut.key() {
@@ -53,12 +53,12 @@ pub(super) fn compare(range: &KeyRange, answers: &[(usize, Windows)]) -> Vec<Com
 
 fn together(range: KeyRange, parts: &[(usize, Part)]) -> Compared {
     let counts = || parts.iter().map(|(_, part)| part.fingerprint.count);
-    let known = |part: &Part| part.is_known.then_some(part.fingerprint);
-    let first = parts.first().and_then(|(_, part)| known(part));
+    let first = parts.first().map(|(_, part)| part.fingerprint);
+    let is_first = |(_, part): &(usize, Part)| Some(part.fingerprint) == first;
     let most = parts.iter().max_by_key(|(_, part)| part.fingerprint.count);
     Compared {
         range,
-        is_equal: first.is_some() && parts.iter().all(|(_, part)| known(part) == first),
+        is_equal: parts.iter().all(is_first),
         least: counts().min().unwrap_or(0),
         most: counts().max().unwrap_or(0),
         largest: most.map_or(0, |(replica, _)| *replica),
@@ -89,50 +89,29 @@ impl<'a> Upto<'a> {
 /// What a replica holds up to a cut.
 struct Part {
     fingerprint: Fingerprint,
-    /// Not where one of its windows goes on beyond the cut, with entries in it.
-    is_known: bool,
     bytes: u64,
 }
 
-/// A replica's windows that are left.
-struct Told<'a> {
-    windows: std::slice::Iter<'a, Window>,
-    /// Whether a part of the next one was taken already.
-    is_cut: bool,
-}
-
-impl<'a> Told<'a> {
-    fn new(windows: &'a [Window]) -> Self {
-        let windows = windows.iter();
-        Self {
-            windows,
-            is_cut: false,
+/// What a replica's windows up to a cut hold. One that goes on beyond the cut counts as a
+/// whole, here and in what follows: where all of it equals what another holds in the
+/// part alone, so does what is in the part, and there is nothing else in it.
+fn take(windows: &mut std::slice::Iter<'_, Window>, cut: Upto<'_>) -> Part {
+    let mut part = Part {
+        fingerprint: Fingerprint::default(),
+        bytes: 0,
+    };
+    while let Some(window) = windows.as_slice().first() {
+        part.fingerprint = part.fingerprint.and(window.fingerprint);
+        part.bytes = part.bytes.saturating_add(window.bytes);
+        let upto = Upto::of(&window.upto);
+        if upto <= cut {
+            windows.next();
+        }
+        if upto >= cut {
+            break;
         }
     }
-
-    fn take(&mut self, cut: Upto<'_>) -> Part {
-        let mut part = Part {
-            fingerprint: Fingerprint::default(),
-            is_known: true,
-            bytes: 0,
-        };
-        let mut reached = None;
-        while reached < Some(cut)
-            && let Some(window) = self.windows.as_slice().first()
-        {
-            let upto = Upto::of(&window.upto);
-            let is_whole = upto <= cut;
-            part.is_known &= (is_whole && !self.is_cut) || window.fingerprint.count == 0;
-            part.fingerprint = part.fingerprint.and(window.fingerprint);
-            part.bytes = part.bytes.saturating_add(window.bytes);
-            reached = Some(upto);
-            self.is_cut = !is_whole;
-            if is_whole {
-                self.windows.next();
-            }
-        }
-        part
-    }
+    part
 }
 
 #[cfg(test)]
