@@ -86,11 +86,14 @@ fn it_tells_its_story_and_leaves_nothing_behind() {
             "\"juice\"",
             " 9. Node 3 loses its data, and a read brings it back",
             "nothing",
-            "10. Two clocks ten seconds apart",
+            "10. Node 3 misses writes, and converges without a read",
+            "node 3  nothing",
+            "node 3  1 ",
+            "11. Two clocks ten seconds apart",
             "It took 2 attempts, and get(\"lunch\") returns \"rice\"",
-            "11. A delete",
+            "12. A delete",
             "a tombstone",
-            "All 11 steps did what they said",
+            "All 12 steps did what they said",
         ],
     );
     let widest = story.lines().map(|line| line.chars().count()).max();
@@ -115,9 +118,11 @@ fn it_tells_another_story_in_memory() {
             " 8. A read repairs it",
             "node 3  ",
             "\"juice\"",
-            " 9. Two clocks ten seconds apart",
-            "10. A delete",
-            "All 10 steps did what they said",
+            " 9. Node 3 misses writes, and converges without a read",
+            "node 3  2 ",
+            "10. Two clocks ten seconds apart",
+            "11. A delete",
+            "All 11 steps did what they said",
         ],
     );
     assert!(!story.contains("disk"), "{story}");

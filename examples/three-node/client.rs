@@ -20,7 +20,7 @@ use crate::words;
 /// What `get` exits with when there is no value. Errors have another code.
 const ABSENT: u8 = 1;
 
-type Links = [HttpTransport; 3];
+pub(crate) type Links = [HttpTransport; 3];
 
 #[derive(clap::Args)]
 pub(crate) struct Put {
@@ -69,7 +69,7 @@ struct WriteArguments {
 }
 
 #[derive(clap::Args)]
-struct Nodes {
+pub(crate) struct Nodes {
     /// The three nodes, as host:port and separated by commas; by default those
     /// on ports 3001 to 3003 of 127.0.0.1
     #[arg(long = "nodes", value_name = "ADDRESSES", value_parser = parse_nodes)]
@@ -82,7 +82,7 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn links(&self) -> Result<Links, Box<dyn Error>> {
+    pub(crate) fn links(&self) -> Result<Links, Box<dyn Error>> {
         self.security.links(&self.addresses)
     }
 }

@@ -9,6 +9,7 @@ mod cluster;
 mod experiment;
 mod layout;
 mod node;
+mod passes;
 mod security;
 mod signals;
 mod story;
@@ -45,6 +46,8 @@ struct Arguments {
 enum Command {
     /// Runs one node in the foreground until Ctrl-C
     Node(node::Arguments),
+    /// Prints how each node is, what it holds, and what its last pass repaired
+    Status(passes::Status),
     /// Writes a value under a key
     Put(client::Put),
     /// Prints the value under a key
@@ -74,6 +77,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     match arguments.command {
         None => experiment::run(arguments.base_port, arguments.memory).await?,
         Some(Command::Node(arguments)) => node::run(arguments).await?,
+        Some(Command::Status(arguments)) => passes::status(arguments).await?,
         Some(Command::Put(arguments)) => client::put(arguments).await?,
         Some(Command::Delete(arguments)) => client::delete(arguments).await?,
         Some(Command::Get(arguments)) => return client::get(arguments).await,

@@ -13,6 +13,7 @@ use kvquorum_redb::{OpenError, RedbStore};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::passes::{self, Peers};
 use crate::security::NodeSecurity;
 use crate::signals::interrupted;
 
@@ -30,6 +31,9 @@ pub(crate) struct Arguments {
     /// Keep the replica in memory: what it holds ends with the node
     #[arg(long, conflicts_with = "data")]
     memory: bool,
+
+    #[command(flatten)]
+    peers: Peers,
 
     #[command(flatten)]
     security: NodeSecurity,
@@ -92,7 +96,8 @@ async fn serve(
     let ended = ended(arguments.while_stdin_is_open);
     tokio::pin!(ended);
     let (port, security) = (arguments.port, &arguments.security);
-    let service = security.service(Replica::new(store))?;
+    let replica = Replica::new(store);
+    let service = security.service(replica.clone())?;
     let server = security.server()?;
     let server = tokio::select! {
         biased;
@@ -111,7 +116,12 @@ async fn serve(
          curl{options} {url}/read/tea\n\n\
          Ctrl-C ends it."
     )?;
-    ended.await?;
+    tokio::select! {
+        biased;
+        ended = ended => ended?,
+        // They end only where no link can be made.
+        passes = passes::run(&arguments.peers, security, replica) => match passes? {},
+    }
     Ok(server.shutdown().await)
 }
 

@@ -161,6 +161,14 @@ impl Node {
         Self::try_start_with(port, &["--data", data], &format!("in {data}"))
     }
 
+    /// Starts a node on disk that runs passes with these peers, so many seconds apart;
+    /// `None` where it does not listen.
+    pub fn try_start_beside(port: u16, data: &Path, peers: &str, every: &str) -> Option<Self> {
+        let data = data.to_str().unwrap();
+        let arguments = ["--data", data, "--peers", peers, "--pass-every", every];
+        Self::try_start_with(port, &arguments, &format!("in {data}"))
+    }
+
     fn try_start_with(port: u16, arguments: &[&str], place: &str) -> Option<Self> {
         let mut command = example("three-node");
         let mut process = Process::start(
