@@ -106,38 +106,58 @@ pub struct VersionsRequest {
     pub max_keys: u64,
 }
 
+/// What a replica holds in the beginning of a range, window by window. The last one
+/// ends where the replica has done as much as it does for one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    /// How many bytes of keys and records were read for them.
+    pub bytes: u64,
+    /// One after the other.
+    pub windows: Vec<Window>,
+}
+
 /// A part of a range, and what a replica holds there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// Where it ends: before this key, which is in the range. `None` is the end of
-    /// the range.
-    pub upto: Option<Key>,
+    /// Where it ends.
+    pub end: WindowEnd,
     /// Of the entries in it.
     pub fingerprint: Fingerprint,
-    /// How many bytes of keys and records were read for it.
-    pub bytes: u64,
 }
 
-/// What a replica holds in the beginning of a range, window by window. The last one
-/// ends where the replica has done as much as it does for one request.
+/// Where a [`Window`] ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Windows(pub Vec<Window>);
+pub enum WindowEnd {
+    /// Before the next of the [cuts](FingerprintRequest::cuts). Who asked knows the key,
+    /// so that it is not sent again.
+    Cut,
+    /// Before this key, which is in the range.
+    Before(Key),
+    /// Where the range does.
+    Range,
+}
 
 impl Windows {
-    /// Whether they can be the windows of this range, and get somewhere in it.
-    pub(crate) fn are_of(&self, range: &KeyRange) -> bool {
+    /// Where each window ends: before a key, or where the range does, which is `None`.
+    /// There is nothing where these can't be windows of that range, or get nowhere in it.
+    pub fn ends(&self, range: &KeyRange, cuts: &[Key]) -> Option<Vec<Option<Key>>> {
+        let mut cuts = cuts.iter();
         let mut left = Some(range.clone());
-        for window in &self.0 {
-            let Some(rest) = &left else {
-                return false;
+        let mut ends = Vec::with_capacity(self.windows.len());
+        for window in &self.windows {
+            let rest = left.take()?.after_start();
+            let end = match &window.end {
+                WindowEnd::Cut => Some(cuts.find(|cut| rest.contains(cut))?.clone()),
+                WindowEnd::Before(end) => Some(end.clone()),
+                WindowEnd::Range => None,
             };
-            left = match &window.upto {
-                Some(upto) if !rest.after_start().contains(upto) => return false,
-                Some(upto) => Some(rest.starting_at(upto.clone())),
-                None => None,
-            };
+            if let Some(end) = &end {
+                left = rest.contains(end).then(|| rest.starting_at(end.clone()));
+                left.as_ref()?;
+            }
+            ends.push(end);
         }
-        !self.0.is_empty()
+        (!ends.is_empty()).then_some(ends)
     }
 }
 

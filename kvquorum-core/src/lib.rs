@@ -78,7 +78,8 @@ pub use coordinator::{
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use fingerprint::{
-    Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, Windows,
+    Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, WindowEnd,
+    Windows,
 };
 pub use identity::{Identity, Quorums, ReplicaId};
 pub use map::{Codec, CodecError, Entries, Json, KeepsOrder, Keys, Map, MapError, OrderedKeys};

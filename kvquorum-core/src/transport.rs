@@ -168,7 +168,7 @@ pub enum Response {
     /// tombstone included, or that there is none.
     Promise(Option<Entry>),
     /// To [`RequestKind::Fingerprint`]: window by window, what the replica holds.
-    Windows(Windows),
+    Windows(Box<Windows>),
     /// To [`RequestKind::Versions`]: those in the beginning of the range.
     Versions(Box<Versions>),
     /// To [`RequestKind::Status`]: how the replica is.

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use kvquorum_core::{
     Change, Entry, Fingerprint, FingerprintRequest, Key, KeyRange, Limits, Replica, Request,
     RequestKind, Response, Timestamp, Transport, Version, Versioned, Versions, VersionsRequest,
-    Windows, WriterId,
+    WindowEnd, Windows, WriterId,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -73,7 +73,7 @@ fn ask(replica: &Replica<MapStore>, kind: RequestKind) -> Response {
 
 fn windows(replica: &Replica<MapStore>, asked: FingerprintRequest) -> Windows {
     match ask(replica, RequestKind::Fingerprint(Box::new(asked))) {
-        Response::Windows(windows) => windows,
+        Response::Windows(windows) => *windows,
         other => panic!("{other:?}"),
     }
 }
@@ -124,13 +124,17 @@ proptest! {
             max_keys,
             max_bytes,
         };
-        let Windows(windows) = windows(&replica, asked);
+        let Windows { windows, bytes } = windows(&replica, asked);
+        let told_of = Windows { windows: windows.clone(), bytes };
+        let ends = told_of.ends(&range, &cuts);
+        prop_assert!(ends.is_some(), "{told_of:?} of {range:?}");
+        let ends = ends.unwrap();
         prop_assert!(!windows.is_empty() && windows.len() <= max_windows);
         let mut start = from;
         let mut told = 0;
-        for window in &windows {
-            prop_assert!(window.upto.as_ref().is_none_or(|upto| *upto > start && range.contains(upto)));
-            let upto = window.upto.clone().map_or(end.clone(), Bound::Excluded);
+        for (window, end_of_it) in windows.iter().zip(&ends) {
+            prop_assert!(end_of_it.as_ref().is_none_or(|upto| *upto > start && range.contains(upto)));
+            let upto = end_of_it.clone().map_or(end.clone(), Bound::Excluded);
             let part = KeyRange::from((Bound::Included(start.clone()), upto));
             let all = within(&entries, &part).map(|(key, it)| Fingerprint::of(HASH_KEY, key, it));
             let all = all.fold(Fingerprint::default(), Fingerprint::and);
@@ -140,13 +144,13 @@ proptest! {
             let ascending = cuts.is_sorted();
             prop_assert!(!ascending || !cuts.iter().any(is_cut), "beyond a cut");
             told += all.count;
-            start = window.upto.clone().unwrap_or(start);
+            start = end_of_it.clone().unwrap_or(start);
         }
         let most = (own as u64).min(max_keys.max(1));
         prop_assert!(told <= most);
         let is_bounded = max_bytes < u64::MAX || max_keys.min(own as u64) <= records as u64;
         if !is_bounded && max_windows == 8 && every == u64::MAX {
-            prop_assert_eq!(&windows.last().unwrap().upto, &None);
+            prop_assert_eq!(ends.last().unwrap(), &None);
         }
     }
 
@@ -212,11 +216,11 @@ fn nothing_is_told_of_nothing() {
             max_keys: 0,
             max_bytes: 0,
         };
-        let Windows(windows) = windows(&replica, asked);
-        assert_eq!(windows.len(), 1);
+        let Windows { windows, bytes } = windows(&replica, asked);
+        assert_eq!((windows.len(), bytes), (1, 0));
         assert_eq!(
-            (&windows[0].upto, windows[0].fingerprint),
-            (&None, Fingerprint::default())
+            (&windows[0].end, windows[0].fingerprint),
+            (&WindowEnd::Range, Fingerprint::default())
         );
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::{OneLock, are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
     Ack, Call, Change, Key, KeyRange, Quorums, Refusal, Replica, ReplicaId, Request, RequestKind,
-    Response, Store, StoreError, Transport, TransportError, WriterId,
+    Response, Store, StoreError, Transport, TransportError, WindowEnd, WriterId,
 };
 use kvquorum_testing::conformance;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -279,16 +279,17 @@ impl Shared {
                 }
             }
             (Fault::RoundsSums, Response::Windows(windows)) => {
-                for window in &mut windows.0 {
+                for window in &mut windows.windows {
                     window.fingerprint.sum = window.fingerprint.sum as f64 as u128;
                 }
             }
-            (Fault::CutsWindows, Response::Windows(windows)) if windows.0.len() > 1 => {
-                windows.0.pop();
+            (Fault::CutsWindows, Response::Windows(windows)) if windows.windows.len() > 1 => {
+                windows.windows.pop();
             }
             (Fault::WindowsAreTheLast, Response::Windows(windows)) => {
-                let last = windows.0.last_mut();
-                last.into_iter().for_each(|last| last.upto = None);
+                let last = windows.windows.last_mut();
+                last.into_iter()
+                    .for_each(|last| last.end = WindowEnd::Range);
             }
             (Fault::CutsVersions, Response::Versions(told)) => drop(told.versions.pop()),
             (Fault::HalvesHashes, Response::Versions(told)) => {

@@ -87,26 +87,38 @@ fn p_converge_fingerprints_add_up() {
 }
 
 /// Bugs: windows that get nowhere are taken, and asked for again for ever; so are those
-/// out of order, or beyond the range, or after its end.
+/// out of order, or beyond the range, or after its end, or at a cut that is not there; the
+/// cut is another than the next.
 #[test]
 fn only_windows_that_fit_are_taken() {
+    use WindowEnd::{Cut, Range};
     let range = KeyRange::from("b".."f");
-    let are_taken = |uptos: &[Option<&'static str>]| {
-        let window = |upto: &Option<&'static str>| Window {
-            upto: upto.map(Key::from),
+    let cuts = ["a", "b", "c", "e", "f"].map(Key::from);
+    let before = |key: &'static str| WindowEnd::Before(Key::from(key));
+    let ends = |ends: &[WindowEnd]| {
+        let window = |end: &WindowEnd| Window {
+            end: end.clone(),
             fingerprint: Fingerprint::default(),
-            bytes: 0,
         };
-        Windows(uptos.iter().map(window).collect()).are_of(&range)
+        let windows = ends.iter().map(window).collect();
+        Windows { bytes: 0, windows }.ends(&range, &cuts)
     };
-    assert!(are_taken(&[None]));
-    assert!(are_taken(&[Some("c")]));
-    assert!(are_taken(&[Some("c"), Some("d"), None]));
-    assert!(!are_taken(&[]));
-    assert!(!are_taken(&[Some("b")]));
-    assert!(!are_taken(&[Some("f")]));
-    assert!(!are_taken(&[Some("d"), Some("c")]));
-    assert!(!are_taken(&[Some("c"), Some("c")]));
-    assert!(!are_taken(&[None, Some("c")]));
-    assert!(!are_taken(&[None, None]));
+    let are = |keys: &[&'static str]| Some(keys.iter().map(|key| Some(Key::from(*key))).collect());
+    assert_eq!(ends(&[Range]), Some(vec![None]));
+    assert_eq!(ends(&[before("c")]), are(&["c"]));
+    assert_eq!(ends(&[Cut, before("d"), Cut]), are(&["c", "d", "e"]));
+    assert_eq!(ends(&[before("bb"), Cut, Cut]), are(&["bb", "c", "e"]));
+    assert_eq!(ends(&[before("cc"), Cut]), are(&["cc", "e"]));
+    for wrong in [
+        &[][..],
+        &[before("b")],
+        &[before("f")],
+        &[before("d"), before("c")],
+        &[before("c"), before("c")],
+        &[Range, before("c")],
+        &[Range, Range],
+        &[Cut, Cut, Cut],
+    ] {
+        assert_eq!(ends(wrong), None, "{wrong:?}");
+    }
 }

@@ -14,15 +14,16 @@ use super::scan::first;
 use super::{Limits, Replica};
 use crate::entry::Key;
 use crate::fingerprint::{
-    Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, Windows,
+    Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, WindowEnd,
+    Windows,
 };
 use crate::range::{KeyRange, after};
 use crate::record::Record;
 use crate::store::{ScanLimit, Store, StoreError};
 use crate::transport::{Call, Response, TransportError};
 
-/// How many records are hashed before others get to go on: some 50 µs of work.
-const PAGE_KEYS: usize = 256;
+/// How many records are hashed before others get to go on: some 10 µs of work.
+const PAGE_KEYS: usize = 64;
 
 impl<S: Store> Replica<S> {
     /// Fingerprints of the beginning of a range, within the replica's own limits.
@@ -30,7 +31,8 @@ impl<S: Store> Replica<S> {
         let (store, limits) = (Arc::clone(&self.store), self.limits);
         Call::new(async move {
             let windows = windows(&*store, &asked, &limits).await;
-            Ok(Response::Windows(windows.map_err(TransportError::Store)?))
+            let windows = windows.map_err(TransportError::Store)?;
+            Ok(Response::Windows(Box::new(windows)))
         })
     }
 
@@ -55,16 +57,16 @@ async fn windows<S: Store>(
     let mut made = Making::new(asked, limits);
     while let Some((key, record)) = records.next().await? {
         if !made.has_room_for(&key) {
-            return Ok(made.windows());
+            return Ok(made.made);
         }
         made.add(&key, record);
         if records.is_spent() {
-            made.close(after(&key));
-            return Ok(made.windows());
+            made.close();
+            return Ok(made.made);
         }
     }
     made.end();
-    Ok(made.windows())
+    Ok(made.made)
 }
 
 async fn versions<S: Store>(
@@ -191,10 +193,10 @@ struct Making<'a> {
     max: usize,
     /// The cuts that are left.
     cuts: std::slice::Iter<'a, Key>,
-    done: Vec<Window>,
-    /// What is in the window that is not yet at its end.
+    made: Windows,
+    /// Where the window begins that is not yet at its end, and what is in it.
+    start: Key,
     open: Fingerprint,
-    bytes: u64,
     last: Option<Key>,
 }
 
@@ -204,28 +206,30 @@ impl<'a> Making<'a> {
             asked,
             max: limits.max_windows.max(1),
             cuts: asked.cuts.iter(),
-            done: Vec::new(),
+            made: Windows::default(),
+            start: asked.range.start().clone(),
             open: Fingerprint::default(),
-            bytes: 0,
             last: None,
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.made.windows.len() < self.max
     }
 
     /// Ends the windows that are to end before a key. `false` where there are then as
     /// many as there may be.
     fn has_room_for(&mut self, key: &Key) -> bool {
         self.cut(Some(key));
-        if self.open.count >= self.asked.every.max(1)
-            && let Some(last) = &self.last
-        {
-            self.close(after(last));
+        if self.open.count >= self.asked.every.max(1) && self.has_room() {
+            self.close();
         }
-        self.done.len() < self.max
+        self.has_room()
     }
 
     fn add(&mut self, key: &Key, record: Record) {
         let len = key.len().saturating_add(record.encoded_len());
-        self.bytes = self.bytes.saturating_add(len as u64);
+        self.made.bytes = self.made.bytes.saturating_add(len as u64);
         if let Some(entry) = record.into_entry() {
             let one = Fingerprint::of(self.asked.hash_key, key, &entry);
             self.open = self.open.and(one);
@@ -235,43 +239,41 @@ impl<'a> Making<'a> {
 
     /// Ends windows at the cuts up to a key, or at all that are left.
     fn cut(&mut self, upto: Option<&Key>) {
-        while self.done.len() < self.max
+        while self.has_room()
             && let Some(cut) = self.cuts.as_slice().first()
             && upto.is_none_or(|upto| cut <= upto)
         {
             self.cuts.next();
-            let start = self.done.last().and_then(|window| window.upto.as_ref());
-            let is_after_start = start.unwrap_or(self.asked.range.start()) < cut;
             let is_after_last = self.last.as_ref().is_none_or(|last| last < cut);
-            if is_after_start && is_after_last && self.asked.range.contains(cut) {
-                self.close(cut.clone());
+            if self.start < *cut && is_after_last && self.asked.range.contains(cut) {
+                self.start = cut.clone();
+                self.push(WindowEnd::Cut);
             }
         }
     }
 
-    /// Ends a window before this key.
-    fn close(&mut self, upto: Key) {
-        let upto = Some(upto).filter(|upto| self.asked.range.contains(upto));
-        self.push(upto);
+    /// Ends a window after the last key that was added.
+    fn close(&mut self) {
+        let end = self.last.as_ref().map(after);
+        match end.filter(|end| self.asked.range.contains(end)) {
+            Some(end) => {
+                self.start = end.clone();
+                self.push(WindowEnd::Before(end));
+            }
+            None => self.push(WindowEnd::Range),
+        }
     }
 
     /// Ends the last windows, where the range ends.
     fn end(&mut self) {
         self.cut(None);
-        if self.done.len() < self.max {
-            self.push(None);
+        if self.has_room() {
+            self.push(WindowEnd::Range);
         }
     }
 
-    fn push(&mut self, upto: Option<Key>) {
-        self.done.push(Window {
-            upto,
-            fingerprint: std::mem::take(&mut self.open),
-            bytes: std::mem::take(&mut self.bytes),
-        });
-    }
-
-    fn windows(self) -> Windows {
-        Windows(self.done)
+    fn push(&mut self, end: WindowEnd) {
+        let fingerprint = std::mem::take(&mut self.open);
+        self.made.windows.push(Window { end, fingerprint });
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use kvquorum_core::{Entry, Key, Request, Response, Store, Versioned};
+use kvquorum_core::{Entry, Key, Request, Response, Store, Versioned, Window, WindowEnd};
 use tokio::task::JoinSet;
 
 use super::answer::{AnswerBody, Made};
@@ -168,9 +168,12 @@ impl Answer {
                     .fold(0, usize::saturating_add)
             }
             Ok(Response::Windows(windows)) => {
-                let uptos = windows.0.iter().filter_map(|it| it.upto.as_ref());
-                uptos
-                    .flat_map(|upto| [LISTED, upto.len()])
+                let len = |window: &Window| match &window.end {
+                    WindowEnd::Before(end) => end.len(),
+                    WindowEnd::Cut | WindowEnd::Range => 0,
+                };
+                let lens = windows.windows.iter().map(len);
+                lens.flat_map(|len| [LISTED, len])
                     .fold(0, usize::saturating_add)
             }
             _ => 0,
@@ -223,9 +226,7 @@ impl<S: Store> Body for Batch<S> {
 
 #[cfg(test)]
 mod tests {
-    use kvquorum_core::{
-        Fingerprint, Page, Timestamp, Version, Versions, Window, Windows, WriterId,
-    };
+    use kvquorum_core::{Fingerprint, Page, Timestamp, Version, Versions, Windows, WriterId};
 
     use super::*;
 
@@ -267,21 +268,23 @@ mod tests {
             hash: 0,
         };
         let window = |at| Window {
-            upto: Some(key(at)),
+            end: WindowEnd::Before(key(at)),
             fingerprint: Fingerprint::default(),
-            bytes: 0,
         };
         let versions = Versions {
             versions: (0..1000).map(listed).collect(),
             upto: None,
         };
-        let windows = Windows((0..1000).map(window).collect());
+        let windows = Windows {
+            bytes: 0,
+            windows: (0..1000).map(window).collect(),
+        };
         for (response, takes) in [
             (
                 Response::Versions(Box::new(versions)),
                 size_of::<Versioned>(),
             ),
-            (Response::Windows(windows), size_of::<Window>()),
+            (Response::Windows(Box::new(windows)), size_of::<Window>()),
         ] {
             let budget = Budget::new(1 << 20);
             let answer = Answer::new(0, Ok(response), &budget, 0);

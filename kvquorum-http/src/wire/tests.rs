@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 
 use kvquorum_core::{
     Ack, Fingerprint, FingerprintRequest, Identity, LastPass, Page, Quorums, Refusal, ReplicaId,
-    ScanLimit, Status, Timestamp, Version, Versioned, Versions, VersionsRequest, Window, Windows,
-    WriterId,
+    ScanLimit, Status, Timestamp, Version, Versioned, Versions, VersionsRequest, Window, WindowEnd,
+    Windows, WriterId,
 };
 
 use super::*;
@@ -243,24 +243,29 @@ fn responses_have_the_bytes_that_the_docs_say() {
               \x01b\x82\x80\x04\xAC\x02\x00\x01\x01c",
         ),
         (
-            Response::Windows(Windows(vec![
-                Window {
-                    upto: Some("ab".into()),
-                    fingerprint: Fingerprint { count: 1, sum: 300 },
-                    bytes: 2,
-                },
-                Window {
-                    upto: None,
-                    // 2¹²⁸ - 1: eighteen groups of seven bits, and two bits more.
-                    fingerprint: Fingerprint {
-                        count: 0,
-                        sum: u128::MAX,
+            Response::Windows(Box::new(Windows {
+                bytes: 300,
+                windows: vec![
+                    Window {
+                        end: WindowEnd::Cut,
+                        fingerprint: Fingerprint::default(),
                     },
-                    bytes: 300,
-                },
-            ])),
-            b"\x06\x02\x01\x02ab\x01\xAC\x02\x02\
-              \x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x03\xAC\x02",
+                    Window {
+                        end: WindowEnd::Before("ab".into()),
+                        fingerprint: Fingerprint { count: 1, sum: 300 },
+                    },
+                    Window {
+                        end: WindowEnd::Range,
+                        // 2¹²⁸ - 1: eighteen groups of seven bits, and two bits more.
+                        fingerprint: Fingerprint {
+                            count: 300,
+                            sum: u128::MAX,
+                        },
+                    },
+                ],
+            })),
+            b"\x06\xAC\x02\x03\x00\x00\x00\x01\x02ab\x01\xAC\x02\x02\xAC\x02\
+              \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x03",
         ),
         (
             Response::Versions(Box::new(Versions {

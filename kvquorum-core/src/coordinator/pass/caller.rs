@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
+use super::compare::Told;
 use crate::coordinator::Bounds;
 use crate::coordinator::calls::Calls;
 use crate::coordinator::{Coordinator, Edit};
 use crate::entry::{Entry, Key};
-use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, Windows};
+use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd};
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
@@ -81,14 +82,16 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
     pub(super) async fn windows(
         &self,
         replica: usize,
-        asked: FingerprintRequest,
-    ) -> Result<Windows, ReplicaFailure> {
-        let range = asked.range.clone();
-        let kind = RequestKind::Fingerprint(Box::new(asked));
-        match self.call(replica, kind).await? {
-            Response::Windows(windows) if windows.are_of(&range) => Ok(windows),
-            _ => Err(self.mismatched(replica)),
+        asked: &FingerprintRequest,
+    ) -> Result<(Vec<Told>, u64), ReplicaFailure> {
+        let kind = RequestKind::Fingerprint(Box::new(asked.clone()));
+        if let Response::Windows(windows) = self.call(replica, kind).await? {
+            let bytes = windows.bytes;
+            if let Some(told) = Told::all(*windows, &asked.range, &asked.cuts) {
+                return Ok((told, bytes));
+            }
         }
+        Err(self.mismatched(replica))
     }
 
     pub(super) async fn versions(
@@ -273,12 +276,12 @@ fn received(response: &Response) -> u64 {
                 .sum()
         }
         Response::Windows(windows) => {
-            let uptos = windows
-                .0
-                .iter()
-                .map(|it| it.upto.as_ref().map_or(0, Key::len));
-            uptos
-                .map(|len| len.saturating_add(NUMBER).saturating_add(HASH))
+            let end = |end: &WindowEnd| match end {
+                WindowEnd::Before(end) => end.len(),
+                WindowEnd::Cut | WindowEnd::Range => 1,
+            };
+            let ends = windows.windows.iter().map(|it| end(&it.end));
+            ends.map(|len| len.saturating_add(NUMBER).saturating_add(HASH))
                 .sum()
         }
         _ => 1,

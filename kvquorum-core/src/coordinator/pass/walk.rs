@@ -13,25 +13,28 @@ use futures_util::stream::iter;
 use tokio::time::Instant;
 
 use super::caller::Caller;
-use super::compare::{Compared, compare};
+use super::compare::{Compared, Told, compare};
 use super::listed::{Listed, Unlike};
 use super::mend::{Mended, Mending, Pages};
 use super::pace::Pace;
 use super::report::PassProgress;
 use super::settings::PassSettings;
 use crate::entry::{Entry, Key};
-use crate::fingerprint::{FingerprintRequest, VersionsRequest, Windows};
+use crate::fingerprint::{FingerprintRequest, VersionsRequest};
 use crate::outcome::ReplicaFailure;
 use crate::range::KeyRange;
 use crate::transport::Transport;
 
-/// Into how many windows one that differs is split.
-const PARTS: u64 = 16;
+/// Into how many windows one that differs is split: with more of them, one difference
+/// takes more bytes to be found; with fewer, more round trips.
+const PARTS: u64 = 8;
 /// A window with no more entries is listed and not split: a list of them takes fewer
 /// bytes than another comparison, and saves a round trip.
 const FEW: u64 = 16;
-/// The most entries that are listed rather than split where most windows beside differ,
-/// too; and the most in one list.
+/// The most entries of a window that is listed where most of those beside it differ,
+/// too: there are so many differences that to split it further would not pay.
+const SOME: u64 = 64;
+/// The most versions in one list.
 const MANY: u64 = 1024;
 /// The bytes that are read for a window are half of what replicas read for a request
 /// by default, so that one which holds more gets as far.
@@ -198,9 +201,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
                 u64::MAX
             },
         };
-        let first = self.caller.windows(cutter, asked.clone()).await;
-        let first = self.taken(cutter, first)?;
-        let mut uptos = first.0.iter().map(|window| window.upto.clone());
+        let first = self.caller.windows(cutter, &asked).await;
+        let (first, mut read) = self.taken(cutter, first)?;
+        let mut uptos = first.iter().map(|it| it.upto.clone());
         let last = uptos.next_back().flatten();
         asked.cuts = uptos.flatten().collect();
         asked.range = todo.range.before(last.as_ref());
@@ -209,16 +212,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             .iter()
             .copied()
             .filter(|replica| *replica != cutter);
-        let caller = &self.caller;
-        let asking = others.map(|replica| {
-            let asked = asked.clone();
-            async move { (replica, caller.windows(replica, asked).await) }
-        });
+        let (caller, asked) = (&self.caller, &asked);
+        let asking = others.map(async |replica| (replica, caller.windows(replica, asked).await));
         let mut answers = vec![(cutter, first)];
         for (replica, result) in join_all(asking).await {
-            let windows = self.taken(replica, result);
-            // Where the range was cut for them, its end is not that of all.
-            answers.extend(windows.map(|windows| (replica, ended(windows, last.as_ref()))));
+            if let Some((told, bytes)) = self.taken(replica, result) {
+                // Where the range was cut for them, its end is not that of all.
+                answers.push((replica, ended(told, last.as_ref())));
+                read = read.max(bytes);
+            }
         }
         if answers.len() < 2 {
             return None;
@@ -227,10 +229,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let keys = compared
             .iter()
             .map(|it| it.most)
-            .fold(0, u64::saturating_add);
-        let read = compared
-            .iter()
-            .map(|it| it.bytes)
             .fold(0, u64::saturating_add);
         let equal = compared.iter().filter(|it| it.is_equal).map(|it| it.most);
         let equal = equal.fold(0, u64::saturating_add);
@@ -379,27 +377,28 @@ impl Part {
     }
 }
 
-/// The windows of a range that was cut before `upto`: there ends the last of them.
-fn ended(mut windows: Windows, upto: Option<&Key>) -> Windows {
-    if let Some(last) = windows.0.last_mut() {
+/// What was told of a range that was cut before `upto`: there ends the last of it.
+fn ended(mut told: Vec<Told>, upto: Option<&Key>) -> Vec<Told> {
+    if let Some(last) = told.last_mut() {
         last.upto = last.upto.take().or(upto.cloned());
     }
-    windows
+    told
 }
 
 /// What is left to be done of a range after a comparison.
 fn left(todo: &Todo, compared: Vec<Compared>, cutter: usize) -> Vec<Todo> {
     let reached = compared.last().and_then(|last| last.range.end().cloned());
     let rest = reached.filter(|reached| todo.range.contains(reached));
-    let (all, unlike) = (compared.len(), compared.iter().filter(|it| !it.is_equal));
-    let most_differ = unlike.count().saturating_mul(2) >= all && all > 1;
+    let unlike = compared.iter().filter(|it| !it.is_equal).count();
+    // At least seven in eight.
+    let most_differ = unlike.saturating_mul(8) >= compared.len().saturating_mul(7) && unlike > 1;
     let largest = compared.last().map_or(cutter, |last| last.largest);
     let mut left = Vec::<Todo>::new();
     for it in compared.into_iter().filter(|it| !it.is_equal) {
         let is_no_part = todo.how != How::Walk && it.range == todo.range;
         let is_listed = it.most <= FEW
             || it.most.saturating_sub(it.least) >= it.most / 4
-            || it.most <= MANY && most_differ
+            || it.most <= SOME && most_differ
             || is_no_part;
         let how = if is_listed {
             How::List

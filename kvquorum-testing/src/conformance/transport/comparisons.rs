@@ -3,8 +3,8 @@
 use std::ops::{Bound, RangeBounds};
 
 use kvquorum_core::{
-    Fingerprint, FingerprintRequest, Key, KeyRange, Record, Request, RequestKind, Response,
-    Transport, Versioned, VersionsRequest, Window, Windows,
+    Entry, Fingerprint, FingerprintRequest, Key, KeyRange, Record, Request, RequestKind, Response,
+    Transport, Versioned, VersionsRequest,
 };
 
 use super::pages::{Held, fill};
@@ -63,64 +63,61 @@ pub(super) async fn run<T: Transport>(link: T) {
 /// Windows that tell what the replica holds, as far as they go.
 async fn windows<T: Transport>(link: &Subject<T>, held: &Held, wanted: FingerprintRequest) {
     let request = of(RequestKind::Fingerprint(Box::new(wanted.clone())));
-    let Windows(windows) = match link.ask(request.clone()).await {
-        Response::Windows(windows) => windows,
+    let found = match link.ask(request.clone()).await {
+        Response::Windows(windows) => *windows,
         other => mistaken(&request, &other),
     };
     let what = asked(&request);
+    let Some(ends) = found.ends(&wanted.range, &wanted.cuts) else {
+        UNCHANGED.broken(format_args!("{what} brought {found:?}"))
+    };
     let mut rest = wanted.range.clone();
     let (mut records, mut bytes) = (0, 0);
-    for window in &windows {
-        let part = match &window.upto {
-            Some(upto) => rest.intersection(&KeyRange::from(..upto.clone())),
+    for (window, end) in found.windows.iter().zip(&ends) {
+        let part = match end {
+            Some(end) => rest.intersection(&KeyRange::from(..end.clone())),
             None => rest.clone(),
         };
-        let expected = window_of(held, &part, wanted.hash_key, window.upto.clone());
+        let within = held.iter().filter(|(key, _)| part.contains(key));
+        let hashed = within
+            .clone()
+            .map(|(key, entry)| Fingerprint::of(wanted.hash_key, key, entry));
+        let expected = hashed.fold(Fingerprint::default(), Fingerprint::and);
         UNCHANGED.require(
-            *window == expected,
+            window.fingerprint == expected,
             format_args!("{what} brought {window:?}; expected {expected:?}"),
         );
         let is_within = |cut: &Key| part.contains(cut) && !is_start(&part, cut);
         UNCHANGED.require(
-            !wanted.cuts.iter().any(is_within) && window.fingerprint.count <= wanted.every,
+            !wanted.cuts.iter().any(is_within) && expected.count <= wanted.every,
             format_args!("{what} brought a window that is not cut: {window:?}"),
         );
-        records += window.fingerprint.count;
-        bytes += window.bytes;
-        if let Some(upto) = &window.upto {
-            rest = rest.intersection(&KeyRange::from(upto.clone()..));
+        records += expected.count;
+        // As the replica counts: no promise was made here, so its records are the
+        // entries.
+        let len =
+            |(key, entry): (&Key, &Entry)| key.len() + Record::from(entry.clone()).encoded_len();
+        bytes += within.map(len).sum::<usize>() as u64;
+        if let Some(end) = end {
+            rest = rest.intersection(&KeyRange::from(end.clone()..));
         }
     }
-    let is_whole = windows.last().is_some_and(|last| last.upto.is_none());
+    let is_whole = ends.last().is_some_and(Option::is_none);
     let is_bounded = wanted.max_keys < u64::MAX || wanted.max_bytes < u64::MAX;
-    let longest = 1024 + 20_100;
     UNCHANGED.require(
         (is_bounded || is_whole)
+            && found.bytes == bytes
             && records <= wanted.max_keys
-            && bytes <= wanted.max_bytes.saturating_add(longest),
+            && (bytes <= wanted.max_bytes || bytes - wanted.max_bytes < LONGEST),
         format_args!(
-            "{what} brought {} windows of {records} entries",
-            windows.len()
+            "{what} brought {} windows of {records} entries and {bytes} bytes",
+            ends.len()
         ),
     );
 }
 
-fn window_of(held: &Held, part: &KeyRange, hash_key: u128, upto: Option<Key>) -> Window {
-    let mut window = Window {
-        upto,
-        fingerprint: Fingerprint::default(),
-        bytes: 0,
-    };
-    for (key, entry) in held.iter().filter(|(key, _)| part.contains(key)) {
-        let one = Fingerprint::of(hash_key, key, entry);
-        window.fingerprint = window.fingerprint.and(one);
-        // As the replica counts: no promise was made here, so its records are the
-        // entries.
-        let len = key.len() + Record::from(entry.clone()).encoded_len();
-        window.bytes += len as u64;
-    }
-    window
-}
+/// A record here, and its key, are no longer.
+const LONGEST: u64 = 1024 + 20_100;
 
 fn is_start(part: &KeyRange, key: &Key) -> bool {
     part.start_bound() == Bound::Included(key)
