@@ -158,7 +158,8 @@ pub(crate) enum Outcome {
     NotUnderstood(String),
 }
 
-/// What a request takes at most, framed and without a large value.
+/// What a request of one key takes at most, framed and without a large value. Another
+/// may take more.
 pub(crate) fn longest_beside_value(request: &Request) -> usize {
     let key_len = request.key().map_or(0, Key::len);
     let small_value_len = match &request.kind {
