@@ -97,7 +97,7 @@ pub(crate) async fn status(arguments: Status) -> Result<(), Box<dyn Error>> {
             nodes.each_ref().map(|node| node.repaired.clone()),
         ),
     ];
-    for line in table("", names.each_ref().map(String::as_str), &columns) {
+    for line in table("  ", names.each_ref().map(String::as_str), &columns) {
         println!("{line}");
     }
     Ok(())

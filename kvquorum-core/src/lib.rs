@@ -24,6 +24,7 @@
 //! W-FINISH, W-CANCEL, W-FAIL and W-SUPERSEDED at [`Coordinator::put`];
 //! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; R-RANGE at
 //! [`Coordinator::scan`]; P-CONVERGE, P-HONEST and P-RESUME at [`Coordinator::pass`];
+//! H-KEY, H-OVERFLOW and H-ASIDE at [`Coordinator::handoff`];
 //! C-MONOTONIC at [`Coordinator::put`]; C-DRIFT and L-PROMISE at
 //! [`Change::decide`]; M-EXACT at [`Map::put`]; L-REGISTER, L-VERSION, L-DOUBT, L-FAIR
 //! and L-BESIDE at [`Registers`]. What quorums do and do not promise together is said
@@ -71,10 +72,10 @@ pub use bytes::Bytes;
 pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
 pub use conditional::{Conditional, ConditionalWrite, TooContended};
 pub use coordinator::{
-    Coordinator, CoordinatorBuilder, Edit, IdentityError, MAX_REPLICAS, Pass, PassCursor,
-    PassProgress, PassReport, PassSettings, Passes, ReadError, ReadReceipt, ReadReport,
-    ReplicaPass, ReplicaReport, ReplicaStats, Scan, ScanError, ScanReport, UpdateError,
-    UpdateReport, WriteError, WriteReceipt, WriteReport,
+    Coordinator, CoordinatorBuilder, Edit, Handoff, HintSettings, HintStats, IdentityError,
+    MAX_REPLICAS, Pass, PassCursor, PassProgress, PassReport, PassSettings, Passes, ReadError,
+    ReadReceipt, ReadReport, ReplicaPass, ReplicaReport, ReplicaStats, Scan, ScanError, ScanReport,
+    UpdateError, UpdateReport, WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use fingerprint::{

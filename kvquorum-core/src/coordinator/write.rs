@@ -189,14 +189,20 @@ pub(super) fn send_to_all<T: Transport, const N: usize>(
     );
     let (tally, _) = &sent;
     match tally.verdict() {
-        Some(verdict) if !tally.is_pending() => {
+        Some(verdict) if tally.is_acked_by_all() => {
             let outcomes = sent.0.into_outcomes();
             inner.observe(&outcomes);
             Start::Settled((verdict, outcomes, None))
         }
+        Some(verdict) if !tally.is_pending() => {
+            let outcomes = sent.0.into_outcomes();
+            inner.take_in(request.key(), &outcomes);
+            Start::Settled((verdict, outcomes, None))
+        }
         _ => {
             let (tally, pending) = sent;
-            let sending = await_rest(Arc::clone(inner), needed, tally, pending);
+            let key = request.key().cloned();
+            let sending = await_rest(Arc::clone(inner), needed, tally, pending, key);
             Start::Unsettled(decide(&inner.background, sending))
         }
     }
@@ -209,6 +215,7 @@ fn await_rest<T: Transport, const N: usize>(
     needed: usize,
     mut tally: WriteTally<N>,
     pending: Pending<N>,
+    key: Option<Key>,
 ) -> impl Stream<Item = Decided<Sent<N>>> + Send {
     stream! {
         let began = Instant::now();
@@ -240,7 +247,7 @@ fn await_rest<T: Transport, const N: usize>(
         }
         calls.go_to_background(|replica| tally.add(replica, Err(ReplicaFailure::GivenUp)));
         let mut outcomes = tally.into_outcomes();
-        inner.observe(&outcomes);
+        inner.take_in(key.as_ref(), &outcomes);
         if !calls.are_under_way() {
             yield Decided { decision: (verdict, outcomes, None), unfinished: false };
             return;
@@ -253,13 +260,21 @@ fn await_rest<T: Transport, const N: usize>(
             tally.add(replica, result);
         }
         outcomes = tally.into_outcomes();
-        inner.observe(&outcomes);
+        inner.take_in(key.as_ref(), &outcomes);
         // Nobody may be waiting for it.
         let _ = report_late.send(outcomes.into());
     }
 }
 
 impl<T, const N: usize> Inner<T, N> {
+    /// Takes in what became of a write, where not all have acked at once.
+    fn take_in(&self, key: Option<&Key>, outcomes: &[Outcome<Ack>; N]) {
+        self.observe(outcomes);
+        if let Some(key) = key {
+            self.hints.note(key, outcomes);
+        }
+    }
+
     /// C-MONOTONIC: later versions are greater than all that acks told of, as far
     /// as the clock follows.
     fn observe(&self, outcomes: &[Outcome<Ack>; N]) {

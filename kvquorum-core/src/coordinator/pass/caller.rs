@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::compare::Told;
 use crate::coordinator::Bounds;
-use crate::coordinator::calls::Calls;
+use crate::coordinator::one::call_one;
 use crate::coordinator::{Coordinator, Edit};
 use crate::entry::{Entry, Key};
 use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd};
@@ -222,15 +222,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         let inner = &self.coordinator.inner;
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(sent(request), Ordering::Relaxed);
-        let mut calls = Calls::new(inner.clone(), [const { None }; N]);
-        let result = match calls.start(replica, request) {
-            Some(result) => result,
-            None => match calls.next().await {
-                Some((_, result)) => result,
-                None => Err(ReplicaFailure::GivenUp),
-            },
-        };
-        let response = result?;
+        let response = call_one(inner, replica, request).await?;
         self.bytes.fetch_add(received(&response), Ordering::Relaxed);
         // Another one that has come to its place has not been compared so far.
         if let (Some(is), Some(place)) = (inner.introductions.id(replica), self.ids.get(replica))

@@ -1,8 +1,10 @@
 //! Passes at an interval.
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::select;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -65,10 +67,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Passes<N, W, 
         self.progress.subscribe()
     }
 
-    /// Waits until the next pass is due, and does it. Dropped half-way, the next call
+    /// Waits until the next pass is due, or asked for by a
+    /// [hint](Coordinator::handoff) (rule H-OVERFLOW), and does it. Dropped half-way, the next call
     /// waits anew, and begins another.
     pub async fn next(&mut self) -> PassReport {
-        sleep(self.pause()).await;
+        let pause = pin!(sleep(self.pause()));
+        let asked = pin!(self.coordinator.inner.hints.pass_asked());
+        select(pause, asked).await;
         let mut pass = self.coordinator.pass(.., self.settings);
         loop {
             let goes_on = pass.step().await;
