@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kvquorum_core::{
-    Coordinator, Edit, MapError, Outcome, ReadReceipt, SystemClock, UpdateError, Version,
-    WallClock, WriteError, WriterId,
+    Coordinator, Edit, MapError, Outcome, PassSettings, ReadReceipt, SystemClock, UpdateError,
+    Version, WallClock, WriteError, WriterId,
 };
 use kvquorum_http::HttpTransport;
 use tokio::time::{sleep, timeout};
@@ -24,6 +24,7 @@ const REPAIR_LIMIT: Duration = Duration::from_secs(2);
 
 const KEY: &str = "drink";
 const DISPUTED: &str = "lunch";
+const MISSED: &str = "dinner";
 
 /// The register of the counter, and how the map under it keeps it.
 const COUNTER: &str = "cups";
@@ -93,6 +94,7 @@ async fn tell(cluster: &mut Cluster, story: &mut Story) -> Told {
     if !cluster.in_memory() {
         lose_data(cluster, story, &two, juice).await?;
     }
+    converge(cluster, story, &two).await?;
     disagree(cluster, story, &two).await?;
     delete(cluster, story, &two).await?;
     count(cluster, story, &two).await
@@ -356,6 +358,36 @@ async fn lose_data(
     )?;
     let version = check_held(&held, ["\"juice\""; 3])?;
     check("version held", version, Some(juice))
+}
+
+async fn converge(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>) -> Told {
+    story.heading("Node 3 misses writes, and converges without a read")?;
+    let [_, _, node] = &mut cluster.nodes;
+    node.kill().await?;
+    for value in ["soup", "salad", "cake"] {
+        map.put(MISSED, value).await?.settled().await;
+    }
+    let [_, _, node] = &mut cluster.nodes;
+    node.start().await?;
+    let missed = cluster.held(MISSED).await;
+    story.say("Killed again, it misses three puts of \"dinner\", and comes back:")?;
+    story.table(holding(&missed))?;
+    let report = map.pass(.., PassSettings::default()).run().await;
+    let held = cluster.held(MISSED).await;
+    story.say(
+        "A pass compares what the replicas hold, by fingerprints of ranges, and sends \
+         each what it lacks. A node that is given --peers runs one every ten seconds:",
+    )?;
+    let repaired = report.replicas.iter().map(|it| it.repaired.to_string());
+    let repaired: Vec<String> = repaired.collect();
+    let repaired = <[String; 3]>::try_from(repaired).map_err(|_| "there are three")?;
+    let [values, versions] = holding(&held);
+    story.table([("was repaired", repaired), values, versions])?;
+    let before = missed.each_ref().map(Held::value);
+    check("held before", before, ["\"cake\"", "\"cake\"", "nothing"])?;
+    check("complete", report.is_complete(), true)?;
+    check_held(&held, ["\"cake\""; 3])?;
+    Ok(())
 }
 
 async fn disagree(cluster: &mut Cluster, story: &mut Story, reader: &Map<2, 2>) -> Told {

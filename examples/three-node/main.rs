@@ -10,6 +10,7 @@ mod cluster;
 mod experiment;
 mod layout;
 mod node;
+mod passes;
 mod registers;
 mod scan;
 mod security;
@@ -58,6 +59,8 @@ enum Command {
     Backup(backup::Backup),
     /// Fills the directory of a new node from backups
     Restore(backup::Restore),
+    /// Prints how each node is, what it holds, and what its last pass repaired
+    Status(passes::Status),
     /// Writes a value under a key
     Put(client::Put),
     /// Prints the value under a key
@@ -127,6 +130,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
         Some(Command::Node(arguments)) => node::run(arguments).await?,
         Some(Command::Backup(arguments)) => backup::backup(arguments).await?,
         Some(Command::Restore(arguments)) => backup::restore(arguments).await?,
+        Some(Command::Status(arguments)) => passes::status(arguments).await?,
         Some(Command::Put(arguments)) => client::put(arguments).await?,
         Some(Command::Delete(arguments)) => client::delete(arguments).await?,
         Some(Command::Increment(arguments)) => registers::increment(arguments).await?,

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::backup::backup_into;
+use crate::passes::{self, Peers};
 use crate::security::NodeSecurity;
 use crate::signals::{BackupAsked, interrupted};
 use crate::watch::{self, LogFormat};
@@ -48,6 +49,9 @@ pub(crate) struct Arguments {
     log_format: LogFormat,
 
     #[command(flatten)]
+    peers: Peers,
+
+    #[command(flatten)]
     security: NodeSecurity,
 
     /// End as soon as stdin is closed
@@ -64,8 +68,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let cut = if arguments.memory {
         let replica = Replica::new(MemStore::new());
         let service = arguments.security.service(replica.clone())?;
-        let service = watch::serve(service, replica, recorded, || async { Ok(()) });
-        serve(&arguments, service, "in memory").await?
+        let service = watch::serve(service, replica.clone(), recorded, || async { Ok(()) });
+        serve(&arguments, replica, service, "in memory").await?
     } else {
         let directory = match &arguments.data {
             Some(directory) => directory.clone(),
@@ -79,13 +83,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         let checked = Arc::clone(&store);
         let replica = Replica::new(Arc::clone(&store));
         let service = arguments.security.service(replica.clone())?;
-        let service = watch::serve(service, replica, recorded, move || {
+        let service = watch::serve(service, replica.clone(), recorded, move || {
             let store = Arc::clone(&checked);
             async move { Ok(store.check().await?) }
         });
         let backups = make_backups(BackupAsked::listen()?, &store, arguments.backups.as_deref());
         let served = tokio::select! {
-            served = serve(&arguments, service, &place) => served,
+            served = serve(&arguments, replica, service, &place) => served,
             never = backups => match never {},
         };
         store.close().await?;
@@ -132,6 +136,7 @@ async fn open(directory: &Path, address: (IpAddr, u16)) -> Result<Arc<RedbStore>
 /// Serves until it is asked to end. Returns how many connections were cut then.
 async fn serve<S: Store>(
     arguments: &Arguments,
+    replica: Replica<S>,
     service: ReplicaService<S>,
     place: &str,
 ) -> Result<usize, Box<dyn Error>> {
@@ -161,7 +166,12 @@ async fn serve<S: Store>(
          curl{options} {url}/read/tea\n\n\
          Ctrl-C ends it."
     )?;
-    ended.await?;
+    tokio::select! {
+        biased;
+        ended = ended => ended?,
+        // They end only where no link can be made.
+        passes = passes::run(&arguments.peers, security, replica) => match passes? {},
+    }
     Ok(server.shutdown().await)
 }
 

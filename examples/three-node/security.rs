@@ -70,6 +70,22 @@ impl NodeSecurity {
         Ok(service)
     }
 
+    /// Links to the other nodes, which have the same tokens, and where clients show
+    /// certificates, take this node's.
+    pub(crate) fn peers(
+        &self,
+        [one, other]: &[String; 2],
+        tls_ca: Option<PathBuf>,
+    ) -> Result<[HttpTransport; 2], Box<dyn Error>> {
+        let client = ClientSecurity {
+            token_file: self.token_file.clone(),
+            tls_ca,
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+        };
+        Ok([client.link(one)?, client.link(other)?])
+    }
+
     pub(crate) fn server(&self) -> Result<ServerBuilder, Box<dyn Error>> {
         let server = Server::builder();
         let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else {
@@ -115,20 +131,18 @@ impl ClientSecurity {
         &self,
         [a, b, c]: &[String; 3],
     ) -> Result<[HttpTransport; 3], Box<dyn Error>> {
-        let tokens = self.token_file.as_ref().map(Tokens::from_file);
-        let tokens = tokens.transpose()?;
-        let tls = self.tls()?;
-        let link = |address: &String| {
-            let mut link = HttpTransport::builder(address);
-            if let Some(tokens) = &tokens {
-                link = link.tokens(tokens);
-            }
-            if let Some(tls) = &tls {
-                link = link.tls(tls.clone());
-            }
-            link.build()
-        };
-        Ok([link(a)?, link(b)?, link(c)?])
+        Ok([self.link(a)?, self.link(b)?, self.link(c)?])
+    }
+
+    fn link(&self, address: &str) -> Result<HttpTransport, Box<dyn Error>> {
+        let mut link = HttpTransport::builder(address);
+        if let Some(file) = &self.token_file {
+            link = link.tokens(&Tokens::from_file(file)?);
+        }
+        if let Some(tls) = self.tls()? {
+            link = link.tls(tls);
+        }
+        Ok(link.build()?)
     }
 
     fn tls(&self) -> Result<Option<ClientTls>, TlsError> {

@@ -248,6 +248,11 @@ impl Clock {
         is_plausible
     }
 
+    /// The greatest timestamp given out or followed.
+    pub(crate) fn latest(&self) -> Timestamp {
+        Timestamp::from_bits(self.last.0.load(Ordering::Relaxed))
+    }
+
     /// After replicas have refused a version as too far ahead: has the clock step
     /// back to its wall clock, under another writer id, where it was ahead of that.
     /// Tells whether the next version is before the refused one.
@@ -300,8 +305,7 @@ pub(crate) fn mix(number: u64) -> u64 {
 
 impl std::fmt::Debug for Clock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let last = Timestamp::from_bits(self.last.0.load(Ordering::Relaxed));
-        write!(f, "Clock(last {last})")
+        write!(f, "Clock(last {})", self.latest())
     }
 }
 

@@ -23,7 +23,9 @@
 //! Each promise has a name, and is written where it is kept: W-ALL, W-QUORUM,
 //! W-FINISH, W-CANCEL, W-FAIL and W-SUPERSEDED at [`Coordinator::put`];
 //! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; R-RANGE at
-//! [`Coordinator::scan`]; C-MONOTONIC at [`Coordinator::put`]; C-DRIFT and L-PROMISE at
+//! [`Coordinator::scan`]; P-CONVERGE, P-HONEST and P-RESUME at [`Coordinator::pass`];
+//! H-KEY, H-OVERFLOW and H-ASIDE at [`Coordinator::handoff`];
+//! C-MONOTONIC at [`Coordinator::put`]; C-DRIFT and L-PROMISE at
 //! [`Change::decide`]; M-EXACT at [`Map::put`]; L-REGISTER, L-VERSION, L-DOUBT, L-FAIR
 //! and L-BESIDE at [`Registers`]. What quorums do and do not promise together is said
 //! at [`Coordinator`].
@@ -61,6 +63,7 @@ mod coordinator;
 mod entry;
 #[cfg(test)]
 mod error_tests;
+mod fingerprint;
 mod identity;
 mod map;
 mod outcome;
@@ -69,6 +72,7 @@ mod record;
 mod registers;
 mod replica;
 mod rules;
+mod status;
 mod store;
 mod tally;
 mod telemetry;
@@ -77,11 +81,16 @@ pub use bytes::Bytes;
 pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
 pub use conditional::{Conditional, ConditionalWrite, TooContended};
 pub use coordinator::{
-    Coordinator, CoordinatorBuilder, Edit, IdentityError, MAX_REPLICAS, ReadError, ReadReceipt,
-    ReadReport, ReplicaReport, ReplicaStats, Scan, ScanError, ScanReport, UpdateError,
-    UpdateReport, WriteError, WriteReceipt, WriteReport,
+    Coordinator, CoordinatorBuilder, Edit, Handoff, HintSettings, HintStats, IdentityError,
+    MAX_REPLICAS, Pass, PassCursor, PassProgress, PassReport, PassSettings, Passes, ReadError,
+    ReadReceipt, ReadReport, ReplicaPass, ReplicaReport, ReplicaStats, Scan, ScanError, ScanReport,
+    UpdateError, UpdateReport, WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
+pub use fingerprint::{
+    Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, WindowEnd,
+    Windows,
+};
 pub use identity::{Identity, Quorums, ReplicaId};
 pub use map::{Codec, CodecError, Entries, Json, KeepsOrder, Keys, Map, MapError, OrderedKeys};
 pub use outcome::{Outcome, ReplicaFailure};
@@ -90,6 +99,7 @@ pub use record::{Record, RecordError};
 pub use registers::{Registers, Swap, Updated};
 pub use replica::{Limits, Replica};
 pub use rules::{Action, Change, Decision};
+pub use status::{LastPass, Status};
 pub use store::{ScanLimit, Store, StoreError};
 #[doc(hidden)]
 pub use telemetry::{EventLimit, is_sampled};

@@ -94,6 +94,28 @@ impl KeyRange {
         Self { from, to }
     }
 
+    /// The first key that it can hold.
+    pub(crate) fn start(&self) -> &Key {
+        &self.from
+    }
+
+    /// The key before which it ends; `None` where it has no end.
+    pub(crate) fn end(&self) -> Option<&Key> {
+        self.to.as_ref()
+    }
+
+    /// What of it is before this key, or all of it.
+    pub(crate) fn before(&self, to: Option<&Key>) -> Self {
+        let from = self.from.clone();
+        let to = to.or(self.to.as_ref()).cloned();
+        Self { from, to }
+    }
+
+    /// All of it but the first key that it can hold.
+    pub(crate) fn after_start(&self) -> Self {
+        self.after(&self.from)
+    }
+
     /// What of it is left after this key.
     pub(crate) fn after(&self, key: &Key) -> Self {
         self.starting_at(after(key))
@@ -178,13 +200,22 @@ impl Page {
     /// Whether it can be a page of this range, and gets somewhere in it.
     pub(crate) fn is_of(&self, range: &KeyRange) -> bool {
         let keys = self.entries.iter().map(|(key, _)| key);
-        let covered = match &self.upto {
-            Some(upto) if *upto <= range.from || !range.contains(upto) => return false,
-            Some(upto) => KeyRange::new(range.from.clone()..upto.clone()),
-            None => range.clone(),
-        };
+        Self::is_covered(range, self.upto.as_ref(), keys)
+    }
+
+    /// Whether a page with these keys, up to there, can be of this range, and gets
+    /// somewhere in it.
+    pub(crate) fn is_covered<'a>(
+        range: &KeyRange,
+        upto: Option<&Key>,
+        keys: impl Iterator<Item = &'a Key> + Clone,
+    ) -> bool {
+        if upto.is_some_and(|upto| *upto <= range.from || !range.contains(upto)) {
+            return false;
+        }
+        let covered = range.before(upto);
         keys.clone().is_sorted_by(|one, next| one < next)
-            && keys.clone().all(|key| covered.contains(key))
+            && keys.into_iter().all(|key| covered.contains(key))
     }
 
     /// Whether it tells of a key of its range.

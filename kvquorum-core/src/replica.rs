@@ -1,95 +1,24 @@
 //! The node side: the one door to a store.
 
+mod fingerprints;
 mod known;
+mod limits;
 mod scan;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use known::Known;
+pub use limits::Limits;
 
-use crate::clock::{DEFAULT_MAX_DRIFT, SystemClock, WallClock, whole_millis};
+use crate::clock::{SystemClock, WallClock, whole_millis};
+use crate::coordinator::PassReport;
 use crate::entry::{Entry, Key, Version};
 use crate::identity::ReplicaId;
 use crate::record::Record;
 use crate::rules::{Ahead, Change};
+use crate::status::LastPass;
 use crate::store::{Store, StoreError};
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
-
-/// What a replica admits. Whatever is beyond is refused with a typed
-/// [`Refusal`], and changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// The longest key, in bytes. 1 KiB by default. The empty key is never
-    /// admitted.
-    pub max_key_len: usize,
-    /// The largest value, in bytes. 1 MiB by default.
-    pub max_value_len: usize,
-    /// How far ahead of the replica's own clock an entry or a ballot may be stamped
-    /// (rule C-DRIFT). [`DEFAULT_MAX_DRIFT`], one minute, by default.
-    pub max_drift: Duration,
-    /// The most entries in a page of a scan, whatever is asked for. 4,096 by
-    /// default; 0 is taken for 1.
-    pub max_scan_keys: usize,
-    /// The most bytes of keys and records in a page of a scan, as
-    /// [`ScanLimit::max_bytes`](crate::ScanLimit::max_bytes) counts them, whatever
-    /// is asked for. 1 MiB by default. An entry that is larger has a page of its
-    /// own.
-    ///
-    /// With the default limits, a page as HTTP carries it is less than 64 KiB
-    /// larger than 1 MiB, and so no longer than what its client takes by default.
-    pub max_scan_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_key_len: 1024,
-            max_value_len: 1024 * 1024,
-            max_drift: DEFAULT_MAX_DRIFT,
-            max_scan_keys: 4096,
-            max_scan_bytes: 1024 * 1024,
-        }
-    }
-}
-
-impl Limits {
-    /// Sets the longest key, in bytes.
-    #[must_use]
-    pub fn with_max_key_len(mut self, max: usize) -> Self {
-        self.max_key_len = max;
-        self
-    }
-
-    /// Sets the largest value, in bytes.
-    #[must_use]
-    pub fn with_max_value_len(mut self, max: usize) -> Self {
-        self.max_value_len = max;
-        self
-    }
-
-    /// Sets how far ahead of the replica's own clock an entry may be stamped.
-    #[must_use]
-    pub fn with_max_drift(mut self, max: Duration) -> Self {
-        self.max_drift = max;
-        self
-    }
-
-    /// Sets the most entries in a page of a scan.
-    #[must_use]
-    pub fn with_max_scan_keys(mut self, max: usize) -> Self {
-        self.max_scan_keys = max;
-        self
-    }
-
-    /// Sets the most bytes of keys and records in a page of a scan.
-    #[must_use]
-    pub fn with_max_scan_bytes(mut self, max: usize) -> Self {
-        self.max_scan_bytes = max;
-        self
-    }
-}
 
 /// The node side of the map: admits requests and applies them to its store.
 ///
@@ -127,10 +56,11 @@ impl<S: Store> Replica<S> {
     /// clock, named `"local"`. Where one process has several, give them
     /// [names](Self::with_name) to be told apart by.
     pub fn new(store: S) -> Self {
+        let limits = Limits::default();
         Self {
             store: Arc::new(store),
-            limits: Limits::default(),
-            max_drift_millis: whole_millis(DEFAULT_MAX_DRIFT),
+            limits,
+            max_drift_millis: whole_millis(limits.max_drift),
             wall: Arc::new(SystemClock),
             name: "local".into(),
             cluster: None,
@@ -185,6 +115,18 @@ impl<S: Store> Replica<S> {
     /// What this replica admits.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Tells the replica that a pass has ended beside it, for who
+    /// [asks](RequestKind::Status).
+    pub fn tell_pass(&self, report: &PassReport) {
+        self.known.tell_pass(LastPass {
+            ended_millis: self.wall.now_millis(),
+            keys: report.progress.keys,
+            differing: report.progress.differing,
+            repaired: report.progress.repaired.clone(),
+            is_complete: report.is_complete(),
+        });
     }
 
     fn read(&self, key: &Key) -> Call {
@@ -305,11 +247,14 @@ impl<S: Store> Transport for Replica<S> {
             RequestKind::Write { key, entry } => self.write(key, entry),
             RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot),
             RequestKind::Identify { quorums } => self.identify(*quorums),
+            RequestKind::Status => Call::Ready(Ok(Response::Status(Box::new(self.known.status())))),
             RequestKind::Scan {
                 range,
                 max_keys,
                 max_bytes,
             } => self.scan(range.clone(), *max_keys, *max_bytes),
+            RequestKind::Fingerprint(asked) => self.fingerprint((**asked).clone()),
+            RequestKind::Versions(asked) => self.versions((**asked).clone()),
         }
     }
 

@@ -234,5 +234,15 @@ impl Ahead {
     }
 }
 
+impl Refusal {
+    /// The version that the refused request would have had to exceed.
+    pub(crate) fn by(&self) -> Option<Version> {
+        match self {
+            Self::Promised { by } | Self::Superseded { by } => Some(*by),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -98,6 +98,10 @@ impl<const N: usize> WriteTally<N> {
     }
 
     /// Whether a replica has yet to answer.
+    pub(crate) fn is_acked_by_all(&self) -> bool {
+        self.acked == N
+    }
+
     pub(crate) fn is_pending(&self) -> bool {
         self.acked.saturating_add(self.failed) < N
     }

@@ -15,8 +15,10 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Entry, Key, Timestamp, Version};
+use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, Windows};
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::range::{KeyRange, Page};
+use crate::status::Status;
 use crate::store::{ScanLimit, StoreError};
 
 /// What a coordinator asks of a replica.
@@ -76,6 +78,14 @@ pub enum RequestKind {
         /// The version that the update is going to write under.
         ballot: Version,
     },
+    /// Tell what is held in the beginning of a range by few bytes. Answered by
+    /// [`Response::Windows`].
+    Fingerprint(Box<FingerprintRequest>),
+    /// Tell the versions in the beginning of a range. Answered by
+    /// [`Response::Versions`].
+    Versions(Box<VersionsRequest>),
+    /// Say how you are. Answered by [`Response::Status`].
+    Status,
 }
 
 impl Request {
@@ -102,6 +112,11 @@ impl Request {
         Self::of(RequestKind::Identify { quorums: None })
     }
 
+    /// To whichever replica it is: say how you are.
+    pub fn status() -> Self {
+        Self::of(RequestKind::Status)
+    }
+
     /// To whichever replica it is: read the entries in the beginning of a range.
     pub fn scan(range: impl Into<KeyRange>, limit: ScanLimit) -> Self {
         Self::of(RequestKind::Scan {
@@ -121,7 +136,7 @@ impl Request {
             RequestKind::Read { key }
             | RequestKind::Write { key, .. }
             | RequestKind::Prepare { key, .. } => Some(key),
-            RequestKind::Identify { .. } | RequestKind::Scan { .. } => None,
+            _ => None,
         }
     }
 
@@ -152,6 +167,12 @@ pub enum Response {
     /// To [`RequestKind::Prepare`]: the ballot is promised, and this is the entry, a
     /// tombstone included, or that there is none.
     Promise(Option<Entry>),
+    /// To [`RequestKind::Fingerprint`]: window by window, what the replica holds.
+    Windows(Box<Windows>),
+    /// To [`RequestKind::Versions`]: those in the beginning of the range.
+    Versions(Box<Versions>),
+    /// To [`RequestKind::Status`]: how the replica is.
+    Status(Box<Status>),
 }
 
 /// A replica's confirmation that its store holds the entry of a write, or a
@@ -227,16 +248,6 @@ pub enum Refusal {
         /// The entry's version.
         by: Version,
     },
-}
-
-impl Refusal {
-    /// The version that the refused request would have had to exceed.
-    pub(crate) fn by(&self) -> Option<Version> {
-        match self {
-            Self::Promised { by } | Self::Superseded { by } => Some(*by),
-            _ => None,
-        }
-    }
 }
 
 /// A link to ONE replica: carries a request there and the response back.

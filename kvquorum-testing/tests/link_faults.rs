@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::{OneLock, are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
     Ack, Call, Change, Key, KeyRange, Quorums, Refusal, Replica, ReplicaId, Request, RequestKind,
-    Response, Store, StoreError, Transport, TransportError, WriterId,
+    Response, Store, StoreError, Transport, TransportError, WindowEnd, WriterId,
 };
 use kvquorum_testing::conformance;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -73,6 +73,26 @@ enum Fault {
     DropsMaxKeys,
     /// How many bytes are wanted is not sent.
     DropsMaxBytes,
+    /// The key of a hash has 64 bits on the way.
+    HalvesHashKeys,
+    /// Where windows are to end is not sent.
+    DropsCuts,
+    /// How many entries a window may have is not sent.
+    DropsEvery,
+    /// How much is to be hashed is not sent.
+    DropsWork,
+    /// Sums of hashes go through a JSON number.
+    RoundsSums,
+    /// Windows lose the last of them.
+    CutsWindows,
+    /// A window does not say where it ends.
+    WindowsAreTheLast,
+    /// Lists of versions leave out one.
+    CutsVersions,
+    /// Hashes in a list have 64 bits on the way.
+    HalvesHashes,
+    /// A list does not say that there is more.
+    VersionsAreTheLast,
     /// A promise does not tell the entry.
     DropsPromisedEntry,
     /// Ballots go through a JSON number.
@@ -217,6 +237,16 @@ impl Shared {
             }
             (Fault::DropsMaxKeys, RequestKind::Scan { max_keys, .. }) => *max_keys = u64::MAX,
             (Fault::DropsMaxBytes, RequestKind::Scan { max_bytes, .. }) => *max_bytes = u64::MAX,
+            (Fault::HalvesHashKeys, RequestKind::Fingerprint(asked)) => {
+                asked.hash_key = (asked.hash_key as u64).into();
+            }
+            (Fault::HalvesHashKeys, RequestKind::Versions(asked)) => {
+                asked.hash_key = (asked.hash_key as u64).into();
+            }
+            (Fault::DropsCuts, RequestKind::Fingerprint(asked)) => asked.cuts.clear(),
+            (Fault::DropsEvery, RequestKind::Fingerprint(asked)) => asked.every = u64::MAX,
+            (Fault::DropsWork, RequestKind::Fingerprint(asked)) => asked.max_keys = u64::MAX,
+            (Fault::DropsWork, RequestKind::Versions(asked)) => asked.max_keys = u64::MAX,
             (Fault::DropsTo, _) => request.to = None,
             (Fault::RoundsIds, _) => request.to = request.to.map(rounded_id),
             _ => {}
@@ -248,6 +278,26 @@ impl Shared {
                     *key = Key::from(String::from_utf8_lossy(key.as_bytes()).into_owned());
                 }
             }
+            (Fault::RoundsSums, Response::Windows(windows)) => {
+                for window in &mut windows.windows {
+                    window.fingerprint.sum = window.fingerprint.sum as f64 as u128;
+                }
+            }
+            (Fault::CutsWindows, Response::Windows(windows)) if windows.windows.len() > 1 => {
+                windows.windows.pop();
+            }
+            (Fault::WindowsAreTheLast, Response::Windows(windows)) => {
+                let last = windows.windows.last_mut();
+                last.into_iter()
+                    .for_each(|last| last.end = WindowEnd::Range);
+            }
+            (Fault::CutsVersions, Response::Versions(told)) => drop(told.versions.pop()),
+            (Fault::HalvesHashes, Response::Versions(told)) => {
+                for it in &mut told.versions {
+                    it.hash = (it.hash as u64).into();
+                }
+            }
+            (Fault::VersionsAreTheLast, Response::Versions(told)) => told.upto = None,
             (Fault::DropsPromisedEntry, Response::Promise(entry)) => *entry = None,
             (Fault::PromiseIsEntry, Response::Promise(entry)) => {
                 return Ok(Response::Entry(entry.take()));
@@ -432,6 +482,16 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::DropsEnds, &[UNCHANGED]),
     (Fault::DropsMaxKeys, &[UNCHANGED]),
     (Fault::DropsMaxBytes, &[UNCHANGED]),
+    (Fault::HalvesHashKeys, &[UNCHANGED]),
+    (Fault::DropsCuts, &[UNCHANGED]),
+    (Fault::DropsEvery, &[UNCHANGED]),
+    (Fault::DropsWork, &[UNCHANGED]),
+    (Fault::RoundsSums, &[UNCHANGED]),
+    (Fault::CutsWindows, &[UNCHANGED]),
+    (Fault::WindowsAreTheLast, &[UNCHANGED]),
+    (Fault::CutsVersions, &[UNCHANGED]),
+    (Fault::HalvesHashes, &[UNCHANGED]),
+    (Fault::VersionsAreTheLast, &[UNCHANGED]),
     (Fault::DropsPromisedEntry, &[UNCHANGED]),
     (Fault::BlursBallot, &[UNCHANGED, REFUSAL]),
     (Fault::PromiseIsEntry, &[OWN]),

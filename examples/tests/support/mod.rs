@@ -191,6 +191,15 @@ impl Node {
         Self::try_start_with(program, port, &["--data", data], &format!("in {data}"))
     }
 
+    /// Starts a node on disk that runs passes with these peers, so many seconds apart;
+    /// `None` where it does not listen.
+    pub fn try_start_beside(port: u16, data: &Path, peers: &str, every: &str) -> Option<Self> {
+        let data = data.to_str().unwrap();
+        let arguments = ["--data", data, "--peers", peers, "--pass-every", every];
+        let program = example("three-node");
+        Self::try_start_with(program, port, &arguments, &format!("in {data}"))
+    }
+
     fn try_start_with(
         mut command: Command,
         port: u16,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::background::Background;
+use super::hints::Hints;
 use super::introductions::Introductions;
 use super::many::DEFAULT_AT_ONCE;
 use super::rotation::Rotation;
@@ -182,6 +183,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
                 background: Background::new(self.max_background, Arc::clone(&telemetry)),
                 rotation: Rotation::default(),
                 introductions: Introductions::new(self.cluster, Coordinator::<N, W, R, T>::QUORUMS),
+                hints: Hints::new(),
                 turns: Turns::default(),
                 telemetry,
             }),

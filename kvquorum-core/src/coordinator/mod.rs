@@ -4,16 +4,20 @@
 //! `mod.rs` holds what an application sees and sets. Inside, each file does
 //! one thing: `write` and `read` are the two kinds of operation on a key, `update`
 //! makes of them those of registers, `many` does several of them at the same time,
-//! `scan` reads ranges, `rotation` says where a read begins, `calls` drives their
+//! `scan` reads ranges, `pass` compares and repairs them,
+//! `hints` remembers who missed what, `rotation` says where a read begins, `calls` drives their
 //! calls, `operation` hands them over
 //! to the background, `background` bounds that, and `report` says what happened.
 
 mod background;
 mod builder;
 mod calls;
+mod hints;
 mod introductions;
 mod many;
+mod one;
 mod operation;
+mod pass;
 mod read;
 mod report;
 mod rotation;
@@ -29,7 +33,9 @@ use bytes::Bytes;
 pub use background::ReplicaStats;
 pub use builder::CoordinatorBuilder;
 pub(crate) use calls::Calling;
+pub use hints::{Handoff, HintSettings, HintStats};
 pub use introductions::IdentityError;
+pub use pass::{Pass, PassCursor, PassProgress, PassReport, PassSettings, Passes, ReplicaPass};
 pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };
@@ -45,6 +51,7 @@ use crate::store::ScanLimit;
 use crate::telemetry::{Kind, Telemetry};
 use crate::transport::Transport;
 use background::Background;
+use hints::Hints;
 use introductions::Introductions;
 use rotation::Rotation;
 
@@ -117,6 +124,7 @@ struct Inner<T, const N: usize> {
     background: Background<N>,
     rotation: Rotation,
     introductions: Introductions<N>,
+    hints: Hints<N>,
     turns: Turns,
     telemetry: Arc<Telemetry<N>>,
 }

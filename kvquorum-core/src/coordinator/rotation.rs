@@ -33,6 +33,14 @@ impl Rotation {
         (first..N).chain(0..first)
     }
 
+    /// How many reads there were, or fewer.
+    pub(super) fn total(&self) -> u64 {
+        let counts = self.0.iter().map(|CachePadded(count)| count);
+        counts.fold(0, |total, count| {
+            total.wrapping_add(count.load(Ordering::Relaxed))
+        })
+    }
+
     fn count(&self) -> u64 {
         let Some(CachePadded(count)) = THREAD.with(|thread| self.0.get(*thread)) else {
             return 0;

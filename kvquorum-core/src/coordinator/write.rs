@@ -221,12 +221,18 @@ pub(super) fn send_to_all<'a, T: Transport, const N: usize>(
     match tally.verdict() {
         Some(verdict) if !tally.is_pending() => {
             inner.observe(tally.superseded_by());
-            Start::Settled((verdict, sent.0.into_outcomes(), None))
+            let is_acked_by_all = tally.is_acked_by_all();
+            let outcomes = sent.0.into_outcomes();
+            if !is_acked_by_all {
+                inner.remember_missed(request.key(), &outcomes);
+            }
+            Start::Settled((verdict, outcomes, None))
         }
         _ => {
             let span = span.clone();
             let (tally, pending) = sent;
-            let sending = await_rest(Arc::clone(inner), needed, tally, pending);
+            let key = request.key().cloned();
+            let sending = await_rest(Arc::clone(inner), needed, tally, pending, key);
             Start::Unsettled(decide(&inner.background, span, sending))
         }
     }
@@ -239,6 +245,7 @@ fn await_rest<T: Transport, const N: usize>(
     needed: usize,
     mut tally: WriteTally<N>,
     pending: Pending<N>,
+    key: Option<Key>,
 ) -> impl Stream<Item = Decided<Sent<N>>> + Send {
     stream! {
         let began = Instant::now();
@@ -271,6 +278,7 @@ fn await_rest<T: Transport, const N: usize>(
         calls.go_to_background(|replica| tally.add(replica, Err(ReplicaFailure::GivenUp)));
         inner.observe(tally.superseded_by());
         let mut outcomes = tally.into_outcomes();
+        inner.remember_missed(key.as_ref(), &outcomes);
         if !calls.are_under_way() {
             yield Decided { decision: (verdict, outcomes, None), unfinished: false };
             return;
@@ -284,12 +292,20 @@ fn await_rest<T: Transport, const N: usize>(
         }
         inner.observe(tally.superseded_by());
         outcomes = tally.into_outcomes();
+        inner.remember_missed(key.as_ref(), &outcomes);
         // Nobody may be waiting for it.
         let _ = report_late.send(outcomes.into());
     }
 }
 
 impl<T, const N: usize> Inner<T, N> {
+    /// Leaves hints for the replicas that a write did not reach.
+    fn remember_missed(&self, key: Option<&Key>, outcomes: &[Outcome<Ack>; N]) {
+        if let Some(key) = key {
+            self.hints.note(key, outcomes);
+        }
+    }
+
     /// C-MONOTONIC: later versions are greater than all that acks told of, as far
     /// as the clock follows.
     fn observe(&self, superseded_by: Option<Version>) {

@@ -7,6 +7,7 @@ use crate::entry::{Entry, Key, Timestamp, Version, WriterId};
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::record::Record;
 use crate::rules::Change;
+use crate::status::{LastPass, Status};
 use crate::store::{Store, StoreError};
 use crate::transport::{Call, Request, Response, Transport, TransportError};
 
@@ -20,6 +21,7 @@ pub(super) struct Known {
     new_id: OnceLock<ReplicaId>,
     /// Of the coordinators that called.
     quorums: Mutex<Vec<Quorums>>,
+    status: Mutex<Status>,
 }
 
 impl<S: Store> Replica<S> {
@@ -105,6 +107,17 @@ impl Known {
         let id = held.version()?.writer.get();
         let id = ReplicaId::new(id.try_into().ok()?);
         Some(*self.id.get_or_init(|| id))
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let status = self.status.lock();
+        status.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn tell_pass(&self, pass: LastPass) {
+        let status = self.status.lock();
+        let mut status = status.unwrap_or_else(PoisonError::into_inner);
+        status.last_pass = Some(pass);
     }
 
     fn remember(&self, quorums: Quorums) {

@@ -34,13 +34,8 @@ async fn page<S: Store>(store: &S, range: &KeyRange, limit: ScanLimit) -> Result
         return Ok(Page::default());
     }
     let own = own_key();
-    // What the replica keeps for itself is no entry of the map.
-    let from = match range.start_bound() {
-        Bound::Included(from) if from.is_empty() => Bound::Excluded(&own),
-        from => from,
-    };
     let to = range.end_bound();
-    let records = store.scan((from, to), limit).await?;
+    let records = store.scan((first(range, &own), to), limit).await?;
     let upto = match records.last() {
         None => None,
         // A page that is not full is often the last: it saves the reader an empty
@@ -57,4 +52,13 @@ async fn page<S: Store>(store: &S, range: &KeyRange, limit: ScanLimit) -> Result
     let entry = |(key, record): (Key, Record)| Some((key, record.into_entry()?));
     let entries = records.into_iter().filter_map(entry).collect();
     Ok(Page { entries, upto })
+}
+
+/// Where the entries of a range begin. What the replica keeps for itself is no entry of
+/// the map.
+pub(super) fn first<'a>(range: &'a KeyRange, own: &'a Key) -> Bound<&'a Key> {
+    match range.start_bound() {
+        Bound::Included(from) if from.is_empty() => Bound::Excluded(own),
+        from => from,
+    }
 }

@@ -46,6 +46,9 @@ pub(crate) enum CallKind {
     Identify,
     Scan,
     Prepare,
+    Fingerprint,
+    Versions,
+    Status,
 }
 
 impl CallKind {
@@ -56,6 +59,9 @@ impl CallKind {
             RequestKind::Identify { .. } => Self::Identify,
             RequestKind::Scan { .. } => Self::Scan,
             RequestKind::Prepare { .. } => Self::Prepare,
+            RequestKind::Fingerprint(_) => Self::Fingerprint,
+            RequestKind::Versions(_) => Self::Versions,
+            RequestKind::Status => Self::Status,
         }
     }
 }

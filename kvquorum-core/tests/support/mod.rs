@@ -49,6 +49,14 @@ impl MapStore {
         self.entry(key)?.value
     }
 
+    /// All entries, without what the replica keeps of itself.
+    pub fn entries(&self) -> BTreeMap<Key, Entry> {
+        let map = self.0.lock().unwrap();
+        let entries = map.iter().filter(|(key, _)| !key.is_empty());
+        let entries = entries.filter_map(|(key, record)| Some((key.clone(), record.entry()?)));
+        entries.collect()
+    }
+
     pub fn wipe(&self) {
         self.0.lock().unwrap().clear();
     }
@@ -189,7 +197,10 @@ impl Link {
     fn line(&self, request: &Request) -> Line {
         let refuses = *self.refuse_merges_after.lock().unwrap();
         match request.kind {
-            RequestKind::Read { .. } | RequestKind::Scan { .. } => *self.gets.lock().unwrap(),
+            RequestKind::Read { .. }
+            | RequestKind::Scan { .. }
+            | RequestKind::Fingerprint(_)
+            | RequestKind::Versions(_) => *self.gets.lock().unwrap(),
             RequestKind::Prepare { .. } => {
                 let prepares = *self.prepares.lock().unwrap();
                 prepares.unwrap_or(*self.merges.lock().unwrap())

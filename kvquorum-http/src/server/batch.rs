@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use kvquorum_core::{Entry, Key, Request, Response, Store};
+use kvquorum_core::{Entry, Key, Request, Response, Store, Versioned, Window, WindowEnd};
 use tokio::task::JoinSet;
 
 use super::answer::{AnswerBody, Made};
@@ -29,6 +29,9 @@ const SMALL_ANSWERS: usize = 128;
 /// What an entry of a page takes beside the bytes of its key and its value: its
 /// place in the page, and what the allocation of its key adds.
 const ENTRY: usize = size_of::<(Key, Entry)>() + 32;
+
+/// What a version in a list, or a window, takes beside the bytes of its key, likewise.
+const LISTED: usize = size_of::<Versioned>() + 32;
 
 /// A batch at a replica, whose requests are all under way at once.
 ///
@@ -160,6 +163,20 @@ impl Answer {
                 lens.flat_map(|(key, entry)| [ENTRY, key.len(), value_len(entry)])
                     .fold(0, usize::saturating_add)
             }
+            Ok(Response::Versions(told)) => {
+                let lens = told.versions.iter().map(|it| it.key.len());
+                lens.flat_map(|len| [LISTED, len])
+                    .fold(0, usize::saturating_add)
+            }
+            Ok(Response::Windows(windows)) => {
+                let len = |window: &Window| match &window.end {
+                    WindowEnd::Before(end) => end.len(),
+                    WindowEnd::Cut | WindowEnd::Range => 0,
+                };
+                let lens = windows.windows.iter().map(len);
+                lens.flat_map(|len| [LISTED, len])
+                    .fold(0, usize::saturating_add)
+            }
             _ => 0,
         };
         let lease = (taken > uncounted).then(|| budget.try_take(taken));
@@ -210,7 +227,7 @@ impl<S: Store> Body for Batch<S> {
 
 #[cfg(test)]
 mod tests {
-    use kvquorum_core::{Page, Timestamp, Version, WriterId};
+    use kvquorum_core::{Fingerprint, Page, Timestamp, Version, Versions, Windows, WriterId};
 
     use super::*;
 
@@ -235,5 +252,44 @@ mod tests {
         let all: Vec<_> = (0..3).map(|_| answer()).collect();
         let is_refused = |answer: &Answer| matches!(answer.outcome, Outcome::StoreFailed(_));
         assert!(!is_refused(&all[0]) && is_refused(&all[2]));
+    }
+
+    /// Catches lists of versions, and windows, that take many times the memory that is
+    /// leased for them.
+    #[test]
+    fn what_is_listed_is_counted() {
+        let key = |at: u16| Key::from(at.to_be_bytes().to_vec());
+        let version = Version {
+            timestamp: Timestamp::MIN,
+            writer: WriterId::ANONYMOUS,
+        };
+        let listed = |at| Versioned {
+            key: key(at),
+            version,
+            hash: 0,
+        };
+        let window = |at| Window {
+            end: WindowEnd::Before(key(at)),
+            fingerprint: Fingerprint::default(),
+        };
+        let versions = Versions {
+            versions: (0..1000).map(listed).collect(),
+            upto: None,
+        };
+        let windows = Windows {
+            bytes: 0,
+            windows: (0..1000).map(window).collect(),
+        };
+        for (response, takes) in [
+            (
+                Response::Versions(Box::new(versions)),
+                size_of::<Versioned>(),
+            ),
+            (Response::Windows(Box::new(windows)), size_of::<Window>()),
+        ] {
+            let budget = Budget::new(1 << 20);
+            let answer = Answer::new(0, Ok(response), &budget, 0);
+            assert!(answer.lease.unwrap().num_permits() >= 1000 * takes);
+        }
     }
 }

@@ -23,7 +23,9 @@
 //!
 //! Requests and outcomes are in [postcard]'s format, version 1, which is
 //! stable. An *int* is an unsigned number in seven-bit groups, the least group
-//! first, with the high bit set on every byte but the last: 300 is `AC 02`.
+//! first, with the high bit set on every byte but the last: 300 is `AC 02`. A hash,
+//! its key and a sum of hashes have 128 bits, all other numbers 64 at the most. What
+//! is hashed, and how, is said at [`Fingerprint`](kvquorum_core::Fingerprint).
 //! *Bytes* are an int, their length, and then so many bytes as they are. *Text*
 //! is bytes in UTF-8.
 //!
@@ -38,6 +40,9 @@
 //! | asked: *identify* | `02`, then `00`, or `01` and the coordinator's N, W and R: three bytes |
 //! | asked: *scan* | `03`, range, how many entries at most: int, how many bytes of them at most: int |
 //! | asked: *prepare* | `04`, key: bytes, ballot: version |
+//! | asked: *fingerprint* | `05`, range, key of the hash: int, how many cuts: int, and each of them: bytes; how many entries in a window at most: int, how many records at most: int, how many bytes of them at most: int |
+//! | asked: *versions* | `06`, range, key of the hash: int, how many at most: int |
+//! | asked: *status* | `07` |
 //! | outcome *answered* | `00`, response |
 //! | outcome *the store failed* | `01`, what it says: text. The entry may be stored or not |
 //! | outcome *not understood* | `02`, why: text. Nothing was stored |
@@ -54,6 +59,9 @@
 //! | response *identity* | `03`, the replica's id: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
 //! | response *page* | `04`, how many entries: int, and of each its key: bytes, and entry; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
 //! | response *promise* | `05`, then `00` for no entry, or `01` and the entry |
+//! | response *windows* | `06`, how many bytes were read: int, how many windows: int, and of each where it ends: `00` at the next cut, `01` and the key before which it is: bytes, or `02` where the range does; how many entries: int, and the sum of their hashes: int |
+//! | response *versions* | `07`, how many: int, and of each its key: bytes, version, and hash: int; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
+//! | response *status* | `08`, then `00` where no pass has ended, or `01` and when it did, in ms: int, how many keys were compared: int, how many differed: int, of how many replicas it tells: int, and how many entries each was sent: int; `01` where it was complete, else `00` |
 //!
 //! | part | bytes |
 //! |---|---|
@@ -150,7 +158,8 @@ pub(crate) enum Outcome {
     NotUnderstood(String),
 }
 
-/// What a request takes at most, framed and without a large value.
+/// What a request of one key takes at most, framed and without a large value. Another
+/// may take more.
 pub(crate) fn longest_beside_value(request: &Request) -> usize {
     let key_len = request.key().map_or(0, Key::len);
     let small_value_len = match &request.kind {

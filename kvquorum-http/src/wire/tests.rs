@@ -3,7 +3,9 @@
 use std::num::NonZeroU64;
 
 use kvquorum_core::{
-    Ack, Identity, Page, Quorums, Refusal, ReplicaId, ScanLimit, Timestamp, Version, WriterId,
+    Ack, Fingerprint, FingerprintRequest, Identity, LastPass, Page, Quorums, Refusal, ReplicaId,
+    ScanLimit, Status, Timestamp, Version, Versioned, Versions, VersionsRequest, Window, WindowEnd,
+    Windows, WriterId,
 };
 
 use super::*;
@@ -24,6 +26,29 @@ fn whole(encode: impl FnOnce(&mut Vec<u8>) -> Result<Option<Bytes>, EncodeError>
     let value = encode(&mut bytes).unwrap();
     bytes.extend(value.unwrap_or_default());
     bytes
+}
+
+fn fingerprint() -> Request {
+    let mut request = Request::identify();
+    request.kind = RequestKind::Fingerprint(Box::new(FingerprintRequest {
+        range: ("ab"..).into(),
+        hash_key: 300,
+        cuts: vec!["b".into(), "bc".into()],
+        every: 1,
+        max_keys: 300,
+        max_bytes: 2,
+    }));
+    request
+}
+
+fn versions() -> Request {
+    let mut request = Request::identify();
+    request.kind = RequestKind::Versions(Box::new(VersionsRequest {
+        range: (.."ab").into(),
+        hash_key: 300,
+        max_keys: 300,
+    }));
+    request
 }
 
 /// The tables above are a promise to other languages and later versions.
@@ -59,6 +84,12 @@ fn requests_have_the_bytes_that_the_docs_say() {
             Request::scan(.., ScanLimit::keys(1).with_max_bytes(300)),
             b"\x00\x03\x00\x00\x01\xAC\x02",
         ),
+        (
+            fingerprint(),
+            b"\x00\x05\x02ab\x00\xAC\x02\x02\x01b\x02bc\x01\xAC\x02\x02",
+        ),
+        (Request::status(), b"\x00\x07"),
+        (versions(), b"\x00\x06\x00\x01\x02ab\xAC\x02\xAC\x02"),
     ] {
         assert_eq!(
             whole(|to| encode_request(&request, to)),
@@ -210,6 +241,56 @@ fn responses_have_the_bytes_that_the_docs_say() {
             })),
             b"\x04\x02\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz\
               \x01b\x82\x80\x04\xAC\x02\x00\x01\x01c",
+        ),
+        (
+            Response::Windows(Box::new(Windows {
+                bytes: 300,
+                windows: vec![
+                    Window {
+                        end: WindowEnd::Cut,
+                        fingerprint: Fingerprint::default(),
+                    },
+                    Window {
+                        end: WindowEnd::Before("ab".into()),
+                        fingerprint: Fingerprint { count: 1, sum: 300 },
+                    },
+                    Window {
+                        end: WindowEnd::Range,
+                        // 2¹²⁸ - 1: eighteen groups of seven bits, and two bits more.
+                        fingerprint: Fingerprint {
+                            count: 300,
+                            sum: u128::MAX,
+                        },
+                    },
+                ],
+            })),
+            b"\x06\xAC\x02\x03\x00\x00\x00\x01\x02ab\x01\xAC\x02\x02\xAC\x02\
+              \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x03",
+        ),
+        (
+            Response::Versions(Box::new(Versions {
+                versions: vec![Versioned {
+                    key: "ab".into(),
+                    version: VERSION,
+                    hash: 300,
+                }],
+                upto: Some("c".into()),
+            })),
+            b"\x07\x01\x02ab\x82\x80\x04\xAC\x02\xAC\x02\x01\x01c",
+        ),
+        (Response::Versions(Box::default()), b"\x07\x00\x00"),
+        (Response::Status(Box::default()), b"\x08\x00"),
+        (
+            Response::Status(Box::new(Status {
+                last_pass: Some(LastPass {
+                    ended_millis: 300,
+                    keys: 1,
+                    differing: 2,
+                    repaired: vec![0, 300],
+                    is_complete: true,
+                }),
+            })),
+            b"\x08\x01\xAC\x02\x01\x02\x02\x00\xAC\x02\x01",
         ),
     ] {
         assert_eq!(decode::<Response>(bytes).unwrap(), response);

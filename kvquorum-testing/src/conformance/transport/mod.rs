@@ -2,6 +2,7 @@
 
 mod answers;
 mod at_rest;
+mod comparisons;
 mod concurrency;
 mod identity;
 mod pages;
@@ -114,6 +115,7 @@ where
     // Last: its calls are concurrent, and by now each gets its own answer.
     check("entries arrive unchanged", &build, answers::round_trip).await;
     check("pages arrive unchanged", &build, pages::run).await;
+    check("comparisons arrive unchanged", &build, comparisons::run).await;
     check("promises arrive unchanged", &build, promises::run).await;
 }
 

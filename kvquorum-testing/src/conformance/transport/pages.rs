@@ -11,7 +11,7 @@ use super::super::samples::{all_bytes, awkward_keys, tombstone, value};
 use super::super::shown::{Named, Shown};
 use super::{PAST, Subject, UNCHANGED, asked, mistaken};
 
-type Held = BTreeMap<Key, Entry>;
+pub(super) type Held = BTreeMap<Key, Entry>;
 
 pub(super) async fn run<T: Transport>(link: T) {
     let link = Subject::new(link);
@@ -39,7 +39,7 @@ pub(super) async fn run<T: Transport>(link: T) {
 }
 
 /// Every kind of entry, under keys that an encoding could bend.
-async fn fill<T: Transport>(link: &Subject<T>) -> Held {
+pub(super) async fn fill<T: Transport>(link: &Subject<T>) -> Held {
     let entries = [
         value(0, 0, ""),
         value(PAST, u64::MAX, all_bytes()),

@@ -1,0 +1,178 @@
+//! The keys that replicas missed: bounded, and each once.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::{HintSettings, HintStats};
+use crate::entry::Key;
+use crate::outcome::{Outcome, ReplicaFailure};
+use crate::transport::Ack;
+
+/// What all replicas missed.
+#[derive(Debug)]
+pub(in crate::coordinator) struct Hints<const N: usize> {
+    /// Set when somebody is there to deliver them. Nothing is kept before.
+    settings: OnceLock<HintSettings>,
+    replicas: [Replica; N],
+    pass_asked: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Replica {
+    missed: Mutex<Missed>,
+    added: Notify,
+}
+
+/// What one replica missed.
+#[derive(Debug, Default)]
+struct Missed {
+    /// Each with a number that changes when it is missed again.
+    keys: BTreeMap<Key, u64>,
+    /// How long they are together.
+    bytes: usize,
+    next: u64,
+    /// Whether there were too many to be kept.
+    is_pass_due: bool,
+    delivered: u64,
+    dropped: u64,
+}
+
+/// What is to be done for a replica.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It missed this key, for the time of this number.
+    Key(Key, u64),
+    /// It missed more than was kept.
+    Pass,
+}
+
+impl<const N: usize> Hints<N> {
+    pub(in crate::coordinator) fn new() -> Self {
+        Self {
+            settings: OnceLock::new(),
+            replicas: std::array::from_fn(|_| Replica::default()),
+            pass_asked: Notify::new(),
+        }
+    }
+
+    /// Keeps hints from now on. The first settings stay.
+    pub(super) fn keep(&self, settings: HintSettings) -> HintSettings {
+        *self.settings.get_or_init(|| settings)
+    }
+
+    /// Notes who missed a write: failed, or was given up. Who refused it has missed
+    /// nothing.
+    #[cold]
+    pub(in crate::coordinator) fn note(&self, key: &Key, outcomes: &[Outcome<Ack>; N]) {
+        let Some(settings) = self.settings.get() else {
+            return;
+        };
+        for (replica, outcome) in self.replicas.iter().zip(outcomes) {
+            if let Some(failure) = outcome.failure()
+                && !matches!(failure, ReplicaFailure::Refused(_))
+            {
+                replica.lock().add(key, settings);
+                replica.added.notify_one();
+            }
+        }
+    }
+
+    /// Waits for what is to be done for a replica. It stays to be done until it is
+    /// [removed](Self::delivered).
+    pub(super) async fn due(&self, replica: usize) -> Due {
+        let Some(replica) = self.replicas.get(replica) else {
+            return std::future::pending().await;
+        };
+        loop {
+            let due = replica.lock().due();
+            match due {
+                Some(due) => return due,
+                None => replica.added.notified().await,
+            }
+        }
+    }
+
+    /// The replica holds what was read under the key since it was missed for the time of
+    /// this number: unless it was missed again, that is all.
+    pub(super) fn delivered(&self, replica: usize, key: &Key, number: u64) {
+        if let Some(replica) = self.replicas.get(replica) {
+            replica.lock().delivered(key, number);
+        }
+    }
+
+    /// Asks for a pass, instead of what was not kept.
+    pub(super) fn ask_for_pass(&self, replica: usize) {
+        if let Some(replica) = self.replicas.get(replica) {
+            replica.lock().is_pass_due = false;
+            self.pass_asked.notify_one();
+        }
+    }
+
+    /// Waits until a pass is asked for.
+    pub(in crate::coordinator) async fn pass_asked(&self) {
+        self.pass_asked.notified().await;
+    }
+
+    pub(super) fn stats(&self) -> [HintStats; N] {
+        self.replicas.each_ref().map(|replica| {
+            let missed = replica.lock();
+            HintStats {
+                waiting: missed.keys.len(),
+                delivered: missed.delivered,
+                dropped: missed.dropped,
+                is_pass_due: missed.is_pass_due,
+            }
+        })
+    }
+}
+
+impl Replica {
+    fn lock(&self) -> MutexGuard<'_, Missed> {
+        // No panic can leave it half changed.
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Missed {
+    fn add(&mut self, key: &Key, settings: &HintSettings) {
+        if self.is_pass_due {
+            // It brings this one, too.
+            return;
+        }
+        self.next = self.next.wrapping_add(1);
+        if let Some(number) = self.keys.get_mut(key) {
+            *number = self.next;
+            return;
+        }
+        let bytes = self.bytes.saturating_add(key.len());
+        if self.keys.len() >= settings.max_keys || bytes > settings.max_bytes {
+            let dropped = (self.keys.len() as u64).saturating_add(1);
+            self.dropped = self.dropped.saturating_add(dropped);
+            self.keys.clear();
+            self.bytes = 0;
+            self.is_pass_due = true;
+            return;
+        }
+        self.bytes = bytes;
+        // A key of its own: this one may be a part of something large.
+        self.keys.insert(Key::from(key.as_bytes()), self.next);
+    }
+
+    fn due(&self) -> Option<Due> {
+        if self.is_pass_due {
+            return Some(Due::Pass);
+        }
+        let (key, number) = self.keys.first_key_value()?;
+        Some(Due::Key(key.clone(), *number))
+    }
+
+    fn delivered(&mut self, key: &Key, number: u64) {
+        if self.keys.get(key) == Some(&number) {
+            self.keys.remove(key);
+            self.bytes = self.bytes.saturating_sub(key.len());
+            self.delivered = self.delivered.saturating_add(1);
+        }
+    }
+}

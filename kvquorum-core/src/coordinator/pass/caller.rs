@@ -1,0 +1,294 @@
+//! The calls of a pass: each to one replica, tried again where that can help.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use super::compare::Told;
+use crate::coordinator::Bounds;
+use crate::coordinator::one::call_one;
+use crate::coordinator::{Coordinator, Edit};
+use crate::entry::{Entry, Key};
+use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd};
+use crate::identity::ReplicaId;
+use crate::outcome::ReplicaFailure;
+use crate::range::{KeyRange, Page};
+use crate::transport::{Refusal, Request, RequestKind, Response, Transport};
+
+/// How long before a call is made for the second time; before the third it is twice as
+/// long, and so on.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What an update that settles a key goes on for.
+const SETTLING: Bounds = Bounds {
+    max_attempts: 10,
+    time_limit: Duration::from_secs(10),
+};
+
+pub(super) struct Caller<const N: usize, const W: usize, const R: usize, T> {
+    pub(super) coordinator: Coordinator<N, W, R, T>,
+    tries: u32,
+    /// Which replicas are left out of the rest of the pass.
+    out: [AtomicBool; N],
+    /// Who answered at each place.
+    ids: [OnceLock<ReplicaId>; N],
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, R, T> {
+    pub(super) fn new(coordinator: Coordinator<N, W, R, T>, tries: u32) -> Self {
+        Self {
+            coordinator,
+            tries: tries.max(1),
+            out: [const { AtomicBool::new(false) }; N],
+            ids: [const { OnceLock::new() }; N],
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Those that are not left out.
+    pub(super) fn replicas(&self) -> Vec<usize> {
+        (0..N).filter(|replica| !self.is_out(*replica)).collect()
+    }
+
+    pub(super) fn is_out(&self, replica: usize) -> bool {
+        let out = self.out.get(replica);
+        out.is_none_or(|out| out.load(Ordering::Relaxed))
+    }
+
+    fn leave_out(&self, replica: usize) {
+        if let Some(out) = self.out.get(replica) {
+            out.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn id(&self, replica: usize) -> Option<ReplicaId> {
+        self.ids.get(replica)?.get().copied()
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn windows(
+        &self,
+        replica: usize,
+        asked: &FingerprintRequest,
+    ) -> Result<(Vec<Told>, u64), ReplicaFailure> {
+        let kind = RequestKind::Fingerprint(Box::new(asked.clone()));
+        if let Response::Windows(windows) = self.call(replica, kind).await? {
+            let bytes = windows.bytes;
+            if let Some(told) = Told::all(*windows, &asked.range, &asked.cuts) {
+                return Ok((told, bytes));
+            }
+        }
+        Err(self.mismatched(replica))
+    }
+
+    pub(super) async fn versions(
+        &self,
+        replica: usize,
+        asked: VersionsRequest,
+    ) -> Result<Versions, ReplicaFailure> {
+        let range = asked.range.clone();
+        let kind = RequestKind::Versions(Box::new(asked));
+        match self.call(replica, kind).await? {
+            Response::Versions(versions) if versions.are_of(&range) => Ok(*versions),
+            _ => Err(self.mismatched(replica)),
+        }
+    }
+
+    pub(super) async fn page(
+        &self,
+        replica: usize,
+        range: KeyRange,
+    ) -> Result<Page, ReplicaFailure> {
+        let limit = self.coordinator.inner.settings.page;
+        let Request { kind, .. } = Request::scan(range.clone(), limit);
+        match self.call(replica, kind).await? {
+            Response::Page(page) if page.is_of(&range) => Ok(*page),
+            _ => Err(self.mismatched(replica)),
+        }
+    }
+
+    pub(super) async fn read(
+        &self,
+        replica: usize,
+        key: &Key,
+    ) -> Result<Option<Entry>, ReplicaFailure> {
+        let Request { kind, .. } = Request::read(key);
+        match self.call(replica, kind).await? {
+            Response::Entry(entry) => Ok(entry),
+            _ => Err(self.mismatched(replica)),
+        }
+    }
+
+    /// Sends a replica what it lacks, as it is.
+    pub(super) async fn repair(
+        &self,
+        replica: usize,
+        key: &Key,
+        entry: Entry,
+    ) -> Result<(), ReplicaFailure> {
+        let Request { kind, .. } = Request::write(key, entry);
+        match self.call(replica, kind).await {
+            Ok(Response::Ack(_)) => Ok(()),
+            Ok(_) => Err(self.mismatched(replica)),
+            Err(ReplicaFailure::Refused(refusal @ Refusal::Promised { .. })) => {
+                self.settle(replica, key, refusal).await
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// An update that has not come to its end has the replica refuse what is below its
+    /// ballot, for ever: gives the key a version that all can take.
+    async fn settle(
+        &self,
+        replica: usize,
+        key: &Key,
+        refusal: Refusal,
+    ) -> Result<(), ReplicaFailure> {
+        let refused = Err(ReplicaFailure::Refused(refusal));
+        // Without such quorums no register is at the key.
+        if R.saturating_add(W) <= N || W.saturating_mul(2) <= N {
+            return refused;
+        }
+        let as_it_is = |held: Option<&Bytes>| {
+            let edit = held.cloned().map_or(Edit::Delete, Edit::Put);
+            (edit, ())
+        };
+        let settling = self
+            .coordinator
+            .update_within(key.clone(), SETTLING, as_it_is);
+        let Ok(Some(settled)) = settling.await.map(|(done, ())| done.entry) else {
+            return refused;
+        };
+        // The update did not have to wait for this one of them.
+        let Request { kind, .. } = Request::write(key, settled);
+        match self.call(replica, kind).await? {
+            Response::Ack(_) => Ok(()),
+            _ => Err(self.mismatched(replica)),
+        }
+    }
+
+    /// An answer that makes no sense: the replica is left out.
+    pub(super) fn mismatched(&self, replica: usize) -> ReplicaFailure {
+        self.leave_out(replica);
+        ReplicaFailure::Mismatched
+    }
+
+    /// A replica that can't be called is left out.
+    async fn call(&self, replica: usize, kind: RequestKind) -> Result<Response, ReplicaFailure> {
+        let mut request = Request::of(kind);
+        let mut pause = PAUSE;
+        let mut tries = 1;
+        loop {
+            let failure = match self.call_once(replica, &mut request).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            match &failure {
+                ReplicaFailure::Refused(Refusal::OtherReplica { .. }) => {}
+                // It is there, and others of its keys may be taken.
+                ReplicaFailure::Refused(_) => return Err(failure),
+                ReplicaFailure::Transport(_) | ReplicaFailure::TimedOut(_)
+                    if tries < self.tries =>
+                {
+                    sleep(pause).await;
+                    pause = pause.saturating_mul(2);
+                    tries = tries.saturating_add(1);
+                    continue;
+                }
+                _ => {}
+            }
+            self.leave_out(replica);
+            return Err(failure);
+        }
+    }
+
+    async fn call_once(
+        &self,
+        replica: usize,
+        request: &mut Request,
+    ) -> Result<Response, ReplicaFailure> {
+        let inner = &self.coordinator.inner;
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(sent(request), Ordering::Relaxed);
+        let response = call_one(inner, replica, request).await?;
+        self.bytes.fetch_add(received(&response), Ordering::Relaxed);
+        // Another one that has come to its place has not been compared so far.
+        if let (Some(is), Some(place)) = (inner.introductions.id(replica), self.ids.get(replica))
+            && *place.get_or_init(|| is) != is
+        {
+            return Err(ReplicaFailure::Refused(Refusal::OtherReplica { is }));
+        }
+        Ok(response)
+    }
+}
+
+const NUMBER: usize = 8;
+const VERSION: usize = 16;
+const HASH: usize = 16;
+
+fn sent(request: &Request) -> u64 {
+    let len = match &request.kind {
+        RequestKind::Write { key, entry } => entry_len(key.len(), entry),
+        RequestKind::Scan { range, .. } => range_len(range),
+        RequestKind::Versions(asked) => range_len(&asked.range).saturating_add(HASH),
+        RequestKind::Fingerprint(asked) => {
+            let cuts = asked.cuts.iter().map(Key::len).sum::<usize>();
+            range_len(&asked.range)
+                .saturating_add(HASH)
+                .saturating_add(cuts)
+        }
+        _ => request.key().map_or(0, Key::len),
+    };
+    len as u64
+}
+
+fn received(response: &Response) -> u64 {
+    let len: usize = match response {
+        Response::Entry(Some(entry)) => entry_len(0, entry),
+        Response::Page(page) => page
+            .entries
+            .iter()
+            .map(|(key, it)| entry_len(key.len(), it))
+            .sum(),
+        Response::Versions(told) => {
+            let lens = told.versions.iter().map(|it| it.key.len());
+            lens.map(|len| len.saturating_add(VERSION).saturating_add(HASH))
+                .sum()
+        }
+        Response::Windows(windows) => {
+            let end = |end: &WindowEnd| match end {
+                WindowEnd::Before(end) => end.len(),
+                WindowEnd::Cut | WindowEnd::Range => 1,
+            };
+            let ends = windows.windows.iter().map(|it| end(&it.end));
+            ends.map(|len| len.saturating_add(NUMBER).saturating_add(HASH))
+                .sum()
+        }
+        _ => 1,
+    };
+    len as u64
+}
+
+fn range_len(range: &KeyRange) -> usize {
+    let end = range.end().map_or(0, Key::len);
+    range.start().len().saturating_add(end)
+}
+
+fn entry_len(key_len: usize, entry: &Entry) -> usize {
+    let value = entry.value.as_ref().map_or(0, |value| value.len());
+    key_len.saturating_add(VERSION).saturating_add(value)
+}

@@ -1,0 +1,60 @@
+//! How fast a pass goes.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::settings::PassSettings;
+
+/// A pass rests when it owes at least this: timers are no finer than a millisecond.
+const LEAST_REST: Duration = Duration::from_millis(5);
+
+pub(super) struct Pace {
+    per_key: Duration,
+    max_bytes_per_second: u64,
+    rests: u32,
+    /// When it may go on.
+    due: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(settings: &PassSettings) -> Self {
+        Self {
+            per_key: part_of_a_second(1, settings.max_keys_per_second),
+            max_bytes_per_second: settings.max_bytes_per_second,
+            rests: settings.rests,
+            due: Instant::now(),
+        }
+    }
+
+    /// Counts what was done since `began`.
+    pub(super) fn count(&mut self, began: Instant, keys: u64, bytes: u64) {
+        let keys = u32::try_from(keys).unwrap_or(u32::MAX);
+        let by_keys = self.per_key.saturating_mul(keys);
+        let by_bytes = part_of_a_second(bytes, self.max_bytes_per_second);
+        self.owe(began, by_keys.max(by_bytes));
+    }
+
+    /// Counts a step that took others' time.
+    pub(super) fn give_way(&mut self, took: Duration) {
+        self.owe(Instant::now(), took.saturating_mul(self.rests));
+    }
+
+    /// Waits until it may go on.
+    pub(super) async fn rest(&self) {
+        if self.due.saturating_duration_since(Instant::now()) >= LEAST_REST {
+            sleep_until(self.due).await;
+        }
+    }
+
+    fn owe(&mut self, from: Instant, time: Duration) {
+        let from = self.due.max(from);
+        self.due = from.checked_add(time).unwrap_or(from);
+    }
+}
+
+fn part_of_a_second(part: u64, of: u64) -> Duration {
+    let nanos = u128::from(part).saturating_mul(1_000_000_000);
+    let nanos = nanos.checked_div(of.max(1).into()).unwrap_or(0);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,111 @@
+//! The settings of a pass.
+
+use std::time::Duration;
+
+/// How a [pass](crate::Coordinator::pass) goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PassSettings {
+    /// How many keys are compared with one request to each replica. 16,384 by
+    /// default; 0 is taken for 1. A pass that is cut and goes on compares no more
+    /// than these again.
+    pub window: u64,
+    /// How many keys a pass compares in a second at the most. 250,000 by default; 0 is
+    /// taken for 1.
+    pub max_keys_per_second: u64,
+    /// How many bytes a pass has a replica read, or sends and receives, in a second at
+    /// the most, whichever are more. 32 MiB by default; 0 is taken for 1.
+    pub max_bytes_per_second: u64,
+    /// How many times as long as a step took a pass rests after it, where the
+    /// coordinator served other operations meanwhile. 4 by default, so that the pass
+    /// is at work for a fifth of the time. 0 means that it gives way to nobody.
+    pub rests: u32,
+    /// How many times a call to a replica is made at the most, the first included,
+    /// before the replica is left out of the rest of the pass. 3 by default; 0 is
+    /// taken for 1.
+    pub tries: u32,
+    /// How long after one pass ended [the next](crate::Coordinator::passes) begins. 10
+    /// minutes by default.
+    pub every: Duration,
+    /// By how much the time until the next pass varies, at random, in percent of
+    /// [`every`](Self::every): so much more or less. 20 by default; more than 100 is
+    /// taken for 100.
+    pub jitter_percent: u32,
+    /// The key of the [hash](crate::Fingerprint). Drawn anew for each pass, from the
+    /// operating system's randomness, by default. One that is set is that of all
+    /// passes: it is there to repeat a test with.
+    pub hash_key: Option<u128>,
+}
+
+impl Default for PassSettings {
+    fn default() -> Self {
+        Self {
+            window: 16 * 1024,
+            max_keys_per_second: 250_000,
+            max_bytes_per_second: 32 * 1024 * 1024,
+            rests: 4,
+            tries: 3,
+            every: Duration::from_secs(600),
+            jitter_percent: 20,
+            hash_key: None,
+        }
+    }
+}
+
+impl PassSettings {
+    /// Sets how many keys are compared with one request.
+    #[must_use]
+    pub fn with_window(mut self, keys: u64) -> Self {
+        self.window = keys;
+        self
+    }
+
+    /// Sets the most keys in a second.
+    #[must_use]
+    pub fn with_max_keys_per_second(mut self, max: u64) -> Self {
+        self.max_keys_per_second = max;
+        self
+    }
+
+    /// Sets the most bytes in a second.
+    #[must_use]
+    pub fn with_max_bytes_per_second(mut self, max: u64) -> Self {
+        self.max_bytes_per_second = max;
+        self
+    }
+
+    /// Sets how much a pass gives way to other operations.
+    #[must_use]
+    pub fn with_rests(mut self, rests: u32) -> Self {
+        self.rests = rests;
+        self
+    }
+
+    /// Sets how many times a call is made at the most.
+    #[must_use]
+    pub fn with_tries(mut self, tries: u32) -> Self {
+        self.tries = tries;
+        self
+    }
+
+    /// Sets how long after one pass ended the next begins.
+    #[must_use]
+    pub fn with_every(mut self, every: Duration) -> Self {
+        self.every = every;
+        self
+    }
+
+    /// Sets by how much that varies.
+    #[must_use]
+    pub fn with_jitter_percent(mut self, percent: u32) -> Self {
+        self.jitter_percent = percent;
+        self
+    }
+
+    /// Sets the key of the hash.
+    #[must_use]
+    pub fn with_hash_key(mut self, key: u128) -> Self {
+        self.hash_key = Some(key);
+        self
+    }
+}

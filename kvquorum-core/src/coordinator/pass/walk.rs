@@ -1,0 +1,431 @@
+//! The walk of a pass: which range is compared next, and how.
+//!
+//! A range is compared window by window. One that differs is split, until few keys
+//! are left in it, or most of them seem to differ; then their versions are listed, and
+//! what is behind is mended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::iter;
+use tokio::time::Instant;
+
+use super::caller::Caller;
+use super::compare::{Compared, Told, compare};
+use super::listed::{Listed, Unlike};
+use super::mend::{Mended, Mending, Pages};
+use super::pace::Pace;
+use super::report::PassProgress;
+use super::settings::PassSettings;
+use crate::entry::{Entry, Key};
+use crate::fingerprint::{FingerprintRequest, VersionsRequest};
+use crate::outcome::ReplicaFailure;
+use crate::range::KeyRange;
+use crate::transport::Transport;
+
+/// Into how many windows one that differs is split: with more of them, one difference
+/// takes more bytes to be found; with fewer, more round trips.
+const PARTS: u64 = 8;
+/// A window with no more entries is listed and not split: a list of them takes fewer
+/// bytes than another comparison, and saves a round trip.
+const FEW: u64 = 16;
+/// The most entries of a window that is listed where most of those beside it differ,
+/// too: there are so many differences that to split it further would not pay.
+const SOME: u64 = 64;
+/// The most versions in one list.
+const MANY: u64 = 1024;
+/// The bytes that are read for a window are half of what replicas read for a request
+/// by default, so that one which holds more gets as far.
+const WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What is to be done with a range.
+#[derive(Clone, Debug)]
+struct Todo {
+    range: KeyRange,
+    how: How,
+    /// By whose keys windows are cut: who holds the most.
+    cutter: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Compare a window, from the beginning.
+    Walk,
+    /// Compare windows of so many entries.
+    Split(u64),
+    /// List the versions.
+    List,
+}
+
+/// What is known of a replica.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) not_repaired: u64,
+    pub(super) failure: Option<ReplicaFailure>,
+    /// Whether it was not compared with the others everywhere, or did not take what it
+    /// lacked.
+    pub(super) is_behind: bool,
+}
+
+pub(super) struct Walk<const N: usize, const W: usize, const R: usize, T> {
+    pub(super) caller: Arc<Caller<N, W, R, T>>,
+    settings: PassSettings,
+    hash_key: u128,
+    end: Option<Key>,
+    /// What is left, the next last.
+    todo: Vec<Todo>,
+    pub(super) parts: [Part; N],
+    progress: PassProgress,
+    pace: Pace,
+}
+
+impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R, T> {
+    pub(super) fn new(
+        caller: Caller<N, W, R, T>,
+        settings: PassSettings,
+        hash_key: u128,
+        range: KeyRange,
+    ) -> Self {
+        let pace = Pace::new(&settings);
+        let end = range.end().cloned();
+        let is_something = !range.is_empty() && N > 1;
+        let walk = Todo {
+            range,
+            how: How::Walk,
+            // Another one each time, if nothing is known.
+            cutter: usize::try_from(hash_key % N.max(1) as u128).unwrap_or(0),
+        };
+        Self {
+            caller: Arc::new(caller),
+            settings,
+            hash_key,
+            end,
+            todo: if is_something { vec![walk] } else { Vec::new() },
+            parts: std::array::from_fn(|_| Part::default()),
+            progress: PassProgress {
+                repaired: vec![0; N],
+                ..PassProgress::default()
+            },
+            pace,
+        }
+    }
+
+    /// What of the range is left.
+    pub(super) fn rest(&self) -> Option<KeyRange> {
+        let next = self.todo.last()?;
+        let rest = KeyRange::from(next.range.start().clone()..);
+        Some(rest.before(self.end.as_ref()))
+    }
+
+    pub(super) fn progress(&self) -> PassProgress {
+        PassProgress {
+            reached: self.todo.last().map(|next| next.range.start().clone()),
+            requests: self.caller.requests(),
+            bytes: self.caller.bytes(),
+            ..self.progress.clone()
+        }
+    }
+
+    /// Does what is next; `false` where nothing is left, or too few replicas to compare.
+    /// Dropped half-way, it leaves what is left as it was.
+    pub(super) async fn step(&mut self) -> bool {
+        self.pace.rest().await;
+        let Some(todo) = self.todo.last().cloned() else {
+            return false;
+        };
+        let replicas = self.caller.replicas();
+        if replicas.len() < 2 {
+            return false;
+        }
+        let (began, bytes) = (Instant::now(), self.caller.bytes());
+        let served = self.caller.coordinator.inner.served();
+        let left = match todo.how {
+            How::Walk => self.compare(&todo, &replicas, u64::MAX, self.settings.window),
+            How::Split(every) => self.compare(&todo, &replicas, every, u64::MAX),
+            How::List => return self.list_step(todo, &replicas).await,
+        };
+        if let Some((left, keys, read)) = left.await {
+            self.replace(left);
+            let moved = self.caller.bytes().saturating_sub(bytes);
+            self.pace.count(began, keys, moved.max(read));
+        }
+        self.give_way(served, began);
+        true
+    }
+
+    async fn list_step(&mut self, todo: Todo, replicas: &[usize]) -> bool {
+        let began = Instant::now();
+        let served = self.caller.coordinator.inner.served();
+        if let Some((left, keys)) = self.list(&todo, replicas).await {
+            self.replace(left.into_iter().collect());
+            self.pace.count(began, keys, 0);
+        }
+        self.give_way(served, began);
+        true
+    }
+
+    fn give_way(&mut self, served: u64, began: Instant) {
+        if self.caller.coordinator.inner.served() != served {
+            self.pace.give_way(began.elapsed());
+        }
+    }
+
+    /// What was next is done, but for this.
+    fn replace(&mut self, left: Vec<Todo>) {
+        self.todo.pop();
+        self.todo.extend(left.into_iter().rev());
+    }
+
+    /// Compares the beginning of a range. Returns what is left of it, how many keys were
+    /// asked about, and how many bytes were read for it at one replica; `None` where
+    /// too few answered.
+    async fn compare(
+        &mut self,
+        todo: &Todo,
+        replicas: &[usize],
+        every: u64,
+        max_keys: u64,
+    ) -> Option<(Vec<Todo>, u64, u64)> {
+        let cutter = self.cutter(todo, replicas)?;
+        let mut asked = FingerprintRequest {
+            range: todo.range.clone(),
+            hash_key: self.hash_key,
+            cuts: Vec::new(),
+            every,
+            max_keys: max_keys.max(1),
+            max_bytes: if todo.how == How::Walk {
+                WINDOW_BYTES
+            } else {
+                u64::MAX
+            },
+        };
+        let first = self.caller.windows(cutter, &asked).await;
+        let (first, mut read) = self.taken(cutter, first)?;
+        let mut uptos = first.iter().map(|it| it.upto.clone());
+        let last = uptos.next_back().flatten();
+        asked.cuts = uptos.flatten().collect();
+        asked.range = todo.range.before(last.as_ref());
+        (asked.every, asked.max_keys, asked.max_bytes) = (u64::MAX, u64::MAX, u64::MAX);
+        let others = replicas
+            .iter()
+            .copied()
+            .filter(|replica| *replica != cutter);
+        let (caller, asked) = (&self.caller, &asked);
+        let asking = others.map(async |replica| (replica, caller.windows(replica, asked).await));
+        let mut answers = vec![(cutter, first)];
+        for (replica, result) in join_all(asking).await {
+            if let Some((told, bytes)) = self.taken(replica, result) {
+                // Where the range was cut for them, its end is not that of all.
+                answers.push((replica, ended(told, last.as_ref())));
+                read = read.max(bytes);
+            }
+        }
+        if answers.len() < 2 {
+            return None;
+        }
+        let compared = compare(&todo.range, &answers);
+        let keys = compared
+            .iter()
+            .map(|it| it.most)
+            .fold(0, u64::saturating_add);
+        let equal = compared.iter().filter(|it| it.is_equal).map(|it| it.most);
+        let equal = equal.fold(0, u64::saturating_add);
+        self.progress.keys = self.progress.keys.saturating_add(equal);
+        Some((left(todo, compared, cutter), keys, read))
+    }
+
+    /// By whose keys windows are cut now.
+    fn cutter(&self, todo: &Todo, replicas: &[usize]) -> Option<usize> {
+        let meant = Some(todo.cutter).filter(|cutter| replicas.contains(cutter));
+        meant.or(replicas.first().copied())
+    }
+
+    /// Lists the versions in the beginning of a range, and mends what is behind. Returns
+    /// what is left of it, and how many keys were listed; `None` where too few
+    /// answered.
+    async fn list(&mut self, todo: &Todo, replicas: &[usize]) -> Option<(Option<Todo>, u64)> {
+        let asked = VersionsRequest {
+            range: todo.range.clone(),
+            hash_key: self.hash_key,
+            max_keys: MANY,
+        };
+        let caller = &self.caller;
+        let asking = replicas.iter().copied().map(|replica| {
+            let asked = asked.clone();
+            async move { (replica, caller.versions(replica, asked).await) }
+        });
+        let mut answers = Vec::new();
+        for (replica, result) in join_all(asking).await {
+            answers.extend(
+                self.taken(replica, result)
+                    .map(|versions| (replica, versions)),
+            );
+        }
+        if answers.len() < 2 {
+            return None;
+        }
+        let replicas: Arc<[usize]> = answers.iter().map(|(replica, _)| *replica).collect();
+        let listed = Listed::<N>::merge(answers);
+        let keys = listed.held.len() as u64;
+        let held = listed.held.iter();
+        let unlike: Vec<_> = held
+            .filter_map(|(key, held)| Unlike::of(key, held, &replicas))
+            .collect();
+        let differing = unlike.len() as u64;
+        self.mend(unlike, &listed, &replicas).await;
+        self.progress.keys = self.progress.keys.saturating_add(keys);
+        self.progress.differing = self.progress.differing.saturating_add(differing);
+        let left = listed.upto.map(|upto| Todo {
+            range: todo.range.starting_at(upto),
+            ..todo.clone()
+        });
+        Some((left, keys))
+    }
+
+    /// Sends replicas what they lack. What one replica holds is read by pages where
+    /// half of it is wanted.
+    async fn mend(&mut self, unlike: Vec<Unlike<N>>, listed: &Listed<N>, replicas: &Arc<[usize]>) {
+        let mut by_source = BTreeMap::<usize, BTreeMap<Key, Unlike<N>>>::new();
+        let mut single = Vec::new();
+        for it in unlike {
+            match it.only_source() {
+                Some(source) => {
+                    let wanted = by_source.entry(source).or_default();
+                    wanted.insert(it.key.clone(), it);
+                }
+                None => single.push((it, None)),
+            }
+        }
+        for (source, wanted) in by_source {
+            let holds = |held: &&[_; N]| held.get(source).is_some_and(Option::is_some);
+            let held = listed.held.values().filter(holds).count();
+            let mut pages = Pages::new(source, wanted);
+            if pages.wanted.len() as u64 > FEW && pages.wanted.len().saturating_mul(2) >= held {
+                while let Some(found) = pages.next(&*self.caller).await {
+                    let found = found.into_iter();
+                    let found = found.map(|(unlike, entry)| (unlike, Some((source, entry))));
+                    self.mend_each(found.collect(), replicas).await;
+                }
+            }
+            single.extend(pages.wanted.into_values().map(|unlike| (unlike, None)));
+        }
+        self.mend_each(single, replicas).await;
+    }
+
+    /// A bounded number at the same time.
+    async fn mend_each(
+        &mut self,
+        unlike: Vec<(Unlike<N>, Option<(usize, Entry)>)>,
+        replicas: &Arc<[usize]>,
+    ) {
+        let at_once = self.caller.coordinator.inner.settings.max_at_once;
+        let (caller, hash_key, replicas) = (self.caller.clone(), self.hash_key, replicas.clone());
+        let mending = unlike.into_iter().map(move |(unlike, read)| {
+            let mending = Mending {
+                caller: caller.clone(),
+                hash_key,
+                replicas: replicas.clone(),
+                unlike,
+                read,
+            };
+            mending.run()
+        });
+        let mut mending = Box::pin(iter(mending).buffer_unordered(at_once));
+        let mut bytes = self.caller.bytes();
+        while let Some(mended) = mending.next().await {
+            self.take_in(mended);
+            let now = self.caller.bytes();
+            self.pace
+                .count(Instant::now(), 0, now.saturating_sub(bytes));
+            bytes = now;
+            self.pace.rest().await;
+        }
+    }
+
+    fn take_in(&mut self, mended: Mended) {
+        for replica in mended.repaired {
+            if let Some(repaired) = self.progress.repaired.get_mut(replica) {
+                *repaired = repaired.saturating_add(1);
+            }
+        }
+        for (replica, failure) in mended.not_repaired {
+            if let Some(part) = self.parts.get_mut(replica) {
+                part.not_repaired = part.not_repaired.saturating_add(1);
+                part.fail(failure);
+            }
+        }
+    }
+
+    fn taken<A>(&mut self, replica: usize, result: Result<A, ReplicaFailure>) -> Option<A> {
+        match (result, self.parts.get_mut(replica)) {
+            (Ok(answer), _) => Some(answer),
+            (Err(failure), Some(part)) => {
+                part.fail(Some(failure));
+                None
+            }
+            (Err(_), None) => None,
+        }
+    }
+}
+
+impl Part {
+    fn fail(&mut self, failure: Option<ReplicaFailure>) {
+        self.is_behind = true;
+        self.failure = self.failure.take().or(failure);
+    }
+}
+
+/// What was told of a range that was cut before `upto`: there ends the last of it.
+fn ended(mut told: Vec<Told>, upto: Option<&Key>) -> Vec<Told> {
+    if let Some(last) = told.last_mut() {
+        last.upto = last.upto.take().or(upto.cloned());
+    }
+    told
+}
+
+/// What is left to be done of a range after a comparison.
+fn left(todo: &Todo, compared: Vec<Compared>, cutter: usize) -> Vec<Todo> {
+    let reached = compared.last().and_then(|last| last.range.end().cloned());
+    let rest = reached.filter(|reached| todo.range.contains(reached));
+    let unlike = compared.iter().filter(|it| !it.is_equal).count();
+    // At least seven in eight.
+    let most_differ = unlike.saturating_mul(8) >= compared.len().saturating_mul(7) && unlike > 1;
+    let largest = compared.last().map_or(cutter, |last| last.largest);
+    let mut left = Vec::<Todo>::new();
+    for it in compared.into_iter().filter(|it| !it.is_equal) {
+        let is_no_part = todo.how != How::Walk && it.range == todo.range;
+        let is_listed = it.most <= FEW
+            || it.most.saturating_sub(it.least) >= it.most / 4
+            || it.most <= SOME && most_differ
+            || is_no_part;
+        let how = if is_listed {
+            How::List
+        } else {
+            How::Split(it.most.div_ceil(PARTS))
+        };
+        match left.last_mut() {
+            // One list of neighbours.
+            Some(before)
+                if how == How::List
+                    && before.how == How::List
+                    && before.range.end() == Some(it.range.start()) =>
+            {
+                before.range =
+                    KeyRange::from(before.range.start().clone()..).before(it.range.end());
+            }
+            _ => left.push(Todo {
+                range: it.range,
+                how,
+                cutter: it.largest,
+            }),
+        }
+    }
+    left.extend(rest.map(|rest| Todo {
+        range: todo.range.starting_at(rest),
+        how: todo.how,
+        cutter: largest,
+    }));
+    left
+}

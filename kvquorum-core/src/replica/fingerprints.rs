@@ -1,0 +1,279 @@
+//! What a replica holds in a range, told by few bytes.
+//!
+//! Each request does a bounded amount of work, and lets others go on after each page
+//! of it.
+
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::vec;
+
+use tokio::task::yield_now;
+
+use super::known::own_key;
+use super::scan::first;
+use super::{Limits, Replica};
+use crate::entry::Key;
+use crate::fingerprint::{
+    Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, WindowEnd,
+    Windows,
+};
+use crate::range::{KeyRange, after};
+use crate::record::Record;
+use crate::store::{ScanLimit, Store, StoreError};
+use crate::transport::{Call, Response, TransportError};
+
+/// How many records are hashed before others get to go on: some 10 µs of work.
+const PAGE_KEYS: usize = 64;
+
+impl<S: Store> Replica<S> {
+    /// Fingerprints of the beginning of a range, within the replica's own limits.
+    pub(super) fn fingerprint(&self, asked: FingerprintRequest) -> Call {
+        let (store, limits) = (Arc::clone(&self.store), self.limits);
+        Call::new(async move {
+            let windows = windows(&*store, &asked, &limits).await;
+            let windows = windows.map_err(TransportError::Store)?;
+            Ok(Response::Windows(Box::new(windows)))
+        })
+    }
+
+    /// The versions in the beginning of a range, within the replica's own limits.
+    pub(super) fn versions(&self, asked: VersionsRequest) -> Call {
+        let (store, limits) = (Arc::clone(&self.store), self.limits);
+        Call::new(async move {
+            let versions = versions(&*store, &asked, &limits).await;
+            let versions = versions.map_err(TransportError::Store)?;
+            Ok(Response::Versions(Box::new(versions)))
+        })
+    }
+}
+
+async fn windows<S: Store>(
+    store: &S,
+    asked: &FingerprintRequest,
+    limits: &Limits,
+) -> Result<Windows, StoreError> {
+    let work = Work::new(limits, asked.max_keys, asked.max_bytes);
+    let mut records = Records::new(store, &asked.range, work, limits);
+    let mut made = Making::new(asked, limits);
+    while let Some((key, record)) = records.next().await? {
+        if !made.has_room_for(&key) {
+            return Ok(made.made);
+        }
+        made.add(&key, record);
+        if records.is_spent() {
+            made.close();
+            return Ok(made.made);
+        }
+    }
+    made.end();
+    Ok(made.made)
+}
+
+async fn versions<S: Store>(
+    store: &S,
+    asked: &VersionsRequest,
+    limits: &Limits,
+) -> Result<Versions, StoreError> {
+    let work = Work::new(limits, asked.max_keys, u64::MAX);
+    let mut records = Records::new(store, &asked.range, work, limits);
+    let room = ScanLimit {
+        max_keys: within(asked.max_keys, limits.max_scan_keys),
+        max_bytes: limits.max_scan_bytes,
+    };
+    let mut found = Versions::default();
+    let mut bytes = 0_usize;
+    while let Some((key, record)) = records.next().await? {
+        // Less than it takes in memory and on the way.
+        let len = key.len().saturating_add(size_of::<Versioned>());
+        bytes = bytes.saturating_add(len);
+        if !room.allows(found.versions.len(), bytes) {
+            found.upto = Some(key);
+            break;
+        }
+        if records.is_spent() {
+            found.upto = Some(after(&key)).filter(|upto| asked.range.contains(upto));
+        }
+        if let Some(entry) = record.into_entry() {
+            let hash = Fingerprint::of(asked.hash_key, &key, &entry).sum;
+            let version = entry.version;
+            found.versions.push(Versioned { key, version, hash });
+        }
+        if records.is_spent() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn within(asked: u64, own: usize) -> usize {
+    usize::try_from(asked).unwrap_or(own).min(own).max(1)
+}
+
+/// How much a request may do yet.
+struct Work {
+    keys: usize,
+    bytes: usize,
+}
+
+impl Work {
+    fn new(limits: &Limits, keys: u64, bytes: u64) -> Self {
+        Self {
+            keys: within(keys, limits.max_hashed_keys),
+            bytes: within(bytes, limits.max_hashed_bytes),
+        }
+    }
+}
+
+/// The records of a range, as far as the work goes. It holds a page of them.
+struct Records<'a, S> {
+    store: &'a S,
+    range: &'a KeyRange,
+    own: Key,
+    last: Option<Key>,
+    page: vec::IntoIter<(Key, Record)>,
+    max_page_bytes: usize,
+    left: Work,
+}
+
+impl<'a, S: Store> Records<'a, S> {
+    fn new(store: &'a S, range: &'a KeyRange, left: Work, limits: &Limits) -> Self {
+        Self {
+            store,
+            range,
+            own: own_key(),
+            last: None,
+            page: Vec::new().into_iter(),
+            max_page_bytes: limits.max_scan_bytes,
+            left,
+        }
+    }
+
+    /// Whether no more may be done after the record that came last.
+    fn is_spent(&self) -> bool {
+        self.left.keys == 0 || self.left.bytes == 0
+    }
+
+    /// The next record; `None` at the end of the range.
+    async fn next(&mut self) -> Result<Option<(Key, Record)>, StoreError> {
+        if self.page.len() == 0 {
+            self.page = self.next_page().await?.into_iter();
+        }
+        let Some((key, record)) = self.page.next() else {
+            return Ok(None);
+        };
+        let len = key.len().saturating_add(record.encoded_len());
+        self.left.keys = self.left.keys.saturating_sub(1);
+        self.left.bytes = self.left.bytes.saturating_sub(len);
+        self.last = Some(key.clone());
+        Ok(Some((key, record)))
+    }
+
+    async fn next_page(&self) -> Result<Vec<(Key, Record)>, StoreError> {
+        if self.range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let limit = ScanLimit {
+            max_keys: self.left.keys.min(PAGE_KEYS),
+            max_bytes: self.left.bytes.min(self.max_page_bytes),
+        };
+        let from = match &self.last {
+            None => first(self.range, &self.own),
+            Some(last) => {
+                yield_now().await;
+                Bound::Excluded(last)
+            }
+        };
+        self.store.scan((from, self.range.end_bound()), limit).await
+    }
+}
+
+/// The windows being made.
+struct Making<'a> {
+    asked: &'a FingerprintRequest,
+    max: usize,
+    /// The cuts that are left.
+    cuts: std::slice::Iter<'a, Key>,
+    made: Windows,
+    /// Where the window begins that is not yet at its end, and what is in it.
+    start: Key,
+    open: Fingerprint,
+    last: Option<Key>,
+}
+
+impl<'a> Making<'a> {
+    fn new(asked: &'a FingerprintRequest, limits: &Limits) -> Self {
+        Self {
+            asked,
+            max: limits.max_windows.max(1),
+            cuts: asked.cuts.iter(),
+            made: Windows::default(),
+            start: asked.range.start().clone(),
+            open: Fingerprint::default(),
+            last: None,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.made.windows.len() < self.max
+    }
+
+    /// Ends the windows that are to end before a key. `false` where there are then as
+    /// many as there may be.
+    fn has_room_for(&mut self, key: &Key) -> bool {
+        self.cut(Some(key));
+        if self.open.count >= self.asked.every.max(1) && self.has_room() {
+            self.close();
+        }
+        self.has_room()
+    }
+
+    fn add(&mut self, key: &Key, record: Record) {
+        let len = key.len().saturating_add(record.encoded_len());
+        self.made.bytes = self.made.bytes.saturating_add(len as u64);
+        if let Some(entry) = record.into_entry() {
+            let one = Fingerprint::of(self.asked.hash_key, key, &entry);
+            self.open = self.open.and(one);
+        }
+        self.last = Some(key.clone());
+    }
+
+    /// Ends windows at the cuts up to a key, or at all that are left.
+    fn cut(&mut self, upto: Option<&Key>) {
+        while self.has_room()
+            && let Some(cut) = self.cuts.as_slice().first()
+            && upto.is_none_or(|upto| cut <= upto)
+        {
+            self.cuts.next();
+            let is_after_last = self.last.as_ref().is_none_or(|last| last < cut);
+            if self.start < *cut && is_after_last && self.asked.range.contains(cut) {
+                self.start = cut.clone();
+                self.push(WindowEnd::Cut);
+            }
+        }
+    }
+
+    /// Ends a window after the last key that was added.
+    fn close(&mut self) {
+        let end = self.last.as_ref().map(after);
+        match end.filter(|end| self.asked.range.contains(end)) {
+            Some(end) => {
+                self.start = end.clone();
+                self.push(WindowEnd::Before(end));
+            }
+            None => self.push(WindowEnd::Range),
+        }
+    }
+
+    /// Ends the last windows, where the range ends.
+    fn end(&mut self) {
+        self.cut(None);
+        if self.has_room() {
+            self.push(WindowEnd::Range);
+        }
+    }
+
+    fn push(&mut self, end: WindowEnd) {
+        let fingerprint = std::mem::take(&mut self.open);
+        self.made.windows.push(Window { end, fingerprint });
+    }
+}
