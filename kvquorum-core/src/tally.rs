@@ -106,6 +106,10 @@ impl<const N: usize> WriteTally<N> {
         self.acked.saturating_add(self.failed) < N
     }
 
+    pub(crate) fn outcomes(&self) -> &[Outcome<Ack>; N] {
+        &self.outcomes
+    }
+
     pub(crate) fn into_outcomes(self) -> [Outcome<Ack>; N] {
         self.outcomes
     }

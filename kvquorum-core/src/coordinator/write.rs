@@ -221,12 +221,10 @@ pub(super) fn send_to_all<'a, T: Transport, const N: usize>(
     match tally.verdict() {
         Some(verdict) if !tally.is_pending() => {
             inner.observe(tally.superseded_by());
-            let is_acked_by_all = tally.is_acked_by_all();
-            let outcomes = sent.0.into_outcomes();
-            if !is_acked_by_all {
-                inner.remember_missed(request.key(), &outcomes);
+            if !tally.is_acked_by_all() {
+                inner.remember_missed(request.key(), tally.outcomes());
             }
-            Start::Settled((verdict, outcomes, None))
+            Start::Settled((verdict, sent.0.into_outcomes(), None))
         }
         _ => {
             let span = span.clone();
