@@ -199,6 +199,7 @@ impl Mutant {
         let Quorums { n, w, .. } = self.quorums;
         let mut stamp = self.clock.next();
         let mut passed = None;
+        let mut knows_acknowledged = false;
         let mut earlier = false;
         let mut attempts = 1;
         loop {
@@ -215,8 +216,9 @@ impl Mutant {
                 self.clock.observe(by.timestamp);
             }
             let acked = sent.count(|part| part.is_ack()) >= w;
-            let may_come_after = passed.is_some() && 2 * w > n;
+            let may_come_after = knows_acknowledged && 2 * w > n;
             let again = if acked {
+                knows_acknowledged |= by.is_some();
                 passed = passed.max(by.filter(|_| !may_come_after));
                 by.is_some() && !may_come_after && !self.is(Bug::SupersededIgnored)
             } else if sent.refused_past.is_some() {
