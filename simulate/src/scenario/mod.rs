@@ -90,6 +90,8 @@ async fn choose_quorums(world: World, plan: Plan) -> Run {
         Some(Bug::ReadQuorum) => {
             play::<3, 2, 1>(world, plan, told(3, 2, 2), Compiles::default()).await
         }
+        // Others are too many, or too few, to be in each other's way.
+        Some(bug) if bug.is_of_registers() => play!(registers 3, 2, 2),
         _ => match random.below(16) {
             0..=5 => play!(registers 3, 2, 2),
             6 => play!(meets 3, 1, 3),
