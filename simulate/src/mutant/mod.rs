@@ -246,26 +246,37 @@ impl Mutant {
                 Some(by) if again => Said::Superseded(by),
                 _ => Said::Acked(version, by),
             };
-            let Sent {
-                parts, mut calls, ..
-            } = sent;
-            let written = Written {
-                said,
-                attempts,
-                parts,
-            };
-            let mut settled = written.clone();
-            let settling = async move {
-                while let Some((replica, answer)) = calls.next().await {
-                    settled.parts[replica] = part(answer);
-                }
-                let nowhere = !earlier && !settled.parts.iter().any(|part| may_be_seen(bug, part));
-                if settled.said == Said::MaybeApplied && nowhere {
-                    settled.said = Said::NotApplied;
-                }
-                settled
-            };
-            return (written, Box::pin(settling));
+            return settling(sent, said, attempts, earlier, bug);
         }
     }
+}
+
+/// What a write came to, and what it comes to once all have answered.
+fn settling(
+    sent: Sent,
+    said: Said,
+    attempts: u32,
+    earlier: bool,
+    bug: Option<Bug>,
+) -> (Written, Settling) {
+    let Sent {
+        parts, mut calls, ..
+    } = sent;
+    let written = Written {
+        said,
+        attempts,
+        parts,
+    };
+    let mut settled = written.clone();
+    let settling = async move {
+        while let Some((replica, answer)) = calls.next().await {
+            settled.parts[replica] = part(answer);
+        }
+        let nowhere = !earlier && !settled.parts.iter().any(|part| may_be_seen(bug, part));
+        if settled.said == Said::MaybeApplied && nowhere {
+            settled.said = Said::NotApplied;
+        }
+        settled
+    };
+    (written, Box::pin(settling))
 }

@@ -163,21 +163,11 @@ impl Stamps {
         let next = past.and_then(Timestamp::next);
         let known = self.times.iter().position(|times| times.writer == writer);
         let is_next = |told: &Version| told.timestamp.next() == Some(timestamp);
-        if known.is_none() && told.iter().any(is_next) {
-            let before = self.lent.get(&bits).copied();
-            let is_refused = self.times.last().is_some_and(|times| times.refused);
-            match before.filter(|before| *before >= writer) {
-                // It is that of the clock after a step back, and this is its next time.
-                Some(_) if is_refused => {}
-                Some(before) if !bounds.is_late => {
-                    return Some(format!("lends {timestamp} to {writer} after {before}"));
-                }
-                _ => {
-                    self.lent
-                        .insert(bits, before.max(Some(writer)).unwrap_or(writer));
-                    return None;
-                }
-            }
+        if known.is_none()
+            && told.iter().any(is_next)
+            && let Some(lent) = self.lend(version, bounds)
+        {
+            return lent;
         }
         let steps_back = known.is_none();
         let place = known.unwrap_or(self.times.len());
@@ -207,6 +197,29 @@ impl Stamps {
             ));
         }
         None
+    }
+}
+
+impl Stamps {
+    /// A version right after what its write was told of, under a writer id that is not
+    /// known: `None` if it is the clock's, after a step back, and comes to its next time.
+    fn lend(&mut self, version: Version, bounds: Bounds) -> Option<Option<String>> {
+        let Version { timestamp, writer } = version;
+        let bits = timestamp.to_bits();
+        let before = self.lent.get(&bits).copied();
+        if let Some(before) = before.filter(|before| *before >= writer) {
+            if self.times.last().is_some_and(|times| times.refused) {
+                return None;
+            }
+            if !bounds.is_late {
+                return Some(Some(format!(
+                    "lends {timestamp} to {writer} after {before}"
+                )));
+            }
+        }
+        self.lent
+            .insert(bits, before.max(Some(writer)).unwrap_or(writer));
+        Some(None)
     }
 }
 

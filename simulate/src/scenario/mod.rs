@@ -58,32 +58,36 @@ fn told(n: usize, w: usize, r: usize) -> Quorums {
 
 async fn choose_quorums(world: World, plan: Plan) -> Run {
     macro_rules! play {
-        ($n:literal, $w:literal, $r:literal $(, $part:ident: $how:expr)*) => {
-            play::<$n, $w, $r>(
-                world,
-                plan,
-                told($n, $w, $r),
-                Compiles { $($part: Some($how),)* ..Compiles::default() },
-            )
-            .await
+        ($n:literal, $w:literal, $r:literal, $block:expr, $registers:expr) => {{
+            let compiles = Compiles {
+                block: $block,
+                registers: $registers,
+            };
+            play::<$n, $w, $r>(world, plan, told($n, $w, $r), compiles).await
+        }};
+        ($n:literal, $w:literal, $r:literal) => {
+            play!($n, $w, $r, None, None)
         };
         // Reads meet writes.
         (meets $n:literal, $w:literal, $r:literal) => {
-            play!($n, $w, $r, block: CoordinatorBuilder::repair_blocking)
+            play!($n, $w, $r, Some(CoordinatorBuilder::repair_blocking), None)
         };
         // And writes meet each other.
         (registers $n:literal, $w:literal, $r:literal) => {
             play!(
-                $n, $w, $r,
-                block: CoordinatorBuilder::repair_blocking,
-                registers: |map: &Coordinator<$n, $w, $r, _>| map.registers_with("", Raw)
+                $n,
+                $w,
+                $r,
+                Some(CoordinatorBuilder::repair_blocking),
+                Some(|map: &Coordinator<$n, $w, $r, _>| map.registers_with("", Raw))
             )
         };
     }
     let mut random = world.random();
-    let nothing = Compiles::default();
     match plan.bug {
-        Some(Bug::WriteQuorum) => play::<3, 1, 2>(world, plan, told(3, 2, 2), nothing).await,
+        Some(Bug::WriteQuorum) => {
+            play::<3, 1, 2>(world, plan, told(3, 2, 2), Compiles::default()).await
+        }
         Some(Bug::ReadQuorum) => {
             play::<3, 2, 1>(world, plan, told(3, 2, 2), Compiles::default()).await
         }

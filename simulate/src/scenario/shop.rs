@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvquorum_core::{
     Bytes, Coordinator, CoordinatorBuilder, Key, KeyRange, Replica, ReplicaStats, ScanLimit,
-    Transport,
+    Transport, WriterId,
 };
 use kvquorum_mem::Link;
 use kvquorum_mem::sim::{Clock, Cluster, Event, Random, Survives, World};
@@ -155,28 +155,7 @@ impl<const N: usize> Shop<N> {
         let (spied, planted) = self.watch(&links, number, settings, W);
         let wall = clock.clone();
         let real = Bug::settings(self.plan.bug, settings);
-        let build = move || {
-            let builder = Coordinator::<N, W, R, _>::builder(planted.clone())
-                .time_limit(real.time_limit)
-                .max_attempts(real.attempts)
-                .max_background(real.background)
-                .max_drift(real.max_drift)
-                .page(ScanLimit::keys(real.page))
-                .writer(writer)
-                .wall_clock(wall.clone());
-            let map = match compiles.block {
-                _ if !real.repairs => builder.repair_off(),
-                Some(block) if real.blocking => block(builder),
-                _ => builder.repair_in_background(),
-            }
-            .build();
-            let registers = compiles.registers.map(|registers| {
-                registers(&map)
-                    .with_max_attempts(real.ballots)
-                    .with_time_limit(real.patience)
-            });
-            Real { map, registers }
-        };
+        let build = move || build::<N, W, R>(planted.clone(), real, compiles, writer, wall.clone());
         let map: Box<dyn Map> = if self.plan.mutant {
             let (bug, links) = (self.plan.bug, spied.to_vec());
             let wall = clock.clone();
@@ -277,6 +256,36 @@ impl<const N: usize> Shop<N> {
         }
         self.oracle.lock().event(event);
     }
+}
+
+/// A coordinator of kvquorum's own.
+fn build<const N: usize, const W: usize, const R: usize>(
+    links: Links<N>,
+    settings: Settings,
+    compiles: Compiles<N, W, R>,
+    writer: WriterId,
+    wall: Clock,
+) -> Real<N, W, R> {
+    let builder = Coordinator::<N, W, R, _>::builder(links)
+        .time_limit(settings.time_limit)
+        .max_attempts(settings.attempts)
+        .max_background(settings.background)
+        .max_drift(settings.max_drift)
+        .page(ScanLimit::keys(settings.page))
+        .writer(writer)
+        .wall_clock(wall);
+    let map = match compiles.block {
+        _ if !settings.repairs => builder.repair_off(),
+        Some(block) if settings.blocking => block(builder),
+        _ => builder.repair_in_background(),
+    }
+    .build();
+    let registers = compiles.registers.map(|registers| {
+        registers(&map)
+            .with_max_attempts(settings.ballots)
+            .with_time_limit(settings.patience)
+    });
+    Real { map, registers }
 }
 
 /// A new coordinator for each operation that gives out versions, with a clock that
