@@ -247,6 +247,23 @@ async fn an_entry_at_the_edge_of_the_drift_spoils_no_other_key() {
     }
 }
 
+/// C-MONOTONIC. Bug: of a page the clock looks at the latest timestamp alone, and one
+/// key from beyond the bound keeps it from following the others: what is put next is
+/// stamped before what was just found.
+#[tokio::test(start_paused = true)]
+async fn c_monotonic_the_clock_follows_each_key_of_a_page() {
+    let links = links_at(&Wall::at(NOON));
+    for link in &links {
+        plant(link, "a", entry(NOON + 10_000, "within the bound"));
+        plant(link, "b", entry(NOON + 50_000, "beyond it"));
+    }
+    let coordinator = coordinator(&links, &Wall::at(NOON));
+    let page = coordinator.scan(..).next_page().await.unwrap().unwrap();
+    assert_eq!(page.len(), 2);
+    let receipt = coordinator.put("a", "v").await.unwrap();
+    assert_eq!(receipt.attempts(), 1);
+}
+
 /// C-MONOTONIC over a restart, by any step back: where write quorums meet, nothing
 /// that is written again is lost to what was there.
 #[tokio::test(start_paused = true)]

@@ -464,6 +464,28 @@ async fn l_register_a_get_settles_what_a_dead_update_left() {
     }
 }
 
+/// C-MONOTONIC. Bug: a get that goes on past the answer that decides observes that
+/// alone, and not the later entry that it returns: what is written next is below it.
+#[tokio::test(start_paused = true)]
+async fn c_monotonic_the_clock_follows_what_a_get_returns() {
+    let links = links();
+    let coordinator = Coordinator::<3, 3, 1, _>::builder(links.clone())
+        .wall_clock(Wall::at(NOON))
+        .build();
+    let counters: Registers<str, u64, 3, 3, 1, Arc<Link>> = coordinator.registers("c");
+    links.iter().for_each(|link| plant(link, entry(NOON, "1")));
+    // Another replica is asked first each time.
+    for second in 1..=3 {
+        let millis = NOON + second * 1_000;
+        plant(&links[1], entry(millis, "7"));
+        let got = counters.get_with_version("k").await.unwrap();
+        assert_eq!(got, (Some(7), Some(ballot(millis))));
+        let updated = counters.update("k", increment).await.unwrap();
+        assert_eq!(updated.attempts(), 1);
+        let_background_finish().await;
+    }
+}
+
 /// L-BESIDE. Bugs: a plain get fails where its repair is refused by a promise, or
 /// counts it as done.
 #[tokio::test(start_paused = true)]

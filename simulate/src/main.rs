@@ -1,5 +1,5 @@
 //! Runs kvquorum through simulated storms, seed by seed, and checks every
-//! promise of puts and gets against what happened.
+//! promise of puts, gets, scans and registers against what happened.
 //!
 //! ```sh
 //! cargo run --release -p kvquorum-simulate -- --seeds 100000
@@ -34,7 +34,8 @@ use linearizable::Setting;
 use planted::Bug;
 use scenario::Plan;
 
-/// Runs kvquorum through simulated storms, and checks every promise of puts and gets.
+/// Runs kvquorum through simulated storms, and checks every promise of puts, gets, scans
+/// and registers.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How many seeds to run.
@@ -179,6 +180,10 @@ fn report(tally: &Tally, took: Duration) {
         counts.refused,
         counts.repairs,
         counts.restamped,
+    );
+    println!(
+        "{} operations on registers, {} ballots, {} in doubt; {} pages of scans, {} keys found",
+        counts.registers, counts.ballots, counts.in_doubt, counts.pages, counts.scanned,
     );
     let mut faults: Vec<_> = counts.faults.iter().collect();
     faults.sort();

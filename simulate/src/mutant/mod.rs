@@ -199,6 +199,7 @@ impl Mutant {
         let Quorums { n, w, .. } = self.quorums;
         let mut stamp = self.clock.next();
         let mut passed = None;
+        let mut knows_acknowledged = false;
         let mut earlier = false;
         let mut attempts = 1;
         loop {
@@ -215,8 +216,9 @@ impl Mutant {
                 self.clock.observe(by.timestamp);
             }
             let acked = sent.count(|part| part.is_ack()) >= w;
-            let may_come_after = passed.is_some() && 2 * w > n;
+            let may_come_after = knows_acknowledged && 2 * w > n;
             let again = if acked {
+                knows_acknowledged |= by.is_some();
                 passed = passed.max(by.filter(|_| !may_come_after));
                 by.is_some() && !may_come_after && !self.is(Bug::SupersededIgnored)
             } else if sent.refused_past.is_some() {
@@ -244,26 +246,37 @@ impl Mutant {
                 Some(by) if again => Said::Superseded(by),
                 _ => Said::Acked(version, by),
             };
-            let Sent {
-                parts, mut calls, ..
-            } = sent;
-            let written = Written {
-                said,
-                attempts,
-                parts,
-            };
-            let mut settled = written.clone();
-            let settling = async move {
-                while let Some((replica, answer)) = calls.next().await {
-                    settled.parts[replica] = part(answer);
-                }
-                let nowhere = !earlier && !settled.parts.iter().any(|part| may_be_seen(bug, part));
-                if settled.said == Said::MaybeApplied && nowhere {
-                    settled.said = Said::NotApplied;
-                }
-                settled
-            };
-            return (written, Box::pin(settling));
+            return settling(sent, said, attempts, earlier, bug);
         }
     }
+}
+
+/// What a write came to, and what it comes to once all have answered.
+fn settling(
+    sent: Sent,
+    said: Said,
+    attempts: u32,
+    earlier: bool,
+    bug: Option<Bug>,
+) -> (Written, Settling) {
+    let Sent {
+        parts, mut calls, ..
+    } = sent;
+    let written = Written {
+        said,
+        attempts,
+        parts,
+    };
+    let mut settled = written.clone();
+    let settling = async move {
+        while let Some((replica, answer)) = calls.next().await {
+            settled.parts[replica] = part(answer);
+        }
+        let nowhere = !earlier && !settled.parts.iter().any(|part| may_be_seen(bug, part));
+        if settled.said == Said::MaybeApplied && nowhere {
+            settled.said = Said::NotApplied;
+        }
+        settled
+    };
+    (written, Box::pin(settling))
 }

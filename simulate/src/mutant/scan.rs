@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 
 use kvquorum_core::{Ack, Bytes, Entry, Key, KeyRange, Page, Request, Response, ScanLimit};
 
 use super::Mutant;
-use super::calls::Calls;
+use super::calls::{Calls, Links};
 use crate::map::{Operation, PageFailed, Paging};
 use crate::oracle::Quorums;
 use crate::planted::Bug;
@@ -59,9 +60,40 @@ fn from(key: Key, range: &KeyRange) -> KeyRange {
     KeyRange::from((Bound::Included(key), range.end_bound().cloned()))
 }
 
+/// Once all have answered, sends those that are behind what they lack.
+async fn repair_all(
+    links: Arc<Links>,
+    mut late: Calls,
+    mut answers: Vec<(usize, Page)>,
+    upto: Option<Key>,
+) {
+    while let Some((replica, answer)) = late.next().await {
+        if let Some(Ok(Response::Page(page))) = answer {
+            answers.push((replica, *page));
+        }
+    }
+    let mut greatest: BTreeMap<&Key, &Entry> = BTreeMap::new();
+    for (key, entry) in answers.iter().flat_map(|(_, page)| &page.entries) {
+        let here = greatest.entry(key).or_insert(entry);
+        *here = (*here).max(entry);
+    }
+    let mut calls = Calls::new(false);
+    for (replica, page) in &answers {
+        for (key, entry) in &greatest {
+            let ends = [&upto, &page.upto].into_iter().flatten();
+            let is_known = ends.clone().all(|end| *key < end);
+            let mut held = page.entries.iter();
+            if is_known && !held.any(|(it, held)| it == *key && held >= *entry) {
+                let request = Request::write(*key, (*entry).clone());
+                calls.start(&links, None, *replica, request);
+            }
+        }
+    }
+}
+
 impl Mutant {
     async fn read_page(&self, range: &KeyRange) -> Result<(Values, Option<KeyRange>), PageFailed> {
-        let answers = self.ask_for_page(range).await?;
+        let (answers, late) = self.ask_for_page(range).await?;
         let ends = answers.iter().map(|(_, page)| page.upto.clone());
         let upto = match self.links.bug {
             // No end is the farthest.
@@ -91,6 +123,8 @@ impl Mutant {
             for (key, found) in &mut found {
                 self.repair(key, found, &answers).await?;
             }
+            let links = Arc::clone(&self.links);
+            tokio::spawn(repair_all(links, late, answers, upto.clone()));
         }
         let value = |(key, found): (Key, Found)| Some((key, found.entry.value?));
         let values: Values = found.into_iter().filter_map(value).collect();
@@ -104,7 +138,11 @@ impl Mutant {
         Ok((values, rest))
     }
 
-    async fn ask_for_page(&self, range: &KeyRange) -> Result<Vec<(usize, Page)>, PageFailed> {
+    /// The answers that decide, and the calls that are still under way.
+    async fn ask_for_page(
+        &self,
+        range: &KeyRange,
+    ) -> Result<(Vec<(usize, Page)>, Calls), PageFailed> {
         let Quorums { n, r, .. } = self.quorums;
         let needed = match self.links.bug {
             Some(Bug::FewerAnswers) => (r - 1).max(1),
@@ -126,7 +164,7 @@ impl Mutant {
         if answers.len() < needed {
             return Err(PageFailed::TooFewAnswers);
         }
-        Ok(answers)
+        Ok((answers, calls))
     }
 
     /// Sends an entry to those that have answered and are behind; and where repair is

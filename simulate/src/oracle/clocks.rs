@@ -11,7 +11,7 @@ pub(super) struct Times {
     /// Whether a version of it was refused as too far ahead, so that the clock may
     /// step back, under another writer id.
     refused: bool,
-    /// Whether the clock has to have stepped back from it.
+    /// Whether the clock has to have stepped back from it, or may have.
     left: bool,
 }
 
@@ -41,13 +41,16 @@ pub(super) struct Bounds {
     /// The latest millisecond that the clock may stand at, after it has stepped
     /// back.
     latest: Option<u64>,
+    /// Whether others may have been given out since.
+    is_late: bool,
 }
 
 impl Bounds {
-    /// Those of a version that was given out a while ago, when less was known.
+    /// Those of a version that was given out a while ago, before others were.
     pub fn loosened(self) -> Self {
         Self {
             must_exceed: 0,
+            is_late: true,
             ..self
         }
     }
@@ -91,6 +94,7 @@ impl Stamps {
             writers: self.times.len(),
             must_exceed: self.times.last().map_or(0, |times| times.must_exceed),
             latest: is_bound.then(|| self.wall() + self.max_drift + 1),
+            is_late: false,
         }
     }
 
@@ -115,6 +119,16 @@ impl Stamps {
         let mut times = self.times.iter_mut();
         if let Some(times) = times.find(|times| times.writer == version.writer) {
             times.refused = true;
+        }
+    }
+
+    /// A ballot was refused as too far ahead: the clock may step back from it, and it is
+    /// not known when.
+    pub fn ballot_refused(&mut self, version: Version) {
+        self.refused(version);
+        let mut times = self.times.iter_mut();
+        if let Some(times) = times.find(|times| times.writer == version.writer) {
+            times.left = true;
         }
     }
 
@@ -149,10 +163,11 @@ impl Stamps {
         let next = past.and_then(Timestamp::next);
         let known = self.times.iter().position(|times| times.writer == writer);
         let is_next = |told: &Version| told.timestamp.next() == Some(timestamp);
-        if known.is_none() && told.iter().any(is_next) {
-            let before = self.lent.insert(bits, writer);
-            let again = before.filter(|before| *before >= writer);
-            return again.map(|before| format!("lends {timestamp} to {writer} after {before}"));
+        if known.is_none()
+            && told.iter().any(is_next)
+            && let Some(lent) = self.lend(version, bounds)
+        {
+            return lent;
         }
         let steps_back = known.is_none();
         let place = known.unwrap_or(self.times.len());
@@ -182,6 +197,29 @@ impl Stamps {
             ));
         }
         None
+    }
+}
+
+impl Stamps {
+    /// A version right after what its write was told of, under a writer id that is not
+    /// known: `None` if it is the clock's, after a step back, and comes to its next time.
+    fn lend(&mut self, version: Version, bounds: Bounds) -> Option<Option<String>> {
+        let Version { timestamp, writer } = version;
+        let bits = timestamp.to_bits();
+        let before = self.lent.get(&bits).copied();
+        if let Some(before) = before.filter(|before| *before >= writer) {
+            if self.times.last().is_some_and(|times| times.refused) {
+                return None;
+            }
+            if !bounds.is_late {
+                return Some(Some(format!(
+                    "lends {timestamp} to {writer} after {before}"
+                )));
+            }
+        }
+        self.lent
+            .insert(bits, before.max(Some(writer)).unwrap_or(writer));
+        Some(None)
     }
 }
 

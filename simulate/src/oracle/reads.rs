@@ -24,13 +24,32 @@ impl Oracle {
             },
         );
         self.finish(index);
-        let Quorums { n, w, r } = self.quorums;
-        let now = self.now();
+        self.check_read(index, code == 1, stamp);
+        if code == 1 {
+            self.counts.failed += 1;
+            return;
+        }
+        self.counts.read += 1;
+        self.check_found(index, stamp);
+        self.check_reading_parts(index, &read.parts);
         let op = &self.ops[index];
-        let (key, coordinator, reading) = (op.key, op.coordinator, &op.reading);
-        let (answered, failed, decided) = (reading.answered, reading.failed, reading.decided);
-        let settings = self.coordinators[coordinator].settings;
-        let waits = settings.blocking && code != 1 && stamp.is_some();
+        if code == 0
+            && self.coordinators[op.coordinator].settings.blocking
+            && let Some(stamp) = stamp
+        {
+            self.held_back(NEVER_BACK, index, op.key, stamp);
+        }
+    }
+
+    /// R-QUORUM and R-FAIL: when a read is decided, and how.
+    fn check_read(&mut self, index: usize, has_failed: bool, stamp: Option<Stamp>) {
+        let (now, Quorums { n, r, .. }) = (self.now(), self.quorums);
+        let op = &self.ops[index];
+        let reading = &op.reading;
+        let (answered, failed, best) = (reading.answered, reading.failed, reading.best);
+        let (decided, best_of_all) = (reading.decided, reading.best_of_all);
+        let is_blocking = self.coordinators[op.coordinator].settings.blocking;
+        let waits = is_blocking && !has_failed && stamp.is_some();
         match decided {
             None => self.broken("R-QUORUM", || {
                 format!("#{index} was decided with {answered} answers and {failed} failures")
@@ -41,19 +60,12 @@ impl Oracle {
             }),
             _ => {}
         }
-        if code == 1 {
-            self.counts.failed += 1;
-            if answered >= r || failed <= n - r {
-                self.broken("R-FAIL", || {
-                    format!("#{index} failed with {answered} answers and {failed} failures")
-                });
-            }
-            return;
+        if has_failed && (answered >= r || failed <= n - r) {
+            self.broken("R-FAIL", || {
+                format!("#{index} failed with {answered} answers and {failed} failures")
+            });
         }
-        self.counts.read += 1;
-        let reading = &self.ops[index].reading;
-        let (best, best_of_all) = (reading.best, reading.best_of_all);
-        if answered < r || stamp < best || stamp > best_of_all {
+        if !has_failed && (answered < r || stamp < best || stamp > best_of_all) {
             self.broken("R-QUORUM", || {
                 format!(
                     "#{index} finds {} in {answered} answers, the greatest of which is {}",
@@ -62,6 +74,11 @@ impl Oracle {
                 )
             });
         }
+    }
+
+    fn check_found(&mut self, index: usize, stamp: Option<Stamp>) {
+        let Quorums { n, w, r } = self.quorums;
+        let key = self.ops[index].key;
         if let Some(stamp) = stamp {
             match self.keys[key].origins.get(&stamp) {
                 None => self.broken("nothing that nobody wrote", || {
@@ -88,7 +105,11 @@ impl Oracle {
                 )
             });
         }
-        for (replica, part) in read.parts.iter().enumerate() {
+    }
+
+    fn check_reading_parts(&mut self, index: usize, parts: &[Part]) {
+        let key = self.ops[index].key;
+        for (replica, part) in parts.iter().enumerate() {
             let Part::Holds(Some(version)) = part else {
                 continue;
             };
@@ -100,12 +121,6 @@ impl Oracle {
                     format!("#{index}: replica {replica} is said to hold {version}")
                 });
             }
-        }
-        if code == 0
-            && settings.blocking
-            && let Some(stamp) = stamp
-        {
-            self.held_back(NEVER_BACK, index, key, stamp);
         }
     }
 

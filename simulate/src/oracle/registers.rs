@@ -160,7 +160,7 @@ impl Oracle {
                 let ballots = op.ballots.ballots.iter();
                 let stamps = &mut self.coordinators[op.coordinator].stamps;
                 for ballot in ballots.filter(|it| it.version.timestamp == *timestamp) {
-                    stamps.refused(ballot.version);
+                    stamps.ballot_refused(ballot.version);
                 }
             }
             Answered::Response(Response::Ack(Ack::Superseded { by })) => op.ballots.told.push(*by),
@@ -170,68 +170,16 @@ impl Oracle {
 
     /// A client is told what its operation on a register came to.
     pub fn told(&mut self, index: usize, told: Told) {
-        let op = &self.ops[index];
-        let (client, key, own) = (op.client, op.key, (index as u64).reverse_bits());
-        let (code, version) = match told {
-            Told::Found(_, version) => (0, version),
-            Told::Left { version, .. } => (1, Some(version)),
-            Told::NotApplied => (2, None),
-            Told::MaybeApplied => (3, None),
-            Told::NotRead => (4, None),
-            Told::ClockExhausted | Told::Undecodable => (5, None),
-        };
-        let bits = version.map_or(0, |version| version.timestamp.to_bits());
-        let numbers = [17, index as u64, code, bits];
-        self.log(Who::Client(client), &numbers, || {
-            let show = |value: Option<u64>| match value {
-                Some(value) => format!("#{}", value.reverse_bits()),
-                None => "nothing".into(),
-            };
-            match told {
-                Told::Found(value, _) => format!("#{index} finds {}", show(value)),
-                Told::Left { found, left, .. } => {
-                    let found = found.map_or("it".into(), show);
-                    format!("#{index} leaves {} in place of {found}", show(left))
-                }
-                told => format!("#{index} is told: {told:?}"),
-            }
-        });
+        self.log_told(index, told);
         self.finish(index);
         self.check_patience(index);
         match told {
-            Told::Found(value, version) => {
-                self.counts.registers += 1;
-                let expected = match self.ops[index].kind {
-                    Kind::Register(Ask::CompareAndSet(expected)) => Some(expected),
-                    Kind::Register(Ask::Create) => Some(None),
-                    _ => None,
-                };
-                if expected == Some(value) {
-                    self.broken("L-REGISTER", || {
-                        format!("#{index} says that {value:?} is another value")
-                    });
-                }
-                self.ops[index].step = Some(Step::Read(value));
-                let stamp = version.map(|version| Stamp::told(value, version));
-                self.returned(index, stamp, false);
-                self.keys[key].seen = value;
-            }
+            Told::Found(value, version) => self.found(index, value, version),
             Told::Left {
                 found,
                 left,
                 version,
-            } => {
-                self.counts.registers += 1;
-                if left.is_some_and(|left| left != own) {
-                    self.broken("L-REGISTER", || format!("#{index} left another's value"));
-                }
-                self.ops[index].step = Some(match found {
-                    None => Step::Write(left),
-                    Some(found) => Step::Swap(found, left),
-                });
-                self.returned(index, Some(Stamp::told(left, version)), true);
-                self.keys[key].seen = left;
-            }
+            } => self.left(index, found, left, version),
             Told::NotApplied => {
                 self.counts.failed += 1;
                 self.update_not_applied(index);
@@ -245,6 +193,72 @@ impl Oracle {
                 self.broken("L-DOUBT", || format!("#{index} is told: {told:?}"));
             }
         }
+    }
+
+    fn log_told(&mut self, index: usize, told: Told) {
+        let (code, version) = match told {
+            Told::Found(_, version) => (0, version),
+            Told::Left { version, .. } => (1, Some(version)),
+            Told::NotApplied => (2, None),
+            Told::MaybeApplied => (3, None),
+            Told::NotRead => (4, None),
+            Told::ClockExhausted | Told::Undecodable => (5, None),
+        };
+        let bits = version.map_or(0, |version| version.timestamp.to_bits());
+        let numbers = [17, index as u64, code, bits];
+        self.log(Who::Client(self.ops[index].client), &numbers, || {
+            let show = |value: Option<u64>| match value {
+                Some(value) => format!("#{}", value.reverse_bits()),
+                None => "nothing".into(),
+            };
+            match told {
+                Told::Found(value, _) => format!("#{index} finds {}", show(value)),
+                Told::Left { found, left, .. } => {
+                    let found = found.map_or("it".into(), show);
+                    format!("#{index} leaves {} in place of {found}", show(left))
+                }
+                told => format!("#{index} is told: {told:?}"),
+            }
+        });
+    }
+
+    fn found(&mut self, index: usize, value: Option<u64>, version: Option<Version>) {
+        self.counts.registers += 1;
+        let expected = match self.ops[index].kind {
+            Kind::Register(Ask::CompareAndSet(expected)) => Some(expected),
+            Kind::Register(Ask::Create) => Some(None),
+            _ => None,
+        };
+        if expected == Some(value) {
+            self.broken("L-REGISTER", || {
+                format!("#{index} says that {value:?} is another value")
+            });
+        }
+        self.ops[index].step = Some(Step::Read(value));
+        let stamp = version.map(|version| Stamp::told(value, version));
+        self.returned(index, stamp, false);
+        let key = self.ops[index].key;
+        self.keys[key].seen = value;
+    }
+
+    fn left(
+        &mut self,
+        index: usize,
+        found: Option<Option<u64>>,
+        left: Option<u64>,
+        version: Version,
+    ) {
+        self.counts.registers += 1;
+        if left.is_some_and(|left| left.reverse_bits() != index as u64) {
+            self.broken("L-REGISTER", || format!("#{index} left another's value"));
+        }
+        self.ops[index].step = Some(match found {
+            None => Step::Write(left),
+            Some(found) => Step::Swap(found, left),
+        });
+        self.returned(index, Some(Stamp::told(left, version)), true);
+        let key = self.ops[index].key;
+        self.keys[key].seen = left;
     }
 
     /// L-FAIR: within its time it makes its last attempt, or reads and settles.

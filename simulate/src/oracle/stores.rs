@@ -151,22 +151,11 @@ impl Oracle {
             Some(stamp) => format!("write k{index} {stamp}: {said}"),
             None => format!("prepare k{index} {}: {said}", Moment(version)),
         });
-        let latest = wall.saturating_add(self.max_drift.as_millis() as u64);
         let held = self.replicas[replica].holds[index];
-        let seen = held.entry.map(|entry| entry.version).max(held.anchor);
-        let furthest = seen.map_or(0, |seen| seen.timestamp.to_bits() + 1);
-        let is_ahead =
-            version.timestamp.millis() > latest && version.timestamp.to_bits() > furthest;
-        let is_refused = matches!(response, Response::Refused(Refusal::TooFarAhead { .. }));
-        if is_ahead != is_refused {
-            return self.broken("C-DRIFT", || {
-                format!(
-                    "replica {replica} held {held}, its clock read {wall} ms, and {} was {said}",
-                    Moment(version)
-                )
-            });
-        }
-        if is_refused {
+        if self.looks_away {
+            let record = (self.replicas[replica].look)(key);
+            self.replicas[replica].holds[index] = Held::of(record.as_ref());
+        } else if !self.check_drift(replica, held, version, wall, response) {
             return;
         }
         let (expected, after) = match stamp {
@@ -180,12 +169,9 @@ impl Oracle {
             Response::Refused(Refusal::Superseded { by }) => Answer::Superseded(*by),
             _ => Answer::Other,
         };
-        if self.looks_away {
-            let record = (self.replicas[replica].look)(key);
-            self.replicas[replica].holds[index] = Held::of(record.as_ref());
-        } else if answered == expected {
+        if answered == expected {
             self.replicas[replica].holds[index] = after;
-        } else {
+        } else if !self.looks_away {
             self.broken("L-PROMISE, and a superseded write says so", || {
                 let version = Moment(version);
                 format!("replica {replica} held {held}, was sent {version}: {response:?}")
@@ -194,6 +180,34 @@ impl Oracle {
         if let (Some(stamp), Answer::Ack(ack)) = (stamp, answered) {
             self.taken_in(replica, index, stamp, ack);
         }
+    }
+
+    /// C-DRIFT: what is too far ahead is refused, unless it is no further than the step
+    /// after what is held or promised. Tells whether it is for the other rules to decide.
+    fn check_drift(
+        &mut self,
+        replica: usize,
+        held: Held,
+        version: Version,
+        wall: u64,
+        response: &Response,
+    ) -> bool {
+        let latest = wall.saturating_add(self.max_drift.as_millis() as u64);
+        let seen = held.entry.map(|entry| entry.version).max(held.anchor);
+        let furthest = seen.map_or(0, |seen| seen.timestamp.to_bits() + 1);
+        let is_ahead =
+            version.timestamp.millis() > latest && version.timestamp.to_bits() > furthest;
+        let is_refused = matches!(response, Response::Refused(Refusal::TooFarAhead { .. }));
+        if is_ahead != is_refused {
+            self.broken("C-DRIFT", || {
+                format!(
+                    "replica {replica} held {held}, its clock read {wall} ms, and the answer to {} \
+                     was {response:?}",
+                    Moment(version)
+                )
+            });
+        }
+        !is_ahead && !is_refused
     }
 
     fn taken_in(&mut self, replica: usize, key: usize, stamp: Stamp, ack: Ack) {

@@ -7,36 +7,15 @@ use super::*;
 
 impl Oracle {
     pub fn wrote(&mut self, index: usize, written: &Written) {
-        let client = self.ops[index].client;
-        let (code, version) = match written.said {
-            Said::Acked(version, _) => (0, Some(version)),
-            Said::NotApplied => (1, None),
-            Said::MaybeApplied => (2, None),
-            Said::Superseded(by) => (3, Some(by)),
-            Said::ClockExhausted => (4, None),
-        };
-        let bits = version.map_or(0, |version| version.timestamp.to_bits());
-        self.log(Who::Client(client), &[10, index as u64, code, bits], || {
-            let said = [
-                "acknowledged",
-                "not applied",
-                "maybe applied",
-                "superseded",
-                "no clock",
-            ];
-            format!("#{index} is told: {}", said[code as usize])
-        });
+        self.log_written(index, written.said);
         self.finish(index);
         let op = &self.ops[index];
-        let (now, n, w) = (self.now(), self.quorums.n, self.quorums.w);
         let settings = self.coordinators[op.coordinator].settings;
         let attempts = op.attempts.len();
         let Some(last) = op.attempts.last() else {
             return self.broken("W-ALL", || format!("#{index} was never sent"));
         };
-        let (stamp, acks, failed) = (last.stamp, last.acks, last.failed);
-        let (decided, grace) = (last.decided, last.grace);
-        let acked = written.parts.iter().filter(|part| part.is_ack()).count();
+        let (stamp, acks, w) = (last.stamp, last.acks, self.quorums.w);
         if written.attempts as usize != attempts || attempts > settings.attempts as usize {
             self.broken("W-SUPERSEDED", || {
                 format!(
@@ -45,7 +24,67 @@ impl Oracle {
                 )
             });
         }
-        match (decided, grace) {
+        self.check_decided(index);
+        self.check_writing_parts(index, &written.parts);
+        match written.said {
+            Said::Acked(version, superseded_by) => {
+                self.counts.acknowledged += 1;
+                let Some(stamp) = stamp.filter(|stamp| stamp.version == version) else {
+                    return self.broken("W-QUORUM", || {
+                        format!("#{index} is acknowledged as {version}, which was not sent")
+                    });
+                };
+                let acked = written.parts.iter().filter(|part| part.is_ack()).count();
+                if acked < w || acks < w {
+                    self.broken("W-QUORUM", || {
+                        format!("#{index} {stamp}: {acks} acks came, it names {acked}")
+                    });
+                }
+                self.acknowledged(index, stamp, superseded_by, &written.parts);
+            }
+            Said::NotApplied | Said::MaybeApplied => self.write_failed(index, written.said),
+            Said::Superseded(by) => {
+                self.counts.superseded += 1;
+                let early = (attempts as u32) < settings.attempts;
+                let in_vain = 2 * w > self.quorums.n && self.ops[index].is_past();
+                let version = stamp.map(|stamp| stamp.version);
+                if acks < w || Some(by) < version || early || in_vain {
+                    self.broken("W-SUPERSEDED", || {
+                        let sent = show(stamp);
+                        format!("#{index} {sent} gave up after {attempts} attempts, {acks} acks")
+                    });
+                }
+            }
+            Said::ClockExhausted => {
+                self.broken("C-MONOTONIC", || format!("#{index} found no timestamp"));
+            }
+        }
+    }
+
+    fn log_written(&mut self, index: usize, said: Said) {
+        let (code, version, words) = match said {
+            Said::Acked(version, _) => (0, Some(version), "acknowledged"),
+            Said::NotApplied => (1, None, "not applied"),
+            Said::MaybeApplied => (2, None, "maybe applied"),
+            Said::Superseded(by) => (3, Some(by), "superseded"),
+            Said::ClockExhausted => (4, None, "no clock"),
+        };
+        let bits = version.map_or(0, |version| version.timestamp.to_bits());
+        let client = self.ops[index].client;
+        self.log(Who::Client(client), &[10, index as u64, code, bits], || {
+            format!("#{index} is told: {words}")
+        });
+    }
+
+    /// A write is told of when it is decided, and where it may turn out not to be
+    /// applied, as long again later.
+    fn check_decided(&mut self, index: usize) {
+        let now = self.now();
+        let Some(last) = self.ops[index].attempts.last() else {
+            return;
+        };
+        let (acks, failed) = (last.acks, last.failed);
+        match (last.decided, last.grace) {
             (Some(decided), _) if decided == now => {}
             (None, Some(grace)) if now < grace => self.broken("W-FAIL", || {
                 let early = (grace - now) / 1_000;
@@ -60,66 +99,41 @@ impl Oracle {
                 format!("#{index} was decided with {acks} acks and {failed} failures")
             }),
         }
-        self.check_writing_parts(index, &written.parts);
-        match written.said {
-            Said::Acked(version, superseded_by) => {
-                self.counts.acknowledged += 1;
-                let Some(stamp) = stamp.filter(|stamp| stamp.version == version) else {
-                    return self.broken("W-QUORUM", || {
-                        format!("#{index} is acknowledged as {version}, which was not sent")
-                    });
-                };
-                if acked < w || acks < w {
-                    self.broken("W-QUORUM", || {
-                        format!("#{index} {stamp}: {acks} acks came, it names {acked}")
-                    });
-                }
-                self.acknowledged(index, stamp, superseded_by, &written.parts);
-            }
-            Said::NotApplied | Said::MaybeApplied => {
-                self.counts.failed += 1;
-                if acks >= w || failed <= n - w {
-                    self.broken("W-FAIL", || {
-                        format!("#{index} failed with {acks} acks and {failed} failures")
-                    });
-                }
-                if self.failed_ahead(index) && attempts < settings.attempts as usize {
-                    self.broken("one leap of a clock does not end writing", || {
-                        format!("#{index} was refused as too far ahead, and not stamped again")
-                    });
-                }
-                let last = self.ops[index].attempts.last();
-                let is_promised = last.is_some_and(|last| last.promised.is_some());
-                if is_promised && attempts < settings.attempts as usize {
-                    self.broken("L-PROMISE", || {
-                        format!("#{index} was refused for a promise, and not stamped again")
-                    });
-                }
-                let attempts = &self.ops[index].attempts;
-                let nowhere = attempts.iter().all(|attempt| attempt.is_nowhere(n));
-                if written.said == Said::NotApplied {
-                    self.not_applied(index);
-                } else if nowhere {
-                    self.broken("W-FAIL", || {
-                        format!("#{index} says maybe applied, and no replica took it")
-                    });
-                }
-            }
-            Said::Superseded(by) => {
-                self.counts.superseded += 1;
-                let early = (attempts as u32) < settings.attempts;
-                let in_vain = 2 * w > n && self.ops[index].is_past();
-                let version = stamp.map(|stamp| stamp.version);
-                if acks < w || Some(by) < version || early || in_vain {
-                    self.broken("W-SUPERSEDED", || {
-                        let sent = show(stamp);
-                        format!("#{index} {sent} gave up after {attempts} attempts, {acks} acks")
-                    });
-                }
-            }
-            Said::ClockExhausted => {
-                self.broken("C-MONOTONIC", || format!("#{index} found no timestamp"));
-            }
+    }
+
+    fn write_failed(&mut self, index: usize, said: Said) {
+        self.counts.failed += 1;
+        let Quorums { n, w, .. } = self.quorums;
+        let op = &self.ops[index];
+        let Some(last) = op.attempts.last() else {
+            return;
+        };
+        let (acks, failed) = (last.acks, last.failed);
+        let is_promised = last.promised.is_some();
+        let most = self.coordinators[op.coordinator].settings.attempts as usize;
+        let may_go_on = op.attempts.len() < most;
+        let is_nowhere = op.attempts.iter().all(|attempt| attempt.is_nowhere(n));
+        if acks >= w || failed <= n - w {
+            self.broken("W-FAIL", || {
+                format!("#{index} failed with {acks} acks and {failed} failures")
+            });
+        }
+        if self.failed_ahead(index) && may_go_on {
+            self.broken("one leap of a clock does not end writing", || {
+                format!("#{index} was refused as too far ahead, and not stamped again")
+            });
+        }
+        if is_promised && may_go_on {
+            self.broken("L-PROMISE", || {
+                format!("#{index} was refused for a promise, and not stamped again")
+            });
+        }
+        if said == Said::NotApplied {
+            self.not_applied(index);
+        } else if is_nowhere {
+            self.broken("W-FAIL", || {
+                format!("#{index} says maybe applied, and no replica took it")
+            });
         }
     }
 

@@ -20,6 +20,19 @@ use crate::spy::on_behalf;
 /// No operation takes as long.
 const HOURS: Duration = Duration::from_secs(3600);
 
+/// How the coordinator is set that looks at what a storm has left.
+const CALM: Settings = Settings {
+    time_limit: Duration::from_secs(2),
+    attempts: 3,
+    background: 256,
+    repairs: true,
+    blocking: false,
+    max_drift: MAX_DRIFT,
+    page: 100,
+    ballots: 5,
+    patience: Duration::from_secs(10),
+};
+
 /// A scan, and how much of it is read.
 struct Reading {
     range: KeyRange,
@@ -270,18 +283,7 @@ impl<const N: usize> Shop<N> {
         if self.oracle.lock().is_over() {
             return;
         }
-        let settings = Settings {
-            time_limit: MS * 2_000,
-            attempts: 3,
-            background: 256,
-            repairs: true,
-            blocking: false,
-            max_drift: MAX_DRIFT,
-            page: 100,
-            ballots: 5,
-            patience: MS * 10_000,
-        };
-        let reader = self.open::<W, R>(settings, compiles, None);
+        let reader = self.open::<W, R>(CALM, compiles, None);
         {
             // No entry and no promise is from the future any more, and what is written
             // now is past them all.

@@ -4,20 +4,17 @@ mod clients;
 mod profile;
 mod shop;
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use kvquorum_core::{Coordinator, CoordinatorBuilder, Replica};
+use kvquorum_core::{Coordinator, CoordinatorBuilder};
 use kvquorum_testing::sim::{self, World};
 use profile::{Profile, draw_settings};
 use shop::{Compiles, Shop};
 
 use crate::map::Raw;
-use crate::oracle::{Counts, Oracle, Quorums, Shared, Violation};
-use crate::planted::{Bug, Marks, PlantedStore};
-use crate::spy::{Rates, StoreFaults, Watched};
-use crate::trace::Trace;
+use crate::oracle::{Counts, Quorums, Violation};
+use crate::planted::Bug;
 
 const MS: Duration = Duration::from_millis(1);
 const MAX_DRIFT: Duration = Duration::from_secs(60);
@@ -61,35 +58,41 @@ fn told(n: usize, w: usize, r: usize) -> Quorums {
 
 async fn choose_quorums(world: World, plan: Plan) -> Run {
     macro_rules! play {
-        ($n:literal, $w:literal, $r:literal $(, $part:ident: $how:expr)*) => {
-            play::<$n, $w, $r>(
-                world,
-                plan,
-                told($n, $w, $r),
-                Compiles { $($part: Some($how),)* ..Compiles::default() },
-            )
-            .await
+        ($n:literal, $w:literal, $r:literal, $block:expr, $registers:expr) => {{
+            let compiles = Compiles {
+                block: $block,
+                registers: $registers,
+            };
+            play::<$n, $w, $r>(world, plan, told($n, $w, $r), compiles).await
+        }};
+        ($n:literal, $w:literal, $r:literal) => {
+            play!($n, $w, $r, None, None)
         };
         // Reads meet writes.
         (meets $n:literal, $w:literal, $r:literal) => {
-            play!($n, $w, $r, block: CoordinatorBuilder::repair_blocking)
+            play!($n, $w, $r, Some(CoordinatorBuilder::repair_blocking), None)
         };
         // And writes meet each other.
         (registers $n:literal, $w:literal, $r:literal) => {
             play!(
-                $n, $w, $r,
-                block: CoordinatorBuilder::repair_blocking,
-                registers: |map: &Coordinator<$n, $w, $r, _>| map.registers_with("", Raw)
+                $n,
+                $w,
+                $r,
+                Some(CoordinatorBuilder::repair_blocking),
+                Some(|map: &Coordinator<$n, $w, $r, _>| map.registers_with("", Raw))
             )
         };
     }
     let mut random = world.random();
-    let nothing = Compiles::default();
     match plan.bug {
-        Some(Bug::WriteQuorum) => play::<3, 1, 2>(world, plan, told(3, 2, 2), nothing).await,
+        Some(Bug::WriteQuorum) => {
+            play::<3, 1, 2>(world, plan, told(3, 2, 2), Compiles::default()).await
+        }
         Some(Bug::ReadQuorum) => {
             play::<3, 2, 1>(world, plan, told(3, 2, 2), Compiles::default()).await
         }
+        // Others are too many, or too few, to be in each other's way.
+        Some(bug) if bug.is_of_registers() => play!(registers 3, 2, 2),
         _ => match random.below(16) {
             0..=5 => play!(registers 3, 2, 2),
             6 => play!(meets 3, 1, 3),
@@ -114,56 +117,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     plan.mutant |= plan.bug.is_some_and(Bug::is_mutant);
     let mut random = world.random();
     let profile = Profile::draw(&mut random, plan.bug, compiles.registers.is_some());
-    let trace = Trace::new(plan.keep_trace);
-    let oracle = Shared::new(Oracle::new(
-        world.clone(),
-        told,
-        MAX_DRIFT,
-        profile.roles.len(),
-        trace,
-    ));
-    if plan.bug.is_some_and(Bug::is_promise) {
-        oracle.lock().look_away();
-    }
-    let store_rates = Arc::new(Rates {
-        errors: profile.store_errors.into(),
-        panics: profile.store_panics.into(),
-        waits: profile.store_waits.into(),
-    });
-    let marks = Marks::default();
-    let mut stores = Vec::new();
-    let cluster = world.cluster_of::<N, _>(|replica, disk, clock| {
-        let is_conditional = profile.is_conditional(&mut random);
-        let store = PlantedStore::new(plan.bug, disk, is_conditional, random.fork(), &marks);
-        stores.push(Arc::clone(&store));
-        let looked_at = Arc::clone(&store);
-        let look = Box::new(move |key: &_| looked_at.record(key));
-        oracle.lock().add_replica(look, clock.clone());
-        Replica::new(Watched {
-            store,
-            oracle: oracle.clone(),
-            replica,
-            faults: StoreFaults {
-                random: Mutex::new(random.fork()),
-                rates: Arc::clone(&store_rates),
-            },
-        })
-        .with_limits(Bug::limits(plan.bug, profile.limits(&mut random)))
-        .with_wall_clock(clock)
-    });
-    let shop = Arc::new(Shop {
-        plan,
-        clients: Mutex::default(),
-        oracle,
-        cluster,
-        told,
-        profile,
-        begun: AtomicU64::new(0),
-        is_calm: AtomicBool::new(false),
-        store_rates,
-        stores,
-        marks,
-    });
+    let shop = Arc::new(Shop::new(&world, plan, told, profile, &mut random));
     let (profile, cluster) = (&shop.profile, &shop.cluster);
 
     for _ in 0..profile.coordinators {

@@ -48,37 +48,7 @@ pub(super) struct Profile {
 impl Profile {
     /// The mix of a seed; with registers, where they compile.
     pub(super) fn draw(random: &mut Random, bug: Option<Bug>, with_registers: bool) -> Self {
-        let mut storm = Storm::default();
-        for weight in [
-            &mut storm.latency,
-            &mut storm.loss,
-            &mut storm.duplication,
-            &mut storm.cut,
-            &mut storm.isolation,
-            &mut storm.hang,
-            &mut storm.crash,
-            &mut storm.blackout,
-            &mut storm.clock_step,
-            &mut storm.clock_rate,
-        ] {
-            if random.percent(35) {
-                *weight = 0;
-            }
-        }
-        match random.below(4) {
-            0 => {
-                // It is nodes that fail, and often.
-                (storm.loss, storm.cut, storm.isolation, storm.hang) = (0, 0, 0, 0);
-                for weight in [&mut storm.crash, &mut storm.blackout, &mut storm.restart] {
-                    *weight *= 5;
-                }
-            }
-            1 => (storm.crash, storm.blackout) = (0, 0),
-            _ => {}
-        }
-        let pick = |random: &mut Random, millis: &[u64]| {
-            random.pick(millis).map_or(MS, |millis| MS * *millis as u32)
-        };
+        let mut storm = draw_storm(random);
         storm.pause = Duration::ZERO..=pick(random, &[20, 100, 500, 2_000]);
         storm.max_latency = pick(random, &[5, 50, 400, 3_000]);
         let conditional = random.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 40, 100]).copied();
@@ -89,11 +59,13 @@ impl Profile {
             storm.nothing_survives = 0;
         }
         let of = |random: &mut Random, of: &[u32]| random.pick(of).copied().unwrap_or(0);
-        Self {
+        let is_about_them = bug.is_some_and(Bug::is_of_registers);
+        let uses_registers = with_registers && (is_about_them || random.percent(60));
+        let mut profile = Self {
             storm,
             conditional,
             small_pages: of(random, &[0, 0, 50]),
-            roles: draw_roles(random, bug, with_registers),
+            roles: draw_roles(random, uses_registers),
             scans: of(random, &[0, 5, 15]),
             coordinators: 1 + random.below(3) as usize,
             clients: 1 + random.below(5) as usize,
@@ -116,7 +88,29 @@ impl Profile {
             },
             store_waits: of(random, &[0, 0, 20]),
             drift: pick(random, &[1_000, 30_000, 30_000, 60_000, 100_000_000]),
+        };
+        if with_registers && (is_about_them || random.percent(20)) {
+            profile.contend(random);
         }
+        profile
+    }
+
+    /// Has all be after one register at the same time, over links of which some are fast
+    /// and some are slow, to nodes that come and go: so that an operation often falls
+    /// between the two phases of another.
+    fn contend(&mut self, random: &mut Random) {
+        let role = [Role::Register, Role::Register, Role::Mixed];
+        let role = random.pick(&role).copied().unwrap_or(Role::Register);
+        self.roles = vec![role];
+        (self.coordinators, self.clients) = (3, 5);
+        self.pause = pick(random, &[0, 5, 20]);
+        let storm = &mut self.storm;
+        storm.pause = Duration::ZERO..=pick(random, &[5, 20]);
+        storm.max_latency = pick(random, &[50, 400]);
+        storm.latency = 12;
+        (storm.isolation, storm.hang, storm.blackout) = (0, 0, 0);
+        (storm.crash, storm.restart) = (random.pick(&[0, 4, 12]).copied().unwrap_or(0), 24);
+        self.scans /= 4;
     }
 
     /// Whether a replica keeps its records by a conditional write.
@@ -139,11 +133,47 @@ impl Profile {
     }
 }
 
-/// What each of one to four keys is used as. Where there are registers, it is mostly
-/// one key that all are after.
-fn draw_roles(random: &mut Random, bug: Option<Bug>, with_registers: bool) -> Vec<Role> {
-    let is_about_them = bug.is_some_and(Bug::is_of_registers);
-    if !with_registers || !is_about_them && random.percent(40) {
+/// So many milliseconds of these.
+fn pick(random: &mut Random, millis: &[u64]) -> Duration {
+    random.pick(millis).map_or(MS, |millis| MS * *millis as u32)
+}
+
+/// Which faults there are.
+fn draw_storm(random: &mut Random) -> Storm {
+    let mut storm = Storm::default();
+    for weight in [
+        &mut storm.latency,
+        &mut storm.loss,
+        &mut storm.duplication,
+        &mut storm.cut,
+        &mut storm.isolation,
+        &mut storm.hang,
+        &mut storm.crash,
+        &mut storm.blackout,
+        &mut storm.clock_step,
+        &mut storm.clock_rate,
+    ] {
+        if random.percent(35) {
+            *weight = 0;
+        }
+    }
+    match random.below(4) {
+        0 => {
+            // It is nodes that fail, and often.
+            (storm.loss, storm.cut, storm.isolation, storm.hang) = (0, 0, 0, 0);
+            for weight in [&mut storm.crash, &mut storm.blackout, &mut storm.restart] {
+                *weight *= 5;
+            }
+        }
+        1 => (storm.crash, storm.blackout) = (0, 0),
+        _ => {}
+    }
+    storm
+}
+
+/// What each of one to four keys is used as.
+fn draw_roles(random: &mut Random, with_registers: bool) -> Vec<Role> {
+    if !with_registers {
         return vec![Role::Plain; 1 + random.below(4) as usize];
     }
     let roles = [Role::Register, Role::Register, Role::Mixed, Role::Plain];

@@ -4,18 +4,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvquorum_core::{
-    Bytes, Coordinator, CoordinatorBuilder, Key, KeyRange, ReplicaStats, ScanLimit, Transport,
+    Bytes, Coordinator, CoordinatorBuilder, Key, KeyRange, Replica, ReplicaStats, ScanLimit,
+    Transport, WriterId,
 };
 use kvquorum_mem::Link;
-use kvquorum_testing::sim::{Clock, Cluster, Event, Random, Survives};
+use kvquorum_testing::sim::{Clock, Cluster, Event, Random, Survives, World};
 
-use super::Plan;
 use super::profile::Profile;
+use super::{MAX_DRIFT, Plan};
 use crate::map::{Ask, Map, Operation, Paging, Read, Real, Registers, Settling, Told, Written};
 use crate::mutant::Mutant;
-use crate::oracle::{End, Quorums, Settings, Shared};
+use crate::oracle::{End, Oracle, Quorums, Settings, Shared};
 use crate::planted::{self, Bug, Marks, Place, PlantedStore};
-use crate::spy::{Rates, Spy, Watched};
+use crate::spy::{Rates, Spy, StoreFaults, Watched};
+use crate::trace::Trace;
 
 pub(super) type Links<const N: usize> = [Arc<dyn Transport>; N];
 type Building<const N: usize, const W: usize, const R: usize> =
@@ -69,6 +71,66 @@ pub(super) struct Client<const N: usize> {
 }
 
 impl<const N: usize> Shop<N> {
+    /// A world's replicas, and nobody yet to call them.
+    pub(super) fn new(
+        world: &World,
+        plan: Plan,
+        told: Quorums,
+        profile: Profile,
+        random: &mut Random,
+    ) -> Self {
+        let trace = Trace::new(plan.keep_trace);
+        let oracle = Shared::new(Oracle::new(
+            world.clone(),
+            told,
+            MAX_DRIFT,
+            profile.roles.len(),
+            trace,
+        ));
+        if plan.bug.is_some_and(Bug::is_promise) {
+            oracle.lock().look_away();
+        }
+        let store_rates = Arc::new(Rates {
+            errors: profile.store_errors.into(),
+            panics: profile.store_panics.into(),
+            waits: profile.store_waits.into(),
+        });
+        let marks = Marks::default();
+        let mut stores = Vec::new();
+        let cluster = world.cluster_of::<N, _>(|replica, disk, clock| {
+            let is_conditional = profile.is_conditional(random);
+            let store = PlantedStore::new(plan.bug, disk, is_conditional, random.fork(), &marks);
+            stores.push(Arc::clone(&store));
+            let looked_at = Arc::clone(&store);
+            let look = Box::new(move |key: &_| looked_at.record(key));
+            oracle.lock().add_replica(look, clock.clone());
+            Replica::new(Watched {
+                store,
+                oracle: oracle.clone(),
+                replica,
+                faults: StoreFaults {
+                    random: Mutex::new(random.fork()),
+                    rates: Arc::clone(&store_rates),
+                },
+            })
+            .with_limits(Bug::limits(plan.bug, profile.limits(random)))
+            .with_wall_clock(clock)
+        });
+        Self {
+            plan,
+            clients: Mutex::default(),
+            oracle,
+            cluster,
+            told,
+            profile,
+            begun: AtomicU64::new(0),
+            is_calm: AtomicBool::new(false),
+            store_rates,
+            stores,
+            marks,
+        }
+    }
+
     /// A coordinator, in the place of one before it or in a new one.
     pub(super) fn open<const W: usize, const R: usize>(
         &self,
@@ -90,56 +152,10 @@ impl<const N: usize> Shop<N> {
         }
         drop(oracle);
         let links = self.cluster.links();
-        let mut replicas = 0..N;
-        let mut end = || End {
-            coordinator: number,
-            replica: replicas.next().unwrap_or(N),
-        };
-        let spied: Links<N> = links.clone().map(|inner| {
-            Arc::new(Spy {
-                inner,
-                oracle: self.oracle.clone(),
-                end: end(),
-            }) as Arc<dyn Transport>
-        });
-        let mut replicas = 0..N;
-        let planted = spied.clone().map(|inner| {
-            let place = Place {
-                oracle: self.oracle.clone(),
-                time_limit: settings.time_limit,
-                end: End {
-                    coordinator: number,
-                    replica: replicas.next().unwrap_or(N),
-                },
-                w: W,
-                marks: Arc::clone(&self.marks),
-            };
-            planted::link(self.plan.bug, inner, place)
-        });
+        let (spied, planted) = self.watch(&links, number, settings, W);
         let wall = clock.clone();
         let real = Bug::settings(self.plan.bug, settings);
-        let build = move || {
-            let builder = Coordinator::<N, W, R, _>::builder(planted.clone())
-                .time_limit(real.time_limit)
-                .max_attempts(real.attempts)
-                .max_background(real.background)
-                .max_drift(real.max_drift)
-                .page(ScanLimit::keys(real.page))
-                .writer(writer)
-                .wall_clock(wall.clone());
-            let map = match compiles.block {
-                _ if !real.repairs => builder.repair_off(),
-                Some(block) if real.blocking => block(builder),
-                _ => builder.repair_in_background(),
-            }
-            .build();
-            let registers = compiles.registers.map(|registers| {
-                registers(&map)
-                    .with_max_attempts(real.ballots)
-                    .with_time_limit(real.patience)
-            });
-            Real { map, registers }
-        };
+        let build = move || build::<N, W, R>(planted.clone(), real, compiles, writer, wall.clone());
         let map: Box<dyn Map> = if self.plan.mutant {
             let (bug, links) = (self.plan.bug, spied.to_vec());
             let wall = clock.clone();
@@ -164,6 +180,38 @@ impl<const N: usize> Shop<N> {
         });
         self.clients().push(Arc::clone(&client));
         client
+    }
+
+    /// Links that the oracle watches, and those with a bug, if there is one.
+    fn watch(
+        &self,
+        links: &[Link<Watched<Arc<PlantedStore>>>; N],
+        coordinator: usize,
+        settings: Settings,
+        w: usize,
+    ) -> (Links<N>, Links<N>) {
+        let end = |replica| End {
+            coordinator,
+            replica,
+        };
+        let spied: Links<N> = std::array::from_fn(|replica| {
+            Arc::new(Spy {
+                inner: links[replica].clone(),
+                oracle: self.oracle.clone(),
+                end: end(replica),
+            }) as Arc<dyn Transport>
+        });
+        let planted = std::array::from_fn(|replica| {
+            let place = Place {
+                oracle: self.oracle.clone(),
+                time_limit: settings.time_limit,
+                end: end(replica),
+                w,
+                marks: Arc::clone(&self.marks),
+            };
+            planted::link(self.plan.bug, Arc::clone(&spied[replica]), place)
+        });
+        (spied, planted)
     }
 
     pub(super) fn clients(&self) -> MutexGuard<'_, Vec<Arc<Client<N>>>> {
@@ -208,6 +256,36 @@ impl<const N: usize> Shop<N> {
         }
         self.oracle.lock().event(event);
     }
+}
+
+/// A coordinator of kvquorum's own.
+fn build<const N: usize, const W: usize, const R: usize>(
+    links: Links<N>,
+    settings: Settings,
+    compiles: Compiles<N, W, R>,
+    writer: WriterId,
+    wall: Clock,
+) -> Real<N, W, R> {
+    let builder = Coordinator::<N, W, R, _>::builder(links)
+        .time_limit(settings.time_limit)
+        .max_attempts(settings.attempts)
+        .max_background(settings.background)
+        .max_drift(settings.max_drift)
+        .page(ScanLimit::keys(settings.page))
+        .writer(writer)
+        .wall_clock(wall);
+    let map = match compiles.block {
+        _ if !settings.repairs => builder.repair_off(),
+        Some(block) if settings.blocking => block(builder),
+        _ => builder.repair_in_background(),
+    }
+    .build();
+    let registers = compiles.registers.map(|registers| {
+        registers(&map)
+            .with_max_attempts(settings.ballots)
+            .with_time_limit(settings.patience)
+    });
+    Real { map, registers }
 }
 
 /// A new coordinator for each operation that gives out versions, with a clock that
