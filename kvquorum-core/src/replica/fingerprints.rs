@@ -22,8 +22,8 @@ use crate::record::Record;
 use crate::store::{ScanLimit, Store, StoreError};
 use crate::transport::{Call, Response, TransportError};
 
-/// How many records are hashed before others get to go on: some 10 µs of work.
-const PAGE_KEYS: usize = 64;
+/// How many records are hashed before others get to go on: some 50 µs of work.
+const PAGE_KEYS: usize = 256;
 
 impl<S: Store> Replica<S> {
     /// Fingerprints of the beginning of a range, within the replica's own limits.

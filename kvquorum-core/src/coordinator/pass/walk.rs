@@ -40,6 +40,10 @@ const MANY: u64 = 1024;
 /// by default, so that one which holds more gets as far.
 const WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Replicas have limits of their own. These are as much as takes few bytes to be told.
+const MOST_KEYS: u64 = (1 << 21) - 1;
+const MOST_BYTES: u64 = (1 << 28) - 1;
+
 /// What is to be done with a range.
 #[derive(Clone, Debug)]
 struct Todo {
@@ -95,7 +99,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             range,
             how: How::Walk,
             // Another one each time, if nothing is known.
-            cutter: usize::try_from(hash_key % N.max(1) as u128).unwrap_or(0),
+            cutter: hash_key
+                .checked_rem(N as u128)
+                .and_then(|cutter| usize::try_from(cutter).ok())
+                .unwrap_or(0),
         };
         Self {
             caller: Arc::new(caller),
@@ -142,8 +149,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let (began, bytes) = (Instant::now(), self.caller.bytes());
         let served = self.caller.coordinator.inner.served();
         let left = match todo.how {
-            How::Walk => self.compare(&todo, &replicas, u64::MAX, self.settings.window),
-            How::Split(every) => self.compare(&todo, &replicas, every, u64::MAX),
+            How::Walk => self.compare(&todo, &replicas, MOST_KEYS, self.settings.window),
+            How::Split(every) => self.compare(&todo, &replicas, every, MOST_KEYS),
             How::List => return self.list_step(todo, &replicas).await,
         };
         if let Some((left, keys, read)) = left.await {
@@ -198,7 +205,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             max_bytes: if todo.how == How::Walk {
                 WINDOW_BYTES
             } else {
-                u64::MAX
+                MOST_BYTES
             },
         };
         let first = self.caller.windows(cutter, &asked).await;
@@ -207,7 +214,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let last = uptos.next_back().flatten();
         asked.cuts = uptos.flatten().collect();
         asked.range = todo.range.before(last.as_ref());
-        (asked.every, asked.max_keys, asked.max_bytes) = (u64::MAX, u64::MAX, u64::MAX);
+        (asked.every, asked.max_keys, asked.max_bytes) = (MOST_KEYS, MOST_KEYS, MOST_BYTES);
         let others = replicas
             .iter()
             .copied()
