@@ -9,7 +9,7 @@ use std::time::Duration;
 use kvquorum_core::{
     Change, Coordinator, CoordinatorBuilder, Entry, Key, KeyRange, Limits, PassReport,
     PassSettings, Refusal, Replica, ReplicaFailure, Request, RequestKind, Response, ScanLimit,
-    Timestamp, Transport, Version, WriterId,
+    Timestamp, Told, Transport, Version, WriterId,
 };
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -708,10 +708,13 @@ async fn a_replica_tells_of_the_last_pass() {
     let links = links();
     let asked = || async {
         let answer = links[0].replica.call(&Request::status()).await.unwrap();
-        let Response::Status(status) = answer else {
-            panic!("{answer:?}");
-        };
-        status.last_pass
+        match answer {
+            Response::Told(told) => match *told {
+                Told::Status(status) => status.last_pass,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
     };
     assert_eq!(asked().await, None);
     fill_two(&links);

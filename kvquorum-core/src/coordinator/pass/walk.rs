@@ -13,7 +13,7 @@ use futures_util::stream::iter;
 use tokio::time::Instant;
 
 use super::caller::Caller;
-use super::compare::{Compared, Told, compare};
+use super::compare::{Compared, Part, compare};
 use super::listed::{Listed, Unlike};
 use super::mend::{Mended, Mending, Pages};
 use super::pace::Pace;
@@ -65,7 +65,7 @@ enum How {
 
 /// What is known of a replica.
 #[derive(Debug, Default)]
-pub(super) struct Part {
+pub(super) struct State {
     pub(super) not_repaired: u64,
     pub(super) failure: Option<ReplicaFailure>,
     /// Whether it was not compared with the others everywhere, or did not take what it
@@ -80,7 +80,7 @@ pub(super) struct Walk<const N: usize, const W: usize, const R: usize, T> {
     end: Option<Key>,
     /// What is left, the next last.
     todo: Vec<Todo>,
-    pub(super) parts: [Part; N],
+    pub(super) states: [State; N],
     progress: PassProgress,
     pace: Pace,
 }
@@ -110,7 +110,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             hash_key,
             end,
             todo: if is_something { vec![walk] } else { Vec::new() },
-            parts: std::array::from_fn(|_| Part::default()),
+            states: std::array::from_fn(|_| State::default()),
             progress: PassProgress {
                 repaired: vec![0; N],
                 ..PassProgress::default()
@@ -358,18 +358,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             }
         }
         for (replica, failure) in mended.not_repaired {
-            if let Some(part) = self.parts.get_mut(replica) {
-                part.not_repaired = part.not_repaired.saturating_add(1);
-                part.fail(failure);
+            if let Some(state) = self.states.get_mut(replica) {
+                state.not_repaired = state.not_repaired.saturating_add(1);
+                state.fail(failure);
             }
         }
     }
 
     fn taken<A>(&mut self, replica: usize, result: Result<A, ReplicaFailure>) -> Option<A> {
-        match (result, self.parts.get_mut(replica)) {
+        match (result, self.states.get_mut(replica)) {
             (Ok(answer), _) => Some(answer),
-            (Err(failure), Some(part)) => {
-                part.fail(Some(failure));
+            (Err(failure), Some(state)) => {
+                state.fail(Some(failure));
                 None
             }
             (Err(_), None) => None,
@@ -377,7 +377,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
     }
 }
 
-impl Part {
+impl State {
     fn fail(&mut self, failure: Option<ReplicaFailure>) {
         self.is_behind = true;
         self.failure = self.failure.take().or(failure);
@@ -385,7 +385,7 @@ impl Part {
 }
 
 /// What was told of a range that was cut before `upto`: there ends the last of it.
-fn ended(mut told: Vec<Told>, upto: Option<&Key>) -> Vec<Told> {
+fn ended(mut told: Vec<Part>, upto: Option<&Key>) -> Vec<Part> {
     if let Some(last) = told.last_mut() {
         last.upto = last.upto.take().or(upto.cloned());
     }
