@@ -1,11 +1,11 @@
 //! What a pass costs over three replicas of a million keys, over HTTP, beside a copy by
 //! hand: see README.md.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use std::{env, io};
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
@@ -28,38 +28,37 @@ const AT_ONCE: usize = 64;
 /// How long operations beside a pass are measured, each time.
 const BESIDE: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 5;
+const BESIDE_ALONE: &str = "beside";
 
 type Map = Coordinator<3, 2, 2, HttpTransport>;
 
 fn main() {
+    let only_beside = env::args().any(|argument| argument == BESIDE_ALONE);
     runtime::of_threads(2).block_on(async {
         let cluster = Cluster::new().await;
-        let mut timestamp = 2;
-        for keys in DIFFERENCES {
-            timestamp += 1;
-            cluster.change(keys, timestamp).await;
-            let by_hand = cluster.measured(cluster.copy(keys)).await.0;
-            timestamp += 1;
-            cluster.change(keys, timestamp).await;
-            let (pass, report) = cluster
-                .measured(cluster.map.pass(.., unbounded()).run())
-                .await;
-            assert!(report.is_complete() && report.progress.differing == keys);
-            let rests = Instant::now();
-            let report = match keys {
-                0 => Some(cluster.map.pass(.., PassSettings::default()).run().await),
-                _ => None,
-            };
-            println!("{keys:>7} differ   pass: {pass}");
-            println!("               by hand: {by_hand}");
-            if report.is_some() {
-                println!("    with default settings: {:.2?}", rests.elapsed());
-            }
+        if !only_beside {
+            differences(&cluster).await;
+            cut(&cluster, 100).await;
         }
-        timestamp += 1;
-        cut(&cluster, timestamp).await;
         beside(&cluster).await;
     });
+}
+
+/// What a pass costs by how many keys differ.
+async fn differences(cluster: &Cluster) {
+    for (keys, timestamp) in DIFFERENCES.into_iter().zip((2..).step_by(2)) {
+        cluster.change(keys, timestamp).await;
+        let by_hand = cluster.measured(cluster.copy(keys)).await.0;
+        cluster.change(keys, timestamp + 1).await;
+        let pass = cluster.map.pass(.., unbounded()).run();
+        let (pass, report) = cluster.measured(pass).await;
+        assert!(report.is_complete() && report.progress.differing == keys);
+        println!("{keys:>7} differ   pass: {pass}");
+        println!("               by hand: {by_hand}");
+    }
+    let pass = cluster.map.pass(.., PassSettings::default()).run();
+    let (pass, _) = cluster.measured(pass).await;
+    println!("      0 differ, default settings: {pass}");
 }
 
 /// No bound on how fast it goes.
@@ -103,28 +102,33 @@ fn repaired(report: &PassReport) -> u64 {
 
 /// How long puts and gets take while a pass goes on, and while none does, in turns.
 async fn beside(cluster: &Cluster) {
-    let mut ratios = [Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        let alone = operations(&cluster.map).await;
-        let map = cluster.map.clone();
-        let passes = tokio::spawn(async move {
-            loop {
-                map.pass(.., PassSettings::default()).run().await;
+    let default = PassSettings::default().rests;
+    for rests in [0, default / 10, default] {
+        let settings = PassSettings::default().with_rests(rests);
+        let mut ratios = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            let alone = operations(&cluster.map).await;
+            let map = cluster.map.clone();
+            let passes = tokio::spawn(async move {
+                loop {
+                    map.pass(.., settings).run().await;
+                }
+            });
+            let beside = operations(&cluster.map).await;
+            passes.abort();
+            let _ = passes.await;
+            for (ratios, (alone, beside)) in ratios.iter_mut().zip(alone.into_iter().zip(beside)) {
+                ratios.push(beside.as_secs_f64() / alone.as_secs_f64());
             }
-        });
-        let beside = operations(&cluster.map).await;
-        passes.abort();
-        let _ = passes.await;
-        for (ratios, (alone, beside)) in ratios.iter_mut().zip(alone.into_iter().zip(beside)) {
-            ratios.push(beside.as_secs_f64() / alone.as_secs_f64());
         }
-    }
-    for (what, mut ratios) in ["put", "get"].into_iter().zip(ratios) {
-        ratios.sort_by(f64::total_cmp);
-        println!(
-            "p99 of a {what} beside a pass / with none: {:.2} {ratios:.2?}",
-            ratios[ROUNDS / 2]
-        );
+        for (what, mut ratios) in ["put", "get"].into_iter().zip(ratios) {
+            ratios.sort_by(f64::total_cmp);
+            let median = ratios[ROUNDS / 2];
+            println!(
+                "p99 of a {what} beside a pass that rests {rests} times as long / with none: \
+                 {median:.2} {ratios:.2?}"
+            );
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kvquorum_core::{Coordinator, LastPass, Request, Response, ScanLimit, Transport};
+use kvquorum_core::{Coordinator, LastPass, Request, Response, ScanLimit, Told, Transport};
 use kvquorum_http::HttpTransport;
 use support::{Node, client, example, free_base_port, says};
 use tempfile::tempdir;
@@ -34,7 +34,10 @@ impl Nodes {
 
 async fn status(link: &HttpTransport) -> Option<LastPass> {
     match link.call(&Request::status()).await.unwrap() {
-        Response::Status(status) => status.last_pass,
+        Response::Told(told) => match *told {
+            Told::Status(status) => status.last_pass,
+            other => panic!("{other:?}"),
+        },
         other => panic!("{other:?}"),
     }
 }

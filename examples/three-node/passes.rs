@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kvquorum_core::{
-    Coordinator, LastPass, PassSettings, Replica, Request, Response, ScanLimit, Store, Transport,
+    Coordinator, LastPass, PassSettings, Replica, Request, Response, ScanLimit, Store, Told,
+    Transport,
 };
 use kvquorum_http::HttpTransport;
 use tokio::time::timeout;
@@ -114,7 +115,12 @@ struct Node {
 }
 
 async fn of(link: &HttpTransport) -> Node {
-    let Some(Response::Status(status)) = ask(link, Request::status()).await else {
+    let told = ask(link, Request::status()).await;
+    let told = told.and_then(|response| match response {
+        Response::Told(told) => Some(*told),
+        _ => None,
+    });
+    let Some(Told::Status(status)) = told else {
         return Node {
             is: "not reachable",
             ..Node::default()

@@ -72,10 +72,10 @@ mod record;
 mod registers;
 mod replica;
 mod rules;
-mod status;
 mod store;
 mod tally;
 mod telemetry;
+mod told;
 mod transport;
 pub use bytes::Bytes;
 pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
@@ -99,10 +99,10 @@ pub use record::{Record, RecordError};
 pub use registers::{Registers, Swap, Updated};
 pub use replica::{Limits, Replica};
 pub use rules::{Action, Change, Decision};
-pub use status::{LastPass, Status};
 pub use store::{ScanLimit, Store, StoreError};
 #[doc(hidden)]
 pub use telemetry::{EventLimit, is_sampled};
+pub use told::{LastPass, Status, Told};
 pub use transport::{
     Ack, Call, Refusal, Request, RequestKind, Response, Transport, TransportError,
 };

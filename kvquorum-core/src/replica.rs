@@ -16,8 +16,8 @@ use crate::entry::{Entry, Key, Version};
 use crate::identity::ReplicaId;
 use crate::record::Record;
 use crate::rules::{Ahead, Change};
-use crate::status::LastPass;
 use crate::store::{Store, StoreError};
+use crate::told::{LastPass, Told};
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
 /// The node side of the map: admits requests and applies them to its store.
@@ -247,7 +247,7 @@ impl<S: Store> Transport for Replica<S> {
             RequestKind::Write { key, entry } => self.write(key, entry),
             RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot),
             RequestKind::Identify { quorums } => self.identify(*quorums),
-            RequestKind::Status => Call::Ready(Ok(Response::Status(Box::new(self.known.status())))),
+            RequestKind::Status => Call::Ready(Ok(Told::Status(self.known.status()).into())),
             RequestKind::Scan {
                 range,
                 max_keys,

@@ -15,11 +15,11 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Entry, Key, Timestamp, Version};
-use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, Windows};
+use crate::fingerprint::{FingerprintRequest, VersionsRequest};
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::range::{KeyRange, Page};
-use crate::status::Status;
 use crate::store::{ScanLimit, StoreError};
+use crate::told::Told;
 
 /// What a coordinator asks of a replica.
 ///
@@ -79,12 +79,12 @@ pub enum RequestKind {
         ballot: Version,
     },
     /// Tell what is held in the beginning of a range by few bytes. Answered by
-    /// [`Response::Windows`].
+    /// [`Told::Windows`].
     Fingerprint(Box<FingerprintRequest>),
     /// Tell the versions in the beginning of a range. Answered by
-    /// [`Response::Versions`].
+    /// [`Told::Versions`].
     Versions(Box<VersionsRequest>),
-    /// Say how you are. Answered by [`Response::Status`].
+    /// Say how you are. Answered by [`Told::Status`].
     Status,
 }
 
@@ -167,12 +167,8 @@ pub enum Response {
     /// To [`RequestKind::Prepare`]: the ballot is promised, and this is the entry, a
     /// tombstone included, or that there is none.
     Promise(Option<Entry>),
-    /// To [`RequestKind::Fingerprint`]: window by window, what the replica holds.
-    Windows(Box<Windows>),
-    /// To [`RequestKind::Versions`]: those in the beginning of the range.
-    Versions(Box<Versions>),
-    /// To [`RequestKind::Status`]: how the replica is.
-    Status(Box<Status>),
+    /// To what is asked seldom.
+    Told(Box<Told>),
 }
 
 /// A replica's confirmation that its store holds the entry of a write, or a

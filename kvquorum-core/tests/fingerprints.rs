@@ -7,8 +7,8 @@ use std::ops::Bound;
 
 use kvquorum_core::{
     Change, Entry, Fingerprint, FingerprintRequest, Key, KeyRange, Limits, Replica, Request,
-    RequestKind, Response, Timestamp, Transport, Version, Versioned, Versions, VersionsRequest,
-    WindowEnd, Windows, WriterId,
+    RequestKind, Response, Timestamp, Told, Transport, Version, Versioned, Versions,
+    VersionsRequest, WindowEnd, Windows, WriterId,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -61,26 +61,29 @@ fn replica(
     (Replica::new(store).with_limits(limits), entries)
 }
 
-fn ask(replica: &Replica<MapStore>, kind: RequestKind) -> Response {
+fn ask(replica: &Replica<MapStore>, kind: RequestKind) -> Told {
     let runtime = Builder::new_current_thread().build().unwrap();
     // Introduced, it keeps who it is, and does not tell of it.
     runtime
         .block_on(replica.call(&Request::identify()))
         .unwrap();
     let request = Request { to: None, kind };
-    runtime.block_on(replica.call(&request)).unwrap()
+    match runtime.block_on(replica.call(&request)).unwrap() {
+        Response::Told(told) => *told,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn windows(replica: &Replica<MapStore>, asked: FingerprintRequest) -> Windows {
     match ask(replica, RequestKind::Fingerprint(Box::new(asked))) {
-        Response::Windows(windows) => *windows,
+        Told::Windows(windows) => windows,
         other => panic!("{other:?}"),
     }
 }
 
 fn versions(replica: &Replica<MapStore>, asked: VersionsRequest) -> Versions {
     match ask(replica, RequestKind::Versions(Box::new(asked))) {
-        Response::Versions(versions) => *versions,
+        Told::Versions(versions) => versions,
         other => panic!("{other:?}"),
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::{OneLock, are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
     Ack, Call, Change, Key, KeyRange, Quorums, Refusal, Replica, ReplicaId, Request, RequestKind,
-    Response, Store, StoreError, Transport, TransportError, WindowEnd, WriterId,
+    Response, Store, StoreError, Told, Transport, TransportError, WindowEnd, WriterId,
 };
 use kvquorum_testing::conformance;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -123,6 +123,33 @@ enum Fault {
     AtOnce,
     /// Nothing: calls that find the queue full fail as not sent.
     RefusesWhenFull,
+}
+
+/// What becomes of what a replica tells.
+fn bend(fault: Fault, told: &mut Told) {
+    match (fault, told) {
+        (Fault::RoundsSums, Told::Windows(windows)) => {
+            for window in &mut windows.windows {
+                window.fingerprint.sum = window.fingerprint.sum as f64 as u128;
+            }
+        }
+        (Fault::CutsWindows, Told::Windows(windows)) if windows.windows.len() > 1 => {
+            windows.windows.pop();
+        }
+        (Fault::WindowsAreTheLast, Told::Windows(windows)) => {
+            let last = windows.windows.last_mut();
+            last.into_iter()
+                .for_each(|last| last.end = WindowEnd::Range);
+        }
+        (Fault::CutsVersions, Told::Versions(told)) => drop(told.versions.pop()),
+        (Fault::HalvesHashes, Told::Versions(told)) => {
+            for it in &mut told.versions {
+                it.hash = (it.hash as u64).into();
+            }
+        }
+        (Fault::VersionsAreTheLast, Told::Versions(told)) => told.upto = None,
+        _ => {}
+    }
 }
 
 type Job = (Request, oneshot::Sender<Result<Response, TransportError>>);
@@ -278,26 +305,7 @@ impl Shared {
                     *key = Key::from(String::from_utf8_lossy(key.as_bytes()).into_owned());
                 }
             }
-            (Fault::RoundsSums, Response::Windows(windows)) => {
-                for window in &mut windows.windows {
-                    window.fingerprint.sum = window.fingerprint.sum as f64 as u128;
-                }
-            }
-            (Fault::CutsWindows, Response::Windows(windows)) if windows.windows.len() > 1 => {
-                windows.windows.pop();
-            }
-            (Fault::WindowsAreTheLast, Response::Windows(windows)) => {
-                let last = windows.windows.last_mut();
-                last.into_iter()
-                    .for_each(|last| last.end = WindowEnd::Range);
-            }
-            (Fault::CutsVersions, Response::Versions(told)) => drop(told.versions.pop()),
-            (Fault::HalvesHashes, Response::Versions(told)) => {
-                for it in &mut told.versions {
-                    it.hash = (it.hash as u64).into();
-                }
-            }
-            (Fault::VersionsAreTheLast, Response::Versions(told)) => told.upto = None,
+            (fault, Response::Told(told)) => bend(fault, told),
             (Fault::DropsPromisedEntry, Response::Promise(entry)) => *entry = None,
             (Fault::PromiseIsEntry, Response::Promise(entry)) => {
                 return Ok(Response::Entry(entry.take()));

@@ -20,10 +20,11 @@ use crate::fingerprint::{
 use crate::range::{KeyRange, after};
 use crate::record::Record;
 use crate::store::{ScanLimit, Store, StoreError};
-use crate::transport::{Call, Response, TransportError};
+use crate::told::Told;
+use crate::transport::{Call, TransportError};
 
-/// How many records are hashed before others get to go on: some 10 µs of work.
-const PAGE_KEYS: usize = 64;
+/// How many records are hashed before others get to go on: some 50 µs of work.
+const PAGE_KEYS: usize = 256;
 
 impl<S: Store> Replica<S> {
     /// Fingerprints of the beginning of a range, within the replica's own limits.
@@ -32,7 +33,7 @@ impl<S: Store> Replica<S> {
         Call::new(async move {
             let windows = windows(&*store, &asked, &limits).await;
             let windows = windows.map_err(TransportError::Store)?;
-            Ok(Response::Windows(Box::new(windows)))
+            Ok(Told::Windows(windows).into())
         })
     }
 
@@ -42,7 +43,7 @@ impl<S: Store> Replica<S> {
         Call::new(async move {
             let versions = versions(&*store, &asked, &limits).await;
             let versions = versions.map_err(TransportError::Store)?;
-            Ok(Response::Versions(Box::new(versions)))
+            Ok(Told::Versions(versions).into())
         })
     }
 }

@@ -7,8 +7,8 @@ use crate::entry::{Entry, Key, Timestamp, Version, WriterId};
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::record::Record;
 use crate::rules::Change;
-use crate::status::{LastPass, Status};
 use crate::store::{Store, StoreError};
+use crate::told::{LastPass, Status};
 use crate::transport::{Call, Request, Response, Transport, TransportError};
 
 /// Shared by all clones of a replica.

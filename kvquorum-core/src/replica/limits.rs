@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::DEFAULT_MAX_DRIFT;
 
 /// What a replica admits. Whatever is beyond is refused with a typed
-/// [`Refusal`], and changes nothing.
+/// [`Refusal`](crate::Refusal), and changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use kvquorum_core::{Entry, Key, Request, Response, Store, Versioned, Window, WindowEnd};
+use kvquorum_core::{Entry, Key, Request, Response, Store, Told, Versioned, Window, WindowEnd};
 use tokio::task::JoinSet;
 
 use super::answer::{AnswerBody, Made};
@@ -163,20 +163,7 @@ impl Answer {
                 lens.flat_map(|(key, entry)| [ENTRY, key.len(), value_len(entry)])
                     .fold(0, usize::saturating_add)
             }
-            Ok(Response::Versions(told)) => {
-                let lens = told.versions.iter().map(|it| it.key.len());
-                lens.flat_map(|len| [LISTED, len])
-                    .fold(0, usize::saturating_add)
-            }
-            Ok(Response::Windows(windows)) => {
-                let len = |window: &Window| match &window.end {
-                    WindowEnd::Before(end) => end.len(),
-                    WindowEnd::Cut | WindowEnd::Range => 0,
-                };
-                let lens = windows.windows.iter().map(len);
-                lens.flat_map(|len| [LISTED, len])
-                    .fold(0, usize::saturating_add)
-            }
+            Ok(Response::Told(told)) => told_len(told),
             _ => 0,
         };
         let lease = (taken > uncounted).then(|| budget.try_take(taken));
@@ -190,6 +177,25 @@ impl Answer {
             outcome,
             lease,
         }
+    }
+}
+
+fn told_len(told: &Told) -> usize {
+    let add = usize::saturating_add;
+    match told {
+        Told::Versions(told) => {
+            let lens = told.versions.iter().map(|it| it.key.len());
+            lens.flat_map(|len| [LISTED, len]).fold(0, add)
+        }
+        Told::Windows(windows) => {
+            let len = |window: &Window| match &window.end {
+                WindowEnd::Before(end) => end.len(),
+                WindowEnd::Cut | WindowEnd::Range => 0,
+            };
+            let lens = windows.windows.iter().map(len);
+            lens.flat_map(|len| [LISTED, len]).fold(0, add)
+        }
+        _ => 0,
     }
 }
 
@@ -281,11 +287,8 @@ mod tests {
             windows: (0..1000).map(window).collect(),
         };
         for (response, takes) in [
-            (
-                Response::Versions(Box::new(versions)),
-                size_of::<Versioned>(),
-            ),
-            (Response::Windows(Box::new(windows)), size_of::<Window>()),
+            (Told::Versions(versions).into(), size_of::<Versioned>()),
+            (Told::Windows(windows).into(), size_of::<Window>()),
         ] {
             let budget = Budget::new(1 << 20);
             let answer = Answer::new(0, Ok(response), &budget, 0);

@@ -59,9 +59,9 @@
 //! | response *identity* | `03`, the replica's id: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
 //! | response *page* | `04`, how many entries: int, and of each its key: bytes, and entry; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
 //! | response *promise* | `05`, then `00` for no entry, or `01` and the entry |
-//! | response *windows* | `06`, how many bytes were read: int, how many windows: int, and of each where it ends: `00` at the next cut, `01` and the key before which it is: bytes, or `02` where the range does; how many entries: int, and the sum of their hashes: int |
-//! | response *versions* | `07`, how many: int, and of each its key: bytes, version, and hash: int; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
-//! | response *status* | `08`, then `00` where no pass has ended, or `01` and when it did, in ms: int, how many keys were compared: int, how many differed: int, of how many replicas it tells: int, and how many entries each was sent: int; `01` where it was complete, else `00` |
+//! | response *windows* | `06 00`, how many bytes were read: int, how many windows: int, and of each where it ends: `00` at the next cut, `01` and the key before which it is: bytes, or `02` where the range does; how many entries: int, and the sum of their hashes: int |
+//! | response *versions* | `06 01`, how many: int, and of each its key: bytes, version, and hash: int; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
+//! | response *status* | `06 02`, then `00` where no pass has ended, or `01` and when it did, in ms: int, how many keys were compared: int, how many differed: int, of how many replicas it tells: int, and how many entries each was sent: int; `01` where it was complete, else `00` |
 //!
 //! | part | bytes |
 //! |---|---|

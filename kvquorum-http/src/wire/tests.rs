@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 
 use kvquorum_core::{
     Ack, Fingerprint, FingerprintRequest, Identity, LastPass, Page, Quorums, Refusal, ReplicaId,
-    ScanLimit, Status, Timestamp, Version, Versioned, Versions, VersionsRequest, Window, WindowEnd,
-    Windows, WriterId,
+    ScanLimit, Status, Timestamp, Told, Version, Versioned, Versions, VersionsRequest, Window,
+    WindowEnd, Windows, WriterId,
 };
 
 use super::*;
@@ -243,7 +243,7 @@ fn responses_have_the_bytes_that_the_docs_say() {
               \x01b\x82\x80\x04\xAC\x02\x00\x01\x01c",
         ),
         (
-            Response::Windows(Box::new(Windows {
+            Told::Windows(Windows {
                 bytes: 300,
                 windows: vec![
                     Window {
@@ -263,25 +263,30 @@ fn responses_have_the_bytes_that_the_docs_say() {
                         },
                     },
                 ],
-            })),
-            b"\x06\xAC\x02\x03\x00\x00\x00\x01\x02ab\x01\xAC\x02\x02\xAC\x02\
+            })
+            .into(),
+            b"\x06\x00\xAC\x02\x03\x00\x00\x00\x01\x02ab\x01\xAC\x02\x02\xAC\x02\
               \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x03",
         ),
         (
-            Response::Versions(Box::new(Versions {
+            Told::Versions(Versions {
                 versions: vec![Versioned {
                     key: "ab".into(),
                     version: VERSION,
                     hash: 300,
                 }],
                 upto: Some("c".into()),
-            })),
-            b"\x07\x01\x02ab\x82\x80\x04\xAC\x02\xAC\x02\x01\x01c",
+            })
+            .into(),
+            b"\x06\x01\x01\x02ab\x82\x80\x04\xAC\x02\xAC\x02\x01\x01c",
         ),
-        (Response::Versions(Box::default()), b"\x07\x00\x00"),
-        (Response::Status(Box::default()), b"\x08\x00"),
         (
-            Response::Status(Box::new(Status {
+            Told::Versions(Versions::default()).into(),
+            b"\x06\x01\x00\x00",
+        ),
+        (Told::Status(Status::default()).into(), b"\x06\x02\x00"),
+        (
+            Told::Status(Status {
                 last_pass: Some(LastPass {
                     ended_millis: 300,
                     keys: 1,
@@ -289,8 +294,9 @@ fn responses_have_the_bytes_that_the_docs_say() {
                     repaired: vec![0, 300],
                     is_complete: true,
                 }),
-            })),
-            b"\x08\x01\xAC\x02\x01\x02\x02\x00\xAC\x02\x01",
+            })
+            .into(),
+            b"\x06\x02\x01\xAC\x02\x01\x02\x02\x00\xAC\x02\x01",
         ),
     ] {
         assert_eq!(decode::<Response>(bytes).unwrap(), response);

@@ -154,7 +154,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Handoff<N, W,
     /// Delivers what one replica missed.
     async fn serve(&self, replica: usize) -> Infallible {
         let hints = &self.coordinator.inner.hints;
-        let between = Duration::from_secs(1) / self.settings.max_per_second.max(1);
+        let per_second = self.settings.max_per_second.max(1);
+        let between = part(Duration::from_secs(1), 1, per_second);
         let mut pauses = 0;
         let mut next = Instant::now();
         loop {
@@ -173,7 +174,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Handoff<N, W,
                 Due::Key(key, number) => hints.delivered(replica, &key, number),
                 Due::Pass => hints.ask_for_pass(replica),
             }
-            next = next.max(Instant::now()) + between;
+            let now = next.max(Instant::now());
+            next = now.checked_add(between).unwrap_or(now);
             sleep_until(next).await;
         }
     }
@@ -215,8 +217,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Handoff<N, W,
         let part = u32::try_from(mix(seed) >> 57)
             .unwrap_or(0)
             .saturating_add(128);
-        longest.saturating_mul(part) / 256
+        self::part(longest, part, 256)
     }
+}
+
+/// So many of so many parts of a time.
+fn part(of: Duration, parts: u32, all: u32) -> Duration {
+    of.saturating_mul(parts).checked_div(all).unwrap_or(of)
 }
 
 impl<const N: usize, const W: usize, const R: usize, T> fmt::Debug for Handoff<N, W, R, T> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use super::compare::Told;
+use super::compare::Part;
 use crate::coordinator::Bounds;
 use crate::coordinator::one::call_one;
 use crate::coordinator::{Coordinator, Edit};
@@ -16,6 +16,7 @@ use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEn
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
+use crate::told::Told;
 use crate::transport::{Refusal, Request, RequestKind, Response, Transport};
 
 /// How long before a call is made for the second time; before the third it is twice as
@@ -83,11 +84,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         &self,
         replica: usize,
         asked: &FingerprintRequest,
-    ) -> Result<(Vec<Told>, u64), ReplicaFailure> {
+    ) -> Result<(Vec<Part>, u64), ReplicaFailure> {
         let kind = RequestKind::Fingerprint(Box::new(asked.clone()));
-        if let Response::Windows(windows) = self.call(replica, kind).await? {
+        if let Response::Told(told) = self.call(replica, kind).await?
+            && let Told::Windows(windows) = *told
+        {
             let bytes = windows.bytes;
-            if let Some(told) = Told::all(*windows, &asked.range, &asked.cuts) {
+            if let Some(told) = Part::all(windows, &asked.range, &asked.cuts) {
                 return Ok((told, bytes));
             }
         }
@@ -101,10 +104,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
     ) -> Result<Versions, ReplicaFailure> {
         let range = asked.range.clone();
         let kind = RequestKind::Versions(Box::new(asked));
-        match self.call(replica, kind).await? {
-            Response::Versions(versions) if versions.are_of(&range) => Ok(*versions),
-            _ => Err(self.mismatched(replica)),
+        if let Response::Told(told) = self.call(replica, kind).await?
+            && let Told::Versions(versions) = *told
+            && versions.are_of(&range)
+        {
+            return Ok(versions);
         }
+        Err(self.mismatched(replica))
     }
 
     pub(super) async fn page(
@@ -264,12 +270,20 @@ fn received(response: &Response) -> u64 {
             .iter()
             .map(|(key, it)| entry_len(key.len(), it))
             .sum(),
-        Response::Versions(told) => {
+        Response::Told(told) => told_len(told),
+        _ => 1,
+    };
+    len as u64
+}
+
+fn told_len(told: &Told) -> usize {
+    match told {
+        Told::Versions(told) => {
             let lens = told.versions.iter().map(|it| it.key.len());
             lens.map(|len| len.saturating_add(VERSION).saturating_add(HASH))
                 .sum()
         }
-        Response::Windows(windows) => {
+        Told::Windows(windows) => {
             let end = |end: &WindowEnd| match end {
                 WindowEnd::Before(end) => end.len(),
                 WindowEnd::Cut | WindowEnd::Range => 1,
@@ -278,9 +292,8 @@ fn received(response: &Response) -> u64 {
             ends.map(|len| len.saturating_add(NUMBER).saturating_add(HASH))
                 .sum()
         }
-        _ => 1,
-    };
-    len as u64
+        Told::Status(_) => 1,
+    }
 }
 
 fn range_len(range: &KeyRange) -> usize {

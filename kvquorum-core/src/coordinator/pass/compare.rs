@@ -8,12 +8,12 @@ use crate::range::KeyRange;
 /// What a replica holds up to a key, or up to the end of the range, from where the one
 /// before ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Part {
     pub(super) upto: Option<Key>,
     pub(super) fingerprint: Fingerprint,
 }
 
-impl Told {
+impl Part {
     /// What windows of a range say, if they can be such.
     pub(super) fn all(windows: Windows, range: &KeyRange, cuts: &[Key]) -> Option<Vec<Self>> {
         let ends = windows.ends(range, cuts)?.into_iter();
@@ -42,7 +42,7 @@ pub(super) struct Compared {
 /// Compares what replicas hold in a range, as far as all of them told, and between
 /// the ends of the first one's windows. Where one of them told less, that is an end,
 /// too.
-pub(super) fn compare(range: &KeyRange, answers: &[(usize, Vec<Told>)]) -> Vec<Compared> {
+pub(super) fn compare(range: &KeyRange, answers: &[(usize, Vec<Part>)]) -> Vec<Compared> {
     let ends = answers.iter().filter_map(|(_, told)| told.last());
     let frontier = ends.map(|last| Upto::of(&last.upto)).min();
     let (Some(frontier), Some((_, first))) = (frontier, answers.first()) else {
@@ -105,7 +105,7 @@ impl<'a> Upto<'a> {
 /// What a replica holds up to a cut. A window that goes on beyond the cut counts as a
 /// whole, here and in what follows: where all of it equals what another holds in the
 /// part alone, so does what is in the part, and there is nothing else in it.
-fn take(told: &mut std::slice::Iter<'_, Told>, cut: Upto<'_>) -> Fingerprint {
+fn take(told: &mut std::slice::Iter<'_, Part>, cut: Upto<'_>) -> Fingerprint {
     let mut part = Fingerprint::default();
     while let Some(window) = told.as_slice().first() {
         part = part.and(window.fingerprint);

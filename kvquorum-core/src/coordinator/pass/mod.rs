@@ -170,7 +170,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Pass<N, W, R,
         let progress = self.progress();
         let is_done = self.so_far().map(|replica| is_over && replica.is_done);
         let names = self.walk.caller.coordinator.names();
-        let parts = names.into_iter().zip(&mut self.walk.parts).zip(is_done);
+        let parts = names.into_iter().zip(&mut self.walk.states).zip(is_done);
         let repaired = progress.repaired.iter().copied();
         let replicas = parts
             .zip(repaired)
@@ -194,11 +194,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Pass<N, W, R,
     fn so_far(&self) -> [SoFar; N] {
         let caller = &self.walk.caller;
         let mut replicas = self.before;
-        let known = replicas.iter_mut().zip(&self.walk.parts).enumerate();
-        for (replica, (so_far, part)) in known {
+        let known = replicas.iter_mut().zip(&self.walk.states).enumerate();
+        for (replica, (so_far, state)) in known {
             let id = caller.id(replica).or(so_far.id);
             let is_same = so_far.id.is_none() || id == so_far.id;
-            so_far.is_done &= is_same && !part.is_behind && !caller.is_out(replica);
+            so_far.is_done &= is_same && !state.is_behind && !caller.is_out(replica);
             so_far.id = id;
         }
         replicas

@@ -9,6 +9,10 @@ use super::settings::PassSettings;
 /// A pass rests when it owes at least this: timers are no finer than a millisecond.
 const LEAST_REST: Duration = Duration::from_millis(5);
 
+/// It gives way for no longer than this: a step that took long may have waited for a
+/// replica most of the time.
+const LONGEST_REST: Duration = Duration::from_secs(5);
+
 pub(super) struct Pace {
     per_key: Duration,
     max_bytes_per_second: u64,
@@ -37,7 +41,8 @@ impl Pace {
 
     /// Counts a step that took others' time.
     pub(super) fn give_way(&mut self, took: Duration) {
-        self.owe(Instant::now(), took.saturating_mul(self.rests));
+        let rest = took.saturating_mul(self.rests);
+        self.owe(Instant::now(), rest.min(LONGEST_REST));
     }
 
     /// Waits until it may go on.

@@ -92,14 +92,17 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Passes<N, W, 
             jitter_percent,
             ..
         } = self.settings;
-        let jitter = every.saturating_mul(jitter_percent.min(100)) / 100;
-        // Between 0 and twice the jitter.
+        let jitter = every.saturating_mul(jitter_percent.min(100));
+        let jitter = jitter.checked_div(100).unwrap_or_default();
+        // Less than the jitter.
         let random = u128::from(mix(self.seed ^ mix(self.ended)));
-        let random = jitter.as_nanos().saturating_mul(2).saturating_mul(random) >> u64::BITS;
+        let random = jitter.as_nanos().saturating_mul(random) >> u64::BITS;
         let random = Duration::from_nanos(u64::try_from(random).unwrap_or(u64::MAX));
         match self.ended {
-            0 => random / 2,
-            _ => every.saturating_sub(jitter).saturating_add(random),
+            0 => random,
+            _ => every
+                .saturating_sub(jitter)
+                .saturating_add(random.saturating_mul(2)),
         }
     }
 }

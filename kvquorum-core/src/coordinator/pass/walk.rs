@@ -13,7 +13,7 @@ use futures_util::stream::iter;
 use tokio::time::Instant;
 
 use super::caller::Caller;
-use super::compare::{Compared, Told, compare};
+use super::compare::{Compared, Part, compare};
 use super::listed::{Listed, Unlike};
 use super::mend::{Mended, Mending, Pages};
 use super::pace::Pace;
@@ -40,6 +40,10 @@ const MANY: u64 = 1024;
 /// by default, so that one which holds more gets as far.
 const WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Replicas have limits of their own. These are as much as takes few bytes to be told.
+const MOST_KEYS: u64 = (1 << 21) - 1;
+const MOST_BYTES: u64 = (1 << 28) - 1;
+
 /// What is to be done with a range.
 #[derive(Clone, Debug)]
 struct Todo {
@@ -61,7 +65,7 @@ enum How {
 
 /// What is known of a replica.
 #[derive(Debug, Default)]
-pub(super) struct Part {
+pub(super) struct State {
     pub(super) not_repaired: u64,
     pub(super) failure: Option<ReplicaFailure>,
     /// Whether it was not compared with the others everywhere, or did not take what it
@@ -76,7 +80,7 @@ pub(super) struct Walk<const N: usize, const W: usize, const R: usize, T> {
     end: Option<Key>,
     /// What is left, the next last.
     todo: Vec<Todo>,
-    pub(super) parts: [Part; N],
+    pub(super) states: [State; N],
     progress: PassProgress,
     pace: Pace,
 }
@@ -95,7 +99,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             range,
             how: How::Walk,
             // Another one each time, if nothing is known.
-            cutter: usize::try_from(hash_key % N.max(1) as u128).unwrap_or(0),
+            cutter: hash_key
+                .checked_rem(N as u128)
+                .and_then(|cutter| usize::try_from(cutter).ok())
+                .unwrap_or(0),
         };
         Self {
             caller: Arc::new(caller),
@@ -103,7 +110,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             hash_key,
             end,
             todo: if is_something { vec![walk] } else { Vec::new() },
-            parts: std::array::from_fn(|_| Part::default()),
+            states: std::array::from_fn(|_| State::default()),
             progress: PassProgress {
                 repaired: vec![0; N],
                 ..PassProgress::default()
@@ -142,8 +149,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let (began, bytes) = (Instant::now(), self.caller.bytes());
         let served = self.caller.coordinator.inner.served();
         let left = match todo.how {
-            How::Walk => self.compare(&todo, &replicas, u64::MAX, self.settings.window),
-            How::Split(every) => self.compare(&todo, &replicas, every, u64::MAX),
+            How::Walk => self.compare(&todo, &replicas, MOST_KEYS, self.settings.window),
+            How::Split(every) => self.compare(&todo, &replicas, every, MOST_KEYS),
             How::List => return self.list_step(todo, &replicas).await,
         };
         if let Some((left, keys, read)) = left.await {
@@ -198,7 +205,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             max_bytes: if todo.how == How::Walk {
                 WINDOW_BYTES
             } else {
-                u64::MAX
+                MOST_BYTES
             },
         };
         let first = self.caller.windows(cutter, &asked).await;
@@ -207,7 +214,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let last = uptos.next_back().flatten();
         asked.cuts = uptos.flatten().collect();
         asked.range = todo.range.before(last.as_ref());
-        (asked.every, asked.max_keys, asked.max_bytes) = (u64::MAX, u64::MAX, u64::MAX);
+        (asked.every, asked.max_keys, asked.max_bytes) = (MOST_KEYS, MOST_KEYS, MOST_BYTES);
         let others = replicas
             .iter()
             .copied()
@@ -351,18 +358,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             }
         }
         for (replica, failure) in mended.not_repaired {
-            if let Some(part) = self.parts.get_mut(replica) {
-                part.not_repaired = part.not_repaired.saturating_add(1);
-                part.fail(failure);
+            if let Some(state) = self.states.get_mut(replica) {
+                state.not_repaired = state.not_repaired.saturating_add(1);
+                state.fail(failure);
             }
         }
     }
 
     fn taken<A>(&mut self, replica: usize, result: Result<A, ReplicaFailure>) -> Option<A> {
-        match (result, self.parts.get_mut(replica)) {
+        match (result, self.states.get_mut(replica)) {
             (Ok(answer), _) => Some(answer),
-            (Err(failure), Some(part)) => {
-                part.fail(Some(failure));
+            (Err(failure), Some(state)) => {
+                state.fail(Some(failure));
                 None
             }
             (Err(_), None) => None,
@@ -370,7 +377,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
     }
 }
 
-impl Part {
+impl State {
     fn fail(&mut self, failure: Option<ReplicaFailure>) {
         self.is_behind = true;
         self.failure = self.failure.take().or(failure);
@@ -378,7 +385,7 @@ impl Part {
 }
 
 /// What was told of a range that was cut before `upto`: there ends the last of it.
-fn ended(mut told: Vec<Told>, upto: Option<&Key>) -> Vec<Told> {
+fn ended(mut told: Vec<Part>, upto: Option<&Key>) -> Vec<Part> {
     if let Some(last) = told.last_mut() {
         last.upto = last.upto.take().or(upto.cloned());
     }

@@ -4,11 +4,11 @@ use std::ops::{Bound, RangeBounds};
 
 use kvquorum_core::{
     Entry, Fingerprint, FingerprintRequest, Key, KeyRange, Record, Request, RequestKind, Response,
-    Transport, Versioned, VersionsRequest,
+    Told, Transport, Versioned, VersionsRequest,
 };
 
 use super::pages::{Held, fill};
-use super::{Subject, UNCHANGED, asked, mistaken};
+use super::{ITS_OWN_ANSWER, Subject, UNCHANGED, asked, mistaken};
 
 /// With a number in each byte, so that none is lost unseen.
 const HASH_KEY: u128 = 0xfedc_ba98_7654_3210_0f1e_2d3c_4b5a_6978;
@@ -63,9 +63,8 @@ pub(super) async fn run<T: Transport>(link: T) {
 /// Windows that tell what the replica holds, as far as they go.
 async fn windows<T: Transport>(link: &Subject<T>, held: &Held, wanted: FingerprintRequest) {
     let request = of(RequestKind::Fingerprint(Box::new(wanted.clone())));
-    let found = match link.ask(request.clone()).await {
-        Response::Windows(windows) => *windows,
-        other => mistaken(&request, &other),
+    let Told::Windows(found) = told(link, &request).await else {
+        ITS_OWN_ANSWER.broken(format_args!("{request:?} was answered by no windows"))
     };
     let what = asked(&request);
     let Some(ends) = found.ends(&wanted.range, &wanted.cuts) else {
@@ -126,9 +125,8 @@ fn is_start(part: &KeyRange, key: &Key) -> bool {
 /// Versions of all that the replica holds, as far as they go.
 async fn versions<T: Transport>(link: &Subject<T>, held: &Held, wanted: VersionsRequest) {
     let request = of(RequestKind::Versions(Box::new(wanted.clone())));
-    let told = match link.ask(request.clone()).await {
-        Response::Versions(versions) => *versions,
-        other => mistaken(&request, &other),
+    let Told::Versions(told) = told(link, &request).await else {
+        ITS_OWN_ANSWER.broken(format_args!("{request:?} was answered by no versions"))
     };
     let is_covered = |key: &Key| told.upto.as_ref().is_none_or(|upto| key < upto);
     let within = |key: &Key| wanted.range.contains(key) && is_covered(key);
@@ -151,6 +149,13 @@ async fn versions<T: Transport>(link: &Subject<T>, held: &Held, wanted: Versions
         told.upto.is_none() || wanted.max_keys < u64::MAX,
         format_args!("{} goes up to {:?}", asked(&request), told.upto),
     );
+}
+
+async fn told<T: Transport>(link: &Subject<T>, request: &Request) -> Told {
+    match link.ask(request.clone()).await {
+        Response::Told(told) => *told,
+        other => mistaken(request, &other),
+    }
 }
 
 fn of(kind: RequestKind) -> Request {

@@ -12,14 +12,14 @@ fn key(at: u8) -> Key {
 
 /// The windows of what is held, with these ends, of which the last may be that of the
 /// range.
-fn windows(held: &Held, ends: &[Option<u8>]) -> Vec<Told> {
+fn windows(held: &Held, ends: &[Option<u8>]) -> Vec<Part> {
     let mut from = 0;
     let window = |end: &Option<u8>| {
         let to = end.unwrap_or(u8::MAX);
         let within = held.range(from..to);
         let sums = within.clone().map(|at| 1_u128 << at);
         from = to;
-        Told {
+        Part {
             upto: end.map(key),
             fingerprint: Fingerprint {
                 count: within.count() as u64,

@@ -1,6 +1,28 @@
-//! How a replica is, as far as it was told.
+//! What a replica tells when it is asked what is asked seldom.
 
 use serde::{Deserialize, Serialize};
+
+use crate::fingerprint::{Versions, Windows};
+use crate::transport::Response;
+
+/// What a replica tells when it is asked what is asked seldom. It is apart, so that
+/// other responses are quick to move and to drop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Told {
+    /// To [`RequestKind::Fingerprint`](crate::RequestKind::Fingerprint): window by window, what the replica holds.
+    Windows(Windows),
+    /// To [`RequestKind::Versions`](crate::RequestKind::Versions): those in the beginning of the range.
+    Versions(Versions),
+    /// To [`RequestKind::Status`](crate::RequestKind::Status): how the replica is.
+    Status(Status),
+}
+
+impl From<Told> for Response {
+    fn from(told: Told) -> Self {
+        Self::Told(Box::new(told))
+    }
+}
 
 /// How a replica is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
