@@ -141,7 +141,7 @@ impl Windows {
     /// Where each window ends: before a key, or where the range does, which is `None`.
     /// There is nothing where these can't be windows of that range, or get nowhere in it.
     pub fn ends(&self, range: &KeyRange, cuts: &[Key]) -> Option<Vec<Option<Key>>> {
-        let mut cuts = cuts.iter();
+        let mut cuts = cuts_of(range, cuts);
         let mut left = Some(range.clone());
         let mut ends = Vec::with_capacity(self.windows.len());
         for window in &self.windows {
@@ -159,6 +159,22 @@ impl Windows {
         }
         (!ends.is_empty()).then_some(ends)
     }
+}
+
+/// The cuts that mean something: each is in the range after its first key, and after
+/// those before it.
+pub(crate) fn cuts_of<'a>(
+    range: &KeyRange,
+    cuts: &'a [Key],
+) -> impl Iterator<Item = &'a Key> + use<'a> {
+    let mut rest = range.after_start();
+    cuts.iter().filter(move |cut| {
+        let is_after = rest.contains(cut);
+        if is_after {
+            rest = rest.after(cut);
+        }
+        is_after
+    })
 }
 
 /// The version under a key, and the [hash](Fingerprint) of the entry: where two

@@ -3,6 +3,7 @@
 //! Each request does a bounded amount of work, and lets others go on after each page
 //! of it.
 
+use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::vec;
@@ -15,7 +16,7 @@ use super::{Limits, Replica};
 use crate::entry::Key;
 use crate::fingerprint::{
     Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, WindowEnd,
-    Windows,
+    Windows, cuts_of,
 };
 use crate::range::{KeyRange, after};
 use crate::record::Record;
@@ -193,10 +194,9 @@ struct Making<'a> {
     asked: &'a FingerprintRequest,
     max: usize,
     /// The cuts that are left.
-    cuts: std::slice::Iter<'a, Key>,
+    cuts: VecDeque<&'a Key>,
     made: Windows,
-    /// Where the window begins that is not yet at its end, and what is in it.
-    start: Key,
+    /// What is in the window that is not yet at its end.
     open: Fingerprint,
     last: Option<Key>,
 }
@@ -206,9 +206,8 @@ impl<'a> Making<'a> {
         Self {
             asked,
             max: limits.max_windows.max(1),
-            cuts: asked.cuts.iter(),
+            cuts: cuts_of(&asked.range, &asked.cuts).collect(),
             made: Windows::default(),
-            start: asked.range.start().clone(),
             open: Fingerprint::default(),
             last: None,
         }
@@ -241,15 +240,11 @@ impl<'a> Making<'a> {
     /// Ends windows at the cuts up to a key, or at all that are left.
     fn cut(&mut self, upto: Option<&Key>) {
         while self.has_room()
-            && let Some(cut) = self.cuts.as_slice().first()
-            && upto.is_none_or(|upto| cut <= upto)
+            && let Some(cut) = self.cuts.front()
+            && upto.is_none_or(|upto| *cut <= upto)
         {
-            self.cuts.next();
-            let is_after_last = self.last.as_ref().is_none_or(|last| last < cut);
-            if self.start < *cut && is_after_last && self.asked.range.contains(cut) {
-                self.start = cut.clone();
-                self.push(WindowEnd::Cut);
-            }
+            self.cuts.pop_front();
+            self.push(WindowEnd::Cut);
         }
     }
 
@@ -257,10 +252,7 @@ impl<'a> Making<'a> {
     fn close(&mut self) {
         let end = self.last.as_ref().map(after);
         match end.filter(|end| self.asked.range.contains(end)) {
-            Some(end) => {
-                self.start = end.clone();
-                self.push(WindowEnd::Before(end));
-            }
+            Some(end) => self.push(WindowEnd::Before(end)),
             None => self.push(WindowEnd::Range),
         }
     }
