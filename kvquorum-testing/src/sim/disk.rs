@@ -47,7 +47,7 @@ impl Disk {
         self.data().unsynced.clear();
     }
 
-    /// Loses what does not survive a crash. [Stop](crate::Node::stop) the node
+    /// Loses what does not survive a crash. [Stop](kvquorum_mem::Node::stop) the node
     /// first.
     pub fn lose(&self, survives: Survives) {
         let mut data = self.data();

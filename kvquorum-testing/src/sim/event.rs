@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Survives;
 
 /// Something that a storm did. Links are named by the number of their client,
-/// in the order of [`Cluster::links`], and of their node; clocks by their
+/// in the order of [`Cluster::links`](super::Cluster::links), and of their node; clocks by their
 /// number in the order of [`World::clock`](super::World::clock), those of
 /// nodes included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
