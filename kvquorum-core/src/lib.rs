@@ -93,7 +93,7 @@ pub use fingerprint::{
 };
 pub use identity::{Identity, Quorums, ReplicaId};
 pub use map::{Codec, CodecError, Entries, Json, KeepsOrder, Keys, Map, MapError, OrderedKeys};
-pub use outcome::{Outcome, ReplicaFailure};
+pub use outcome::{Outcome, ReplicaFailure, WithCauses};
 pub use range::{KeyRange, Page};
 pub use record::{Record, RecordError};
 pub use registers::{Registers, Swap, Updated};

@@ -92,14 +92,26 @@ impl ReplicaFailure {
     }
 }
 
-/// An error's own words leave out those of its cause. A report is where they
-/// come together.
-pub(crate) fn write_with_causes(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
-    write!(f, "{error}")?;
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        write!(f, ": {error}")?;
-        cause = error.source();
+/// An error with all of its causes in one line, for where only text can go. An error's
+/// own words leave out those of its cause.
+///
+/// ```
+/// use kvquorum_core::{StoreError, WithCauses};
+///
+/// let error = StoreError::new("the disk is full");
+/// assert_eq!(WithCauses(&error).to_string(), "the store failed: the disk is full");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct WithCauses<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for WithCauses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -70,13 +70,16 @@ fn put_and_get<C: Codec>(
     })
 }
 
-/// A tree as a key: ordered by its text, as trees hold floats.
+/// A tree as a key: ordered by its text, as trees hold floats, and then by all its
+/// bits, as there are many NaN.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct TreeKey(Tree);
 
 impl Ord for TreeKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        text(&self.0.0).cmp(&text(&other.0.0))
+        let by_text = text(&self.0.0).cmp(&text(&other.0.0));
+        let bits = |key: &Self| postcard::to_stdvec(&key.0).unwrap();
+        by_text.then_with(|| bits(self).cmp(&bits(other)))
     }
 }
 

@@ -131,7 +131,8 @@ impl Earlier {
     ) -> bool {
         if let WriteVerdict::Superseded { by } = verdict {
             self.knows_acknowledged = true;
-            self.passed = self.passed.max(Some(by));
+            // Others may have promised a still greater ballot.
+            self.passed = self.passed.max(Some(by)).max(refused_past(outcomes));
             return true;
         }
         match refused_past(outcomes) {
