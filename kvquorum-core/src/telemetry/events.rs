@@ -220,7 +220,7 @@ impl OperationSpan {
     }
 }
 
-/// In place where there is none, which is all that a build without a subscriber pays.
+/// In place, so that to drop one that is not there is no call.
 impl Drop for OperationSpan {
     #[inline]
     fn drop(&mut self) {
