@@ -313,6 +313,8 @@ impl ClockCounts {
         }
     }
 
+    // Cold, so that the clock, which seldom sees any, saves no registers for it.
+    #[cold]
     pub(super) fn drift_seen(&self, millis: u64, is_followed: bool) {
         self.drift.record(Duration::from_millis(millis));
         if !is_followed {
@@ -333,6 +335,7 @@ impl Stopwatch {
         Self(Some(Instant::now()))
     }
 
+    #[inline]
     pub(crate) fn stopped() -> Self {
         Self(None)
     }
@@ -347,6 +350,7 @@ impl Stopwatch {
         self.0.get_or_insert_with(Instant::now);
     }
 
+    #[inline]
     fn elapsed(&self) -> Option<Duration> {
         self.0.map(|started| started.elapsed())
     }

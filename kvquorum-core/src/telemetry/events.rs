@@ -175,6 +175,7 @@ impl ClockEvents {
         Self::default()
     }
 
+    #[cold]
     pub(super) fn drift_seen(&self, ahead_millis: u64, is_followed: bool) {
         if !is_followed && let Some(held_back) = self.ahead.pass() {
             warn!(
@@ -217,6 +218,21 @@ impl OperationSpan {
     pub(crate) fn enter(&self) -> Entered<'_> {
         self.0.as_deref().map(Span::enter)
     }
+}
+
+/// In place, so that to drop one that is not there is no call.
+impl Drop for OperationSpan {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(span) = self.0.take() {
+            close(span);
+        }
+    }
+}
+
+#[cold]
+fn close(span: Box<Span>) {
+    drop(span);
 }
 
 pub(crate) fn in_current_span<F: Future>(task: F) -> impl Future<Output = F::Output> {
