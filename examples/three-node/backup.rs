@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kvquorum_core::{Change, Key, Record, ScanLimit, Store, StoreError};
+use kvquorum_core::{Change, Key, Record, ScanLimit, Store, StoreError, WithCauses};
 use kvquorum_redb::RedbStore;
 use tokio::task::JoinSet;
 
@@ -47,7 +47,7 @@ pub(crate) async fn backup_into(store: &RedbStore, directory: &Path) {
     match store.backup(&path).await {
         Ok(()) => tracing::info!(path = %path.display(), "a backup was made"),
         Err(error) => {
-            let error = crate::words::with_causes(&error);
+            let error = WithCauses(&error).to_string();
             tracing::error!(path = %path.display(), error, "a backup was not made");
         }
     }

@@ -7,8 +7,8 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use kvquorum_core::{
-    Coordinator, Entry, Outcome, ReadError, ReadReceipt, ReplicaReport, Transport, WriteError,
-    WriteReceipt,
+    Coordinator, Entry, Outcome, ReadError, ReadReceipt, ReplicaReport, Transport, WithCauses,
+    WriteError, WriteReceipt,
 };
 use kvquorum_http::HttpTransport;
 use serde_json::value::RawValue;
@@ -269,7 +269,7 @@ pub(crate) fn print_to(
 /// replica.
 fn explain_write(error: &WriteError) -> String {
     let Some(report) = error.report() else {
-        return words::with_causes(error);
+        return WithCauses(error).to_string();
     };
     let verdict = match error {
         WriteError::NotApplied(_) => "the write failed and was not applied".to_owned(),

@@ -23,6 +23,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use kvquorum_core::WithCauses;
 
 /// The operation failed. That of a wrong command line is the same.
 const FAILED: u8 = 2;
@@ -117,7 +118,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let width = layout::columns().unwrap_or(usize::MAX);
-            let error = words::with_causes(&*error);
+            let error = WithCauses(&*error).to_string();
             layout::say(&layout::wrap("error: ", "", &error, width));
             ExitCode::from(FAILED)
         }

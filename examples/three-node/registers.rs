@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use kvquorum_core::{Bytes, Coordinator, Edit, UpdateError, Updated};
+use kvquorum_core::{Bytes, Coordinator, Edit, UpdateError, Updated, WithCauses};
 use kvquorum_http::HttpTransport;
 
 use crate::client::{self, NOT_THERE, Nodes, as_json, explain, parse_value};
@@ -149,7 +149,7 @@ fn say_version(updated: &Updated<Bytes>) {
 /// replica.
 fn explain_update(error: &UpdateError) -> String {
     let Some(report) = error.report() else {
-        return words::with_causes(error);
+        return WithCauses(error).to_string();
     };
     let verdict = match error {
         UpdateError::NotApplied(_) => "the update failed and was not applied",

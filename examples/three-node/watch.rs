@@ -8,14 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use kvquorum_core::{Replica, Request, Response as Answer, Store, Transport};
+use kvquorum_core::{Replica, Request, Response as Answer, Store, Transport, WithCauses};
 use kvquorum_http::{ReplicaService, ReplicaServiceBuilder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 use tokio::time::{interval, timeout};
 use tracing_subscriber::EnvFilter;
-
-use crate::words::with_causes;
 
 /// How long a node has to say that it is well.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -126,7 +124,7 @@ async fn health<S: Store>(
             health.quorums = identity.quorums.iter().map(ToString::to_string).collect();
         }
         Ok(Ok(_)) => health.error = Some("the replica does not say who it is".to_owned()),
-        Ok(Err(error)) => health.error = Some(with_causes(&*error)),
+        Ok(Err(error)) => health.error = Some(WithCauses(&*error).to_string()),
         Err(_) => health.error = Some(format!("no answer within {PATIENCE:?}")),
     }
     let status = match health.error {

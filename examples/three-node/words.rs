@@ -1,9 +1,6 @@
 //! What is known of a replica, in few words.
 
-use std::error::Error;
-use std::iter::successors;
-
-use kvquorum_core::{Ack, Entry, Outcome, ReplicaFailure, TransportError, Version};
+use kvquorum_core::{Ack, Entry, Outcome, ReplicaFailure, TransportError, Version, WithCauses};
 
 /// A replica's part in a write.
 pub(crate) fn of_write(outcome: &Outcome<Ack>) -> String {
@@ -12,7 +9,7 @@ pub(crate) fn of_write(outcome: &Outcome<Ack>) -> String {
 
 /// A replica's part in a write that failed: of its failure, all causes.
 pub(crate) fn of_failed_write(outcome: &Outcome<Ack>) -> String {
-    in_words(outcome, of_ack, |failure| with_causes(failure))
+    in_words(outcome, of_ack, |failure| WithCauses(failure).to_string())
 }
 
 /// A replica's part in a read. A replica answers with no more than a version,
@@ -27,13 +24,17 @@ pub(crate) fn of_read(outcome: &Outcome<Option<Version>>, tombstone: Option<Vers
 
 /// A replica's part in a read that failed: of its failure, all causes.
 pub(crate) fn of_failed_read(outcome: &Outcome<Option<Version>>) -> String {
-    in_words(outcome, of_version, |failure| with_causes(failure))
+    in_words(outcome, of_version, |failure| {
+        WithCauses(failure).to_string()
+    })
 }
 
 /// A replica's part in a page of a scan that failed.
 pub(crate) fn of_failed_page(outcome: &Outcome<usize>) -> String {
     let of_entries = |entries: &usize| format!("answered with {entries} entries");
-    in_words(outcome, of_entries, |failure| with_causes(failure))
+    in_words(outcome, of_entries, |failure| {
+        WithCauses(failure).to_string()
+    })
 }
 
 fn of_ack(ack: &Ack) -> String {
@@ -77,13 +78,6 @@ fn kind(failure: &ReplicaFailure) -> &'static str {
         ReplicaFailure::Panicked(_) => "panicked",
         _ => "unknown",
     }
-}
-
-/// An error and its causes, in one line.
-pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let errors = successors(Some(error), |&error| error.source());
-    let texts: Vec<String> = errors.map(ToString::to_string).collect();
-    texts.join(": ")
 }
 
 /// What a replica says that it holds under a key, when asked directly.

@@ -5,10 +5,11 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+use crate::random;
 
 /// A key: any bytes.
 ///
@@ -211,9 +212,7 @@ impl WriterId {
 
     /// A random writer, from the operating system's randomness.
     pub fn random() -> Self {
-        // Each `RandomState` hashes under fresh random keys, so that even the
-        // hash of nothing is random.
-        Self(RandomState::new().hash_one(()))
+        Self(random::number())
     }
 
     /// The writer's number.

@@ -1,10 +1,11 @@
 //! Who a replica is, so that none is counted twice or taken for another.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
+
+use crate::random;
 
 /// Which replica it is: a number that is random for each store and kept in it. A
 /// replica that lost its data has another one afterwards.
@@ -20,10 +21,7 @@ impl ReplicaId {
 
     /// A random replica, from the operating system's randomness.
     pub fn random() -> Self {
-        // Each `RandomState` hashes under fresh random keys, so that even the
-        // hash of nothing is random.
-        let random = RandomState::new().hash_one(());
-        Self(NonZeroU64::new(random).unwrap_or(NonZeroU64::MIN))
+        Self(NonZeroU64::new(random::number()).unwrap_or(NonZeroU64::MIN))
     }
 
     /// The replica's number.

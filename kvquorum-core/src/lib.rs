@@ -67,6 +67,7 @@ mod fingerprint;
 mod identity;
 mod map;
 mod outcome;
+mod random;
 mod range;
 mod record;
 mod registers;
@@ -82,9 +83,9 @@ pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
 pub use conditional::{Conditional, ConditionalWrite, TooContended};
 pub use coordinator::{
     Coordinator, CoordinatorBuilder, Edit, Handoff, HintSettings, HintStats, IdentityError,
-    MAX_REPLICAS, Pass, PassCursor, PassProgress, PassReport, PassSettings, Passes, ReadError,
-    ReadReceipt, ReadReport, ReplicaPass, ReplicaReport, ReplicaStats, Scan, ScanError, ScanReport,
-    UpdateError, UpdateReport, WriteError, WriteReceipt, WriteReport,
+    LONGEST_TIME_LIMIT, MAX_REPLICAS, Pass, PassCursor, PassProgress, PassReport, PassSettings,
+    Passes, ReadError, ReadReceipt, ReadReport, ReplicaPass, ReplicaReport, ReplicaStats, Scan,
+    ScanError, ScanReport, UpdateError, UpdateReport, WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use fingerprint::{

@@ -207,6 +207,24 @@ async fn w_superseded_a_put_past_a_promise_still_goes_past_what_was_acknowledged
     assert!(receipt.version() > acknowledged.version);
 }
 
+/// W-SUPERSEDED beside L-PROMISE. Bug: a put that two replicas call superseded, and a
+/// third refuses for a greater promise, goes past the entry alone, and the third is
+/// without it.
+#[tokio::test(start_paused = true)]
+async fn w_superseded_a_put_goes_past_a_promise_that_is_greater_still() {
+    let links = links();
+    let counters = counters(&links);
+    let acknowledged = entry(NOON + 50, "3");
+    plant(&links[0], acknowledged.clone());
+    plant(&links[1], acknowledged);
+    promise(&links[2], ballot(NOON + 100));
+    let receipt = counters.map().put("k", &7).await.unwrap();
+    assert_eq!(receipt.attempts(), 2);
+    assert!(receipt.version() > ballot(NOON + 100));
+    let receipt = receipt.settled().await;
+    assert_eq!(receipt.acked(), 3);
+}
+
 /// L-DOUBT. Bugs: an update whose answers were lost is done twice; it runs again
 /// though it was applied; it is an error though it is known to have been applied.
 #[tokio::test(start_paused = true)]

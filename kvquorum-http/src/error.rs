@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use kvquorum_core::Refusal;
+use kvquorum_core::{Refusal, WithCauses};
 
 use crate::wire::DecodeError;
 
@@ -92,7 +92,7 @@ pub enum HttpError {
     Refused(#[source] Refusal),
     /// A first try failed that may have reached the replica, and the second
     /// surely stored nothing. What became of the first is unknown.
-    #[error("the first try failed ({}), and so did the second", with_causes(first))]
+    #[error("the first try failed ({}), and so did the second", WithCauses(first.as_ref()))]
     TriedTwice {
         /// How the first try ended.
         first: Arc<HttpError>,
@@ -119,16 +119,4 @@ impl RemoteStoreError {
     pub fn message(&self) -> &str {
         &self.message
     }
-}
-
-/// An error and all its causes, for where only text can go.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

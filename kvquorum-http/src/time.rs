@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use kvquorum_core::LONGEST_TIME_LIMIT;
 use tokio::task::coop::unconstrained;
 use tokio::time::sleep;
 
@@ -15,8 +16,7 @@ pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A time limit, or a year where it is longer. Nobody waits for so long, and
 /// adding the longest `Duration` to a time is a panic.
 pub(crate) fn within_reason(limit: Duration) -> Duration {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    limit.min(YEAR)
+    limit.min(LONGEST_TIME_LIMIT)
 }
 
 /// The time limit has passed.

@@ -24,8 +24,8 @@ use crate::outcome::ReplicaFailure;
 use crate::telemetry::{CallKind, Stopwatch};
 use crate::transport::{Call, Refusal, Request, Response, Transport, TransportError};
 
-/// A time limit beyond this is taken for this: no timer reaches further.
-const LONGEST_TIME_LIMIT: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+/// A time limit beyond this, a year, is taken for this: no timer reaches further.
+pub const LONGEST_TIME_LIMIT: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 type Answer = (usize, Result<Response, ReplicaFailure>);
 

@@ -33,6 +33,7 @@ use bytes::Bytes;
 pub use background::ReplicaStats;
 pub use builder::CoordinatorBuilder;
 pub(crate) use calls::Calling;
+pub use calls::LONGEST_TIME_LIMIT;
 pub use hints::{Handoff, HintSettings, HintStats};
 pub use introductions::IdentityError;
 pub use pass::{Pass, PassCursor, PassProgress, PassReport, PassSettings, Passes, ReplicaPass};

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::ClockExhausted;
 use crate::entry::{Entry, Version};
-use crate::outcome::{Outcome, write_with_causes};
+use crate::outcome::{Outcome, WithCauses};
 use crate::tally::{may_be_seen, superseded_by};
 use crate::transport::Ack;
 
@@ -320,7 +320,7 @@ pub(super) fn write_replicas<A>(
             Outcome::NotAsked => f.write_str("not asked"),
             Outcome::Pending => f.write_str("still under way"),
             Outcome::Answered(answer) => write_answer(f, answer),
-            Outcome::Failed(failure) => write_with_causes(f, failure),
+            Outcome::Failed(failure) => write!(f, "{}", WithCauses(failure)),
         }?;
     }
     f.write_str(")")

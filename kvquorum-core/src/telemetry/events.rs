@@ -8,7 +8,7 @@ use tracing::{Instrument, Level, Span, debug_span, error, info, level_enabled, w
 
 use super::{CallKind, Kind};
 use crate::coordinator::{Calling, IdentityError};
-use crate::outcome::{ReplicaFailure, write_with_causes};
+use crate::outcome::{ReplicaFailure, WithCauses};
 use crate::transport::{Refusal, TransportError};
 
 /// Between two events of one kind.
@@ -153,15 +153,6 @@ impl<const N: usize> Events<N> {
 
 fn bit(replica: usize) -> u64 {
     u32::try_from(replica).map_or(0, |at| 1_u64.wrapping_shl(at))
-}
-
-/// An error's own words leave out those of its cause.
-struct WithCauses<'a>(&'a ReplicaFailure);
-
-impl std::fmt::Display for WithCauses<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write_with_causes(f, self.0)
-    }
 }
 
 #[derive(Default)]

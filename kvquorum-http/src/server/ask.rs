@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use kvquorum_core::{Call, Replica, Request, Response, Store, Transport, TransportError};
 
-use crate::error::with_causes;
 use crate::time::in_time;
+use kvquorum_core::WithCauses;
 
 /// What a replica's store came to, or what is said of its failure.
 pub(super) type Asked = Result<Response, String>;
@@ -54,7 +54,7 @@ fn said(answer: Result<Response, TransportError>) -> Asked {
     answer.map_err(|error| {
         error
             .source()
-            .map_or_else(|| error.to_string(), with_causes)
+            .map_or_else(|| error.to_string(), |cause| WithCauses(cause).to_string())
     })
 }
 

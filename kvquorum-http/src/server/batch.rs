@@ -15,9 +15,9 @@ use super::answer::{AnswerBody, Made};
 use super::ask::{Asked, Asking};
 use super::budget::{Budget, Held, Lease, UNCOUNTED};
 use super::service::Inner;
-use crate::error::with_causes;
 use crate::wire::Outcome;
 use crate::wire::frames::Requests;
+use kvquorum_core::WithCauses;
 
 /// How much of an answer is made before requests that have not begun wait for
 /// it to be read: so much, and one answer frame.
@@ -111,7 +111,7 @@ impl<S: Store> Batch<S> {
                 Ok(request) => self.begin_request(cx, which, request),
                 Err(error) => self.push(Answer {
                     which,
-                    outcome: Outcome::NotUnderstood(with_causes(&error)),
+                    outcome: Outcome::NotUnderstood(WithCauses(&error).to_string()),
                     lease: None,
                 }),
             }

@@ -13,8 +13,8 @@ use super::budget::{Lease, UNCOUNTED};
 use super::problem::Problem;
 use super::service::{Inner, Settings};
 use crate::body::{BodyError, discard, read_whole};
-use crate::error::with_causes;
 use crate::time::in_time;
+use kvquorum_core::WithCauses;
 
 impl<S: Store> Inner<S> {
     /// The whole body, and the memory that was leased for it.
@@ -60,7 +60,7 @@ impl<S: Store> Inner<S> {
             }
             Ok(Err(BodyError::Failed(error))) => Err(Problem::bad_request(format!(
                 "the body did not arrive whole: {}",
-                with_causes(&error)
+                WithCauses(&error)
             ))),
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,

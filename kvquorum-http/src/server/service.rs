@@ -21,12 +21,12 @@ use super::further::FurtherRoutes;
 use super::plain;
 use super::problem::Problem;
 use super::route::{READ, Route};
-use crate::error::with_causes;
 use crate::telemetry::{RouteName, ServerCounts, Stopwatch};
 use crate::time::within_reason;
 use crate::token::Tokens;
 use crate::wire;
 use crate::wire::frames::Requests;
+use kvquorum_core::WithCauses;
 
 /// A replica's two faces as one hyper service: `POST /write` and
 /// `GET /read/{key}` for people, and the [replica face](crate::wire) for
@@ -152,8 +152,8 @@ impl<S: Store> ReplicaService<S> {
         B: Body<Data: Send, Error: Error> + Send + Unpin + 'static,
     {
         let (body, lease) = self.0.read_body(request).await?;
-        let (requests, count) =
-            Requests::of(body).map_err(|error| Problem::bad_request(with_causes(&error)))?;
+        let (requests, count) = Requests::of(body)
+            .map_err(|error| Problem::bad_request(WithCauses(&error).to_string()))?;
         let max = self.0.settings.max_batch;
         if count > max {
             return Err(Problem::new(

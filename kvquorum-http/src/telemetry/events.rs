@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use kvquorum_core::EventLimit;
 use tracing::{error, info, warn};
 
-use crate::error::{HttpError, with_causes};
+use crate::error::HttpError;
 use crate::server::ConnectionRefused;
+use kvquorum_core::WithCauses;
 
 pub(crate) struct ClientEvents {
     replica: Box<str>,
@@ -26,7 +27,7 @@ impl ClientEvents {
 
     pub(crate) fn breaker_opened(&self, last: Option<&HttpError>) {
         if let Some(held_back) = self.opened.pass() {
-            let error = last.map(|error| with_causes(error));
+            let error = last.map(|error| WithCauses(error).to_string());
             warn!(
                 replica = &*self.replica,
                 error, held_back, "the breaker opened: few calls are tried"
@@ -71,7 +72,7 @@ impl ServerEvents {
             ConnectionRefused::UnexpectedTls => 3,
         };
         if let Some(held_back) = self.refused.get(reason).and_then(EventLimit::pass) {
-            let error = with_causes(refused);
+            let error = WithCauses(refused).to_string();
             warn!(%client, error, held_back, "a connection is not served");
         }
     }

@@ -1,13 +1,13 @@
 //! What is refused, and the reason on both sides.
 
-use kvquorum_core::TransportError;
+use kvquorum_core::{TransportError, WithCauses};
 use kvquorum_http::{ClientTls, HttpError, HttpTransport, Server, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::authority::Authority;
 use crate::common::*;
-use crate::setting::{Setting, connect, showing, trusting, with_causes};
+use crate::setting::{Setting, connect, showing, trusting};
 
 const HERE: &str = "127.0.0.1";
 
@@ -17,7 +17,7 @@ async fn refused(setting: Setting, tls: ClientTls, client: &str, server: &str) {
     let error = call(&setting.transport(tls), write("k", 1, "v"))
         .await
         .unwrap_err();
-    let text = with_causes(&error);
+    let text = WithCauses(&error).to_string();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
     let HttpError::Handshake(_) = cause(&error) else {
         panic!("{error:?}");
@@ -165,7 +165,7 @@ async fn the_names_of_a_certificate_are_fit_to_print() {
     let setting = Setting::showing(&authority.sign("a\x1b[2J\nERROR b")).await;
     let transport = setting.transport(trusting(&authority));
     let error = call(&transport, write("k", 1, "v")).await.unwrap_err();
-    let text = with_causes(&error);
+    let text = WithCauses(&error).to_string();
     assert!(text.contains(r"a\u{1b}[2J\nERROR b"), "{text:?}");
     assert!(!text.contains(char::is_control), "{text:?}");
 }

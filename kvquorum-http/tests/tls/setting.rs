@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use kvquorum_core::WithCauses;
 use kvquorum_http::rustls::crypto::ring;
 use kvquorum_http::rustls::pki_types::pem::PemObject;
 use kvquorum_http::rustls::pki_types::{CertificateDer, ServerName};
@@ -38,7 +39,7 @@ impl Setting {
         let server = builder
             .on_refused(move |client, refused| {
                 assert!(client.ip().is_loopback());
-                told.0.lock().unwrap().push(with_causes(refused));
+                told.0.lock().unwrap().push(WithCauses(refused).to_string());
             })
             .bind("127.0.0.1:0", service(&store))
             .await
@@ -90,16 +91,6 @@ pub(crate) fn trusting(authority: &Authority) -> ClientTls {
 /// That trusts one authority, and shows this.
 pub(crate) fn showing(signed: &Signed, trusted: &Authority) -> ClientTls {
     ClientTls::mutual_from_pem(trusted.file(), &signed.chain, &signed.key).unwrap()
-}
-
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// A connection of which every byte is in the test's hands, without a certificate.

@@ -1,11 +1,9 @@
 //! With the feature `tracing`.
 
-use std::error::Error;
 use std::io::ErrorKind;
-use std::iter::successors;
 use std::sync::LazyLock;
 
-use kvquorum_core::EventLimit;
+use kvquorum_core::{EventLimit, WithCauses};
 use tracing::{error, info};
 
 use crate::error::{OpenError, RedbStoreError};
@@ -23,13 +21,13 @@ pub(crate) fn not_opened(error: &OpenError) {
     if is_the_callers {
         return;
     }
-    error!(error = with_causes(error), "the store could not be opened");
+    error!(error = %WithCauses(error), "the store could not be opened");
 }
 
 /// No other write is tried after it, so it is told once.
 pub(crate) fn write_failed(error: &redb::Error) {
     let is_full = matches!(error, redb::Error::Io(error) if error.kind() == ErrorKind::StorageFull);
-    let error = with_causes(error);
+    let error = WithCauses(error).to_string();
     match is_full {
         true => error!(error, "the disk is full: the store takes no more writes"),
         false => error!(error, "a write failed: the store takes no more writes"),
@@ -42,7 +40,7 @@ pub(crate) fn read_failed(error: &RedbStoreError) {
     let error = match error {
         RedbStoreError::Damaged { .. } => "a record does not match its checksum".to_owned(),
         RedbStoreError::UnknownRecord { .. } => "a record is not one that is known".to_owned(),
-        other => with_causes(other),
+        other => WithCauses(other).to_string(),
     };
     if let Some(held_back) = LIMIT.pass() {
         error!(error, held_back, "a read failed");
@@ -53,14 +51,8 @@ pub(crate) fn reopened(result: Result<(), &RedbStoreError>) {
     match result {
         Ok(()) => info!("the store was opened again, and takes writes"),
         Err(error) => error!(
-            error = with_causes(error),
+            error = %WithCauses(error),
             "the store could not be opened again"
         ),
     }
-}
-
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let causes = successors(Some(error), |&error| error.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    causes.join(": ")
 }

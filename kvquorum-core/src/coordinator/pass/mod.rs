@@ -15,7 +15,6 @@ mod settings;
 mod walk;
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 
 use tokio::time::Instant;
 
@@ -24,6 +23,7 @@ pub use report::{PassCursor, PassProgress, PassReport, ReplicaPass};
 pub use settings::PassSettings;
 
 use super::{Coordinator, Inner};
+use crate::random;
 use crate::range::KeyRange;
 use crate::transport::Transport;
 use caller::Caller;
@@ -130,7 +130,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Pass<N, W, R,
         before: [SoFar; N],
     ) -> Self {
         let caller = Caller::new(coordinator, settings.tries);
-        let hash_key = settings.hash_key.unwrap_or_else(random);
+        let hash_key = settings.hash_key.unwrap_or_else(random_key);
         Self {
             walk: Walk::new(caller, settings, hash_key, range),
             began: None,
@@ -213,10 +213,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> fmt::Debug fo
     }
 }
 
-/// From the operating system's randomness, as [`ReplicaId::random`] has it.
-///
-/// [`ReplicaId::random`]: crate::ReplicaId::random
-fn random() -> u128 {
-    let half = || u128::from(RandomState::new().hash_one(()));
-    half() << 64 | half()
+fn random_key() -> u128 {
+    u128::from(random::number()) << 64 | u128::from(random::number())
 }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::report::{PassProgress, PassReport};
 use super::settings::PassSettings;
-use super::{Coordinator, random};
+use super::{Coordinator, random_key};
 use crate::clock::mix;
 use crate::transport::Transport;
 
@@ -50,7 +50,7 @@ pub struct Passes<const N: usize, const W: usize, const R: usize, T> {
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Passes<N, W, R, T> {
     pub(super) fn new(coordinator: Coordinator<N, W, R, T>, settings: PassSettings) -> Self {
-        let seed = settings.hash_key.unwrap_or_else(random);
+        let seed = settings.hash_key.unwrap_or_else(random_key);
         Self {
             coordinator,
             settings,
