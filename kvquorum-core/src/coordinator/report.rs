@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::clock::ClockExhausted;
 use crate::entry::{Entry, Version};
 use crate::outcome::{Outcome, WithCauses};
-use crate::tally::{may_be_seen, superseded_by};
+use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
 use crate::transport::Ack;
 
 /// The outcomes of stragglers, once the last of them has ended.
@@ -370,7 +370,14 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    pub(super) fn failed(report: Box<WriteReport>) -> Self {
+    pub(super) fn of(verdict: WriteVerdict, report: Box<WriteReport>) -> Self {
+        match verdict {
+            WriteVerdict::Superseded { by } => Self::Superseded { by, report },
+            WriteVerdict::Acked | WriteVerdict::Failed => Self::failed(report),
+        }
+    }
+
+    fn failed(report: Box<WriteReport>) -> Self {
         if report.may_be_seen() {
             Self::MaybeApplied(report)
         } else {

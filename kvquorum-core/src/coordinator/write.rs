@@ -40,8 +40,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             inner.telemetry.end(kind, Ended::ClockExhausted, &waited);
         })?;
         let version = stamp.version;
-        let entry = Entry { version, value };
-        let mut request = Request::write(key, entry);
+        let mut request = Request::write(key, Entry { version, value });
         let mut earlier_may_be_seen = false;
         let mut earlier = Earlier::default();
         let mut attempts = 1;
@@ -56,16 +55,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             if let WriteVerdict::Superseded { .. } = verdict {
                 inner.telemetry.superseded();
             }
-            let again = match verdict {
-                WriteVerdict::Acked => None,
-                WriteVerdict::Superseded { .. }
-                    if earlier.knows_acknowledged && Self::WRITES_MEET =>
-                {
-                    None
-                }
-                _ => Some(earlier.calls_for_another(&inner.clock, stamp, verdict, &outcomes)),
+            let is_acknowledged = match verdict {
+                WriteVerdict::Acked => true,
+                WriteVerdict::Superseded { .. } => earlier.knows_acknowledged && Self::WRITES_MEET,
+                WriteVerdict::Failed => false,
             };
-            let Some(again) = again else {
+            if is_acknowledged {
                 inner.telemetry.end(kind, Ended::Done, &waited);
                 return Ok(WriteReceipt {
                     version: stamp.version,
@@ -73,8 +68,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                     outcomes,
                     late,
                 });
-            };
-            if again
+            }
+            if earlier.calls_for_another(&inner.clock, stamp, verdict, &outcomes)
                 && attempts < inner.settings.max_attempts
                 && let Ok(later) = earlier.stamp_past(&inner.clock, attempts)
             {
@@ -85,19 +80,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 attempts = attempts.saturating_add(1);
                 continue;
             }
-            let report = Box::new(WriteReport::new(
-                stamp.version,
-                W,
-                attempts,
-                earlier_may_be_seen,
-                self.names(),
-                outcomes,
-                late,
-            ));
-            let error = match verdict {
-                WriteVerdict::Superseded { by } => WriteError::Superseded { by, report },
-                _ => WriteError::failed(report),
-            };
+            let (last, seen, names) = (stamp.version, earlier_may_be_seen, self.names());
+            let report = WriteReport::new(last, W, attempts, seen, names, outcomes, late);
+            let error = WriteError::of(verdict, Box::new(report));
             inner.telemetry.end(kind, ended(&error), &waited);
             return Err(error);
         }
