@@ -20,6 +20,7 @@ use crate::transport::Transport;
 const DEFAULT_FOLLOWED_DRIFT: Duration = Duration::from_secs(30);
 
 /// The settings of a [`Coordinator`].
+#[must_use]
 pub struct CoordinatorBuilder<const N: usize, const W: usize, const R: usize, T> {
     transports: [T; N],
     wall: Box<dyn WallClock>,
@@ -50,7 +51,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
 
     /// How long a call to one replica may take before it is dropped and counts
     /// as failed. 2 seconds by default; more than a year is taken for a year.
-    #[must_use]
     pub fn time_limit(mut self, time_limit: Duration) -> Self {
         self.settings.time_limit = time_limit;
         self
@@ -68,7 +68,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// Shvartsman, *Robust emulation of shared memory using dynamic
     /// quorum-acknowledged broadcasts*, 1997, section 3). With 1, a write that
     /// is superseded fails. 0 is taken for 1.
-    #[must_use]
     pub fn max_attempts(mut self, max: u32) -> Self {
         self.settings.max_attempts = max.max(1);
         self
@@ -89,7 +88,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// [given up](crate::ReplicaStats::given_up). A repair for which there is no room
     /// is not sent, and counted as [not
     /// repaired](crate::ReplicaStats::not_repaired).
-    #[must_use]
     pub fn max_background(mut self, max: usize) -> Self {
         self.max_background = max;
         self
@@ -97,7 +95,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
 
     /// Repairs replicas that a read finds behind in the background. The
     /// default.
-    #[must_use]
     pub fn repair_in_background(mut self) -> Self {
         self.settings.repair = Repair::Background;
         self
@@ -115,7 +112,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     ///
     /// It needs overlapping quorums, and does not compile without
     /// `R + W > N`.
-    #[must_use]
     pub fn repair_blocking(mut self) -> Self {
         let () = Coordinator::<N, W, R, T>::QUORUMS_OVERLAP;
         self.settings.repair = Repair::Blocking;
@@ -123,7 +119,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     }
 
     /// Reads repair nothing.
-    #[must_use]
     pub fn repair_off(mut self) -> Self {
         self.settings.repair = Repair::Off;
         self
@@ -133,7 +128,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// write under the same id, not even one after the other: a process that starts
     /// again takes a new one. If they do, a version may be used
     /// twice; all replicas still agree on which of the two entries wins.
-    #[must_use]
     pub fn writer(mut self, writer: WriterId) -> Self {
         self.settings.writer = writer;
         self
@@ -142,14 +136,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// The cluster that all replicas have to [belong to](crate::Replica::with_cluster).
     /// One of another cluster, or of none, is not counted: it may be a node that was
     /// given the address of one that is gone. By default any cluster is accepted.
-    #[must_use]
     pub fn cluster(mut self, name: impl Into<String>) -> Self {
         self.cluster = Some(name.into());
         self
     }
 
     /// The wall clock that timestamps are taken from. The system's by default.
-    #[must_use]
     pub fn wall_clock(mut self, wall: impl WallClock) -> Self {
         self.wall = Box::new(wall);
         self
@@ -164,7 +156,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// slightly behind refuses its writes. With half of the limit, clocks may differ by
     /// the other half. A version further ahead costs the
     /// writes of its own key one more attempt each, and nothing else.
-    #[must_use]
     pub fn max_drift(mut self, max_drift: Duration) -> Self {
         self.max_drift = max_drift;
         self

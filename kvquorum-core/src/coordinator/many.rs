@@ -72,7 +72,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// How many keys [`get_many`](Coordinator::get_many) and
     /// [`put_many`](Coordinator::put_many) have under way at the same time. 64 by
     /// default; 0 is taken for 1.
-    #[must_use]
     pub fn max_at_once(mut self, max: usize) -> Self {
         self.settings.max_at_once = max.max(1);
         self

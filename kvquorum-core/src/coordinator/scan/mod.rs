@@ -324,7 +324,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
     /// How much a [scan](Coordinator::scan) asks of each replica at a time. 1,024
     /// keys and 1 MiB by default. Replicas have
     /// [limits](crate::Limits::max_scan_keys) of their own.
-    #[must_use]
     pub fn page(mut self, limit: ScanLimit) -> Self {
         self.settings.page = limit;
         self
