@@ -129,7 +129,7 @@ fn run_one(place: &str, operation: &str, at_a_time: usize, way: Way) {
     let fill = Work::new(Operation::Put, 100);
     let runtime = runtime::of_this_thread();
     if place == "memory" {
-        let replicas = [(); 3].map(|()| Replica::new(MemStore::new()));
+        let replicas = [(); 3].map(|()| Replica::new(MemStore::new()).of_new_cluster());
         let map = way.make(|| Coordinator::<3, 2, 2, _>::new(replicas));
         runtime.block_on(fill.on(&map, Walk::over_all()));
         return measured_part(&runtime, work.on(&map, Walk::alone(OPERATIONS)));

@@ -229,7 +229,9 @@ impl Cluster {
         let mut servers = Vec::new();
         let mut links = Vec::new();
         for store in &stores {
-            let replica = Replica::new(Arc::clone(store)).with_limits(Limits::default());
+            let replica = Replica::new(Arc::clone(store))
+                .of_new_cluster()
+                .with_limits(Limits::default());
             let server = Server::bind((Ipv4Addr::LOCALHOST, 0), replica)
                 .await
                 .unwrap();

@@ -106,7 +106,8 @@ fn read_on(
 
 /// The times of everybody else's operations, and those of the reads.
 fn turn(runtime: &Runtime, store: &Arc<RedbStore>, readers: Option<Readers>) -> (Times, Times) {
-    let map = Coordinator::<1, 1, 1, _>::new([Arc::new(Replica::new(MemStore::new()))]);
+    let map =
+        Coordinator::<1, 1, 1, _>::new([Arc::new(Replica::new(MemStore::new()).of_new_cluster())]);
     runtime.block_on(async { map.put("warm", "value").await.unwrap() });
     let others = || {
         begin_when_due(runtime, Duration::from_millis(1), |_| {

@@ -128,7 +128,7 @@ pub(crate) fn count(table: &mut Table) {
 async fn steps(what: What) -> [String; 3] {
     let stores = [(); 3].map(|()| Arc::new(Counted::default()));
     let links = stores.each_ref().map(|store| Slow {
-        replica: Replica::new(Arc::clone(store)),
+        replica: Replica::new(Arc::clone(store)).of_new_cluster(),
         calls: Arc::default(),
         is_cut: Arc::default(),
     });
@@ -268,7 +268,8 @@ pub(crate) fn run_if_told() -> bool {
     let (what, _) = ALL[place.parse::<usize>().unwrap()];
     let count: u64 = count.parse().unwrap();
     runtime::of_this_thread().block_on(async {
-        let cluster = Cluster::new([(); 3].map(|()| Replica::new(MemStore::new())));
+        let cluster =
+            Cluster::new([(); 3].map(|()| Replica::new(MemStore::new()).of_new_cluster()));
         cluster.once(What::PlainPut, 1).await;
         for number in 1..=count {
             cluster.once(what, number).await;

@@ -89,7 +89,8 @@ impl Way {
 
     /// A replica's server.
     pub fn server(self) -> (ServerBuilder, ReplicaService<MemStore>) {
-        let service = self.make(|| ReplicaService::new(Replica::new(MemStore::new())));
+        let service =
+            self.make(|| ReplicaService::new(Replica::new(MemStore::new()).of_new_cluster()));
         let server = match self {
             Self::Plain | Self::Recorded => Server::builder(),
             Self::Tls => {

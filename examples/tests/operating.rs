@@ -239,7 +239,7 @@ fn the_guide_lists_every_metric() {
         let link = HttpTransport::new("127.0.0.1:1").unwrap();
         let links = [link.clone(), link.clone(), link];
         (
-            ReplicaService::new(Replica::new(store)),
+            ReplicaService::new(Replica::new(store).of_new_cluster()),
             Coordinator::<3, 2, 2, _>::new(links),
         )
     };

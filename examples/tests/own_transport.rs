@@ -22,7 +22,8 @@ fn read() -> Request {
 #[tokio::test]
 async fn it_conforms() {
     conformance::transport(|| async {
-        let (link, task) = ChannelTransport::new("a", Replica::new(MemStore::new()));
+        let (link, task) =
+            ChannelTransport::new("a", Replica::new(MemStore::new()).of_new_cluster());
         tokio::spawn(task);
         (link, ())
     })
@@ -31,7 +32,7 @@ async fn it_conforms() {
 
 #[tokio::test]
 async fn a_replica_that_is_gone_was_not_reached() {
-    let (link, task) = ChannelTransport::new("a", Replica::new(MemStore::new()));
+    let (link, task) = ChannelTransport::new("a", Replica::new(MemStore::new()).of_new_cluster());
     drop(task);
     let error = link.call(&read()).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error}");
@@ -41,7 +42,7 @@ async fn a_replica_that_is_gone_was_not_reached() {
 /// poll it.
 #[tokio::test]
 async fn calls_at_rest_hold_up_no_other() {
-    let (link, task) = ChannelTransport::new("a", Replica::new(MemStore::new()));
+    let (link, task) = ChannelTransport::new("a", Replica::new(MemStore::new()).of_new_cluster());
     let mut at_rest: Vec<_> = (0..2 * channel::QUEUE)
         .map(|_| link.call(&read()))
         .collect();
@@ -63,7 +64,7 @@ async fn calls_at_rest_hold_up_no_other() {
 /// The replica may have acted, for all that the caller knows.
 #[tokio::test]
 async fn a_replica_that_goes_before_it_answers_may_have_acted() {
-    let (link, task) = ChannelTransport::new("a", Replica::new(MemStore::new()));
+    let (link, task) = ChannelTransport::new("a", Replica::new(MemStore::new()).of_new_cluster());
     let call = tokio::spawn(async move { link.call(&read()).await });
     // The request is in the channel now, and nobody has taken it out.
     yield_now().await;

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
+use crate::marks::Era;
 use crate::random;
 
 /// Which replica it is: a number that is random for each store and kept in it. A
@@ -60,6 +61,8 @@ impl fmt::Display for Quorums {
 pub struct Identity {
     /// Which replica it is.
     pub id: ReplicaId,
+    /// The era that it is in.
+    pub era: Era,
     /// The name of the cluster that it belongs to, where it was given one.
     pub cluster: Option<String>,
     /// The quorums of the coordinators that called it since its process began, at

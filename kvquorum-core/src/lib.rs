@@ -66,6 +66,7 @@ mod error_tests;
 mod fingerprint;
 mod identity;
 mod map;
+mod marks;
 mod outcome;
 mod random;
 mod range;
@@ -84,8 +85,9 @@ pub use conditional::{Conditional, ConditionalWrite, TooContended};
 pub use coordinator::{
     Coordinator, CoordinatorBuilder, Edit, Handoff, HintSettings, HintStats, IdentityError,
     LONGEST_TIME_LIMIT, MAX_REPLICAS, Pass, PassCursor, PassProgress, PassReport, PassSettings,
-    Passes, ReadError, ReadReceipt, ReadReport, ReplicaPass, ReplicaReport, ReplicaStats, Scan,
-    ScanError, ScanReport, UpdateError, UpdateReport, WriteError, WriteReceipt, WriteReport,
+    Passes, ReadError, ReadReceipt, ReadReport, Rejoin, RejoinError, RejoinProgress, ReplicaPass,
+    ReplicaReport, ReplicaStats, Scan, ScanError, ScanReport, UpdateError, UpdateReport,
+    WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use fingerprint::{
@@ -94,16 +96,17 @@ pub use fingerprint::{
 };
 pub use identity::{Identity, Quorums, ReplicaId};
 pub use map::{Codec, CodecError, Entries, Json, KeepsOrder, Keys, Map, MapError, OrderedKeys};
+pub use marks::{Era, Marks};
 pub use outcome::{Outcome, ReplicaFailure, WithCauses};
 pub use range::{KeyRange, Page};
 pub use record::{Record, RecordError};
 pub use registers::{Registers, Swap, Updated};
-pub use replica::{Limits, Replica};
+pub use replica::{Limits, Readiness, Replica};
 pub use rules::{Action, Change, Decision};
 pub use store::{ScanLimit, Store, StoreError};
 #[doc(hidden)]
 pub use telemetry::{EventLimit, is_sampled};
-pub use told::{LastPass, Status, Told};
+pub use told::{LastPass, Records, Status, Told};
 pub use transport::{
     Ack, Call, Refusal, Request, RequestKind, Response, Transport, TransportError,
 };

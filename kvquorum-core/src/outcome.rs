@@ -59,7 +59,8 @@ pub enum ReplicaFailure {
     /// The call brought back no response.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The replica did not admit the request, and has changed nothing.
+    /// The replica did not admit the request, and has changed nothing, unless the refusal
+    /// [says so](Refusal::may_have_applied).
     #[error("the replica refused")]
     Refused(#[source] Refusal),
     /// The call took longer than the coordinator's time limit. What it carried
@@ -82,11 +83,16 @@ pub enum ReplicaFailure {
 }
 
 impl ReplicaFailure {
+    /// Whether the replica was asked in an era that is over.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(self, Self::Refused(Refusal::Stale { .. }))
+    }
+
     /// Whether the replica can have stored what it was sent, now or later.
     pub fn may_have_applied(&self) -> bool {
         match self {
             Self::Transport(error) => error.may_have_applied(),
-            Self::Refused(_) => false,
+            Self::Refused(refusal) => refusal.may_have_applied(),
             Self::TimedOut(_) | Self::GivenUp | Self::Panicked(_) | Self::Mismatched => true,
         }
     }

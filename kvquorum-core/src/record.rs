@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::mem;
 
 use bytes::{Buf, BufMut, Bytes};
+use serde::{Deserialize, Serialize};
 
 use crate::entry::{Entry, Order, Timestamp, Version, WriterId};
 
@@ -40,8 +41,28 @@ use crate::entry::{Entry, Order, Timestamp, Version, WriterId};
 /// assert_eq!(Record::decode(encoded.into())?, record);
 /// # Ok::<(), kvquorum_core::RecordError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Serialized, as it travels, it is a pair: the anchor or none, and the entry or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Parts", try_from = "Parts")]
 pub struct Record(Kept);
+
+/// The anchor and the entry.
+type Parts = (Option<Version>, Option<Entry>);
+
+impl From<Record> for Parts {
+    fn from(record: Record) -> Self {
+        (record.anchor(), record.into_entry())
+    }
+}
+
+impl TryFrom<Parts> for Record {
+    type Error = &'static str;
+
+    fn try_from((anchor, entry): Parts) -> Result<Self, Self::Error> {
+        Self::new(entry, anchor).ok_or("a record of nothing")
+    }
+}
 
 // What is rare is apart, so that a record takes no more room than its entry: a
 // store in memory may hold millions.

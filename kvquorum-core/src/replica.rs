@@ -3,21 +3,24 @@
 mod fingerprints;
 mod known;
 mod limits;
+mod marks;
 mod scan;
 
 use std::sync::Arc;
 
 use known::Known;
 pub use limits::Limits;
+pub use marks::Readiness;
 
 use crate::clock::{SystemClock, WallClock, whole_millis};
 use crate::coordinator::PassReport;
 use crate::entry::{Entry, Key, Version};
 use crate::identity::ReplicaId;
+use crate::marks::Era;
 use crate::record::Record;
-use crate::rules::{Ahead, Change};
+use crate::rules::{Ahead, Change, MarksChange};
 use crate::store::{Store, StoreError};
-use crate::told::{LastPass, Told};
+use crate::told::LastPass;
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
 
 /// The node side of the map: admits requests and applies them to its store.
@@ -48,6 +51,7 @@ pub struct Replica<S> {
     name: Arc<str>,
     cluster: Option<Arc<str>>,
     new_id: Option<ReplicaId>,
+    is_new_cluster: bool,
     known: Arc<Known>,
 }
 
@@ -65,7 +69,8 @@ impl<S: Store> Replica<S> {
             name: "local".into(),
             cluster: None,
             new_id: None,
-            known: Arc::default(),
+            is_new_cluster: false,
+            known: Arc::new(Known::new()),
         }
     }
 
@@ -107,6 +112,16 @@ impl<S: Store> Replica<S> {
         self
     }
 
+    /// Says that the cluster is new, and an empty store has lost nothing: the replica
+    /// answers at once. Else it waits until all replicas of a coordinator find each other
+    /// new, or until one has it [rejoin](crate::Coordinator::rejoin). Said of a replica
+    /// that lost its data, it breaks the promises of the map.
+    #[must_use]
+    pub fn of_new_cluster(mut self) -> Self {
+        self.is_new_cluster = true;
+        self
+    }
+
     /// The replica's store. What is applied to it directly bypasses all checks.
     pub fn store(&self) -> &S {
         &self.store
@@ -129,7 +144,7 @@ impl<S: Store> Replica<S> {
         });
     }
 
-    fn read(&self, key: &Key) -> Call {
+    fn read(&self, key: &Key, era: Option<Era>) -> Call {
         if let Err(refusal) = self.admit_key(key) {
             return refused(refusal);
         }
@@ -137,47 +152,85 @@ impl<S: Store> Replica<S> {
             return Call::Ready(entry_of(result));
         }
         let (store, key) = (Arc::clone(&self.store), key.clone());
-        Call::new(async move { entry_of(store.get(&key).await) })
+        self.later(era, async move { entry_of(store.get(&key).await) })
     }
 
-    fn write(&self, key: &Key, entry: &Entry) -> Call {
+    fn write(&self, key: &Key, entry: &Entry, era: Option<Era>) -> Call {
         let admitted = self.admit_key(key).and_then(|()| self.admit_value(entry));
         if let Err(refusal) = admitted {
             return refused(refusal);
         }
-        self.change(
-            key,
-            match self.ahead(entry.version) {
-                None => Change::write(entry.clone()),
-                Some(ahead) => Change::write_ahead(entry.clone(), ahead),
-            },
-        )
+        let change = match self.ahead(entry.version) {
+            None => Change::write(entry.clone()),
+            Some(ahead) => Change::write_ahead(entry.clone(), ahead),
+        };
+        self.change(key, change, era)
     }
 
-    fn prepare(&self, key: &Key, ballot: Version) -> Call {
+    /// What is copied to a replica that is joining.
+    fn copy(&self, key: &Key, record: &Record) -> Call {
+        let entry = record.entry();
+        let admitted = self.admit_key(key).and_then(|()| {
+            let entry = entry.as_ref();
+            entry.map_or(Ok(()), |entry| self.admit_value(entry))
+        });
+        if let Err(refusal) = admitted {
+            return refused(refusal);
+        }
+        self.change(key, Change::copy(record.clone()), None)
+    }
+
+    fn prepare(&self, key: &Key, ballot: Version, era: Option<Era>) -> Call {
         if let Err(refusal) = self.admit_key(key) {
             return refused(refusal);
         }
-        self.change(
-            key,
-            match self.ahead(ballot) {
-                None => Change::prepare(ballot),
-                Some(ahead) => Change::prepare_ahead(ballot, ahead),
-            },
-        )
+        let change = match self.ahead(ballot) {
+            None => Change::prepare(ballot),
+            Some(ahead) => Change::prepare_ahead(ballot, ahead),
+        };
+        self.change(key, change, era)
     }
 
     #[inline]
-    fn change(&self, key: &Key, change: Change) -> Call {
+    fn change(&self, key: &Key, change: Change, era: Option<Era>) -> Call {
         let change = match self.store.try_apply(key, change) {
             Ok(result) => return Call::Ready(result.map_err(TransportError::Store)),
             Err(change) => change,
         };
         let (store, key) = (Arc::clone(&self.store), key.clone());
-        Call::new(async move {
+        self.later(era, async move {
             let result = store.apply(&key, change).await;
             result.map_err(TransportError::Store)
         })
+    }
+
+    /// Does what is asked.
+    #[inline]
+    fn serve(&self, request: &Request) -> Call {
+        let era = request.era;
+        match &request.kind {
+            RequestKind::Read { key } => self.read(key, era),
+            RequestKind::Write { key, entry } => self.write(key, entry, era),
+            RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot, era),
+            RequestKind::Identify { quorums } => self.identify(*quorums),
+            RequestKind::Status => self.status(),
+            RequestKind::Scan {
+                range,
+                max_keys,
+                max_bytes,
+            } => self.scan(range.clone(), self.page(*max_keys, *max_bytes), era),
+            RequestKind::Records {
+                range,
+                max_keys,
+                max_bytes,
+            } => self.records(range.clone(), self.page(*max_keys, *max_bytes), era),
+            RequestKind::Fingerprint(asked) => self.fingerprint((**asked).clone(), era),
+            RequestKind::Versions(asked) => self.versions((**asked).clone(), era),
+            RequestKind::Announce { era } => self.change_marks(MarksChange::Announce(*era)),
+            RequestKind::Join { .. } | RequestKind::Copy { .. } | RequestKind::Open { .. } => {
+                self.join(request)
+            }
+        }
     }
 
     fn admit_key(&self, key: &Key) -> Result<(), Refusal> {
@@ -235,27 +288,17 @@ fn refused(refusal: Refusal) -> Call {
 
 impl<S: Store> Transport for Replica<S> {
     fn call(&self, request: &Request) -> Call {
-        if let Some(to) = request.to {
-            match self.known.id.get() {
-                Some(is) if *is == to => {}
-                Some(is) => return refused(Refusal::OtherReplica { is: *is }),
-                None => return self.call_once_known(request),
-            }
+        let is_meant = request.to.is_none() || request.to == self.known.id();
+        if !is_meant || !self.known.answers_in(request.era) {
+            return self.call_otherwise(request);
         }
-        match &request.kind {
-            RequestKind::Read { key } => self.read(key),
-            RequestKind::Write { key, entry } => self.write(key, entry),
-            RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot),
-            RequestKind::Identify { quorums } => self.identify(*quorums),
-            RequestKind::Status => Call::Ready(Ok(Told::Status(self.known.status()).into())),
-            RequestKind::Scan {
-                range,
-                max_keys,
-                max_bytes,
-            } => self.scan(range.clone(), *max_keys, *max_bytes),
-            RequestKind::Fingerprint(asked) => self.fingerprint((**asked).clone()),
-            RequestKind::Versions(asked) => self.versions((**asked).clone()),
+        let call = self.serve(request);
+        // The store has done it before the replica entered a later era, or nobody may
+        // count it: who has begun that era reads what is here after it was entered.
+        if request.era.is_some() && !self.known.answers_in(request.era) {
+            return self.call_otherwise(request);
         }
+        call
     }
 
     fn name(&self) -> &str {
@@ -273,6 +316,7 @@ impl<S> Clone for Replica<S> {
             name: Arc::clone(&self.name),
             cluster: self.cluster.clone(),
             new_id: self.new_id,
+            is_new_cluster: self.is_new_cluster,
             known: Arc::clone(&self.known),
         }
     }

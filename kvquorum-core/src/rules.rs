@@ -5,7 +5,11 @@
 //! a replica knows besides, such as its clock, the replica puts into the
 //! [`Change`]. So a new rule changes no store.
 
+mod marks;
+
 use std::cmp::Ordering;
+
+pub(crate) use marks::MarksChange;
 
 use crate::entry::{Entry, Timestamp, Version};
 use crate::record::Record;
@@ -28,6 +32,8 @@ enum Kind {
         ballot: Version,
         ahead: Option<Box<Ahead>>,
     },
+    Copy(Record),
+    Marks(MarksChange),
     Remove,
 }
 
@@ -93,6 +99,16 @@ impl Change {
         })
     }
 
+    /// What is copied to a replica that is joining.
+    pub(crate) fn copy(record: Record) -> Self {
+        Self(Kind::Copy(record))
+    }
+
+    /// A change of what the replica keeps of itself, under the empty key.
+    pub(crate) fn marks(change: MarksChange) -> Self {
+        Self(Kind::Marks(change))
+    }
+
     /// The removal of whatever is held. No request asks for it; it is there to
     /// test stores with.
     pub fn remove() -> Self {
@@ -125,11 +141,16 @@ impl Change {
     /// 3. It is below the entry that is held: [refused](Refusal::Superseded).
     /// 4. Else it is the anchor from now on, and the entry is
     ///    [told](Response::Promise).
+    ///
+    /// Of what is copied to a replica that is joining, the greater entry is kept, and
+    /// the greater anchor, each for itself.
     #[inline(always)]
     pub fn decide(self, held: Option<&Record>) -> Decision {
         match self.0 {
             Kind::Write { entry, ahead } => write(entry, ahead, held),
             Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, held),
+            Kind::Copy(record) => copy(&record, held),
+            Kind::Marks(change) => change.decide(held),
             Kind::Remove => Decision {
                 action: Action::Remove,
                 response: Response::Ack(Ack::Applied),
@@ -212,6 +233,28 @@ fn prepare(ballot: Version, ahead: Option<Box<Ahead>>, held: Option<&Record>) ->
 }
 
 #[cold]
+fn copy(copied: &Record, held: Option<&Record>) -> Decision {
+    let record = merged(copied, held);
+    let response = Response::Ack(Ack::Applied);
+    match held {
+        Some(held) if *held == record => Decision::keep(response),
+        _ => Decision::replace(record, response),
+    }
+}
+
+/// The greater entry of two records, and the greater anchor.
+pub(crate) fn merged(one: &Record, other: Option<&Record>) -> Record {
+    let entry = one.entry().max(other.and_then(Record::entry));
+    let anchor = one.anchor().max(other.and_then(Record::anchor));
+    match (entry, anchor) {
+        (entry, Some(anchor)) => Record::anchored(entry, anchor),
+        (Some(entry), None) => entry.into(),
+        // There is no such record.
+        (None, None) => one.clone(),
+    }
+}
+
+#[cold]
 fn promised(anchor: Version, held: &Record) -> Decision {
     // So that whoever stamps past it is past all that is here.
     let by = held.version().map_or(anchor, |version| version.max(anchor));
@@ -235,6 +278,12 @@ impl Ahead {
 }
 
 impl Refusal {
+    /// Whether what was asked may have been stored, now or later: only where the replica
+    /// has entered a [later era](Self::Stale) meanwhile.
+    pub fn may_have_applied(&self) -> bool {
+        matches!(self, Self::Stale { .. })
+    }
+
     /// The version that the refused request would have had to exceed.
     pub(crate) fn by(&self) -> Option<Version> {
         match self {

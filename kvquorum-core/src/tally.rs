@@ -18,7 +18,8 @@ pub(crate) enum WriteVerdict {
     /// Enough acks, but a replica holds a greater entry: nobody may ever see
     /// this one.
     Superseded { by: Version },
-    /// The acks can no longer reach the quorum.
+    /// The acks can no longer reach the quorum, or a replica has told that the era is
+    /// over: then all are asked again.
     Failed,
 }
 
@@ -29,6 +30,7 @@ pub(crate) struct WriteTally<const N: usize> {
     outcomes: [Outcome<Ack>; N],
     acked: usize,
     failed: usize,
+    is_stale: bool,
     superseded_by: Option<Version>,
 }
 
@@ -39,6 +41,7 @@ impl<const N: usize> WriteTally<N> {
             outcomes: [const { Outcome::Pending }; N],
             acked: 0,
             failed: 0,
+            is_stale: false,
             superseded_by: None,
         }
     }
@@ -50,6 +53,7 @@ impl<const N: usize> WriteTally<N> {
             other => {
                 self.failed = self.failed.saturating_add(1);
                 let failure = other.err().unwrap_or(ReplicaFailure::Mismatched);
+                self.is_stale |= failure.is_stale();
                 self.note(replica, Outcome::Failed(failure));
             }
         }
@@ -79,7 +83,7 @@ impl<const N: usize> WriteTally<N> {
                 Some(by) => WriteVerdict::Superseded { by },
                 None => WriteVerdict::Acked,
             })
-        } else if self.failed > N.saturating_sub(self.needed) {
+        } else if self.is_stale || self.failed > N.saturating_sub(self.needed) {
             Some(WriteVerdict::Failed)
         } else {
             None
@@ -97,11 +101,16 @@ impl<const N: usize> WriteTally<N> {
         may_be_seen(answered)
     }
 
-    /// Whether a replica has yet to answer.
+    /// Whether a replica has told that the era is over.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
     pub(crate) fn is_acked_by_all(&self) -> bool {
         self.acked == N
     }
 
+    /// Whether a replica has yet to answer.
     pub(crate) fn is_pending(&self) -> bool {
         self.acked.saturating_add(self.failed) < N
     }
@@ -189,6 +198,8 @@ pub(crate) struct ReadTally<const N: usize> {
     greatest: usize,
     /// Whether any two answers were not the same.
     differing: bool,
+    /// Whether a replica has told that the era is over.
+    is_stale: bool,
 }
 
 /// What adding to a [`ReadTally`] came to, beyond the tally itself.
@@ -208,6 +219,7 @@ impl<const N: usize> ReadTally<N> {
             failed: 0,
             greatest: 0,
             differing: false,
+            is_stale: false,
         }
     }
 
@@ -243,7 +255,9 @@ impl<const N: usize> ReadTally<N> {
                 (after, Added::Repaired)
             }
             (before, result) => {
-                let failure = Some(result.err().unwrap_or(ReplicaFailure::Mismatched));
+                let failure = result.err().unwrap_or(ReplicaFailure::Mismatched);
+                self.is_stale |= failure.is_stale();
+                let failure = Some(failure);
                 let (held, added) = match before {
                     Knowledge::Repairing(repairing) => (repairing.held, Added::NotRepaired),
                     _ => {
@@ -276,9 +290,10 @@ impl<const N: usize> ReadTally<N> {
         }
     }
 
-    /// Whether there are enough answers, or can no longer be.
+    /// Whether there are enough answers, or can no longer be; or the era is over, and all
+    /// are asked again.
     pub(crate) fn is_decided(&self) -> bool {
-        self.is_answered() || self.failed > N.saturating_sub(self.needed)
+        self.is_answered() || self.is_stale || self.failed > N.saturating_sub(self.needed)
     }
 
     /// Whether there are enough answers.

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::entry::Key;
 use crate::fingerprint::{Versions, Windows};
+use crate::marks::Marks;
+use crate::range::{KeyRange, Page};
+use crate::record::Record;
 use crate::transport::Response;
 
 /// What a replica tells when it is asked what is asked seldom. It is apart, so that
@@ -16,6 +20,21 @@ pub enum Told {
     Versions(Versions),
     /// To [`RequestKind::Status`](crate::RequestKind::Status): how the replica is.
     Status(Status),
+    /// To what changes them: the replica's marks.
+    Marks(Marks),
+    /// To [`RequestKind::Records`](crate::RequestKind::Records): those in the beginning of
+    /// the range.
+    Records(Records),
+}
+
+/// What a replica holds in the beginning of a range, with the ballots that it has
+/// promised.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// In ascending order of the keys.
+    pub records: Vec<(Key, Record)>,
+    /// How far they go, as [of a page](crate::Page::upto).
+    pub upto: Option<Key>,
 }
 
 impl From<Told> for Response {
@@ -24,9 +43,23 @@ impl From<Told> for Response {
     }
 }
 
+impl Records {
+    /// Whether they can be those of this range, and get somewhere in it.
+    pub(crate) fn are_of(&self, range: &KeyRange) -> bool {
+        let keys = self.records.iter().map(|(key, _)| key);
+        Page::is_covered(range, self.upto.as_ref(), keys)
+    }
+}
+
 /// How a replica is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// Its marks.
+    pub marks: Marks,
+    /// A number that is drawn anew at each start of its process.
+    pub boot: u64,
+    /// How many keys were copied to it since, if it was joining.
+    pub copied: u64,
     /// The last [pass](crate::Coordinator::pass) that ended beside it, since its process
     /// began.
     pub last_pass: Option<LastPass>,

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::fingerprint::{FingerprintRequest, VersionsRequest};
 use crate::identity::{Identity, Quorums, ReplicaId};
+use crate::marks::Era;
 use crate::range::{KeyRange, Page};
+use crate::record::Record;
 use crate::store::{ScanLimit, StoreError};
 use crate::told::Told;
 
@@ -29,6 +31,10 @@ pub struct Request {
     /// The replica that is meant: another one [refuses](Refusal::OtherReplica).
     /// `None` means whichever it is.
     pub to: Option<ReplicaId>,
+    /// The era that it is of (rule J-ERA): a replica that is in a later one
+    /// [refuses](Refusal::Stale), and one that is in an earlier one enters it first. `None`
+    /// means whichever it is: its answer counts for itself alone.
+    pub era: Option<Era>,
     /// What is asked.
     pub kind: RequestKind,
 }
@@ -86,6 +92,42 @@ pub enum RequestKind {
     Versions(Box<VersionsRequest>),
     /// Say how you are. Answered by [`Told::Status`].
     Status,
+    /// Take note that an era is about to begin, which has to be greater than all that
+    /// were announced before. Answered by [`Told::Marks`].
+    Announce {
+        /// The era.
+        era: Era,
+    },
+    /// To a replica that is joining: begin to copy, in the era of the request. Answered by
+    /// [`Told::Marks`].
+    Join {
+        /// The start of the process that is meant.
+        boot: u64,
+    },
+    /// Read the records in the beginning of a range, for one that is joining. Answered
+    /// by [`Told::Records`].
+    Records {
+        /// The range.
+        range: KeyRange,
+        /// As of [`Scan`](Self::Scan).
+        max_keys: u64,
+        /// As of [`Scan`](Self::Scan).
+        max_bytes: u64,
+    },
+    /// To a replica that is joining: keep what your peers hold under a key. Answered by
+    /// [`Response::Ack`].
+    Copy {
+        /// The key.
+        key: Key,
+        /// Their greatest entry, and the greatest ballot that any of them has promised.
+        record: Record,
+    },
+    /// To a replica that is joining: all is copied, answer from now on. Answered by
+    /// [`Told::Marks`].
+    Open {
+        /// The start of the process that is meant.
+        boot: u64,
+    },
 }
 
 impl Request {
@@ -126,8 +168,19 @@ impl Request {
         })
     }
 
+    /// In an era.
+    #[must_use]
+    pub(crate) fn in_era(mut self, era: Era) -> Self {
+        self.era = Some(era);
+        self
+    }
+
     pub(crate) fn of(kind: RequestKind) -> Self {
-        Self { to: None, kind }
+        Self {
+            to: None,
+            era: None,
+            kind,
+        }
     }
 
     /// The key that it is about; `None` where it is about none.
@@ -135,7 +188,8 @@ impl Request {
         match &self.kind {
             RequestKind::Read { key }
             | RequestKind::Write { key, .. }
-            | RequestKind::Prepare { key, .. } => Some(key),
+            | RequestKind::Prepare { key, .. }
+            | RequestKind::Copy { key, .. } => Some(key),
             _ => None,
         }
     }
@@ -185,7 +239,8 @@ pub enum Ack {
     },
 }
 
-/// Why a replica did not admit a request. Nothing was stored.
+/// Why a replica did not admit a request. Nothing was stored, unless it is
+/// [said](Self::may_have_applied).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -238,12 +293,37 @@ pub enum Refusal {
         /// it is greater.
         by: Version,
     },
+    /// The request is of an older era (rule J-ERA), or announces one that is not greater
+    /// than those before. Where the replica has entered the later era while it was at
+    /// it, the store may have done what was asked; it counts for nothing all the same.
+    #[error("replicas have rejoined since, and it is era {era} now")]
+    Stale {
+        /// The era that the replica is in, or the greatest that was announced to it.
+        era: Era,
+    },
+    /// The replica has yet to copy what its peers hold: it lost its data, or is new
+    /// (rule J-SILENT).
+    #[error("{}", joining(*has_begun))]
+    Joining {
+        /// Whether it has begun to.
+        has_begun: bool,
+    },
+    /// To what only a replica that is joining takes: it is not, or not by this attempt.
+    #[error("it is not joining, or not by this attempt")]
+    NotJoining,
     /// To a ballot: a greater entry is held under the key.
     #[error("an entry of version {by} is held, which is greater than the ballot")]
     Superseded {
         /// The entry's version.
         by: Version,
     },
+}
+
+fn joining(has_begun: bool) -> &'static str {
+    match has_begun {
+        true => "it lost its data, and has yet to copy what the other replicas hold",
+        false => "it is new or lost its data, and waits for the other replicas",
+    }
 }
 
 /// A link to ONE replica: carries a request there and the response back.

@@ -219,7 +219,7 @@ fn results_at_once_come_through_pointers() {
     let shared: Arc<dyn Transport> = link;
     assert!(is_over(shared.call(&request)));
 
-    let replica = Replica::new(Arc::new(MapStore::default()));
+    let replica = Replica::new(Arc::new(MapStore::default())).of_new_cluster();
     assert!(is_over(replica.call(&request)));
     assert!(is_over(replica.call(&Request::write("k", entry(1, "v")))));
 }
@@ -227,7 +227,7 @@ fn results_at_once_come_through_pointers() {
 /// Bugs: a call that is over cannot be awaited; polled again, it panics.
 #[tokio::test]
 async fn a_call_that_is_over_can_be_awaited() {
-    let replica = Replica::new(MapStore::default());
+    let replica = Replica::new(MapStore::default()).of_new_cluster();
     let mut call = replica.call(&Request::read("k"));
     let answer = (&mut call).await.unwrap();
     assert_eq!(answer, Response::Entry(None));

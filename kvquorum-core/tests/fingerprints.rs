@@ -58,7 +58,10 @@ fn replica(
         store.change(&key, Change::write(entry.clone()));
         entries.insert(key, entry);
     }
-    (Replica::new(store).with_limits(limits), entries)
+    (
+        Replica::new(store).of_new_cluster().with_limits(limits),
+        entries,
+    )
 }
 
 fn ask(replica: &Replica<MapStore>, kind: RequestKind) -> Told {
@@ -67,7 +70,11 @@ fn ask(replica: &Replica<MapStore>, kind: RequestKind) -> Told {
     runtime
         .block_on(replica.call(&Request::identify()))
         .unwrap();
-    let request = Request { to: None, kind };
+    let request = Request {
+        to: None,
+        era: None,
+        kind,
+    };
     match runtime.block_on(replica.call(&request)).unwrap() {
         Response::Told(told) => *told,
         other => panic!("{other:?}"),

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 type Hosted = Replica<Arc<MapStore>>;
 
 fn replica() -> Hosted {
-    Replica::new(Arc::new(MapStore::default()))
+    Replica::new(Arc::new(MapStore::default())).of_new_cluster()
 }
 
 async fn identity(replica: &impl Transport) -> Identity {
@@ -63,12 +63,15 @@ impl Transport for Place {
 #[tokio::test]
 async fn a_replica_keeps_who_it_is_in_its_store() {
     let store = Arc::new(MapStore::default());
-    let first = identity(&Replica::new(Arc::clone(&store))).await;
-    let again = identity(&Replica::new(Arc::clone(&store))).await;
+    let first = identity(&Replica::new(Arc::clone(&store)).of_new_cluster()).await;
+    let again = identity(&Replica::new(Arc::clone(&store)).of_new_cluster()).await;
     assert_eq!(first.id, again.id);
     assert_ne!(first.id, identity(&replica()).await.id);
     store.wipe();
-    assert_ne!(first.id, identity(&Replica::new(store)).await.id);
+    assert_ne!(
+        first.id,
+        identity(&Replica::new(store).of_new_cluster()).await.id
+    );
 
     let given = ReplicaId::new(NonZeroU64::new(7).unwrap());
     let named = replica().with_id(given).with_cluster("teas");
@@ -100,13 +103,13 @@ async fn a_store_that_has_to_be_waited_for_keeps_it_too() {
     let store = Arc::new(Waits(MapStore::default()));
     // Two at the same time agree.
     let (one, other) = (
-        Replica::new(Arc::clone(&store)),
-        Replica::new(Arc::clone(&store)),
+        Replica::new(Arc::clone(&store)).of_new_cluster(),
+        Replica::new(Arc::clone(&store)).of_new_cluster(),
     );
     let (said, also) = tokio::join!(identity(&one), identity(&other));
     assert_eq!(said.id, also.id);
     // One that has not been asked yet knows who is meant.
-    let restarted = Replica::new(store);
+    let restarted = Replica::new(store).of_new_cluster();
     let mut request = Request::read("k");
     request.to = Some(said.id);
     let answer = restarted.call(&request).await.unwrap();
@@ -143,7 +146,7 @@ async fn nobody_learns_an_id_that_is_replaced() {
     for _ in 0..32 {
         let store = Late(MapStore::default(), Semaphore::new(1), Semaphore::new(0));
         let store = Arc::new(store);
-        let replica = Replica::new(Arc::clone(&store));
+        let replica = Replica::new(Arc::clone(&store)).of_new_cluster();
         let (tell, mut told) = mpsc::unbounded_channel();
         for _ in 0..2 {
             let (replica, tell) = (replica.clone(), tell.clone());
@@ -152,7 +155,7 @@ async fn nobody_learns_an_id_that_is_replaced() {
         let said = told.recv().await.unwrap();
         store.2.add_permits(1);
         assert_eq!(told.recv().await.unwrap(), said);
-        let restarted = identity(&Replica::new(store)).await.id;
+        let restarted = identity(&Replica::new(store).of_new_cluster()).await.id;
         assert_eq!(restarted, said);
     }
 }
@@ -302,7 +305,7 @@ async fn a_call_that_meets_another_replica_is_made_again() {
     assert_eq!(replicas[3].store().value("k").unwrap(), "b");
 
     replicas[0].store().wipe();
-    let returned = Replica::new(Arc::clone(replicas[0].store()));
+    let returned = Replica::new(Arc::clone(replicas[0].store())).of_new_cluster();
     places[0].now(&returned);
     coordinator.get("k").await.unwrap();
     coordinator.drain().await;

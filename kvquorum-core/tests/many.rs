@@ -81,7 +81,7 @@ impl Transport for ByLength {
 /// Bug: results in the order in which they come.
 #[tokio::test(start_paused = true)]
 async fn results_are_in_order_however_long_each_takes() {
-    let transport = ByLength(Replica::new(MapStore::default()));
+    let transport = ByLength(Replica::new(MapStore::default()).of_new_cluster());
     let coordinator = Coordinator::<1, 1, 1, _>::new([transport]);
     let keys = ["kkkkk", "k", "kkk", "kk", "kkkk"];
     let written = coordinator.put_many(keys.map(|key| (key, key))).await;

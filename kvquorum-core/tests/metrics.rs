@@ -293,7 +293,7 @@ async fn refusals_are_counted_by_reason() {
         assert!(count >= 1.0, "{reason:?}");
     }
 
-    let failing = [(); 3].map(|()| Failing(Replica::new(MapStore::default())));
+    let failing = [(); 3].map(|()| Failing(Replica::new(MapStore::default()).of_new_cluster()));
     let (map, recorded) = build(failing, |map| map);
     let error = map.get("k").await.unwrap_err();
     assert!(matches!(error, ReadError::Failed(_)));
@@ -323,7 +323,7 @@ impl Transport for Failing {
 async fn another_replica_at_a_place_is_counted() {
     for is_at_once in [true, false] {
         let places = ["a", "replica-1", "c"].map(|name| {
-            let replica = Mutex::new(Replica::new(MapStore::default()));
+            let replica = Mutex::new(Replica::new(MapStore::default()).of_new_cluster());
             Arc::new(Place(name, replica, is_at_once))
         });
         let (map, recorded) = build(places.clone(), |map| map);
@@ -333,7 +333,7 @@ async fn another_replica_at_a_place_is_counted() {
         };
         map.put("k", "v").await.unwrap().settled().await;
         assert_eq!(other(), 0.0);
-        *places[1].1.lock().unwrap() = Replica::new(MapStore::default());
+        *places[1].1.lock().unwrap() = Replica::new(MapStore::default()).of_new_cluster();
         map.put("k", "v").await.unwrap().settled().await;
         assert_eq!(other(), 1.0, "at once: {is_at_once}");
     }
@@ -364,8 +364,8 @@ impl Transport for Place {
 async fn mistaken_replicas_are_counted() {
     let name = |replica: &Replica<MapStore>, name: &str| replica.clone().with_name(name);
     let (a, b) = (
-        Replica::new(MapStore::default()),
-        Replica::new(MapStore::default()),
+        Replica::new(MapStore::default()).of_new_cluster(),
+        Replica::new(MapStore::default()).of_new_cluster(),
     );
     let same = [name(&a, "a"), name(&a, "replica-1"), name(&b, "c")];
     let (map, recorded) = build(same, |map| map);

@@ -15,7 +15,9 @@ use support::{MapStore, entry};
 /// A replica that holds these keys, and knows who it is, so that its store holds a
 /// record under the empty key too.
 async fn replica(limits: Limits, keys: &[&str]) -> Replica<MapStore> {
-    let replica = Replica::new(MapStore::default()).with_limits(limits);
+    let replica = Replica::new(MapStore::default())
+        .of_new_cluster()
+        .with_limits(limits);
     replica.call(&Request::identify()).await.unwrap();
     for key in keys {
         replica
@@ -147,7 +149,7 @@ impl Store for Counting {
 /// however far away it is.
 #[tokio::test]
 async fn r_range_the_work_for_a_page_is_bounded() {
-    let replica = Replica::new(Counting::default());
+    let replica = Replica::new(Counting::default()).of_new_cluster();
     let deleted = Entry::tombstone(entry(2, "").version);
     for n in 0..1000 {
         let change = Change::write(deleted.clone());
@@ -171,7 +173,7 @@ async fn r_range_a_page_fits_into_a_response() {
     };
     let max = Limits::default().max_value_len;
     for value_len in [0, 1, 100, 127, 128, 1000, 16_384, max] {
-        let replica = Replica::new(MapStore::default());
+        let replica = Replica::new(MapStore::default()).of_new_cluster();
         for n in 0..5000.min(3 + 2 * max / (value_len + 26)) {
             let long = Key::from(format!(
                 "{n:04}{}",

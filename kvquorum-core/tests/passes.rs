@@ -464,7 +464,9 @@ async fn p_honest_a_replica_that_lost_its_data_midway_is_not_done() {
     let wall = Wall::at(NOON);
     let fresh = || {
         let wall = wall.clone();
-        Replica::new(MapStore::default()).with_wall_clock(wall)
+        Replica::new(MapStore::default())
+            .of_new_cluster()
+            .with_wall_clock(wall)
     };
     for cut in [false, true] {
         let replicas = [fresh(), fresh(), fresh()];

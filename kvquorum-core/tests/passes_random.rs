@@ -166,7 +166,9 @@ async fn storm(seed: u64) -> usize {
             .with_max_hashed_keys(20 + random.below(400) as usize)
             .with_max_windows(2 + random.below(30) as usize)
             .with_max_scan_keys(5 + random.below(100) as usize);
-        let replica = Replica::new(MemStore::new()).with_limits(limits);
+        let replica = Replica::new(MemStore::new())
+            .of_new_cluster()
+            .with_limits(limits);
         network.host(
             replica
                 .with_wall_clock(Wall::at(NOON))

@@ -346,7 +346,7 @@ async fn r_range_a_page_that_cannot_be_is_no_answer() {
         page(&[], Some("a")),
         page(&[], Some("x")),
     ] {
-        let replica = Replica::new(MapStore::default());
+        let replica = Replica::new(MapStore::default()).of_new_cluster();
         let coordinator = Coordinator::<1, 1, 1, _>::new([Says(replica, nonsense)]);
         let mut scan = coordinator.scan("b".."d");
         let error = within_an_hour(scan.next()).await.unwrap().unwrap_err();

@@ -471,7 +471,7 @@ async fn run(seed: u64) -> Outcomes {
     let nodes: Vec<Node<Store>> = (0..3)
         .map(|node| {
             let skew = skews(&mut weather.random, weather.skew);
-            let replica = Replica::new(Conditional::new(Disk::default()));
+            let replica = Replica::new(Conditional::new(Disk::default())).of_new_cluster();
             let id = std::num::NonZeroU64::new(node + 1).unwrap();
             network.host(
                 replica

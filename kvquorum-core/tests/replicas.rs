@@ -18,6 +18,7 @@ fn replica() -> Replica<MapStore> {
     limits.max_key_len = 3;
     limits.max_value_len = 5;
     Replica::new(MapStore::default())
+        .of_new_cluster()
         .with_wall_clock(Wall::at(NOON))
         .with_limits(limits)
 }
@@ -105,7 +106,8 @@ impl Store for Broken {
 /// applied"; the store's own error is turned into a string on the way.
 #[tokio::test]
 async fn a_failed_store_stays_a_typed_cause() {
-    let coordinator = Coordinator::<1, 1, 1, _>::new([Replica::new(Broken).with_name("broken")]);
+    let coordinator =
+        Coordinator::<1, 1, 1, _>::new([Replica::new(Broken).of_new_cluster().with_name("broken")]);
     let error = coordinator.put("k", "v").await.unwrap_err();
     let WriteError::MaybeApplied(report) = &error else {
         panic!("{error}");
@@ -146,6 +148,7 @@ async fn c_drift_counts_from_the_clock_as_it_is_now() {
     }
     let limits = Limits::default().with_max_drift(Duration::from_millis(1));
     let replica = Replica::new(MapStore::default())
+        .of_new_cluster()
         .with_wall_clock(Lags)
         .with_limits(limits);
     for (ahead, admitted) in [(0, true), (1, true), (2, false)] {

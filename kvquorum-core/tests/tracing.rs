@@ -109,7 +109,7 @@ async fn spans_name_replicas_and_no_keys_or_values() {
 
 /// A store may name the key that it fails at.
 async fn fails_with_its_key() {
-    let replicas = [(); 3].map(|()| Failing(Replica::new(MapStore::default())));
+    let replicas = [(); 3].map(|()| Failing(Replica::new(MapStore::default()).of_new_cluster()));
     let map = Coordinator::<3, 2, 2, _>::new(replicas);
     map.get("secret key").await.unwrap_err();
 }
@@ -136,7 +136,7 @@ impl Transport for Failing {
 #[tokio::test]
 async fn mistaken_replicas_and_clocks_are_told_of() {
     let (log, _guard) = Log::up_to(LevelFilter::WARN);
-    let replica = Replica::new(MapStore::default());
+    let replica = Replica::new(MapStore::default()).of_new_cluster();
     let replicas = ["a", "b", "c"].map(|name| replica.clone().with_name(name));
     let map = Coordinator::<3, 1, 1, _>::new(replicas);
     map.put("k", "v").await.unwrap();

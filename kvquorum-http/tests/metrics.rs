@@ -18,7 +18,8 @@ use tokio::io::AsyncWriteExt;
 
 /// A server over a store, and what is recorded of it.
 async fn recorded_server(store: &TestStore) -> (Server, Recorded) {
-    let (service, recorded) = Recorded::of(|| ReplicaService::new(Replica::new(store.clone())));
+    let (service, recorded) =
+        Recorded::of(|| ReplicaService::new(Replica::new(store.clone()).of_new_cluster()));
     (
         Server::bind("127.0.0.1:0", service).await.unwrap(),
         recorded,
@@ -46,7 +47,7 @@ fn of(recorded: &Recorded, to: SocketAddr, name: &str, outcome: Option<&str>) ->
 #[tokio::test]
 async fn a_clients_exchanges_and_queue_are_counted() {
     let store = TestStore::gated();
-    let server = Server::bind("127.0.0.1:0", Replica::new(store.clone()));
+    let server = Server::bind("127.0.0.1:0", Replica::new(store.clone()).of_new_cluster());
     let to = server.await.unwrap();
     let addr = to.local_addr();
     let (transport, recorded) = recorded_transport(addr, |builder| {

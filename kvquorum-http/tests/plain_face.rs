@@ -283,7 +283,9 @@ async fn other_fields_are_ignored() {
 #[tokio::test]
 async fn a_timestamp_too_far_ahead_is_refused_with_both_times() {
     let store = TestStore::new();
-    let replica = Replica::new(store.clone()).with_wall_clock(|| 1_700_000_000_000);
+    let replica = Replica::new(store.clone())
+        .of_new_cluster()
+        .with_wall_clock(|| 1_700_000_000_000);
     let server = Server::bind("127.0.0.1:0", replica).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     for millis in [YEAR_3000, 1_700_000_060_001] {
@@ -363,7 +365,9 @@ async fn a_value_over_the_limit_is_too_large_before_and_after_reading_it() {
     let store = TestStore::new();
     let mut limits = Limits::default();
     limits.max_value_len = 10;
-    let replica = Replica::new(store.clone()).with_limits(limits);
+    let replica = Replica::new(store.clone())
+        .of_new_cluster()
+        .with_limits(limits);
     let server = Server::bind("127.0.0.1:0", replica).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
 

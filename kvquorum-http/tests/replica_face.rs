@@ -90,7 +90,7 @@ async fn a_batch_is_bounded_in_number() {
 
 #[tokio::test]
 async fn an_answer_does_not_wait_for_a_slow_one_and_each_has_its_time() {
-    let service = ReplicaService::builder(Replica::new(Picky::new()))
+    let service = ReplicaService::builder(Replica::new(Picky::new()).of_new_cluster())
         .store_timeout(SHORT)
         .build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
@@ -194,7 +194,9 @@ async fn the_largest_value_passes_both_ways() {
 #[tokio::test]
 async fn a_refusal_is_a_response() {
     let store = TestStore::new();
-    let replica = Replica::new(store.clone()).with_wall_clock(|| 1_000);
+    let replica = Replica::new(store.clone())
+        .of_new_cluster()
+        .with_wall_clock(|| 1_000);
     let server = Server::bind("127.0.0.1:0", replica).await.unwrap();
     let replica = transport(server.local_addr());
     let refused = call(&replica, write("k", 61_001, "v")).await.unwrap();

@@ -302,7 +302,7 @@ impl Store for Panics {
 /// with it.
 #[tokio::test]
 async fn a_store_that_panics_fails_one_request() {
-    let server = Server::bind("127.0.0.1:0", Replica::new(Panics))
+    let server = Server::bind("127.0.0.1:0", Replica::new(Panics).of_new_cluster())
         .await
         .unwrap();
     let mut client = Raw::connect(server.local_addr()).await;

@@ -133,6 +133,7 @@ async fn a_node_hosts_the_replica_it_was_given() {
     let mut limits = Limits::default();
     limits.max_key_len = 2;
     let replica = Replica::new(MemStore::new())
+        .of_new_cluster()
         .with_limits(limits)
         .with_name("b");
     let node = Network::new(7).host(replica);
@@ -479,7 +480,7 @@ impl Store for Slow {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_has_not_begun_at_a_crash_never_begins() {
     for restarted in [false, true] {
-        let node = Network::new(7).host(Replica::new(Slow(MemStore::new())));
+        let node = Network::new(7).host(Replica::new(Slow(MemStore::new())).of_new_cluster());
         let link = node.link();
         let call = link.call(&write(1));
         node.stop();
@@ -721,7 +722,7 @@ impl Store for Panicking {
 /// store has ended its call.
 #[tokio::test(start_paused = true)]
 async fn a_message_that_has_panicked_goes_nowhere() {
-    let replica = Replica::new(Panicking).with_name("a");
+    let replica = Replica::new(Panicking).of_new_cluster().with_name("a");
     let link = Network::new(7).host(replica).link();
     link.set_latency(MS);
     let mut call = link.call(&Request::read(key()));

@@ -156,11 +156,11 @@ async fn a_damaged_store_is_not_backed_up() {
 async fn a_copy_has_the_id_of_the_original() {
     let directory = tempfile::tempdir().unwrap();
     let store = RedbStore::create_new(directory.path().join("store")).await;
-    let replica = Replica::new(store.unwrap());
+    let replica = Replica::new(store.unwrap()).of_new_cluster();
     let id = id(&replica).await;
     let copy = directory.path().join("copy");
     replica.store().backup(&copy).await.unwrap();
-    let copy = Replica::new(RedbStore::open(copy).await.unwrap());
+    let copy = Replica::new(RedbStore::open(copy).await.unwrap()).of_new_cluster();
     assert_eq!(self::id(&copy).await, id);
 }
 

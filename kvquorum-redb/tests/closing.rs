@@ -121,7 +121,7 @@ async fn a_store_is_closed_inside_a_replica() {
         let settings = RedbStore::builder().reads(reads);
         let settings = settings.durability(Durability::Every(Duration::MAX));
         let store = settings.open_or_create(directory.path()).await.unwrap();
-        let replica = Arc::new(Replica::new(store));
+        let replica = Arc::new(Replica::new(store).of_new_cluster());
         let merges = (0..100).map(|number| {
             let replica = Arc::clone(&replica);
             Box::pin(async move { replica.store().merge(&key(number), entry(1, "v")).await })

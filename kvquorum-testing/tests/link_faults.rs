@@ -170,7 +170,7 @@ struct FaultyLink(Arc<Shared>);
 
 impl FaultyLink {
     fn new(fault: Fault) -> Self {
-        let replica = Replica::new(OneLock::default());
+        let replica = Replica::new(OneLock::default()).of_new_cluster();
         let room = match fault {
             Fault::RefusesWhenFull => 128,
             _ => 8,
@@ -184,7 +184,7 @@ impl FaultyLink {
         });
         Self(Arc::new(Shared {
             replica,
-            other: Replica::new(OneLock::default()),
+            other: Replica::new(OneLock::default()).of_new_cluster(),
             waiting: Mutex::default(),
             calls: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
@@ -564,7 +564,7 @@ async fn a_failure_is_shown_with_all_of_its_causes() {
 #[tokio::test]
 async fn a_transport_behind_a_pointer_conforms() {
     conformance::transport(|| async {
-        let link: Arc<dyn Transport> = Arc::new(Replica::new(OneLock::default()));
+        let link: Arc<dyn Transport> = Arc::new(Replica::new(OneLock::default()).of_new_cluster());
         (link, ())
     })
     .await;

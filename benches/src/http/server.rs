@@ -102,7 +102,7 @@ pub fn serve_if_told() {
     match &arguments[..] {
         [_, serve, pace] if serve == SERVE => {
             let pace = Pace::ALL.into_iter().find(|known| known.name() == pace);
-            let replica = Replica::new(Paced(MemStore::new(), pace.unwrap()));
+            let replica = Replica::new(Paced(MemStore::new(), pace.unwrap())).of_new_cluster();
             let service = async move { ReplicaService::new(replica) };
             serve_until_told(Server::builder(), service);
         }
@@ -110,7 +110,7 @@ pub fn serve_if_told() {
             let directory = PathBuf::from(directory);
             let service = async move {
                 let store = RedbStore::open_or_create(directory).await.unwrap();
-                ReplicaService::new(Replica::new(store))
+                ReplicaService::new(Replica::new(store).of_new_cluster())
             };
             serve_until_told(Server::builder(), service);
         }

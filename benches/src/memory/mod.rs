@@ -57,7 +57,8 @@ pub trait EachWay {
 impl<const N: usize, const W: usize, const R: usize> Memory<N, W, R> {
     /// Replicas that hold the work's keys.
     pub fn new(work: &Work) -> Self {
-        let replicas: [Node; N] = std::array::from_fn(|_| Replica::new(MemStore::new()));
+        let replicas: [Node; N] =
+            std::array::from_fn(|_| Replica::new(MemStore::new()).of_new_cluster());
         let memory = Self {
             floor: Arc::new(Floor::new(replicas.clone())),
             join_all: Arc::new(JoinAll::new(replicas.clone())),

@@ -114,9 +114,11 @@ impl<T, const N: usize> Inner<T, N> {
     ) -> Result<Response, ReplicaFailure> {
         let failure = match result {
             Ok(Response::Refused(refusal)) => {
-                if matches!(refusal, Refusal::OtherReplica { .. }) {
+                match refusal {
                     // The next call asks who it is.
-                    self.introductions.forget(replica, meant);
+                    Refusal::OtherReplica { .. } => self.introductions.forget(replica, meant),
+                    Refusal::Stale { era } => self.introductions.observe_era(era),
+                    _ => {}
                 }
                 ReplicaFailure::Refused(refusal)
             }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Inner;
 use super::calls::Calling;
 use crate::identity::{Identity, Quorums, ReplicaId};
+use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::telemetry::Telemetry;
 use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
@@ -46,6 +47,8 @@ pub(super) struct Introductions<const N: usize> {
     quorums: Quorums,
     /// The ids as numbers; 0 where a replica has yet to introduce itself.
     ids: [AtomicU64; N],
+    /// The greatest that replicas told of.
+    era: AtomicU64,
     identities: Mutex<[Option<Identity>; N]>,
 }
 
@@ -55,6 +58,7 @@ impl<const N: usize> Introductions<N> {
             cluster,
             quorums,
             ids: [const { AtomicU64::new(0) }; N],
+            era: AtomicU64::new(Era::FIRST.get()),
             identities: Mutex::new([const { None }; N]),
         }
     }
@@ -62,6 +66,17 @@ impl<const N: usize> Introductions<N> {
     pub(super) fn id(&self, replica: usize) -> Option<ReplicaId> {
         let id = self.ids.get(replica)?.load(Ordering::Relaxed);
         Some(ReplicaId::new(id.try_into().ok()?))
+    }
+
+    /// The greatest era that is known of.
+    #[inline]
+    pub(super) fn era(&self) -> Era {
+        let era = self.era.load(Ordering::Relaxed);
+        era.try_into().map_or(Era::FIRST, Era::new)
+    }
+
+    pub(super) fn observe_era(&self, era: Era) {
+        self.era.fetch_max(era.get(), Ordering::Relaxed);
     }
 
     pub(super) fn identities(&self) -> [Option<Identity>; N] {
@@ -102,11 +117,12 @@ impl<const N: usize> Introductions<N> {
             }
             Err(error) => return Err(error),
         };
-        let id = identity.id;
+        let (id, era) = (identity.id, identity.era);
         self.admit(replica, identity).map_err(|error| {
             telemetry.misidentified(replica, &error);
             TransportError::Rejected(error.into())
         })?;
+        self.observe_era(era);
         Ok(id)
     }
 
@@ -229,6 +245,7 @@ pub(super) async fn call_again<T: Transport, const N: usize>(
 fn addressed(request: &Request, id: ReplicaId) -> Request {
     Request {
         to: Some(id),
+        era: request.era,
         kind: request.kind.clone(),
     }
 }

@@ -12,6 +12,7 @@
 mod background;
 mod builder;
 mod calls;
+mod eras;
 mod hints;
 mod introductions;
 mod many;
@@ -19,6 +20,7 @@ mod one;
 mod operation;
 mod pass;
 mod read;
+mod rejoin;
 mod report;
 mod rotation;
 mod scan;
@@ -37,6 +39,7 @@ pub use calls::LONGEST_TIME_LIMIT;
 pub use hints::{Handoff, HintSettings, HintStats};
 pub use introductions::IdentityError;
 pub use pass::{Pass, PassCursor, PassProgress, PassReport, PassSettings, Passes, ReplicaPass};
+pub use rejoin::{Rejoin, RejoinError, RejoinProgress};
 pub use report::{
     ReadError, ReadReceipt, ReadReport, ReplicaReport, WriteError, WriteReceipt, WriteReport,
 };

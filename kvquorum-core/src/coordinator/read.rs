@@ -19,11 +19,30 @@ use crate::transport::{Ack, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     pub(super) async fn read(&self, key: Key, repair: Repair) -> Result<ReadReceipt<N>, ReadError> {
-        let (read, waited) = match self.ask_at_once(key, repair) {
-            Start::Settled(read) => (read, Stopwatch::stopped()),
-            Start::Unsettled(asking) => {
-                let waited = Stopwatch::started();
-                (asking.await, waited)
+        let mut waited = Stopwatch::stopped();
+        let mut request = Request::read(key);
+        let mut asked_again = 0;
+        let (read, ended) = loop {
+            request.era = Some(self.inner.introductions.era());
+            let read = match self.ask_at_once(&mut request, repair) {
+                Start::Settled(read) => read,
+                Start::Unsettled(asking) => {
+                    waited.start();
+                    asking.await
+                }
+            };
+            let ended = match read.answered {
+                true if read.holders >= W => Ended::Done,
+                true => Ended::NotRepaired,
+                false => Ended::Unanswered,
+            };
+            if ended == Ended::Done
+                || !(self
+                    .inner
+                    .asks_again(request.era, &read.outcomes, &mut asked_again))
+                .await
+            {
+                break (read, ended);
             }
         };
         let Read {
@@ -32,11 +51,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             holders,
             outcomes,
         } = read;
-        let ended = match answered {
-            true if holders >= W => Ended::Done,
-            true => Ended::NotRepaired,
-            false => Ended::Unanswered,
-        };
         self.inner.telemetry.end(Kind::Get, ended, &waited);
         if ended == Ended::Done {
             return Ok(ReadReceipt { entry, outcomes });
@@ -58,17 +72,16 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// others together as soon as one does not.
     fn ask_at_once(
         &self,
-        key: Key,
+        request: &mut Request,
         repair: Repair,
-    ) -> Start<Read<N>, impl Future<Output = Read<N>>> {
+    ) -> Start<Read<N>, impl Future<Output = Read<N>> + use<'_, N, W, R, T>> {
         let span = OperationSpan::new(Kind::Get);
         let entered = span.enter();
         let inner = &self.inner;
-        let mut request = Request::read(key);
         let mut asked = (ReadTally::new(R), [const { None }; N], false);
         call_each(
             inner,
-            &mut request,
+            request,
             inner.rotation.next::<N>(),
             &mut asked,
             |(tally, _, waits), replica, result| {
@@ -104,7 +117,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         if *waits || !is_settled(tally, repair, W) {
             drop(entered);
             let (tally, pending, _) = asked;
-            let asking = ask(Arc::clone(inner), tally, pending, (repair, W), request);
+            let asking = ask(
+                Arc::clone(inner),
+                tally,
+                pending,
+                (repair, W),
+                request.clone(),
+            );
             return Start::Unsettled(decide(&inner.background, span, asking));
         }
         inner.observe_greatest(tally);
@@ -229,6 +248,7 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
         };
         while let Some((replica, entry)) = self.tally.next_repair() {
             let mut request = Request::write(&key, entry);
+            request.era = self.request.era;
             if let Some(result) = self.calls.start(replica, &mut request) {
                 self.add(replica, result);
             }

@@ -44,7 +44,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let mut earlier_may_be_seen = false;
         let mut earlier = Earlier::default();
         let mut attempts = 1;
+        let mut asked_again = 0;
         loop {
+            request.era = Some(inner.introductions.era());
             let (verdict, outcomes, late) = match send_to_all(inner, W, &span, &mut request) {
                 Start::Settled(sent) => sent,
                 Start::Unsettled(sending) => {
@@ -78,6 +80,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 stamp = later;
                 request.restamp(stamp.version);
                 attempts = attempts.saturating_add(1);
+                continue;
+            }
+            if verdict == WriteVerdict::Failed
+                && inner
+                    .asks_again(request.era, &outcomes, &mut asked_again)
+                    .await
+            {
+                earlier_may_be_seen |= may_be_seen(&outcomes);
                 continue;
             }
             let (last, seen, names) = (stamp.version, earlier_may_be_seen, self.names());
@@ -248,7 +258,7 @@ fn await_rest<T: Transport, const N: usize>(
                 None => break WriteVerdict::Failed,
             }
         };
-        if verdict == WriteVerdict::Failed {
+        if verdict == WriteVerdict::Failed && !tally.is_stale() {
             // As long again, as long as it can turn out not to be applied at all.
             let now = Instant::now();
             let grace = now.checked_add(began.elapsed()).unwrap_or(now);

@@ -18,6 +18,7 @@ use crate::fingerprint::{
     Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, WindowEnd,
     Windows, cuts_of,
 };
+use crate::marks::Era;
 use crate::range::{KeyRange, after};
 use crate::record::Record;
 use crate::store::{ScanLimit, Store, StoreError};
@@ -29,9 +30,9 @@ const PAGE_KEYS: usize = 256;
 
 impl<S: Store> Replica<S> {
     /// Fingerprints of the beginning of a range, within the replica's own limits.
-    pub(super) fn fingerprint(&self, asked: FingerprintRequest) -> Call {
+    pub(super) fn fingerprint(&self, asked: FingerprintRequest, era: Option<Era>) -> Call {
         let (store, limits) = (Arc::clone(&self.store), self.limits);
-        Call::new(async move {
+        self.later(era, async move {
             let windows = windows(&*store, &asked, &limits).await;
             let windows = windows.map_err(TransportError::Store)?;
             Ok(Told::Windows(windows).into())
@@ -39,9 +40,9 @@ impl<S: Store> Replica<S> {
     }
 
     /// The versions in the beginning of a range, within the replica's own limits.
-    pub(super) fn versions(&self, asked: VersionsRequest) -> Call {
+    pub(super) fn versions(&self, asked: VersionsRequest, era: Option<Era>) -> Call {
         let (store, limits) = (Arc::clone(&self.store), self.limits);
-        Call::new(async move {
+        self.later(era, async move {
             let versions = versions(&*store, &asked, &limits).await;
             let versions = versions.map_err(TransportError::Store)?;
             Ok(Told::Versions(versions).into())

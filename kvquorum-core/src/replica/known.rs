@@ -1,126 +1,159 @@
-//! What a replica knows of itself: who it is, and who called it.
+//! What a replica knows of itself: who it is, its marks, and who called it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::Replica;
-use crate::entry::{Entry, Key, Timestamp, Version, WriterId};
+use tokio::sync::watch;
+
+use crate::entry::Key;
 use crate::identity::{Identity, Quorums, ReplicaId};
+use crate::marks::{Era, Marks, Own};
+use crate::random;
 use crate::record::Record;
-use crate::rules::Change;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use crate::told::{LastPass, Status};
-use crate::transport::{Call, Request, Response, Transport, TransportError};
+use crate::transport::Refusal;
 
 /// Shared by all clones of a replica.
-#[derive(Default)]
 pub(super) struct Known {
+    /// The era and whether the replica answers in it, as [`State`] has them. It only
+    /// rises. 0 until it is known.
+    state: AtomicU64,
     /// As the store keeps it, once it was read.
-    pub(super) id: OnceLock<ReplicaId>,
+    id: OnceLock<ReplicaId>,
     /// What the store is to keep where it keeps none: the same, however many ask at
     /// the same time, so that nobody learns one that is replaced.
     new_id: OnceLock<ReplicaId>,
+    /// Drawn anew at each start of the process.
+    pub(super) boot: u64,
+    announced: AtomicU64,
+    copied: AtomicU64,
+    is_ready: watch::Sender<bool>,
     /// Of the coordinators that called.
     quorums: Mutex<Vec<Quorums>>,
-    status: Mutex<Status>,
+    last_pass: Mutex<Option<LastPass>>,
 }
 
-impl<S: Store> Replica<S> {
-    /// Says who the replica is.
-    pub(super) fn identify(&self, quorums: Option<Quorums>) -> Call {
-        if let Some(quorums) = quorums {
-            self.known.remember(quorums);
-        }
-        match self.known.id.get().copied().or_else(|| self.try_learn_id()) {
-            Some(id) => Call::Ready(Ok(Response::Identity(Box::new(self.identity(id))))),
-            None => {
-                let replica = self.clone();
-                Call::new(async move {
-                    let id = replica.learn_id().await.map_err(TransportError::Store)?;
-                    Ok(Response::Identity(Box::new(replica.identity(id))))
-                })
-            }
-        }
-    }
-
-    /// Calls again once the replica knows who it is.
-    pub(super) fn call_once_known(&self, request: &Request) -> Call {
-        if self.try_learn_id().is_some() {
-            return self.call(request);
-        }
-        let (replica, request) = (self.clone(), request.clone());
-        Call::new(async move {
-            replica.learn_id().await.map_err(TransportError::Store)?;
-            replica.call(&request).await
-        })
-    }
-
-    fn identity(&self, id: ReplicaId) -> Identity {
-        Identity {
-            id,
-            cluster: self.cluster.as_deref().map(str::to_owned),
-            quorums: self.known.quorums(),
-        }
-    }
-
-    /// The id that the store keeps, where it can tell at once.
-    fn try_learn_id(&self) -> Option<ReplicaId> {
-        let key = own_key();
-        let mut held = self.store.try_get(&key)?.ok()?;
-        if held.is_none() {
-            self.store.try_apply(&key, self.take_id()).ok()?.ok()?;
-            held = self.store.try_get(&key)?.ok()?;
-        }
-        self.known.learn(&held?)
-    }
-
-    async fn learn_id(&self) -> Result<ReplicaId, StoreError> {
-        let key = own_key();
-        let mut held = self.store.get(&key).await?;
-        if held.is_none() {
-            self.store.apply(&key, self.take_id()).await?;
-            held = self.store.get(&key).await?;
-        }
-        let id = held.and_then(|held| self.known.learn(&held));
-        id.ok_or_else(|| StoreError::new("the store does not keep who the replica is"))
-    }
-
-    fn take_id(&self) -> Change {
-        let new_id = || self.new_id.unwrap_or_else(ReplicaId::random);
-        let id = *self.known.new_id.get_or_init(new_id);
-        Change::write(Entry::new(
-            Version {
-                timestamp: Timestamp::MIN,
-                writer: WriterId::new(id.get()),
-            },
-            "",
-        ))
-    }
-}
-
-/// Under which a replica keeps who it is, and which no request can name.
-pub(super) fn own_key() -> Key {
-    Key::from("")
+/// An era, and whether the replica answers in it: two numbers for each era, so that
+/// both are one number, which only rises.
+fn state(era: Era, is_open: bool) -> u64 {
+    era.get() << 1 | u64::from(is_open)
 }
 
 impl Known {
-    fn learn(&self, held: &Record) -> Option<ReplicaId> {
-        let id = held.version()?.writer.get();
-        let id = ReplicaId::new(id.try_into().ok()?);
-        Some(*self.id.get_or_init(|| id))
+    pub(super) fn new() -> Self {
+        Self {
+            state: AtomicU64::new(0),
+            id: OnceLock::new(),
+            new_id: OnceLock::new(),
+            boot: random::number(),
+            announced: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
+            is_ready: watch::Sender::new(false),
+            quorums: Mutex::default(),
+            last_pass: Mutex::default(),
+        }
     }
 
-    pub(super) fn status(&self) -> Status {
-        let status = self.status.lock();
-        status.unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn id(&self) -> Option<ReplicaId> {
+        self.id.get().copied()
+    }
+
+    /// What the store is to keep where it keeps no id.
+    pub(super) fn new_id(&self, id: Option<ReplicaId>) -> ReplicaId {
+        let new_id = || id.unwrap_or_else(ReplicaId::random);
+        *self.new_id.get_or_init(new_id)
+    }
+
+    /// Whether the replica answers requests of an era, or of any.
+    #[inline]
+    pub(super) fn answers_in(&self, era: Option<Era>) -> bool {
+        let now = self.state.load(Ordering::Acquire);
+        match era {
+            Some(era) => now == state(era, true),
+            None => now & 1 == 1,
+        }
+    }
+
+    /// The marks, once they are known.
+    pub(super) fn marks(&self) -> Option<Marks> {
+        let now = self.state.load(Ordering::Acquire);
+        let number = |number: u64| number.try_into().ok().map(Era::new);
+        let era = number(now >> 1)?;
+        let announced = number(self.announced.load(Ordering::Relaxed)).unwrap_or(era);
+        Some(Marks {
+            era,
+            announced,
+            is_joining: now & 1 == 0,
+        })
+    }
+
+    /// Why a request of this era is not answered, by what is known.
+    #[cold]
+    pub(super) fn refusal(&self, marks: &Marks) -> Refusal {
+        match marks.is_joining {
+            true => Refusal::Joining {
+                has_begun: marks.has_begun(),
+            },
+            false => Refusal::Stale { era: marks.era },
+        }
+    }
+
+    /// Takes in who the replica is, as its store keeps it.
+    pub(super) fn learn(&self, held: &Record) -> Result<(), StoreError> {
+        let own = Own::of(held);
+        let Own { id, marks } = own.ok_or_else(|| {
+            StoreError::new("what the replica keeps of itself is damaged, or of a later release")
+        })?;
+        self.id.get_or_init(|| id);
+        self.take_in(&marks);
+        Ok(())
+    }
+
+    /// Takes in marks that the store keeps.
+    pub(super) fn take_in(&self, marks: &Marks) {
+        let announced = marks.announced.get();
+        self.announced.fetch_max(announced, Ordering::Relaxed);
+        let is_open = !marks.is_joining;
+        self.state
+            .fetch_max(state(marks.era, is_open), Ordering::AcqRel);
+        if is_open {
+            self.is_ready.send_if_modified(|is_ready| {
+                let was_ready = std::mem::replace(is_ready, true);
+                !was_ready
+            });
+        }
+    }
+
+    pub(super) fn readiness(&self) -> watch::Receiver<bool> {
+        self.is_ready.subscribe()
+    }
+
+    pub(super) fn count_copied(&self) {
+        self.copied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn copied(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn status(&self, marks: Marks) -> Status {
+        let last_pass = self.last_pass.lock();
+        let last_pass = last_pass.unwrap_or_else(PoisonError::into_inner).clone();
+        Status {
+            marks,
+            boot: self.boot,
+            copied: self.copied(),
+            last_pass,
+        }
     }
 
     pub(super) fn tell_pass(&self, pass: LastPass) {
-        let status = self.status.lock();
-        let mut status = status.unwrap_or_else(PoisonError::into_inner);
-        status.last_pass = Some(pass);
+        let last_pass = self.last_pass.lock();
+        *last_pass.unwrap_or_else(PoisonError::into_inner) = Some(pass);
     }
 
-    fn remember(&self, quorums: Quorums) {
+    pub(super) fn remember(&self, quorums: Quorums) {
         let seen = self.quorums.lock();
         let mut seen = seen.unwrap_or_else(PoisonError::into_inner);
         if seen.len() < Identity::MAX_QUORUMS && !seen.contains(&quorums) {
@@ -128,8 +161,13 @@ impl Known {
         }
     }
 
-    fn quorums(&self) -> Vec<Quorums> {
+    pub(super) fn quorums(&self) -> Vec<Quorums> {
         let seen = self.quorums.lock();
         seen.unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Under which a replica keeps who it is, and which no request can name.
+pub(super) fn own_key() -> Key {
+    Key::from("")
 }

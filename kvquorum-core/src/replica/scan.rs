@@ -6,52 +6,72 @@ use std::sync::Arc;
 use super::Replica;
 use super::known::own_key;
 use crate::entry::Key;
+use crate::marks::Era;
 use crate::range::{KeyRange, Page, after};
 use crate::record::Record;
-use crate::store::{ScanLimit, Store, StoreError};
+use crate::store::{ScanLimit, Store};
+use crate::told::{Records, Told};
 use crate::transport::{Call, Response, TransportError};
 
 impl<S: Store> Replica<S> {
-    /// The first entries of a range, within the replica's own limits.
-    pub(super) fn scan(&self, range: KeyRange, max_keys: u64, max_bytes: u64) -> Call {
+    /// The first entries of a range.
+    pub(super) fn scan(&self, range: KeyRange, limit: ScanLimit, era: Option<Era>) -> Call {
+        let store = Arc::clone(&self.store);
+        self.later(era, async move {
+            let Records { records, upto } = first_records(&*store, &range, limit).await?;
+            // A record without an entry holds a promise alone.
+            let entry = |(key, record): (Key, Record)| Some((key, record.into_entry()?));
+            let entries = records.into_iter().filter_map(entry).collect();
+            Ok(Response::Page(Box::new(Page { entries, upto })))
+        })
+    }
+
+    /// The first records of a range.
+    pub(super) fn records(&self, range: KeyRange, limit: ScanLimit, era: Option<Era>) -> Call {
+        let store = Arc::clone(&self.store);
+        self.later(era, async move {
+            let records = first_records(&*store, &range, limit).await?;
+            Ok(Told::Records(records).into())
+        })
+    }
+
+    /// As much as is asked for, within the replica's own limits.
+    pub(super) fn page(&self, max_keys: u64, max_bytes: u64) -> ScanLimit {
         let within = |asked: u64, own: usize| usize::try_from(asked).unwrap_or(own).min(own);
-        let limit = ScanLimit {
+        ScanLimit {
             max_keys: within(max_keys, self.limits.max_scan_keys),
             max_bytes: within(max_bytes, self.limits.max_scan_bytes),
-        };
-        let store = Arc::clone(&self.store);
-        Call::new(async move {
-            let page = page(&*store, &range, limit).await;
-            let page = page.map_err(TransportError::Store)?;
-            Ok(Response::Page(Box::new(page)))
-        })
+        }
     }
 }
 
 /// It takes no more of the store than the page, and one record.
-async fn page<S: Store>(store: &S, range: &KeyRange, limit: ScanLimit) -> Result<Page, StoreError> {
+async fn first_records<S: Store>(
+    store: &S,
+    range: &KeyRange,
+    limit: ScanLimit,
+) -> Result<Records, TransportError> {
     if range.is_empty() {
-        return Ok(Page::default());
+        return Ok(Records::default());
     }
     let own = own_key();
     let to = range.end_bound();
-    let records = store.scan((first(range, &own), to), limit).await?;
+    let scanning = store.scan((first(range, &own), to), limit);
+    let records = scanning.await.map_err(TransportError::Store)?;
     let upto = match records.last() {
         None => None,
         // A page that is not full is often the last: it saves the reader an empty
         // one to know.
         Some((last, _)) if records.len() < limit.max_keys => {
             let rest = (Bound::Excluded(last), to);
-            let more = store.scan(rest, ScanLimit::keys(1)).await?;
+            let scanning = store.scan(rest, ScanLimit::keys(1));
+            let more = scanning.await.map_err(TransportError::Store)?;
             (!more.is_empty()).then(|| after(last))
         }
         Some((last, _)) => Some(after(last)),
     };
     let upto = upto.filter(|upto| range.contains(upto));
-    // A record without an entry holds a promise alone.
-    let entry = |(key, record): (Key, Record)| Some((key, record.into_entry()?));
-    let entries = records.into_iter().filter_map(entry).collect();
-    Ok(Page { entries, upto })
+    Ok(Records { records, upto })
 }
 
 /// Where the entries of a range begin. What the replica keeps for itself is no entry of

@@ -241,6 +241,9 @@ struct Replica {
     too_far_ahead: Counter,
     other_replica: Counter,
     promised: Counter,
+    stale: Counter,
+    joining: Counter,
+    not_joining: Counter,
     superseded: Counter,
     same_replica: Counter,
     other_cluster: Counter,
@@ -275,6 +278,9 @@ impl Replica {
             other_replica: refusal("other_replica"),
             promised: refusal("promised"),
             superseded: refusal("superseded"),
+            stale: refusal("stale"),
+            joining: refusal("joining"),
+            not_joining: refusal("not_joining"),
             same_replica: by(MISIDENTIFIED, "reason", "same_replica"),
             other_cluster: by(MISIDENTIFIED, "reason", "other_cluster"),
             repaired: by(REPAIRS, "outcome", "acked"),
@@ -294,6 +300,9 @@ impl Replica {
             Refusal::OtherReplica { .. } => &self.other_replica,
             Refusal::Promised { .. } => &self.promised,
             Refusal::Superseded { .. } => &self.superseded,
+            Refusal::Stale { .. } => &self.stale,
+            Refusal::Joining { .. } => &self.joining,
+            Refusal::NotJoining => &self.not_joining,
         }
     }
 }

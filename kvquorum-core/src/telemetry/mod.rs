@@ -49,6 +49,7 @@ pub(crate) enum CallKind {
     Fingerprint,
     Versions,
     Status,
+    Rejoin,
 }
 
 impl CallKind {
@@ -62,6 +63,11 @@ impl CallKind {
             RequestKind::Fingerprint(_) => Self::Fingerprint,
             RequestKind::Versions(_) => Self::Versions,
             RequestKind::Status => Self::Status,
+            RequestKind::Announce { .. }
+            | RequestKind::Join { .. }
+            | RequestKind::Records { .. }
+            | RequestKind::Copy { .. }
+            | RequestKind::Open { .. } => Self::Rejoin,
         }
     }
 }

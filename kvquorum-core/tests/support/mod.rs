@@ -311,6 +311,7 @@ fn links_that<const N: usize>(
         Arc::new(Link {
             at_once: at_once(index),
             replica: Replica::new(MapStore::default())
+                .of_new_cluster()
                 .with_wall_clock(wall.clone())
                 .with_limits(limits(index)),
             name: format!("replica-{index}"),

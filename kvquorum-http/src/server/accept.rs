@@ -161,7 +161,7 @@ mod tests {
     async fn nobody_leaves_for_a_connection_that_is_served() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let service = ReplicaService::new(Replica::new(Unasked));
+        let service = ReplicaService::new(Replica::new(Unasked).of_new_cluster());
         let shared = Arc::new(Shared {
             http: Server::builder().http(),
             refusals: Refusals::new(OnRefused::default(), service.counts().clone()),

@@ -183,6 +183,7 @@ pub(crate) fn encode_request(
         let entry = Entry::new(entry.version, Bytes::new());
         let without_value = Request {
             to: request.to,
+            era: request.era,
             ..Request::write(key, entry)
         };
         return encode_apart(&without_value, value, to);

@@ -5,7 +5,7 @@ use super::*;
 /// A server some of whose calls hang or fail, and a transport that queues calls for
 /// as long as it takes.
 async fn picky() -> (Server, HttpTransport) {
-    let server = Server::bind("127.0.0.1:0", Replica::new(Picky::new())).await;
+    let server = Server::bind("127.0.0.1:0", Replica::new(Picky::new()).of_new_cluster()).await;
     let server = server.unwrap();
     let replica = HttpTransport::builder(server.local_addr())
         .batch_wait(NEVER)

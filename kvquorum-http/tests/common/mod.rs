@@ -188,13 +188,13 @@ pub async fn serve() -> (Server, TestStore) {
 }
 
 pub async fn serve_store(store: &TestStore) -> Server {
-    Server::bind("127.0.0.1:0", Replica::new(store.clone()))
+    Server::bind("127.0.0.1:0", Replica::new(store.clone()).of_new_cluster())
         .await
         .unwrap()
 }
 
 pub fn service(store: &TestStore) -> ReplicaService<TestStore> {
-    ReplicaService::new(Replica::new(store.clone()))
+    ReplicaService::new(Replica::new(store.clone()).of_new_cluster())
 }
 
 pub async fn start(builder: ServerBuilder, store: &TestStore) -> Server {
@@ -210,7 +210,7 @@ pub async fn answers(to: SocketAddr) {
 
 /// The settings of a service over this store.
 pub fn settings(store: &TestStore) -> ReplicaServiceBuilder<TestStore> {
-    ReplicaService::builder(Replica::new(store.clone()))
+    ReplicaService::builder(Replica::new(store.clone()).of_new_cluster())
 }
 
 pub fn transport(to: SocketAddr) -> HttpTransport {

@@ -216,7 +216,7 @@ impl World {
 
     /// N nodes, each with a [`Disk`] and a wall clock of its own.
     pub fn cluster<const N: usize>(&self) -> Cluster<N> {
-        self.cluster_of(|_, disk, clock| Replica::new(disk).with_wall_clock(clock))
+        self.cluster_of(|_, disk, clock| Replica::new(disk).of_new_cluster().with_wall_clock(clock))
     }
 
     /// N nodes with replicas of the application's making: with

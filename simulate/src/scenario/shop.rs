@@ -113,6 +113,7 @@ impl<const N: usize> Shop<N> {
                     rates: Arc::clone(&store_rates),
                 },
             })
+            .of_new_cluster()
             .with_limits(Bug::limits(plan.bug, profile.limits(random)))
             .with_wall_clock(clock)
         });

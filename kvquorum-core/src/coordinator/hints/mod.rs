@@ -16,7 +16,7 @@ use super::{Coordinator, Repair};
 use crate::clock::mix;
 use crate::entry::Key;
 use crate::outcome::ReplicaFailure;
-use crate::transport::{Request, Response, Transport};
+use crate::transport::{Refusal, Request, Response, Transport};
 use missed::Due;
 
 /// How [hints](Coordinator::handoff) are kept and delivered.
@@ -183,6 +183,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Handoff<N, W,
     /// Brings a replica the greatest entry that is read under a key. Whether nothing is
     /// left to be done for it.
     async fn deliver(&self, replica: usize, key: &Key) -> bool {
+        let era = self.coordinator.inner.introductions.era();
         let reading = self.coordinator.read(key.clone(), Repair::Off);
         let Ok(receipt) = reading.await else {
             return false;
@@ -190,9 +191,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Handoff<N, W,
         let Some(entry) = receipt.entry() else {
             return true;
         };
-        let mut request = Request::write(key, entry.clone());
+        let mut request = Request::write(key, entry.clone()).in_era(era);
         match call_one(&self.coordinator.inner, replica, &mut request).await {
             Ok(Response::Ack(_)) => true,
+            Err(ReplicaFailure::Refused(Refusal::Stale { .. } | Refusal::Joining { .. })) => false,
             // It will be refused again.
             Err(ReplicaFailure::Refused(_)) => true,
             _ => false,

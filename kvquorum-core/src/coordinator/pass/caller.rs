@@ -27,6 +27,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const SETTLING: Bounds = Bounds {
     max_attempts: 10,
     time_limit: Duration::from_secs(10),
+    past: None,
 };
 
 pub(super) struct Caller<const N: usize, const W: usize, const R: usize, T> {
@@ -195,7 +196,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
 
     /// A replica that can't be called is left out.
     async fn call(&self, replica: usize, kind: RequestKind) -> Result<Response, ReplicaFailure> {
-        let mut request = Request::of(kind);
+        let era = || self.coordinator.inner.introductions.era();
+        let mut request = Request::of(kind).in_era(era());
         let mut pause = PAUSE;
         let mut tries = 1;
         loop {
@@ -205,6 +207,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
             };
             match &failure {
                 ReplicaFailure::Refused(Refusal::OtherReplica { .. }) => {}
+                // J-ERA: it is asked again in the era that it told of.
+                ReplicaFailure::Refused(Refusal::Stale { .. }) if request.era < Some(era()) => {
+                    request.era = Some(era());
+                    continue;
+                }
+                ReplicaFailure::Refused(Refusal::Joining { .. }) => {}
                 // It is there, and others of its keys may be taken.
                 ReplicaFailure::Refused(_) => return Err(failure),
                 ReplicaFailure::Transport(_) | ReplicaFailure::TimedOut(_)
@@ -292,7 +300,7 @@ fn told_len(told: &Told) -> usize {
             ends.map(|len| len.saturating_add(NUMBER).saturating_add(HASH))
                 .sum()
         }
-        Told::Status(_) => 1,
+        Told::Status(_) | Told::Marks(_) | Told::Records(_) => 1,
     }
 }
 

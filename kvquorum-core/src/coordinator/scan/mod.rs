@@ -137,22 +137,32 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 
     async fn read_page(&self, permits: &Permits<N>, range: KeyRange) -> Result<Page, ScanError> {
         let inner = &self.inner;
-        let reading = read_page(Arc::clone(inner), permits, range, R, W);
         let span = OperationSpan::new(Kind::Scan);
         let waited = Stopwatch::started();
-        let read = decide_while_wanted(&inner.background, span, reading).await;
+        let mut asked_again = 0;
+        let (read, ended) = loop {
+            let reading = read_page(Arc::clone(inner), permits, range.clone(), R, W);
+            let read = decide_while_wanted(&inner.background, span.clone(), reading).await;
+            let ended = match read.not_held {
+                _ if !read.answered => Ended::Unanswered,
+                Some(_) => Ended::NotRepaired,
+                None => Ended::Done,
+            };
+            let asked = Some(read.era);
+            if ended == Ended::Done
+                || !(inner.asks_again(asked, &read.outcomes, &mut asked_again)).await
+            {
+                break (read, ended);
+            }
+        };
         let PageRead {
             values,
             rest,
             answered,
             not_held,
             outcomes,
+            ..
         } = read;
-        let ended = match not_held {
-            _ if !answered => Ended::Unanswered,
-            Some(_) => Ended::NotRepaired,
-            None => Ended::Done,
-        };
         inner.telemetry.end(Kind::Scan, ended, &waited);
         let report = || Box::new(ScanReport::new(R, self.names(), outcomes));
         match not_held {

@@ -15,6 +15,7 @@ use crate::coordinator::calls::Calls;
 use crate::coordinator::operation::Decided;
 use crate::coordinator::{Inner, Repair};
 use crate::entry::Key;
+use crate::marks::Era;
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::range::KeyRange;
 use crate::transport::{Request, Transport};
@@ -29,6 +30,8 @@ pub(super) struct PageRead<const N: usize> {
     /// A key whose entry too few replicas are known to hold, and how many do.
     pub(super) not_held: Option<(Key, usize)>,
     pub(super) outcomes: [Outcome<usize>; N],
+    /// In which it was read.
+    pub(super) era: Era,
 }
 
 /// Asks all replicas, waits until the page is decided, repairs those that are
@@ -46,6 +49,7 @@ pub(super) fn read_page<T: Transport, const N: usize>(
         permits: permits.wait(),
         repairs: [const { None }; N],
         in_background: false,
+        era: inner.introductions.era(),
         inner,
     };
     stream! {
@@ -80,6 +84,7 @@ pub(super) fn read_page<T: Transport, const N: usize>(
             values: asking.tally.values(),
             rest: asking.tally.rest(),
             answered,
+            era: asking.era,
             outcomes: asking.tally.report(),
         };
         yield Decided { decision: read, unfinished: asking.is_under_way() };
@@ -103,6 +108,7 @@ struct Asking<T, const N: usize> {
     /// Of the replicas that are being sent what they lack.
     repairs: [Option<Repairs<T, N>>; N],
     in_background: bool,
+    era: Era,
 }
 
 impl<T: Transport, const N: usize> Asking<T, N> {
@@ -148,7 +154,8 @@ impl<T: Transport, const N: usize> Asking<T, N> {
             if permit.poll_granted(cx) {
                 self.tally.asked(replica);
                 let limit = self.inner.settings.page;
-                let mut request = Request::scan(self.tally.range().clone(), limit);
+                let request = Request::scan(self.tally.range().clone(), limit);
+                let mut request = request.in_era(self.era);
                 if let Some(result) = self.calls.start(replica, &mut request) {
                     self.tally.add(replica, result);
                 }
@@ -176,7 +183,12 @@ impl<T: Transport, const N: usize> Asking<T, N> {
             let due = self.tally.take_due(replica, holders_needed);
             if !due.is_empty() {
                 let inner = Arc::clone(&self.inner);
-                *repairs = Some(Repairs::new(inner, replica, due, self.in_background));
+                *repairs = Some(Repairs::new(
+                    inner,
+                    (replica, self.era),
+                    due,
+                    self.in_background,
+                ));
             }
         }
     }

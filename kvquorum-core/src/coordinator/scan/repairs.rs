@@ -14,6 +14,7 @@ use super::tally::PageTally;
 use crate::coordinator::Inner;
 use crate::coordinator::calls::Calls;
 use crate::entry::{Entry, Key};
+use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::transport::{Ack, Request, Response, Transport};
 
@@ -24,6 +25,8 @@ const AT_ONCE: usize = 64;
 pub(super) struct Repairs<T, const N: usize> {
     inner: Arc<Inner<T, N>>,
     replica: usize,
+    /// That in which was read what it lacks.
+    era: Era,
     left: vec::IntoIter<(Key, Entry)>,
     under_way: FuturesUnordered<Sending<T, N>>,
     in_background: bool,
@@ -41,13 +44,14 @@ struct Sending<T, const N: usize> {
 impl<T: Transport, const N: usize> Repairs<T, N> {
     pub(super) fn new(
         inner: Arc<Inner<T, N>>,
-        replica: usize,
+        (replica, era): (usize, Era),
         due: Vec<(Key, Entry)>,
         in_background: bool,
     ) -> Self {
         Self {
             inner,
             replica,
+            era,
             left: due.into_iter(),
             under_way: FuturesUnordered::new(),
             in_background,
@@ -105,7 +109,7 @@ impl<T: Transport, const N: usize> Repairs<T, N> {
         if self.in_background {
             calls.go_to_background(|_| {});
         }
-        let mut request = Request::write(&key, entry.clone());
+        let mut request = Request::write(&key, entry.clone()).in_era(self.era);
         match calls.start(self.replica, &mut request) {
             Some(result) => self.take_in(&key, &entry, Some(result), tally),
             None => self.under_way.push(Sending { calls, key, entry }),

@@ -156,7 +156,11 @@ impl<const N: usize> PageTally<N> {
     /// Whether there are enough answers, or can no longer be.
     pub(super) fn is_decided(&self) -> bool {
         let failed = self.count(|part| matches!(part, Part::Failed(_)));
-        self.is_answered() || failed > N.saturating_sub(self.needed)
+        let is_stale =
+            |part: &Part| matches!(part, Part::Failed(Some(failure)) if failure.is_stale());
+        self.is_answered()
+            || self.parts.iter().any(is_stale)
+            || failed > N.saturating_sub(self.needed)
     }
 
     /// Whether there are enough answers.

@@ -36,6 +36,8 @@ pub(crate) struct Bounds {
     pub(crate) max_attempts: u32,
     /// Within which the last attempt begins.
     pub(crate) time_limit: Duration,
+    /// What its ballots are greater than.
+    pub(crate) past: Option<Version>,
 }
 
 /// What an update does with the value that it finds.
@@ -72,6 +74,7 @@ impl Bounds {
     pub(crate) const DEFAULT: Self = Self {
         max_attempts: 100,
         time_limit: Duration::from_secs(10),
+        past: None,
     };
 }
 
@@ -84,6 +87,8 @@ struct Failure {
     is_too_far_ahead: bool,
     /// Whether it can't be found out any more what became of earlier attempts.
     is_unknown: bool,
+    /// Whether all are to be asked again, in an era that has begun meanwhile.
+    is_asked_again: bool,
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
@@ -113,9 +118,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let (inner, clock, began) = (&self.inner, &self.inner.clock, Instant::now());
         let _turn = inner.turns.wait(&key, inner.settings.time_limit).await;
         let mut memory = Memory::new();
-        let mut stamp = clock.next()?;
+        let mut passed = bounds.past;
+        let mut stamp = match passed {
+            Some(passed) => clock.past(passed.timestamp)?,
+            None => clock.next()?,
+        };
         let mut attempts = 1_u32;
-        let mut passed = None;
         // Whether replicas refused to go further past that than one step (C-DRIFT).
         let mut is_edge = false;
         loop {
@@ -140,6 +148,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             is_edge |= is_further;
             passed = passed.max(failure.by);
             let helps = failure.by.is_some()
+                || failure.is_asked_again
                 || !memory.is_empty()
                 || failure.is_too_far_ahead && clock.step_back(stamp)
                 || is_further;
@@ -220,7 +229,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         key: &Key,
         ballot: Version,
     ) -> Result<Promises<N>, Failure> {
-        let request = Request::prepare(key, ballot);
+        let inner = &self.inner;
+        let era = inner.introductions.era();
+        let request = Request::prepare(key, ballot).in_era(era);
         let preparing = prepare(self.inner.clone(), R, request);
         let promises = decide(&self.inner.background, span.clone(), preparing).await;
         if promises.is_enough {
@@ -228,6 +239,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         }
         let outcomes = promises.outcomes;
         Err(Failure {
+            is_asked_again: inner.asks_again(Some(era), &outcomes, &mut 0).await,
             by: refused_past(&outcomes),
             is_too_far_ahead: is_too_far_ahead(&outcomes),
             is_unknown: false,
@@ -246,7 +258,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         memory: &mut Memory<O>,
     ) -> Result<O, Failure> {
         let version = entry.version;
-        let mut request = Request::write(key, entry);
+        let inner = &self.inner;
+        let era = inner.introductions.era();
+        let mut request = Request::write(key, entry).in_era(era);
         let (verdict, outcomes, mut late) = match send_to_all(&self.inner, W, span, &mut request) {
             Start::Settled(sent) => sent,
             Start::Unsettled(sending) => sending.await,
@@ -262,6 +276,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         }
         let by = refused_past(&outcomes);
         Err(Failure {
+            is_asked_again: inner.asks_again(Some(era), &outcomes, &mut 0).await,
             by: by.map(|by| superseded_by(&outcomes).map_or(by, |other| by.max(other))),
             is_too_far_ahead: is_too_far_ahead(&outcomes),
             is_unknown: false,
@@ -348,6 +363,7 @@ impl Failure {
             by: None,
             is_too_far_ahead: false,
             is_unknown: true,
+            is_asked_again: false,
         }
     }
 

@@ -1,0 +1,123 @@
+//! Asking all replicas again: in the era that has begun meanwhile (rule J-ERA), or once
+//! they have found out that they are new.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::sleep;
+
+use super::Inner;
+use super::one::call_one;
+use crate::marks::{Era, Marks};
+use crate::outcome::Outcome;
+use crate::told::{Status, Told};
+use crate::transport::{Refusal, Request, RequestKind, Response, Transport};
+
+/// How many times one operation asks all replicas again, so that it ends whatever they
+/// tell. An era begins when a replica rejoins.
+const MOST_TIMES: u8 = 8;
+
+/// How long to wait for somebody else who opens a new cluster, times how often that was
+/// waited for.
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl<T: Transport, const N: usize> Inner<T, N> {
+    /// Whether what has failed in the era in which it was asked is to be asked of all replicas again: one of them has
+    /// told of a later era, and what others answered in the earlier one does not count
+    /// together with what they answer now; or all of them are new, and open.
+    #[cold]
+    pub(super) async fn asks_again<A>(
+        self: &Arc<Self>,
+        asked: Option<Era>,
+        outcomes: &[Outcome<A>; N],
+        times: &mut u8,
+    ) -> bool {
+        *times = times.saturating_add(1);
+        if *times > MOST_TIMES {
+            return false;
+        }
+        let mut refusals = outcomes.iter().filter_map(Outcome::refusal);
+        let has_new = |refusal| matches!(refusal, &Refusal::Joining { has_begun: false });
+        asked < Some(self.introductions.era())
+            || refusals.any(has_new) && self.opens_or_is_opened(*times).await
+    }
+
+    /// Whether replicas answer now that did not before: because all are new and are
+    /// opened, or because somebody else has, or is at it.
+    async fn opens_or_is_opened(self: &Arc<Self>, times: u8) -> bool {
+        let told = self.statuses().await;
+        if told.iter().flatten().any(|told| !told.marks.is_joining) {
+            sleep(PAUSE.saturating_mul(times.into())).await;
+            return true;
+        }
+        self.opened_new_cluster(&told).await
+    }
+
+    /// Opens all replicas, where all of them are new, as they told before: none has data
+    /// that could have been acknowledged. Whether it did.
+    ///
+    /// They are asked once more, and have to be the same. So there was a time, between,
+    /// at which none of them held anything that was acknowledged; and each opens only if
+    /// it has not lost anything since then.
+    pub(super) async fn opened_new_cluster(self: &Arc<Self>, told: &[Option<Status>]) -> bool {
+        let Some(boots) = all_new(told) else {
+            return false;
+        };
+        if all_new(&self.statuses().await).as_ref() != Some(&boots) {
+            return false;
+        }
+        let opening = boots.into_iter().enumerate().map(|(replica, boot)| {
+            let request = Request::of(RequestKind::Open { boot }).in_era(Era::FIRST);
+            call_one_marks(self, replica, request)
+        });
+        let opened = join_all(opening).await;
+        opened.iter().all(Option::is_some)
+    }
+
+    /// How each replica is.
+    pub(super) async fn statuses(self: &Arc<Self>) -> Vec<Option<Status>> {
+        join_all((0..N).map(|replica| self.status(replica, None))).await
+    }
+
+    /// How a replica is; which enters an era first, where one is given.
+    pub(super) async fn status(
+        self: &Arc<Self>,
+        replica: usize,
+        era: Option<Era>,
+    ) -> Option<Status> {
+        let mut request = Request::status();
+        request.era = era;
+        match call_one(self, replica, &mut request).await {
+            Ok(Response::Told(told)) => match *told {
+                Told::Status(status) => Some(status),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Of each replica the start of its process, where all are new.
+fn all_new(told: &[Option<Status>]) -> Option<Vec<u64>> {
+    let boot = |status: &Option<Status>| {
+        let Status { marks, boot, .. } = status.as_ref()?;
+        (marks.is_joining && !marks.has_begun()).then_some(*boot)
+    };
+    told.iter().map(boot).collect()
+}
+
+/// What changes a replica's marks: what they are then.
+pub(super) async fn call_one_marks<T: Transport, const N: usize>(
+    inner: &Arc<Inner<T, N>>,
+    replica: usize,
+    mut request: Request,
+) -> Option<Marks> {
+    match call_one(inner, replica, &mut request).await {
+        Ok(Response::Told(told)) => match *told {
+            Told::Marks(marks) => Some(marks),
+            _ => None,
+        },
+        _ => None,
+    }
+}
