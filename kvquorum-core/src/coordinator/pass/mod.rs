@@ -60,8 +60,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// # use kvquorum_mem::MemStore;
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let [a, b, fresh] = [(); 3].map(|()| Replica::new(MemStore::new()));
-    /// # let lost = Replica::new(MemStore::new());
+    /// # let new = || Replica::new(MemStore::new()).of_new_cluster();
+    /// # let [a, b, fresh, lost] = [new(), new(), new(), new()];
     /// let before = Coordinator::<3, 3, 1, _>::new([a.clone(), b.clone(), lost]);
     /// before.put("tea", "green").await?;
     ///
