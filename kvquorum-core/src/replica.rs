@@ -8,7 +8,7 @@ mod scan;
 
 use std::sync::Arc;
 
-use known::Known;
+use known::{Known, State};
 pub use limits::Limits;
 pub use marks::Readiness;
 
@@ -16,7 +16,6 @@ use crate::clock::{SystemClock, WallClock, whole_millis};
 use crate::coordinator::PassReport;
 use crate::entry::{Entry, Key, Version};
 use crate::identity::ReplicaId;
-use crate::marks::Era;
 use crate::record::Record;
 use crate::rules::{Ahead, Change, MarksChange};
 use crate::store::{Store, StoreError};
@@ -144,18 +143,23 @@ impl<S: Store> Replica<S> {
         });
     }
 
-    fn read(&self, key: &Key, era: Option<Era>) -> Call {
+    #[inline(always)]
+    fn read(&self, key: &Key, state: State) -> Call {
         if let Err(refusal) = self.admit_key(key) {
             return refused(refusal);
         }
         if let Some(result) = self.store.try_get(key) {
+            if !self.known.is_still(state) {
+                return self.too_late();
+            }
             return Call::Ready(entry_of(result));
         }
         let (store, key) = (Arc::clone(&self.store), key.clone());
-        self.later(era, async move { entry_of(store.get(&key).await) })
+        self.later(state, async move { entry_of(store.get(&key).await) })
     }
 
-    fn write(&self, key: &Key, entry: &Entry, era: Option<Era>) -> Call {
+    #[inline(always)]
+    fn write(&self, key: &Key, entry: &Entry, state: State) -> Call {
         let admitted = self.admit_key(key).and_then(|()| self.admit_value(entry));
         if let Err(refusal) = admitted {
             return refused(refusal);
@@ -164,11 +168,11 @@ impl<S: Store> Replica<S> {
             None => Change::write(entry.clone()),
             Some(ahead) => Change::write_ahead(entry.clone(), ahead),
         };
-        self.change(key, change, era)
+        self.change(key, change, state)
     }
 
     /// What is copied to a replica that is joining.
-    fn copy(&self, key: &Key, record: &Record) -> Call {
+    fn copy(&self, key: &Key, record: &Record, state: State) -> Call {
         let entry = record.entry();
         let admitted = self.admit_key(key).and_then(|()| {
             let entry = entry.as_ref();
@@ -177,10 +181,10 @@ impl<S: Store> Replica<S> {
         if let Err(refusal) = admitted {
             return refused(refusal);
         }
-        self.change(key, Change::copy(record.clone()), None)
+        self.change(key, Change::copy(record.clone()), state)
     }
 
-    fn prepare(&self, key: &Key, ballot: Version, era: Option<Era>) -> Call {
+    fn prepare(&self, key: &Key, ballot: Version, state: State) -> Call {
         if let Err(refusal) = self.admit_key(key) {
             return refused(refusal);
         }
@@ -188,47 +192,51 @@ impl<S: Store> Replica<S> {
             None => Change::prepare(ballot),
             Some(ahead) => Change::prepare_ahead(ballot, ahead),
         };
-        self.change(key, change, era)
+        self.change(key, change, state)
     }
 
     #[inline]
-    fn change(&self, key: &Key, change: Change, era: Option<Era>) -> Call {
+    fn change(&self, key: &Key, change: Change, state: State) -> Call {
         let change = match self.store.try_apply(key, change) {
-            Ok(result) => return Call::Ready(result.map_err(TransportError::Store)),
+            Ok(result) => {
+                if !self.known.is_still(state) {
+                    return self.too_late();
+                }
+                return Call::Ready(result.map_err(TransportError::Store));
+            }
             Err(change) => change,
         };
         let (store, key) = (Arc::clone(&self.store), key.clone());
-        self.later(era, async move {
+        self.later(state, async move {
             let result = store.apply(&key, change).await;
             result.map_err(TransportError::Store)
         })
     }
 
     /// Does what is asked.
-    #[inline]
-    fn serve(&self, request: &Request) -> Call {
-        let era = request.era;
+    #[inline(always)]
+    fn serve(&self, request: &Request, state: State) -> Call {
         match &request.kind {
-            RequestKind::Read { key } => self.read(key, era),
-            RequestKind::Write { key, entry } => self.write(key, entry, era),
-            RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot, era),
+            RequestKind::Read { key } => self.read(key, state),
+            RequestKind::Write { key, entry } => self.write(key, entry, state),
+            RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot, state),
             RequestKind::Identify { quorums } => self.identify(*quorums),
             RequestKind::Status => self.status(),
             RequestKind::Scan {
                 range,
                 max_keys,
                 max_bytes,
-            } => self.scan(range.clone(), self.page(*max_keys, *max_bytes), era),
+            } => self.scan(range.clone(), self.page(*max_keys, *max_bytes), state),
             RequestKind::Records {
                 range,
                 max_keys,
                 max_bytes,
-            } => self.records(range.clone(), self.page(*max_keys, *max_bytes), era),
-            RequestKind::Fingerprint(asked) => self.fingerprint((**asked).clone(), era),
-            RequestKind::Versions(asked) => self.versions((**asked).clone(), era),
+            } => self.records(range.clone(), self.page(*max_keys, *max_bytes), state),
+            RequestKind::Fingerprint(asked) => self.fingerprint((**asked).clone(), state),
+            RequestKind::Versions(asked) => self.versions((**asked).clone(), state),
             RequestKind::Announce { era } => self.change_marks(MarksChange::Announce(*era)),
             RequestKind::Join { .. } | RequestKind::Copy { .. } | RequestKind::Open { .. } => {
-                self.join(request)
+                self.join(request, state)
             }
         }
     }
@@ -259,6 +267,7 @@ impl<S: Store> Replica<S> {
 
     /// If a version is further ahead than this replica admits: by how much it may be,
     /// and what the clock reads.
+    #[inline(always)]
     fn ahead(&self, version: Version) -> Option<Ahead> {
         let max_drift_millis = self.max_drift_millis;
         let millis = version.timestamp.millis();
@@ -276,7 +285,7 @@ impl<S: Store> Replica<S> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn entry_of(result: Result<Option<Record>, StoreError>) -> Result<Response, TransportError> {
     let record = result.map_err(TransportError::Store)?;
     Ok(Response::Entry(record.and_then(Record::into_entry)))
@@ -288,17 +297,11 @@ fn refused(refusal: Refusal) -> Call {
 
 impl<S: Store> Transport for Replica<S> {
     fn call(&self, request: &Request) -> Call {
-        let is_meant = request.to.is_none() || request.to == self.known.id();
-        if !is_meant || !self.known.answers_in(request.era) {
+        let state = self.known.state();
+        if !self.known.is(request.to) || !state.answers_in(request.era) {
             return self.call_otherwise(request);
         }
-        let call = self.serve(request);
-        // The store has done it before the replica entered a later era, or nobody may
-        // count it: who has begun that era reads what is here after it was entered.
-        if request.era.is_some() && !self.known.answers_in(request.era) {
-            return self.call_otherwise(request);
-        }
-        call
+        self.serve(request, state)
     }
 
     fn name(&self) -> &str {

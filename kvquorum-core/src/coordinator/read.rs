@@ -19,40 +19,49 @@ use crate::transport::{Ack, Refusal, Request, Response, Transport};
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     pub(super) async fn read(&self, key: Key, repair: Repair) -> Result<ReadReceipt<N>, ReadError> {
+        let inner = &self.inner;
+        let mut request = Request::read(key).in_era(inner.introductions.era());
         let mut waited = Stopwatch::stopped();
-        let mut request = Request::read(key);
-        let mut asked_again = 0;
-        let (read, ended) = loop {
-            request.era = Some(self.inner.introductions.era());
+        let mut times = 0;
+        loop {
             let read = match self.ask_at_once(&mut request, repair) {
+                // What is usual is moved no further.
+                Start::Settled(read) if read.is_done(W) => {
+                    inner.telemetry.end(Kind::Get, Ended::Done, &waited);
+                    return Ok(ReadReceipt {
+                        entry: read.entry,
+                        outcomes: read.outcomes,
+                    });
+                }
                 Start::Settled(read) => read,
                 Start::Unsettled(asking) => {
                     waited.start();
                     asking.await
                 }
             };
-            let ended = match read.answered {
-                true if read.holders >= W => Ended::Done,
-                true => Ended::NotRepaired,
-                false => Ended::Unanswered,
-            };
-            if ended == Ended::Done
-                || !(self
-                    .inner
-                    .asks_again(request.era, &read.outcomes, &mut asked_again))
-                .await
+            if read.is_done(W) || !(inner.asks_again(request.era, &read.outcomes, &mut times)).await
             {
-                break (read, ended);
+                return self.end(read, &waited);
             }
-        };
+            request.era = Some(inner.introductions.era());
+        }
+    }
+
+    fn end(&self, read: Read<N>, waited: &Stopwatch) -> Result<ReadReceipt<N>, ReadError> {
+        let is_done = read.is_done(W);
         let Read {
             entry,
             answered,
             holders,
             outcomes,
         } = read;
-        self.inner.telemetry.end(Kind::Get, ended, &waited);
-        if ended == Ended::Done {
+        let ended = match answered {
+            _ if is_done => Ended::Done,
+            true => Ended::NotRepaired,
+            false => Ended::Unanswered,
+        };
+        self.inner.telemetry.end(Kind::Get, ended, waited);
+        if is_done {
             return Ok(ReadReceipt { entry, outcomes });
         }
         let report = Box::new(ReadReport::new(R, self.names(), outcomes));
@@ -159,6 +168,12 @@ struct Read<const N: usize> {
     /// where none are.
     holders: usize,
     outcomes: [Outcome<Option<Version>>; N],
+}
+
+impl<const N: usize> Read<N> {
+    fn is_done(&self, holders_needed: usize) -> bool {
+        self.answered && self.holders >= holders_needed
+    }
 }
 
 /// Waits until the read is decided, repairs the replicas that are behind, and goes

@@ -10,7 +10,7 @@ use std::vec;
 
 use tokio::task::yield_now;
 
-use super::known::own_key;
+use super::known::{State, own_key};
 use super::scan::first;
 use super::{Limits, Replica};
 use crate::entry::Key;
@@ -18,7 +18,6 @@ use crate::fingerprint::{
     Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, WindowEnd,
     Windows, cuts_of,
 };
-use crate::marks::Era;
 use crate::range::{KeyRange, after};
 use crate::record::Record;
 use crate::store::{ScanLimit, Store, StoreError};
@@ -30,9 +29,9 @@ const PAGE_KEYS: usize = 256;
 
 impl<S: Store> Replica<S> {
     /// Fingerprints of the beginning of a range, within the replica's own limits.
-    pub(super) fn fingerprint(&self, asked: FingerprintRequest, era: Option<Era>) -> Call {
+    pub(super) fn fingerprint(&self, asked: FingerprintRequest, state: State) -> Call {
         let (store, limits) = (Arc::clone(&self.store), self.limits);
-        self.later(era, async move {
+        self.later(state, async move {
             let windows = windows(&*store, &asked, &limits).await;
             let windows = windows.map_err(TransportError::Store)?;
             Ok(Told::Windows(windows).into())
@@ -40,9 +39,9 @@ impl<S: Store> Replica<S> {
     }
 
     /// The versions in the beginning of a range, within the replica's own limits.
-    pub(super) fn versions(&self, asked: VersionsRequest, era: Option<Era>) -> Call {
+    pub(super) fn versions(&self, asked: VersionsRequest, state: State) -> Call {
         let (store, limits) = (Arc::clone(&self.store), self.limits);
-        self.later(era, async move {
+        self.later(state, async move {
             let versions = versions(&*store, &asked, &limits).await;
             let versions = versions.map_err(TransportError::Store)?;
             Ok(Told::Versions(versions).into())

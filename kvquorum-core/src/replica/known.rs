@@ -19,8 +19,8 @@ pub(super) struct Known {
     /// The era and whether the replica answers in it, as [`State`] has them. It only
     /// rises. 0 until it is known.
     state: AtomicU64,
-    /// As the store keeps it, once it was read.
-    id: OnceLock<ReplicaId>,
+    /// As the store keeps it, once it was read; 0 until then.
+    id: AtomicU64,
     /// What the store is to keep where it keeps none: the same, however many ask at
     /// the same time, so that nobody learns one that is replaced.
     new_id: OnceLock<ReplicaId>,
@@ -36,15 +36,29 @@ pub(super) struct Known {
 
 /// An era, and whether the replica answers in it: two numbers for each era, so that
 /// both are one number, which only rises.
-fn state(era: Era, is_open: bool) -> u64 {
-    era.get() << 1 | u64::from(is_open)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State(u64);
+
+impl State {
+    fn new(era: Era, is_open: bool) -> Self {
+        Self(era.get() << 1 | u64::from(is_open))
+    }
+
+    /// Whether the replica answers requests of an era, or of any.
+    #[inline]
+    pub(super) fn answers_in(self, era: Option<Era>) -> bool {
+        match era {
+            Some(era) => self == Self::new(era, true),
+            None => self.0 & 1 == 1,
+        }
+    }
 }
 
 impl Known {
     pub(super) fn new() -> Self {
         Self {
             state: AtomicU64::new(0),
-            id: OnceLock::new(),
+            id: AtomicU64::new(0),
             new_id: OnceLock::new(),
             boot: random::number(),
             announced: AtomicU64::new(0),
@@ -56,7 +70,14 @@ impl Known {
     }
 
     pub(super) fn id(&self) -> Option<ReplicaId> {
-        self.id.get().copied()
+        let id = self.id.load(Ordering::Relaxed);
+        Some(ReplicaId::new(id.try_into().ok()?))
+    }
+
+    /// Whether it is the replica that is meant, or any is.
+    #[inline]
+    pub(super) fn is(&self, meant: Option<ReplicaId>) -> bool {
+        meant.is_none_or(|meant| meant.get() == self.id.load(Ordering::Relaxed))
     }
 
     /// What the store is to keep where it keeps no id.
@@ -65,19 +86,20 @@ impl Known {
         *self.new_id.get_or_init(new_id)
     }
 
-    /// Whether the replica answers requests of an era, or of any.
     #[inline]
-    pub(super) fn answers_in(&self, era: Option<Era>) -> bool {
-        let now = self.state.load(Ordering::Acquire);
-        match era {
-            Some(era) => now == state(era, true),
-            None => now & 1 == 1,
-        }
+    pub(super) fn state(&self) -> State {
+        State(self.state.load(Ordering::Acquire))
+    }
+
+    /// Whether no era has begun since.
+    #[inline]
+    pub(super) fn is_still(&self, state: State) -> bool {
+        self.state() == state
     }
 
     /// The marks, once they are known.
     pub(super) fn marks(&self) -> Option<Marks> {
-        let now = self.state.load(Ordering::Acquire);
+        let State(now) = self.state();
         let number = |number: u64| number.try_into().ok().map(Era::new);
         let era = number(now >> 1)?;
         let announced = number(self.announced.load(Ordering::Relaxed)).unwrap_or(era);
@@ -105,7 +127,7 @@ impl Known {
         let Own { id, marks } = own.ok_or_else(|| {
             StoreError::new("what the replica keeps of itself is damaged, or of a later release")
         })?;
-        self.id.get_or_init(|| id);
+        self.id.store(id.get(), Ordering::Relaxed);
         self.take_in(&marks);
         Ok(())
     }
@@ -115,8 +137,8 @@ impl Known {
         let announced = marks.announced.get();
         self.announced.fetch_max(announced, Ordering::Relaxed);
         let is_open = !marks.is_joining;
-        self.state
-            .fetch_max(state(marks.era, is_open), Ordering::AcqRel);
+        let State(state) = State::new(marks.era, is_open);
+        self.state.fetch_max(state, Ordering::AcqRel);
         if is_open {
             self.is_ready.send_if_modified(|is_ready| {
                 let was_ready = std::mem::replace(is_ready, true);

@@ -1,11 +1,9 @@
 //! Who a replica is, in which era, and whether it answers: rules J-ERA and J-SILENT.
 
-use std::sync::Arc;
-
-use super::known::own_key;
+use super::known::{State, own_key};
 use super::{Replica, refused};
 use crate::identity::{Identity, Quorums, ReplicaId};
-use crate::marks::{Era, Marks};
+use crate::marks::Marks;
 use crate::record::Record;
 use crate::rules::{Change, MarksChange};
 use crate::store::{Store, StoreError};
@@ -78,8 +76,10 @@ impl<S: Store> Replica<S> {
         }
         match (&request.kind, request.era) {
             (RequestKind::Join { .. } | RequestKind::Copy { .. } | RequestKind::Open { .. }, _)
-            | (RequestKind::Identify { .. } | RequestKind::Status, None) => self.serve(request),
-            (RequestKind::Status, _) if marks.is_joining => self.serve(request),
+            | (RequestKind::Identify { .. } | RequestKind::Status, None) => {
+                self.serve(request, self.known.state())
+            }
+            (RequestKind::Status, _) if marks.is_joining => self.serve(request, self.known.state()),
             _ if marks.is_joining => refused(self.known.refusal(&marks)),
             (_, Some(era)) if era < marks.era => refused(self.known.refusal(&marks)),
             (_, Some(era)) if era > marks.era => {
@@ -118,7 +118,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// What only a replica takes that is joining, at this start of its process.
-    pub(super) fn join(&self, request: &Request) -> Call {
+    pub(super) fn join(&self, request: &Request, state: State) -> Call {
         let Some(marks) = self.known.marks().filter(|marks| marks.is_joining) else {
             return refused(Refusal::NotJoining);
         };
@@ -131,7 +131,7 @@ impl<S: Store> Replica<S> {
             }
             (RequestKind::Copy { key, record }, Some(era)) if era == marks.era => {
                 self.known.count_copied();
-                self.copy(key, record)
+                self.copy(key, record, state)
             }
             _ => refused(Refusal::NotJoining),
         }
@@ -210,21 +210,29 @@ impl<S: Store> Replica<S> {
         self.known.learn(&held?)
     }
 
-    /// What a request of an era came to; a refusal where the replica has entered a later
-    /// one meanwhile: what has been done may count for nothing that began before.
+    /// The answer where the replica has entered a later era while it was at a request. The
+    /// store may have done it, but nobody may count it: who has begun that era reads what
+    /// is here once it was entered, and may have read it before.
+    #[cold]
+    pub(super) fn too_late(&self) -> Call {
+        match self.known.marks() {
+            Some(marks) => refused(self.known.refusal(&marks)),
+            None => refused(Refusal::NotJoining),
+        }
+    }
+
+    /// What a request came to that began in this state, unless it comes [too late](Self::too_late).
     pub(super) fn later(
         &self,
-        era: Option<Era>,
+        state: State,
         doing: impl Future<Output = Result<Response, TransportError>> + Send + 'static,
     ) -> Call {
-        let known = Arc::clone(&self.known);
+        let replica = self.clone();
         Call::new(async move {
             let result = doing.await;
-            match known.marks() {
-                Some(marks) if !known.answers_in(era) => {
-                    Ok(Response::Refused(known.refusal(&marks)))
-                }
-                _ => result,
+            match replica.known.is_still(state) {
+                true => result,
+                false => replica.too_late().await,
             }
         })
     }

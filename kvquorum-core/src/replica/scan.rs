@@ -4,9 +4,8 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use super::Replica;
-use super::known::own_key;
+use super::known::{State, own_key};
 use crate::entry::Key;
-use crate::marks::Era;
 use crate::range::{KeyRange, Page, after};
 use crate::record::Record;
 use crate::store::{ScanLimit, Store};
@@ -15,9 +14,9 @@ use crate::transport::{Call, Response, TransportError};
 
 impl<S: Store> Replica<S> {
     /// The first entries of a range.
-    pub(super) fn scan(&self, range: KeyRange, limit: ScanLimit, era: Option<Era>) -> Call {
+    pub(super) fn scan(&self, range: KeyRange, limit: ScanLimit, state: State) -> Call {
         let store = Arc::clone(&self.store);
-        self.later(era, async move {
+        self.later(state, async move {
             let Records { records, upto } = first_records(&*store, &range, limit).await?;
             // A record without an entry holds a promise alone.
             let entry = |(key, record): (Key, Record)| Some((key, record.into_entry()?));
@@ -27,9 +26,9 @@ impl<S: Store> Replica<S> {
     }
 
     /// The first records of a range.
-    pub(super) fn records(&self, range: KeyRange, limit: ScanLimit, era: Option<Era>) -> Call {
+    pub(super) fn records(&self, range: KeyRange, limit: ScanLimit, state: State) -> Call {
         let store = Arc::clone(&self.store);
-        self.later(era, async move {
+        self.later(state, async move {
             let records = first_records(&*store, &range, limit).await?;
             Ok(Told::Records(records).into())
         })
