@@ -47,11 +47,14 @@ impl<T: Transport, const N: usize> Inner<T, N> {
     /// opened, or because somebody else has, or is at it.
     async fn opens_or_is_opened(self: &Arc<Self>, times: u8) -> bool {
         let told = self.statuses().await;
-        if told.iter().flatten().any(|told| !told.marks.is_joining) {
-            sleep(PAUSE.saturating_mul(times.into())).await;
-            return true;
+        let is_opened = told.iter().flatten().any(|told| !told.marks.is_joining);
+        if !is_opened && all_new(&told).is_none() {
+            return false;
         }
-        self.opened_new_cluster(&told).await
+        if is_opened || !self.opened_new_cluster(&told).await {
+            sleep(PAUSE.saturating_mul(times.into())).await;
+        }
+        true
     }
 
     /// Opens all replicas, where all of them are new, as they told before: none has data
