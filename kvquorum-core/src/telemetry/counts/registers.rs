@@ -41,7 +41,9 @@ impl RegisterCounts {
         if let Some(waited) = waited.elapsed() {
             self.turn_wait.record(waited);
         }
-        self.missed_turns.increment(u64::from(is_missed));
+        if is_missed {
+            self.missed_turns.increment(1);
+        }
     }
 }
 
