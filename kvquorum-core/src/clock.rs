@@ -186,6 +186,11 @@ impl Clock {
         Some(tick)
     }
 
+    /// What the wall clock shows, in milliseconds since 1970.
+    pub(crate) fn wall_millis(&self) -> u64 {
+        self.wall.now_millis()
+    }
+
     /// The wall clock's timestamp, as bits.
     fn now(&self) -> u64 {
         let now = Timestamp::saturating_from_millis(self.wall.now_millis());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kvquorum_core::{Call, Coordinator, Replica, Request, StoreError, Transport, TransportError};
 use support::{Line, MapStore, NOON, Wall, let_background_finish, links, links_at, links_at_once};
+use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::{DefaultGuard, set_default};
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -105,6 +106,27 @@ async fn spans_name_replicas_and_no_keys_or_values() {
     }
     assert!(log.count(&["a replica's store failed", "failing"]) > 0);
     assert_eq!(log.count(&["secret"]), 0, "{}", log.text());
+}
+
+/// W-CANCEL. Bug: what an operation does once its caller has left is told outside of its
+/// span, so that nobody knows what it belongs to.
+#[tokio::test(start_paused = true)]
+async fn an_operation_whose_caller_left_stays_in_its_span() {
+    let links = links::<3>();
+    let map = Coordinator::<3, 2, 2, _>::builder(links.clone())
+        .wall_clock(Wall::at(NOON))
+        .build();
+    map.put("warm", "up").await.unwrap();
+    let (log, _guard) = Log::up_to(LevelFilter::DEBUG);
+    links.iter().for_each(|link| link.set(Line::Hangs));
+    let leaves = timeout(Duration::from_millis(1), map.put("k", "v"));
+    leaves.await.unwrap_err();
+    let gone = "a replica does not answer";
+    assert_eq!(log.count(&[gone]), 0, "{}", log.text());
+    map.drain().await;
+    assert_eq!(log.count(&[gone]), 3, "{}", log.text());
+    let within = ["operation{kind=Put}", gone];
+    assert_eq!(log.count(&within), 3, "{}", log.text());
 }
 
 /// A store may name the key that it fails at.

@@ -174,7 +174,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> CoordinatorBu
                 background: Background::new(self.max_background, Arc::clone(&telemetry)),
                 rotation: Rotation::default(),
                 introductions: Introductions::new(self.cluster, Coordinator::<N, W, R, T>::QUORUMS),
-                hints: Hints::new(),
+                hints: Hints::new(Arc::clone(&telemetry)),
                 turns: Turns::default(),
                 telemetry,
             }),

@@ -137,6 +137,7 @@ where
             && let Some(runtime) = self.runtime.take()
             && let Some(room) = self.background.adopt()
         {
+            let _entered = self.span.enter();
             let adopted = async move {
                 finish(operation).await;
                 drop(room);

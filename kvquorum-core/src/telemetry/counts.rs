@@ -3,18 +3,27 @@
 //! What can be counted is registered once, when a coordinator is made, and its
 //! handles are kept. The table in docs/OPERATING.md names all of it.
 
+mod clock;
+mod hints;
+mod passes;
+mod registers;
+
 use std::time::Duration;
 
+pub(super) use clock::ClockCounts;
 use metrics::{Counter, Gauge, Histogram, Unit};
 use metrics::{counter, gauge, histogram};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use tokio::time::Instant;
 
 use super::sample::is_sampled;
-use super::{Ended, Kind};
-use crate::coordinator::IdentityError;
+use super::{Ended, Kind, Settling};
+use crate::coordinator::{HintStats, IdentityError, PassReport};
 use crate::outcome::ReplicaFailure;
 use crate::transport::{Refusal, TransportError};
+use hints::HintCounts;
+use passes::PassCounts;
+use registers::RegisterCounts;
 
 const OPERATIONS: &str = "kvquorum_operations_total";
 const OPERATION_DURATION: &str = "kvquorum_operation_duration_seconds";
@@ -29,9 +38,6 @@ const REPAIRS: &str = "kvquorum_repairs_total";
 const STRAGGLERS: &str = "kvquorum_stragglers_total";
 const GIVEN_UP: &str = "kvquorum_given_up_total";
 const IN_BACKGROUND: &str = "kvquorum_background_calls";
-const DRIFT: &str = "kvquorum_clock_drift_seconds";
-const NOT_FOLLOWED: &str = "kvquorum_clock_not_followed_total";
-const STEPPED_BACK: &str = "kvquorum_clock_steps_back_total";
 
 #[derive(Debug)]
 pub(super) struct Counts<const N: usize> {
@@ -43,6 +49,9 @@ pub(super) struct Counts<const N: usize> {
     superseded: Counter,
     retries: [Counter; Kind::ALL.len()],
     replicas: [Replica; N],
+    passes: PassCounts<N>,
+    hints: [HintCounts; N],
+    registers: RegisterCounts,
 }
 
 /// As many as there are of [`Ended`].
@@ -59,6 +68,9 @@ impl<const N: usize> Counts<N> {
             superseded: counter!(SUPERSEDED),
             retries: Kind::ALL.map(|kind| counter!(RETRIES, "kind" => kind.name())),
             replicas: names.map(Replica::new),
+            passes: PassCounts::new(names),
+            hints: names.map(HintCounts::new),
+            registers: RegisterCounts::new(),
         }
     }
 
@@ -161,6 +173,24 @@ impl<const N: usize> Counts<N> {
             false => &self.dropped,
         };
         outcome.increment(1);
+    }
+
+    pub(super) fn pass_ended(&self, report: &PassReport, now_millis: u64) {
+        self.passes.ended(report, now_millis);
+    }
+
+    pub(super) fn hints_changed(&self, replica: usize, before: HintStats, now: HintStats) {
+        if let Some(hints) = self.hints.get(replica) {
+            hints.changed(before, now);
+        }
+    }
+
+    pub(super) fn settled(&self, settling: Settling, is_done: bool) {
+        self.registers.settled(settling, is_done);
+    }
+
+    pub(super) fn turn(&self, waited: &Stopwatch, is_missed: bool) {
+        self.registers.turn(waited, is_missed);
     }
 }
 
@@ -307,35 +337,6 @@ impl Replica {
     }
 }
 
-pub(super) struct ClockCounts {
-    drift: Histogram,
-    not_followed: Counter,
-    stepped_back: Counter,
-}
-
-impl ClockCounts {
-    pub(super) fn new() -> Self {
-        Self {
-            drift: histogram!(DRIFT),
-            not_followed: counter!(NOT_FOLLOWED),
-            stepped_back: counter!(STEPPED_BACK),
-        }
-    }
-
-    // Cold, so that the clock, which seldom sees any, saves no registers for it.
-    #[cold]
-    pub(super) fn drift_seen(&self, millis: u64, is_followed: bool) {
-        self.drift.record(Duration::from_millis(millis));
-        if !is_followed {
-            self.not_followed.increment(1);
-        }
-    }
-
-    pub(super) fn stepped_back(&self) {
-        self.stepped_back.increment(1);
-    }
-}
-
 /// Runs from when something had to be waited for.
 pub(crate) struct Stopwatch(Option<Instant>);
 
@@ -406,16 +407,8 @@ fn describe() {
         Unit::Count,
         "Calls that go on in the background now"
     );
-    time(
-        DRIFT,
-        "How far ahead of the wall clock an entry was that a replica told of",
-    );
-    count(
-        NOT_FOLLOWED,
-        "Entries that were too far ahead for the clock to follow",
-    );
-    count(
-        STEPPED_BACK,
-        "Times that the clock stepped back to its wall clock",
-    );
+    clock::describe();
+    passes::describe();
+    hints::describe();
+    registers::describe();
 }

@@ -23,7 +23,7 @@ use events::{ClockEvents, Events};
 pub(crate) use events::{OperationSpan, in_current_span};
 pub use sample::is_sampled;
 
-use crate::coordinator::{Calling, IdentityError};
+use crate::coordinator::{Calling, HintStats, IdentityError, PassReport};
 use crate::outcome::ReplicaFailure;
 use crate::transport::{Request, RequestKind};
 
@@ -83,6 +83,14 @@ pub(crate) enum Ended {
     Unanswered,
     NotRepaired,
     Contended,
+}
+
+/// Who needs a key settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settling {
+    /// A get of a register.
+    Get,
+    Pass,
 }
 
 /// Of one coordinator and its clones.
@@ -165,6 +173,26 @@ impl<const N: usize> Telemetry<N> {
     /// A caller left before its operation was decided.
     pub(crate) fn abandoned(&self, is_carried_on: bool) {
         self.counts.abandoned(is_carried_on);
+    }
+
+    /// A pass has ended, or was cut, at this time of the wall clock's.
+    pub(crate) fn pass_ended(&self, report: &PassReport, now_millis: u64) {
+        self.counts.pass_ended(report, now_millis);
+    }
+
+    /// What is known of the hints for a replica has changed.
+    pub(crate) fn hints_changed(&self, replica: usize, before: HintStats, now: HintStats) {
+        self.counts.hints_changed(replica, before, now);
+    }
+
+    /// An update that settles a key is over.
+    pub(crate) fn settled(&self, settling: Settling, is_done: bool) {
+        self.counts.settled(settling, is_done);
+    }
+
+    /// An update has its turn, or goes ahead without, and had to wait for so long.
+    pub(crate) fn turn(&self, waited: &Stopwatch, is_missed: bool) {
+        self.counts.turn(waited, is_missed);
     }
 }
 

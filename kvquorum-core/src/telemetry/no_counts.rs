@@ -1,7 +1,7 @@
 //! Without the feature `metrics`.
 
-use super::{Ended, Kind};
-use crate::coordinator::IdentityError;
+use super::{Ended, Kind, Settling};
+use crate::coordinator::{HintStats, IdentityError, PassReport};
 use crate::outcome::ReplicaFailure;
 
 #[derive(Debug)]
@@ -33,6 +33,14 @@ impl<const N: usize> Counts<N> {
     pub(super) fn given_up(&self, _: usize) {}
 
     pub(super) fn abandoned(&self, _: bool) {}
+
+    pub(super) fn pass_ended(&self, _: &PassReport, _: u64) {}
+
+    pub(super) fn hints_changed(&self, _: usize, _: HintStats, _: HintStats) {}
+
+    pub(super) fn settled(&self, _: Settling, _: bool) {}
+
+    pub(super) fn turn(&self, _: &Stopwatch, _: bool) {}
 }
 
 pub(super) struct ClockCounts;

@@ -1,13 +1,14 @@
 //! The keys that replicas missed: bounded, and each once.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::{HintSettings, HintStats};
 use crate::entry::Key;
 use crate::outcome::{Outcome, ReplicaFailure};
+use crate::telemetry::Telemetry;
 use crate::transport::Ack;
 
 /// What all replicas missed.
@@ -17,6 +18,7 @@ pub(in crate::coordinator) struct Hints<const N: usize> {
     settings: OnceLock<HintSettings>,
     replicas: [Replica; N],
     pass_asked: Notify,
+    telemetry: Arc<Telemetry<N>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,11 +51,12 @@ pub(super) enum Due {
 }
 
 impl<const N: usize> Hints<N> {
-    pub(in crate::coordinator) fn new() -> Self {
+    pub(in crate::coordinator) fn new(telemetry: Arc<Telemetry<N>>) -> Self {
         Self {
             settings: OnceLock::new(),
             replicas: std::array::from_fn(|_| Replica::default()),
             pass_asked: Notify::new(),
+            telemetry,
         }
     }
 
@@ -69,13 +72,24 @@ impl<const N: usize> Hints<N> {
         let Some(settings) = self.settings.get() else {
             return;
         };
-        for (replica, outcome) in self.replicas.iter().zip(outcomes) {
+        for (replica, (it, outcome)) in self.replicas.iter().zip(outcomes).enumerate() {
             if let Some(failure) = outcome.failure()
                 && !matches!(failure, ReplicaFailure::Refused(_))
             {
-                replica.lock().add(key, settings);
-                replica.added.notify_one();
+                self.change(replica, |missed| missed.add(key, settings));
+                it.added.notify_one();
             }
+        }
+    }
+
+    /// Changes what a replica missed, and has that counted.
+    fn change(&self, replica: usize, change: impl FnOnce(&mut Missed)) {
+        if let Some(it) = self.replicas.get(replica) {
+            let mut missed = it.lock();
+            let before = missed.stats();
+            change(&mut missed);
+            self.telemetry
+                .hints_changed(replica, before, missed.stats());
         }
     }
 
@@ -97,17 +111,13 @@ impl<const N: usize> Hints<N> {
     /// The replica holds what was read under the key since it was missed for the time of
     /// this number: unless it was missed again, that is all.
     pub(super) fn delivered(&self, replica: usize, key: &Key, number: u64) {
-        if let Some(replica) = self.replicas.get(replica) {
-            replica.lock().delivered(key, number);
-        }
+        self.change(replica, |missed| missed.delivered(key, number));
     }
 
     /// Asks for a pass, instead of what was not kept.
     pub(super) fn ask_for_pass(&self, replica: usize) {
-        if let Some(replica) = self.replicas.get(replica) {
-            replica.lock().is_pass_due = false;
-            self.pass_asked.notify_one();
-        }
+        self.change(replica, |missed| missed.is_pass_due = false);
+        self.pass_asked.notify_one();
     }
 
     /// Waits until a pass is asked for.
@@ -116,15 +126,17 @@ impl<const N: usize> Hints<N> {
     }
 
     pub(super) fn stats(&self) -> [HintStats; N] {
-        self.replicas.each_ref().map(|replica| {
-            let missed = replica.lock();
-            HintStats {
-                waiting: missed.keys.len(),
-                delivered: missed.delivered,
-                dropped: missed.dropped,
-                is_pass_due: missed.is_pass_due,
-            }
-        })
+        let replicas = self.replicas.each_ref();
+        replicas.map(|replica| replica.lock().stats())
+    }
+}
+
+impl<const N: usize> Drop for Hints<N> {
+    /// They are in memory, and wait no more.
+    fn drop(&mut self) {
+        for replica in 0..N {
+            self.change(replica, Missed::clear);
+        }
     }
 }
 
@@ -136,6 +148,21 @@ impl Replica {
 }
 
 impl Missed {
+    fn stats(&self) -> HintStats {
+        HintStats {
+            waiting: self.keys.len(),
+            delivered: self.delivered,
+            dropped: self.dropped,
+            is_pass_due: self.is_pass_due,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.bytes = 0;
+        self.is_pass_due = false;
+    }
+
     fn add(&mut self, key: &Key, settings: &HintSettings) {
         if self.is_pass_due {
             // It brings this one, too.
@@ -150,8 +177,7 @@ impl Missed {
         if self.keys.len() >= settings.max_keys || bytes > settings.max_bytes {
             let dropped = (self.keys.len() as u64).saturating_add(1);
             self.dropped = self.dropped.saturating_add(dropped);
-            self.keys.clear();
-            self.bytes = 0;
+            self.clear();
             self.is_pass_due = true;
             return;
         }

@@ -16,6 +16,7 @@ use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEn
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
+use crate::telemetry::Settling;
 use crate::told::Told;
 use crate::transport::{Refusal, Request, RequestKind, Response, Transport};
 
@@ -177,7 +178,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         let settling = self
             .coordinator
             .update_within(key.clone(), SETTLING, as_it_is);
-        let Ok(Some(settled)) = settling.await.map(|(done, ())| done.entry) else {
+        let settled = settling.await.map(|(done, ())| done.entry);
+        let telemetry = &self.coordinator.inner.telemetry;
+        telemetry.settled(Settling::Pass, settled.is_ok());
+        let Ok(Some(settled)) = settled else {
             return refused;
         };
         // The update did not have to wait for this one of them.

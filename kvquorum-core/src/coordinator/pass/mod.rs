@@ -115,8 +115,9 @@ impl<T, const N: usize> Inner<T, N> {
 }
 
 /// A pass under way: what [`Coordinator::pass`] returns.
-pub struct Pass<const N: usize, const W: usize, const R: usize, T> {
+pub struct Pass<const N: usize, const W: usize, const R: usize, T: Transport> {
     walk: Walk<N, W, R, T>,
+    /// `None` before it is begun, and once it has ended.
     began: Option<Instant>,
     /// What was known of each replica when it was cut.
     before: [SoFar; N],
@@ -166,6 +167,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Pass<N, W, R,
 
     /// What it came to so far. A pass that was cut is not done for any replica.
     pub fn report(mut self) -> PassReport {
+        self.end()
+    }
+
+    fn end(&mut self) -> PassReport {
         let is_over = self.walk.rest().is_none();
         let progress = self.progress();
         let is_done = self.so_far().map(|replica| is_over && replica.is_done);
@@ -181,13 +186,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Pass<N, W, R,
                 not_repaired: part.not_repaired,
                 failure: part.failure.take(),
             });
-        PassReport {
+        let began = self.began.take();
+        let report = PassReport {
             replicas: replicas.collect(),
-            took: self
-                .began
-                .map_or_else(Default::default, |began| began.elapsed()),
+            took: began.map_or_else(Default::default, |began| began.elapsed()),
             progress,
+        };
+        if began.is_some() {
+            let inner = &self.walk.caller.coordinator.inner;
+            let now = inner.clock.wall_millis();
+            inner.telemetry.pass_ended(&report, now);
         }
+        report
     }
 
     /// What is known of each replica.
@@ -202,6 +212,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Pass<N, W, R,
             so_far.id = id;
         }
         replicas
+    }
+}
+
+impl<const N: usize, const W: usize, const R: usize, T: Transport> Drop for Pass<N, W, R, T> {
+    /// What it did is counted, though nobody wants its report.
+    fn drop(&mut self) {
+        if self.began.is_some() {
+            self.end();
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use super::{Coordinator, ReadError, Repair, ReplicaReport};
 use crate::clock::{ClockExhausted, Stamp, mix};
 use crate::entry::{Entry, Key, Version};
 use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
-use crate::telemetry::{Ended, Kind, OperationSpan, Stopwatch};
+use crate::telemetry::{Ended, Kind, OperationSpan, Settling, Stopwatch};
 use crate::transport::{Refusal, Request, Transport};
 
 /// How long an update goes on.
@@ -116,7 +116,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
     ) -> Result<(Done, O), UpdateError> {
         let (inner, clock, began) = (&self.inner, &self.inner.clock, Instant::now());
-        let _turn = inner.turns.wait(&key, inner.settings.time_limit).await;
+        let turn = inner.turns.wait(&key, inner.settings.time_limit).await;
+        inner.telemetry.turn(&turn.waited, turn.is_missed());
         let mut memory = Memory::new();
         let mut passed = bounds.past;
         let mut stamp = match passed {
@@ -307,11 +308,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         bounds: Bounds,
         error: ReadError,
     ) -> Result<Option<Entry>, ReadError> {
-        let settled = self.update_within(key, bounds, |_| (Edit::Keep, ()));
-        settled
-            .await
-            .map(|(done, ())| done.entry)
-            .map_err(|_| error)
+        let settling = self.update_within(key, bounds, |_| (Edit::Keep, ()));
+        let settled = settling.await.map(|(done, ())| done.entry);
+        let telemetry = &self.inner.telemetry;
+        telemetry.settled(Settling::Get, settled.is_ok());
+        settled.map_err(|_| error)
     }
 }
 

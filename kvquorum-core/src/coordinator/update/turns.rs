@@ -14,6 +14,7 @@ use tokio::sync::{Mutex as Queue, OwnedMutexGuard};
 use tokio::time::timeout;
 
 use crate::entry::Key;
+use crate::telemetry::Stopwatch;
 
 /// The keys that are being updated: as many as there are updates under way, at most.
 #[derive(Default)]
@@ -25,6 +26,8 @@ pub(super) struct Turn<'a> {
     key: Key,
     queue: Arc<Queue<()>>,
     held: Option<OwnedMutexGuard<()>>,
+    /// Runs if there was somebody to wait for.
+    pub(super) waited: Stopwatch,
 }
 
 impl Turns {
@@ -36,17 +39,28 @@ impl Turns {
             key: key.clone(),
             queue,
             held: None,
+            waited: Stopwatch::stopped(),
         };
         let queue = &turn.queue;
         turn.held = match Arc::clone(queue).try_lock_owned() {
             Ok(held) => Some(held),
-            Err(_) => timeout(most, Arc::clone(queue).lock_owned()).await.ok(),
+            Err(_) => {
+                turn.waited.start();
+                timeout(most, Arc::clone(queue).lock_owned()).await.ok()
+            }
         };
         turn
     }
 
     fn keys(&self) -> MutexGuard<'_, HashMap<Key, Arc<Queue<()>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    /// Whether it goes ahead without.
+    pub(super) fn is_missed(&self) -> bool {
+        self.held.is_none()
     }
 }
 
