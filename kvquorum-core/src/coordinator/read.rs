@@ -26,14 +26,16 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         loop {
             let read = match self.ask_at_once(&mut request, repair) {
                 // What is usual is moved no further.
-                Start::Settled(read) if read.is_done(W) => {
-                    inner.telemetry.end(Kind::Get, Ended::Done, &waited);
-                    return Ok(ReadReceipt {
-                        entry: read.entry,
-                        outcomes: read.outcomes,
-                    });
+                Start::Settled(read) => {
+                    if read.is_done(W) {
+                        inner.telemetry.end(Kind::Get, Ended::Done, &waited);
+                        return Ok(ReadReceipt {
+                            entry: read.entry,
+                            outcomes: read.outcomes,
+                        });
+                    }
+                    read
                 }
-                Start::Settled(read) => read,
                 Start::Unsettled(asking) => {
                     waited.start();
                     asking.await
