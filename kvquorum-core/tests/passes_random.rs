@@ -15,7 +15,7 @@ use kvquorum_core::{
     Change, Coordinator, Entry, HintSettings, Key, Limits, PassReport, PassSettings, Replica,
     ScanLimit, Store, WriterId,
 };
-use kvquorum_mem::{Data, Link, MemStore, Network, Node};
+use kvquorum_mem::{Link, MemStore, Network, Node};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use support::{NOON, Wall, entry};
@@ -235,7 +235,7 @@ async fn fail(nodes: Nodes, maps: [Map; 2], mut random: Random) {
         let link = &maps[random.below(2) as usize].transports()[at];
         match random.below(3) {
             0 => {
-                nodes[at].crash(Data::Kept);
+                nodes[at].crash();
                 sleep(random.millis(600)).await;
                 nodes[at].restart();
             }
