@@ -155,7 +155,7 @@ fn repaired(pass: &LastPass) -> String {
     }
 }
 
-async fn ask(link: &HttpTransport, request: Request) -> Option<Response> {
+pub(crate) async fn ask(link: &HttpTransport, request: Request) -> Option<Response> {
     timeout(PATIENCE, link.call(&request)).await.ok()?.ok()
 }
 

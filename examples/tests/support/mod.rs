@@ -159,6 +159,17 @@ impl Process {
         line.trim_end().to_owned()
     }
 
+    /// The next line on stderr, without its end.
+    pub fn error_line(&mut self) -> String {
+        let stderr = self.child.stderr.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        // Byte by byte, as what follows is for whoever reads the rest.
+        while stderr.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
+    }
+
     pub fn close_stdin(&mut self) {
         drop(self.child.stdin.take());
     }
