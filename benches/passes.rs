@@ -64,8 +64,8 @@ async fn differences(cluster: &Cluster) {
 /// No bound on how fast it goes.
 fn unbounded() -> PassSettings {
     PassSettings::default()
-        .with_max_keys_per_second(u64::MAX)
-        .with_max_bytes_per_second(u64::MAX)
+        .max_keys_per_second(u64::MAX)
+        .max_bytes_per_second(u64::MAX)
 }
 
 /// What a pass sends again that was cut in the middle.
@@ -104,7 +104,7 @@ fn repaired(report: &PassReport) -> u64 {
 async fn beside(cluster: &Cluster) {
     let default = PassSettings::default().rests;
     for rests in [0, default / 10, default] {
-        let settings = PassSettings::default().with_rests(rests);
+        let settings = PassSettings::default().rests(rests);
         let mut ratios = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             let alone = operations(&cluster.map).await;

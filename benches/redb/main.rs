@@ -388,7 +388,7 @@ fn measure_million() {
         .enable_all()
         .build()
         .unwrap();
-    let open = |settings: kvquorum_redb::Builder| {
+    let open = |settings: kvquorum_redb::RedbStoreBuilder| {
         let start = Instant::now();
         let store = runtime.block_on(settings.open_or_create(&path)).unwrap();
         (Arc::new(store), start.elapsed().as_secs_f64() * 1e3)

@@ -10,6 +10,7 @@ mod cluster;
 mod experiment;
 mod layout;
 mod node;
+mod one_pass;
 mod passes;
 mod registers;
 mod scan;
@@ -33,8 +34,8 @@ const FAILED: u8 = 2;
 #[derive(Parser)]
 #[command(name = "three-node", version, args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Exit codes: 0 if all went well, 1 if `get` found no value, or `cas` or \
-                  `create` not what they expect, 2 for errors."
+    after_help = "Exit codes: 0 if all went well, 1 if `get` found no value, `cas` or \
+                  `create` not what they expect, or `pass` is not complete, 2 for errors."
 )]
 struct Arguments {
     /// The experiment's nodes listen on this port and the next two
@@ -61,7 +62,19 @@ enum Command {
     /// Fills the directory of a new node from backups
     Restore(backup::Restore),
     /// Prints how each node is, what it holds, and what its last pass repaired
+    ///
+    /// What a node holds is counted: it sends all of its entries, page by page.
     Status(passes::Status),
+    /// Compares what the three nodes hold, and brings each what it lacks
+    ///
+    /// How far it is goes to stderr: a bar on a terminal, and elsewhere a line now and
+    /// then. What it came to goes to stdout. Ctrl-C ends it early; what it has brought
+    /// until then stays.
+    #[command(
+        after_help = "Exit codes: 0 if all three were compared and took what they lacked, \
+                            1 if not, 2 for errors."
+    )]
+    Pass(one_pass::Arguments),
     /// Writes a value under a key
     Put(client::Put),
     /// Prints the value under a key
@@ -136,6 +149,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
         Some(Command::Delete(arguments)) => client::delete(arguments).await?,
         Some(Command::Increment(arguments)) => registers::increment(arguments).await?,
         Some(Command::Scan(arguments)) => scan::scan(arguments).await?,
+        Some(Command::Pass(arguments)) => return one_pass::run(arguments).await,
         Some(Command::Get(arguments)) => return client::get(arguments).await,
         Some(Command::Cas(arguments)) => return registers::cas(arguments).await,
         Some(Command::Create(arguments)) => return registers::create(arguments).await,

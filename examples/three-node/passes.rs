@@ -73,7 +73,7 @@ pub(crate) async fn run<S: Store>(
     let transports: [Arc<dyn Transport>; 3] =
         [Arc::new(replica.clone()), Arc::new(one), Arc::new(other)];
     let map = Coordinator::<3, 2, 2, _>::new(transports);
-    let mut passes = map.passes(PassSettings::default().with_every(peers.pass_every));
+    let mut passes = map.passes(PassSettings::default().every(peers.pass_every));
     loop {
         replica.tell_pass(&passes.next().await);
     }
@@ -155,7 +155,7 @@ fn repaired(pass: &LastPass) -> String {
     }
 }
 
-async fn ask(link: &HttpTransport, request: Request) -> Option<Response> {
+pub(crate) async fn ask(link: &HttpTransport, request: Request) -> Option<Response> {
     timeout(PATIENCE, link.call(&request)).await.ok()?.ok()
 }
 

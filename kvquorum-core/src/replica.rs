@@ -31,7 +31,7 @@ use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport,
 /// ```
 /// # use kvquorum_core::{Coordinator, Limits, Replica, Store};
 /// # async fn example<S: Store + Default>() -> Result<(), Box<dyn std::error::Error>> {
-/// let small = Limits::default().with_max_value_len(1024);
+/// let small = Limits::default().max_value_len(1024);
 /// let replicas = ["a", "b", "c"]
 ///     .map(|name| Replica::new(S::default()).with_name(name).with_limits(small));
 /// let map = Coordinator::<3, 2, 2, _>::new(replicas.clone());

@@ -119,9 +119,9 @@ proptest! {
         max_windows in 1..9_usize,
     ) {
         let limits = Limits::default()
-            .with_max_hashed_keys(own)
-            .with_max_windows(max_windows)
-            .with_max_scan_bytes(200);
+            .max_hashed_keys(own)
+            .max_windows(max_windows)
+            .max_scan_bytes(200);
         let records = held.len();
         let (replica, entries) = replica(held, limits);
         let end = to.map_or(Bound::Unbounded, Bound::Excluded);
@@ -174,9 +174,9 @@ proptest! {
         max_scan_bytes in 0..2000_usize,
     ) {
         let limits = Limits::default()
-            .with_max_hashed_keys(own)
-            .with_max_scan_keys(10)
-            .with_max_scan_bytes(max_scan_bytes);
+            .max_hashed_keys(own)
+            .max_scan_keys(10)
+            .max_scan_bytes(max_scan_bytes);
         let (replica, entries) = replica(held, limits);
         let mut rest = Some(KeyRange::from(from..));
         let all: Vec<_> = within(&entries, rest.as_ref().unwrap()).collect();

@@ -115,8 +115,9 @@ async fn h_key_a_replica_that_answers_again_is_brought_what_is_there_now() {
 async fn h_key_a_hint_stays_until_it_is_acked() {
     let links = links();
     let map = map(&links);
-    let settings =
-        HintSettings::default().with_pauses(Duration::from_secs(1), Duration::from_secs(4));
+    let settings = HintSettings::default()
+        .first_pause(Duration::from_secs(1))
+        .longest_pause(Duration::from_secs(4));
     let _delivering = deliver(&map, settings);
     links[2].set_merges(Line::Refused);
     map.put("k", "1").await.unwrap();
@@ -174,7 +175,7 @@ async fn h_key_a_replica_that_is_down_is_tried_less_and_less() {
 async fn h_key_hints_are_delivered_at_a_bounded_rate() {
     let links = links();
     let map = map(&links);
-    let _delivering = deliver(&map, HintSettings::default().with_max_per_second(10));
+    let _delivering = deliver(&map, HintSettings::default().max_per_second(10));
     links[1].set(Line::Refused);
     for key in 0..100 {
         map.put(format!("{key}"), "v").await.unwrap();
@@ -190,7 +191,7 @@ async fn h_key_hints_are_delivered_at_a_bounded_rate() {
 #[tokio::test(start_paused = true)]
 async fn h_key_what_is_refused_is_left_to_a_pass() {
     let links = links_with(&Wall::at(NOON), |at| match at {
-        1 => Limits::default().with_max_value_len(3),
+        1 => Limits::default().max_value_len(3),
         _ => Limits::default(),
     });
     let map = map(&links);
@@ -213,14 +214,14 @@ async fn h_key_what_is_refused_is_left_to_a_pass() {
 #[tokio::test(start_paused = true)]
 async fn h_overflow_a_pass_is_asked_for_instead() {
     for settings in [
-        HintSettings::default().with_max_keys(10),
-        HintSettings::default().with_max_bytes(20),
+        HintSettings::default().max_keys(10),
+        HintSettings::default().max_bytes(20),
     ] {
         let links = links();
         let map = map(&links);
         let _delivering = deliver(&map, settings);
         let every = Duration::from_secs(100_000);
-        let mut passes = map.passes(PassSettings::default().with_every(every));
+        let mut passes = map.passes(PassSettings::default().every(every));
         assert!(passes.next().await.is_complete());
         links[2].set(Line::Refused);
         for key in 0..30 {
@@ -261,7 +262,7 @@ async fn h_aside_no_write_has_to_do_with_hints() {
         map.drain().await;
         assert_eq!(map.hints(), [HintStats::default(); 3]);
         // Kept, and not delivered: nobody polls it.
-        let _handoff = map.handoff(HintSettings::default().with_max_keys(5));
+        let _handoff = map.handoff(HintSettings::default().max_keys(5));
         let began = Instant::now();
         for key in 0..20 {
             map.put(format!("{key}"), "v").await.unwrap();

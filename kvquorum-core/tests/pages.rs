@@ -114,10 +114,10 @@ async fn r_range_any_range_and_any_limit_is_answered() {
 /// Bug: a reader's limits are taken for the replica's.
 #[tokio::test]
 async fn r_range_a_replica_keeps_its_own_limits() {
-    let limits = Limits::default().with_max_scan_keys(2);
+    let limits = Limits::default().max_scan_keys(2);
     let few = replica(limits, &["a", "b", "c"]).await;
     assert_eq!(keys(&page(&few, .., ScanLimit::NONE).await), ["a", "b"]);
-    let limits = Limits::default().with_max_scan_bytes(45);
+    let limits = Limits::default().max_scan_bytes(45);
     let small = replica(limits, &["a", "b", "c"]).await;
     assert_eq!(keys(&page(&small, .., ScanLimit::NONE).await), ["a", "b"]);
 }

@@ -29,8 +29,8 @@ fn coordinator(links: &Links) -> Coordinator<3, 2, 2, Arc<Link>> {
 /// No bound on how fast it goes: tests of that set one.
 fn settings() -> PassSettings {
     PassSettings::default()
-        .with_max_keys_per_second(u64::MAX)
-        .with_max_bytes_per_second(u64::MAX)
+        .max_keys_per_second(u64::MAX)
+        .max_bytes_per_second(u64::MAX)
 }
 
 fn key(at: u64) -> Key {
@@ -129,14 +129,12 @@ async fn p_converge_all_replicas_hold_the_greatest_entries() {
         let small = |at: usize| {
             // Unlike replicas do unlike amounts of work for a request.
             let keys = [32 * 1024, 50, 200 + at * 13][seed as usize % 3];
-            Limits::default()
-                .with_max_hashed_keys(keys)
-                .with_max_scan_keys(40)
+            Limits::default().max_hashed_keys(keys).max_scan_keys(40)
         };
         let links = links_with(&Wall::at(NOON), small);
         fill(&links, seed);
         let (all, lacking) = (greatest(&links), lacking(&links));
-        let settings = settings().with_window([16_384, 100, 7][seed as usize % 3]);
+        let settings = settings().window([16_384, 100, 7][seed as usize % 3]);
         let coordinator = coordinator(&links);
         let report = within_many_steps(coordinator.pass(.., settings).run()).await;
         assert_level(&links, &all);
@@ -197,11 +195,7 @@ async fn p_converge_a_difference_of_one_entry_is_found_wherever_it_is() {
 /// or end the pass.
 #[tokio::test(start_paused = true)]
 async fn p_converge_large_values_and_long_keys_are_mended() {
-    let limits = |_| {
-        Limits::default()
-            .with_max_scan_bytes(100)
-            .with_max_hashed_bytes(3000)
-    };
+    let limits = |_| Limits::default().max_scan_bytes(100).max_hashed_bytes(3000);
     let links = links_with(&Wall::at(NOON), limits);
     for at in 0..40_u8 {
         let key = Key::from([vec![0xff; 1023], vec![at]].concat());
@@ -246,7 +240,7 @@ async fn a_pass_is_of_its_range() {
 #[tokio::test(start_paused = true)]
 async fn p_honest_a_refused_repair_is_told() {
     let small = |at: usize| match at {
-        2 => Limits::default().with_max_value_len(10),
+        2 => Limits::default().max_value_len(10),
         _ => Limits::default(),
     };
     let links = links_with(&Wall::at(NOON), small);
@@ -287,7 +281,7 @@ async fn p_honest_a_replica_that_fails_midway_is_told() {
                 let links = links();
                 fill_two(&links);
                 let all = greatest(&links);
-                let settings = settings().with_window(100);
+                let settings = settings().window(100);
                 let mut pass = coordinator(&links).pass(.., settings);
                 for _ in 0..steps {
                     assert!(within_an_hour(pass.step()).await);
@@ -371,7 +365,7 @@ async fn p_honest_a_lost_call_is_made_again() {
 async fn p_resume_a_cut_pass_goes_on_where_it_was() {
     const WINDOW: u64 = 50;
     // As many steps each time.
-    let settings = settings().with_window(WINDOW).with_hash_key(1);
+    let settings = settings().window(WINDOW).hash_key(1);
     let whole = {
         let links = links();
         fill_two(&links);
@@ -420,7 +414,7 @@ async fn p_resume_a_cut_pass_goes_on_where_it_was() {
 async fn p_resume_who_was_left_out_stays_not_done() {
     let links = links();
     fill_two(&links);
-    let settings = settings().with_window(50);
+    let settings = settings().window(50);
     let mut pass = coordinator(&links).pass(.., settings);
     assert!(pass.step().await);
     links[2].set(Line::Refused);
@@ -479,7 +473,7 @@ async fn p_honest_a_replica_that_lost_its_data_midway_is_not_done() {
         let coordinator = Coordinator::<3, 2, 2, _>::builder(links)
             .wall_clock(wall.clone())
             .build();
-        let settings = settings().with_window(100);
+        let settings = settings().window(100);
         let mut pass = coordinator.pass(.., settings);
         for _ in 0..2 {
             assert!(pass.step().await);
@@ -534,7 +528,7 @@ async fn p_converge_passes_and_writes_at_the_same_time_do_no_harm() {
                 one.put(key(at * 7 + at % 2), "meanwhile").await.unwrap();
             }
         };
-        let settings = settings().with_window(100).with_rests(0);
+        let settings = settings().window(100).rests(0);
         let passes = async {
             tokio::join!(
                 one.pass(.., settings).run(),
@@ -606,13 +600,13 @@ async fn a_pass_goes_no_faster_than_it_is_told() {
         )
     });
     let began = Instant::now();
-    let slow = settings().with_max_bytes_per_second(100_000);
+    let slow = settings().max_bytes_per_second(100_000);
     assert!(coordinator(&links).pass(.., slow).run().await.is_complete());
     // 4 MB to one replica, and to another, and from the third.
     let took = began.elapsed();
     assert!((115..200).contains(&took.as_secs()), "{took:?}");
     let began = Instant::now();
-    let slow = settings().with_max_keys_per_second(1000).with_window(100);
+    let slow = settings().max_keys_per_second(1000).window(100);
     let report = coordinator(&links).pass(.., slow).run().await;
     let took = began.elapsed();
     assert!((3900..4200).contains(&took.as_millis()), "{took:?}");
@@ -627,7 +621,7 @@ async fn a_pass_gives_way_to_other_operations() {
         (0..4000).for_each(|at| put(link, &key(at), &entry(5, "v")));
         link.set(Line::Slow(Duration::from_millis(5)));
     }
-    let settings = settings().with_window(100).with_rests(4);
+    let settings = settings().window(100).rests(4);
     let coordinator = coordinator(&links);
     let began = Instant::now();
     coordinator.pass(.., settings).run().await;
@@ -660,7 +654,7 @@ async fn a_pass_gives_way_for_no_longer_than_some_seconds() {
     let links = links();
     fill_two(&links);
     let coordinator = coordinator(&links);
-    let mut pass = coordinator.pass(.., settings().with_window(100));
+    let mut pass = coordinator.pass(.., settings().window(100));
     assert!(pass.step().await);
     links[2].set(Line::Hangs);
     let (stepped, put) = tokio::join!(pass.step(), coordinator.put("k", "v"));
@@ -684,7 +678,7 @@ async fn passes_come_at_an_interval_with_jitter() {
     let every = Duration::from_secs(100);
     let mut firsts = Vec::new();
     for hash_key in 0..10 {
-        let settings = settings().with_every(every).with_hash_key(hash_key);
+        let settings = settings().every(every).hash_key(hash_key);
         let mut passes = coordinator.passes(settings);
         let progress = passes.progress();
         let began = Instant::now();

@@ -15,7 +15,7 @@ use kvquorum_core::{
     Change, Coordinator, Entry, HintSettings, Key, Limits, PassReport, PassSettings, Replica,
     ScanLimit, Store, WriterId,
 };
-use kvquorum_mem::{Data, Link, MemStore, Network, Node};
+use kvquorum_mem::{Link, MemStore, Network, Node};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use support::{NOON, Wall, entry};
@@ -110,9 +110,9 @@ fn map(nodes: &Nodes, random: &mut Random, writer: u64) -> Map {
 
 fn settings(random: &mut Random) -> PassSettings {
     PassSettings::default()
-        .with_window(1 + random.below(200))
-        .with_rests(random.below(2) as u32)
-        .with_tries(1 + random.below(4) as u32)
+        .window(1 + random.below(200))
+        .rests(random.below(2) as u32)
+        .tries(1 + random.below(4) as u32)
 }
 
 /// A pass, which may be cut at any moment, in the middle of a step too.
@@ -163,9 +163,9 @@ async fn storm(seed: u64) -> usize {
     let network = Network::new(seed);
     let nodes: Nodes = std::array::from_fn(|at| {
         let limits = Limits::default()
-            .with_max_hashed_keys(20 + random.below(400) as usize)
-            .with_max_windows(2 + random.below(30) as usize)
-            .with_max_scan_keys(5 + random.below(100) as usize);
+            .max_hashed_keys(20 + random.below(400) as usize)
+            .max_windows(2 + random.below(30) as usize)
+            .max_scan_keys(5 + random.below(100) as usize);
         let replica = Replica::new(MemStore::new())
             .of_new_cluster()
             .with_limits(limits);
@@ -180,7 +180,7 @@ async fn storm(seed: u64) -> usize {
     let maps = [1, 2].map(|writer| map(&nodes, &mut random, writer));
     let faults = tokio::spawn(fail(nodes.clone(), maps.clone(), random.fork()));
     let writer = maps[0].clone();
-    let handoff = writer.handoff(HintSettings::default().with_max_keys(20));
+    let handoff = writer.handoff(HintSettings::default().max_keys(20));
     let delivering = tokio::spawn(async move { handoff.run().await });
     let mut choose = random.fork();
     let writing = tokio::spawn(async move {
@@ -237,7 +237,7 @@ async fn fail(nodes: Nodes, maps: [Map; 2], mut random: Random) {
         let link = &maps[random.below(2) as usize].transports()[at];
         match random.below(3) {
             0 => {
-                nodes[at].crash(Data::Kept);
+                nodes[at].crash();
                 sleep(random.millis(600)).await;
                 nodes[at].restart();
             }

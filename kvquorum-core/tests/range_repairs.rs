@@ -152,7 +152,7 @@ async fn r_repair_only_what_a_page_tells_of_is_repaired() {
 #[tokio::test(start_paused = true)]
 async fn r_repair_a_late_answer_may_be_shorter_than_the_page() {
     let links: [Arc<Link>; 3] = support::links_with(&Wall::at(NOON), |index| {
-        Limits::default().with_max_scan_keys(if index == 2 { 2 } else { 100 })
+        Limits::default().max_scan_keys(if index == 2 { 2 } else { 100 })
     });
     for link in &links {
         for key in ["a", "b", "c", "d"] {

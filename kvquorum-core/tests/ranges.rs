@@ -437,7 +437,7 @@ proptest! {
     ) {
         let links: [Arc<Link>; 3] = support::links_with(&Wall::at(NOON), |index| {
             let (keys, bytes) = limits[index];
-            Limits::default().with_max_scan_keys(keys).with_max_scan_bytes(bytes)
+            Limits::default().max_scan_keys(keys).max_scan_bytes(bytes)
         });
         for (link, held) in links.iter().zip(&stores) {
             fill(link, held);

@@ -455,7 +455,7 @@ async fn rage(mut random: Random, nodes: &[Node<Store>], links: &[Link<Store>], 
             0 => link.cut(),
             1 => link.cut_responses(),
             2 => link.hang(),
-            3 => node.stop(),
+            3 => node.crash(),
             4 | 5 => nodes.iter().for_each(Node::restart),
             _ => links.iter().for_each(Link::reconnect),
         }

@@ -3,15 +3,16 @@
 
 mod support;
 
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use kvquorum_core::{
-    Call, Coordinator, Edit, Era, Key, KeyRange, Marks, ReadError, Readiness, Refusal, RejoinError,
-    Replica, Request, RequestKind, Response, ScanLimit, Status, Store, Told, Transport,
-    TransportError, WriteError,
+    Call, Change, Coordinator, Edit, Era, Key, KeyRange, Marks, ReadError, Readiness, Record,
+    Refusal, RejoinError, Replica, Request, RequestKind, Response, ScanLimit, Status, Store,
+    StoreError, Told, Transport, TransportError, WriteError,
 };
 use support::{MapStore, TestSaysSo, entry};
 use tokio::sync::oneshot;
@@ -331,7 +332,8 @@ async fn j_copy_a_replica_copies_all_that_it_could_have_acked() {
         }
     }
     assert_eq!(map.identities().map(|it| it.unwrap().era.get()), [1, 1, 1]);
-    assert_eq!(places[0].status().await.marks.era.get(), 4);
+    let Marks { era, announced, .. } = places[0].status().await.marks;
+    assert_eq!((era.get(), announced), (4, era));
     // Done already.
     map.rejoin(1).run().await.unwrap();
     assert_eq!(places[0].status().await.marks.era.get(), 4);
@@ -371,6 +373,111 @@ async fn j_era_operations_go_on_in_the_era_that_has_begun() {
         old.registers::<str, u64>("r").get("n").await.unwrap(),
         Some(2)
     );
+}
+
+/// Bug: operations wait for a replica that hangs, though another has told that the era
+/// is over.
+#[tokio::test(start_paused = true)]
+async fn j_era_all_are_asked_again_at_once() {
+    let places = open_places().await;
+    let old = map(&places);
+    old.get("first").await.unwrap();
+    places[2].lose();
+    map(&places).rejoin(2).run().await.unwrap();
+    let began = tokio::time::Instant::now();
+    for request in 0..4 {
+        let old = map(&places);
+        old.get("first").await.unwrap();
+        places[1].lose();
+        map(&places).rejoin(1).run().await.unwrap();
+        // Of what is asked in the era that is over, one answer comes, and another does not.
+        let era = places[0].status().await.marks.era;
+        let hangs = |kind: &RequestKind| !matches!(kind, RequestKind::Identify { .. });
+        places[2].hold(hangs);
+        match request {
+            0 => drop(old.put("a", "1").await.unwrap()),
+            1 => drop(old.get("first").await.unwrap()),
+            2 => drop(old.scan(..).next().await.unwrap().unwrap()),
+            _ => {
+                let registers = old.registers::<str, u64>("r");
+                registers.put("n", &1).await.unwrap();
+            }
+        }
+        assert_eq!(places[0].status().await.marks.era, era);
+        places[2].let_go().await;
+        old.drain().await;
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+/// A store that takes its time to tell, or to be told.
+#[derive(Default)]
+struct Slow(MapStore);
+
+impl Store for Slow {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        let held = self.0.get(key).await;
+        if !key.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        held
+    }
+
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        let response = self.0.apply(key, change).await;
+        if !key.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        response
+    }
+
+    async fn scan(
+        &self,
+        range: (Bound<&Key>, Bound<&Key>),
+        limit: ScanLimit,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        let records = self.0.scan(range, limit).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        records
+    }
+}
+
+/// Bug: a replica that has entered an era answers requests of an earlier one that it had
+/// begun with.
+#[tokio::test(start_paused = true)]
+async fn j_era_what_was_under_way_is_answered_no_more() {
+    let replica = Replica::new(Slow::default()).of_new_cluster();
+    let version = entry(1, "").version;
+    let mut era = Era::FIRST;
+    for request in [
+        Request::read("a"),
+        Request::write("a", entry(1, "a")),
+        Request::prepare("a", version),
+        Request::scan(.., ScanLimit::NONE),
+    ] {
+        let asked = |era, kind| {
+            let mut request = Request::status();
+            (request.era, request.kind) = (Some(era), kind);
+            request
+        };
+        let began = replica.call(&asked(era, request.kind.clone()));
+        let entering = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let entered = replica.call(&asked(next(era), RequestKind::Status)).await;
+            assert!(matches!(entered.unwrap(), Response::Told(_)));
+        };
+        let (answer, ()) = tokio::join!(began, entering);
+        era = next(era);
+        assert_eq!(answer.unwrap(), Response::Refused(Refusal::Stale { era }));
+        // It may have been done, and the refusal says so.
+        assert!(Refusal::Stale { era }.may_have_applied());
+        let again = replica.call(&asked(era, request.kind)).await.unwrap();
+        assert!(!matches!(again, Response::Refused(_)), "{again:?}");
+    }
 }
 
 /// Bugs: acks of a put count across eras; a write of an older era is acked.
@@ -487,6 +594,20 @@ async fn j_era_an_old_rejoin_does_not_open_a_new_loss() {
         let _ = answer.send(refused);
     }
     old.await.unwrap().unwrap_err();
+    // Nor does what opens a new cluster.
+    let new = new_places();
+    new[2].hold(|kind| matches!(kind, RequestKind::Open { .. }));
+    let opening = map(&new);
+    let opening = tokio::time::timeout(Duration::from_secs(1), opening.get("a"));
+    let _ = opening.await;
+    let late = std::mem::take(&mut *new[2].held.lock().unwrap());
+    assert!(!late.is_empty());
+    new[2].lose();
+    for (mut request, _) in late {
+        request.to = None;
+        let refused = new[2].replica().call(&request).await.unwrap();
+        assert_eq!(refused, Response::Refused(Refusal::NotJoining));
+    }
     // Nor in the era of another attempt.
     let status = places[2].status().await;
     let mut open = Request::status();
@@ -541,8 +662,8 @@ async fn marks_survive_a_restart() {
             .await
             .unwrap();
         let own = own.and_then(|own| own.into_entry()).unwrap();
-        store.change(&"".into(), kvquorum_core::Change::remove());
-        store.change(&"".into(), kvquorum_core::Change::write(own));
+        store.change(&"".into(), Change::remove());
+        store.change(&"".into(), Change::write(own));
         let mut request = Request::status();
         let again = Replica::new(Arc::clone(&store)).of_new_cluster();
         let Response::Told(told) = again.call(&request).await.unwrap() else {

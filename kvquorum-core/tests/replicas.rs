@@ -147,7 +147,7 @@ async fn c_drift_counts_from_the_clock_as_it_is_now() {
             NOON - 4
         }
     }
-    let limits = Limits::default().with_max_drift(Duration::from_millis(1));
+    let limits = Limits::default().max_drift(Duration::from_millis(1));
     let replica = Replica::new(MapStore::default())
         .of_new_cluster()
         .with_wall_clock(Lags)

@@ -123,7 +123,7 @@ fn printed(error: &dyn std::error::Error) -> String {
 
 #[tokio::test]
 async fn an_error_names_each_of_its_causes_once() {
-    let stub = Stub::answering(answer("200 OK", outcome(0, b"\x00\x01"))).await;
+    let stub = Stub::answering(answer("200 OK", reply(0, b"\x00\x01"))).await;
     let error = call(&transport(stub.addr), read("k")).await.unwrap_err();
     let decoding = printed(cause(&error));
     assert!(
@@ -188,17 +188,14 @@ async fn an_answer_that_makes_no_sense_is_no_answer() {
         (answer("200 OK", b"<html>hello</html>"), "another body"),
         (answer("200 OK", b""), "no body"),
         (
-            answer("200 OK", outcome(0, b"\x00\x01\x00!")),
-            "more than an outcome",
+            answer("200 OK", reply(0, b"\x00\x01\x00!")),
+            "more than a reply",
         ),
-        (
-            answer("200 OK", outcome(1, APPLIED)),
-            "the answer to another",
-        ),
-        (answer("200 OK", &outcome(0, APPLIED)[..9]), "half a frame"),
+        (answer("200 OK", reply(1, APPLIED)), "the answer to another"),
+        (answer("200 OK", &reply(0, APPLIED)[..9]), "half a frame"),
         (answer("302 Found", b""), "a redirection"),
         (answer("503 Service Unavailable", b"later"), "unavailable"),
-        (answer("502 Bad Gateway", outcome(0, APPLIED)), "a gateway"),
+        (answer("502 Bad Gateway", reply(0, APPLIED)), "a gateway"),
     ] {
         let stub = Stub::answering(bytes).await;
         let error = call(&transport(stub.addr), write("k", 1, "v"))
@@ -215,7 +212,7 @@ async fn an_answer_that_makes_no_sense_is_no_answer() {
 
 #[tokio::test]
 async fn an_oversized_answer_is_no_answer_and_is_not_read() {
-    let frame = outcome(0, vec![0; 1501]);
+    let frame = reply(0, vec![0; 1501]);
     let announced = [
         b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n",
         &frame[..8],
@@ -382,8 +379,8 @@ async fn what_a_peer_says_is_escaped() {
     for bytes in [
         answer("404 Not Found", evil),
         nothing_stored("404 Not Found", &json),
-        answer("200 OK", outcome(0, text(1))),
-        answer("200 OK", outcome(0, text(2))),
+        answer("200 OK", reply(0, text(1))),
+        answer("200 OK", reply(0, text(2))),
     ] {
         let stub = Stub::answering(bytes).await;
         let error = call(&transport(stub.addr), read("k")).await.unwrap_err();

@@ -348,6 +348,6 @@ async fn a_connection_with_a_streamed_answer_does_not_make_room() {
     while let Some(chunk) = busy.chunk().await {
         body.extend(chunk);
     }
-    assert_eq!(outcomes(&body).len(), 2);
+    assert_eq!(replies(&body).len(), 2);
     assert_eq!(busy.ask(get_path("/none")).await.status, 404);
 }

@@ -17,11 +17,11 @@ async fn the_documented_bytes_are_understood() {
     let mut client = Raw::connect(server.local_addr()).await;
     let answer = client.ask(post("/v1/call", requests([MERGE]))).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.body.as_bytes(), outcome(0, APPLIED));
+    assert_eq!(answer.body.as_bytes(), reply(0, APPLIED));
     assert_eq!(store.entries(), [("k".into(), Entry::new(version(1), "v"))]);
     let answer = client.ask(post("/v1/call", requests([b"\x00\x01x"]))).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.body.as_bytes(), outcome(0, b"\x00\x00\x00"));
+    assert_eq!(answer.body.as_bytes(), reply(0, b"\x00\x00\x00"));
 }
 
 #[tokio::test]
@@ -53,12 +53,12 @@ async fn undecodable_requests_are_not_understood_and_the_others_are_answered() {
     let body = requests(unknown);
     let answer = client.ask(post("/v1/call", body)).await;
     assert_eq!(answer.status, 200);
-    let all = outcomes(answer.body.as_bytes());
+    let all = replies(answer.body.as_bytes());
     assert_eq!(all.len(), unknown.len());
-    for (at, (which, outcome)) in all.iter().enumerate() {
-        assert_eq!((*which as usize, outcome[0]), (at, 2));
+    for (at, (which, reply)) in all.iter().enumerate() {
+        assert_eq!((*which as usize, reply[0]), (at, 2));
         // With what the decoder says of it, where it says more.
-        let error = std::str::from_utf8(&outcome[2..]).unwrap();
+        let error = std::str::from_utf8(&reply[2..]).unwrap();
         let whole = error.ends_with("follow the message") || error.contains("version 1: ");
         assert!(whole, "{error}");
     }
@@ -66,7 +66,7 @@ async fn undecodable_requests_are_not_understood_and_the_others_are_answered() {
 
     let body = requests([b"\x00\x01x", b"\x7f\x01k", MERGE]);
     let answer = client.ask(post("/v1/call", body)).await;
-    let all = outcomes(answer.body.as_bytes());
+    let all = replies(answer.body.as_bytes());
     assert_eq!(all[0], (0, b"\x00\x00\x00".to_vec()));
     assert_eq!((all[1].0, all[1].1[0]), (1, 2));
     assert_eq!(all[2], (2, APPLIED.to_vec()));
@@ -85,7 +85,7 @@ async fn a_batch_is_bounded_in_number() {
     assert_eq!(store.entries(), []);
     let answer = client.ask(post("/v1/call", requests([MERGE; 3]))).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(outcomes(answer.body.as_bytes()).len(), 3);
+    assert_eq!(replies(answer.body.as_bytes()).len(), 3);
 }
 
 #[tokio::test]
@@ -101,8 +101,8 @@ async fn an_answer_does_not_wait_for_a_slow_one_and_each_has_its_time() {
     assert!(answer.is_chunked, "{answer:?}");
     let early = client.chunk().await.unwrap();
     let none = b"\x00\x00\x00".to_vec();
-    assert_eq!(outcomes(&early), [(1, none.clone()), (2, none)]);
-    let late = outcomes(&client.chunk().await.unwrap());
+    assert_eq!(replies(&early), [(1, none.clone()), (2, none)]);
+    let late = replies(&client.chunk().await.unwrap());
     let said = String::from_utf8_lossy(&late[0].1[2..]);
     assert_eq!((late.len(), late[0].0, late[0].1[0]), (1, 0, 1));
     assert!(said.contains("did not answer within"), "{said}");
@@ -130,7 +130,7 @@ async fn an_answer_is_made_no_faster_than_it_is_read() {
     while let Some(chunk) = client.chunk().await {
         body.extend(chunk);
     }
-    let numbers = outcomes(&body).into_iter().map(|(which, _)| which);
+    let numbers = replies(&body).into_iter().map(|(which, _)| which);
     assert!(numbers.eq(0..64));
 }
 

@@ -328,7 +328,7 @@ async fn a_store_that_panics_fails_one_request() {
     while let Some(chunk) = client.chunk().await {
         body.extend(chunk);
     }
-    let mut answered = outcomes(&body);
+    let mut answered = replies(&body);
     answered.sort();
     let panicked = [&[1, 18], &b"the store panicked"[..]].concat();
     let expected = [

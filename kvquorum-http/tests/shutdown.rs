@@ -65,7 +65,7 @@ async fn a_shutdown_lets_streamed_answers_finish() {
     while let Some(chunk) = client.chunk().await {
         body.extend(chunk);
     }
-    assert_eq!(outcomes(&body).len(), 2);
+    assert_eq!(replies(&body).len(), 2);
     client.closed().await;
     assert_eq!(in_time(shutdown).await.unwrap(), 0);
 }

@@ -15,5 +15,5 @@
 mod network;
 mod store;
 
-pub use network::{Data, Latency, Link, Network, Node, NodeError};
+pub use network::{Latency, Link, Network, Node, NodeError};
 pub use store::MemStore;

@@ -11,7 +11,7 @@ use kvquorum_core::{
     Ack, Call, Change, Entry, Key, Limits, Record, Replica, Request, Response, ScanLimit, Store,
     StoreError, Timestamp, Transport, TransportError, Version, WriterId,
 };
-use kvquorum_mem::{Data, Link, MemStore, Network, Node, NodeError};
+use kvquorum_mem::{Link, MemStore, Network, Node, NodeError};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -102,7 +102,7 @@ async fn only_a_sound_link_has_results_at_once() {
         assert!(is_applied(&result), "{result:?}");
         assert_eq!(stored(&node).await, Some(1));
 
-        node.stop();
+        node.crash();
         let call = link.call(&write(2));
         let Call::Ready(Err(TransportError::NotSent(_))) = call else {
             panic!("{call:?}");
@@ -396,9 +396,9 @@ async fn strays_are_bounded() {
 async fn a_node_that_is_down_refuses_and_comes_back_with_its_data() {
     let (node, link) = pair();
     answer(link.call(&write(1))).await.unwrap();
-    node.crash(Data::Kept);
+    node.crash();
     // Once more does not start it.
-    node.crash(Data::Kept);
+    node.crash();
     assert!(!node.is_up());
     let start = Instant::now();
     let error = answer(link.call(&write(2))).await.unwrap_err();
@@ -426,7 +426,8 @@ async fn a_node_that_is_down_refuses_and_comes_back_with_its_data() {
 async fn a_crash_can_lose_the_data() {
     let (node, link) = pair();
     answer(link.call(&write(5))).await.unwrap();
-    node.crash(Data::Lost);
+    node.crash();
+    node.store().clear();
     node.restart();
     assert_eq!(stored(&node).await, None);
     assert!(is_applied(&answer(link.call(&write(1))).await));
@@ -442,7 +443,7 @@ async fn a_request_under_way_at_a_crash_never_arrives() {
         link.duplicate(1.0, 10 * MS);
         let mut call = pin!(link.call(&write(1)));
         assert!(timeout(5 * MS, &mut call).await.is_err());
-        node.crash(Data::Kept);
+        node.crash();
         if restarted {
             node.restart();
         }
@@ -483,7 +484,7 @@ async fn a_call_that_has_not_begun_at_a_crash_never_begins() {
         let node = Network::new(7).host(Replica::new(Slow(MemStore::new())).of_new_cluster());
         let link = node.link();
         let call = link.call(&write(1));
-        node.stop();
+        node.crash();
         if restarted {
             node.restart();
         }
@@ -501,7 +502,8 @@ async fn a_duplicate_does_not_come_through_a_crash() {
     let (node, link) = pair();
     link.duplicate(1.0, 10 * MS);
     assert!(is_applied(&answer(link.call(&write(1))).await));
-    node.crash(Data::Lost);
+    node.crash();
+    node.store().clear();
     node.restart();
     sleep(LONG).await;
     assert_eq!(stored(&node).await, None);
@@ -514,7 +516,7 @@ async fn an_answer_under_way_at_a_crash_still_arrives() {
     link.set_response_latency(10 * MS);
     let mut call = pin!(link.call(&write(1)));
     assert!(timeout(5 * MS, &mut call).await.is_err());
-    node.crash(Data::Kept);
+    node.crash();
     assert!(is_applied(&answer(call).await));
 }
 
@@ -522,7 +524,7 @@ async fn an_answer_under_way_at_a_crash_still_arrives() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_to_connect_meets_the_links_faults() {
     let (node, link) = pair();
-    node.crash(Data::Kept);
+    node.crash();
     link.cut_requests();
     assert!(never_answered(&link, 1).await);
     link.heal();

@@ -47,7 +47,7 @@ impl RedbStore {
     /// that the store has free is not copied.
     ///
     /// It is made on one of Tokio's threads for blocking work, takes the place of
-    /// a [scan](crate::Builder::max_scans), and goes on where its future is
+    /// a [scan](crate::RedbStoreBuilder::max_scans), and goes on where its future is
     /// dropped. Until it ends, the store's file grows by what is written to it, as
     /// no space becomes free. [Closing](Self::close) the store ends it.
     ///

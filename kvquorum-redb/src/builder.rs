@@ -35,8 +35,8 @@ pub enum Reads {
 
 /// The settings of a [`RedbStore`].
 #[derive(Clone, Debug)]
-#[must_use = "settings do nothing until a store is opened with them"]
-pub struct Builder {
+#[must_use]
+pub struct RedbStoreBuilder {
     pub(crate) settings: Settings,
     pub(crate) durability: Durability,
     pub(crate) reads: Reads,
@@ -46,7 +46,7 @@ pub struct Builder {
 
 impl RedbStore {
     /// Opens the store that was created in a directory, with the default
-    /// settings: see [`Builder::open`].
+    /// settings: see [`RedbStoreBuilder::open`].
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl RedbStore {
     }
 
     /// Creates an empty store in a directory, with the default settings: see
-    /// [`Builder::create_new`].
+    /// [`RedbStoreBuilder::create_new`].
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl RedbStore {
     }
 
     /// Opens the store that was created in a directory, or creates the first
-    /// there, with the default settings: see [`Builder::open_or_create`].
+    /// there, with the default settings: see [`RedbStoreBuilder::open_or_create`].
     ///
     /// # Errors
     ///
@@ -76,8 +76,8 @@ impl RedbStore {
     }
 
     /// The settings of a store to be opened or created.
-    pub fn builder() -> Builder {
-        Builder {
+    pub fn builder() -> RedbStoreBuilder {
+        RedbStoreBuilder {
             settings: Settings {
                 max_page_cache: 64 << 20,
                 verify: true,
@@ -90,7 +90,7 @@ impl RedbStore {
     }
 }
 
-impl Builder {
+impl RedbStoreBuilder {
     /// What an ack stands for. [`Durability::Flushed`] by default.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;

@@ -25,7 +25,7 @@ mod telemetry;
 mod writer;
 
 pub use backup::BackupError;
-pub use builder::{Builder, Reads};
+pub use builder::{Reads, RedbStoreBuilder};
 pub use error::{OpenError, RedbStoreError};
 pub use redb::StorageBackend;
 pub use store::{RedbStore, Stats};

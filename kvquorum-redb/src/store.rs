@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::builder::{Builder, Reads};
+use crate::builder::{Reads, RedbStoreBuilder};
 use crate::engine::Engine;
 use crate::error::{OpenError, RedbStoreError};
 use crate::place::Place;
@@ -43,7 +43,7 @@ impl RedbStore {
     pub(crate) fn start(
         place: Place,
         engine: Engine,
-        builder: &Builder,
+        builder: &RedbStoreBuilder,
     ) -> Result<Self, OpenError> {
         let engine = Arc::new(engine);
         let queue = Arc::new(Queue::new());

@@ -1,10 +1,10 @@
 //! The store holds to core's contract, whatever part of it lies in memory.
 
-use kvquorum_redb::{Builder, Reads, RedbStore};
+use kvquorum_redb::{Reads, RedbStore, RedbStoreBuilder};
 use kvquorum_testing::conformance;
 use tempfile::TempDir;
 
-async fn open(settings: Builder) -> (RedbStore, TempDir) {
+async fn open(settings: RedbStoreBuilder) -> (RedbStore, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let store = settings.create_new(directory.path()).await.unwrap();
     (store, directory)

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use kvquorum_core::{Entry, Key, Record, Store, StoreError};
-use kvquorum_redb::{Builder, Reads, RedbStore, RedbStoreError};
+use kvquorum_redb::{Reads, RedbStore, RedbStoreBuilder, RedbStoreError};
 use support::{Disk, Entries, LATE, Numbers, all, cause, entry, until_reads_wait, version};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -25,7 +25,7 @@ fn key(number: u64) -> Key {
 }
 
 /// A store of [`KEYS`] entries, opened again.
-async fn open(disk: &Disk, settings: Builder) -> Arc<RedbStore> {
+async fn open(disk: &Disk, settings: RedbStoreBuilder) -> Arc<RedbStore> {
     let store = Arc::new(RedbStore::builder().open_on(disk.backend()).await.unwrap());
     let merging: JoinSet<_> = (0..KEYS)
         .map(|number| {
@@ -42,12 +42,12 @@ async fn open(disk: &Disk, settings: Builder) -> Arc<RedbStore> {
 }
 
 /// The same with no memory for what is read.
-async fn open_without_memory(disk: &Disk, settings: Builder) -> Arc<RedbStore> {
+async fn open_without_memory(disk: &Disk, settings: RedbStoreBuilder) -> Arc<RedbStore> {
     open(disk, settings.max_page_cache(0)).await
 }
 
 /// Reads on this many threads of their own.
-fn on_threads(max: usize) -> Builder {
+fn on_threads(max: usize) -> RedbStoreBuilder {
     RedbStore::builder().reads(Reads::OnBlockingThreads { max })
 }
 

@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "each test uses its own part of it")]
 
 use std::env;
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -20,11 +21,11 @@ use nix::unistd::Pid;
 /// For what should take milliseconds, on a machine that has much else to do.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The binary of an example.
+/// The binary of an example, as its sources are now.
 ///
 /// `cargo test` builds all examples before it runs any test, beside the
-/// directory of the test itself; with `--test` it does not, so then they are
-/// built here.
+/// directory of the test itself. With `--test` it does not: then they are built
+/// here, where they are missing or older than what they are made of.
 pub fn example(name: &str) -> Command {
     static EXAMPLES: OnceLock<PathBuf> = OnceLock::new();
     let examples = EXAMPLES.get_or_init(|| {
@@ -41,18 +42,48 @@ pub fn example(name: &str) -> Command {
             "own-transport",
             "three-node",
         ];
-        if !all.iter().all(|name| examples.join(name).exists()) {
+        // Asking cargo in any case would build all again after a test of the whole
+        // workspace, with the features that this package alone has.
+        if !all.iter().all(|name| is_up_to_date(&examples.join(name))) {
             let profile_name = profile.file_name().unwrap().to_str().unwrap();
-            let built = Command::new(env!("CARGO"))
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo
                 .args(["build", "--package", "kvquorum-examples", "--examples"])
                 .args(["--profile", profile_name.replace("debug", "dev").as_str()])
-                .env("CARGO_TARGET_DIR", profile.parent().unwrap())
-                .status();
-            assert!(built.unwrap().success(), "the examples do not build");
+                .env("CARGO_TARGET_DIR", profile.parent().unwrap());
+            // What cargo tells this test of itself would have build scripts run again.
+            let is_told = |name: &OsStr| {
+                let name = name.to_string_lossy();
+                name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+            };
+            for (name, _) in env::vars_os().filter(|(name, _)| is_told(name)) {
+                cargo.env_remove(name);
+            }
+            let built = cargo.status().unwrap();
+            assert!(built.success(), "the examples do not build");
         }
         examples
     });
     Command::new(examples.join(name))
+}
+
+/// Whether a binary is there, and no older than any file that cargo says it is made of,
+/// in the dep-info beside it. The members of the workspace are among these.
+fn is_up_to_date(binary: &Path) -> bool {
+    let modified = |file: &Path| fs::metadata(file).and_then(|file| file.modified()).ok();
+    let Some(built) = modified(binary) else {
+        return false;
+    };
+    let info = fs::read_to_string(binary.with_extension("d")).unwrap_or_default();
+    let Some((_, sources)) = info.split_once(": ") else {
+        return false;
+    };
+    // A space that is part of a path is escaped.
+    let sources = sources.trim_end().replace("\\ ", "\0");
+    let sources = sources.split(' ').map(|path| path.replace('\0', " "));
+    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock").to_owned();
+    let mut all = sources.chain([lock]);
+    all.all(|path| modified(path.as_ref()).is_some_and(|it| it <= built))
 }
 
 /// A port that is free together with the next two.
@@ -126,6 +157,17 @@ impl Process {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// The next line on stderr, without its end.
+    pub fn error_line(&mut self) -> String {
+        let stderr = self.child.stderr.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        // Byte by byte, as what follows is for whoever reads the rest.
+        while stderr.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
     }
 
     pub fn close_stdin(&mut self) {

@@ -18,7 +18,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Inner;
-use super::introductions::{IdentityError, Introduced, Told, call_again, introduce};
+use super::introductions::{CallResult, IdentityError, Introduced, call_again, introduce};
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
 use crate::telemetry::{CallKind, Stopwatch};
@@ -30,7 +30,7 @@ pub const LONGEST_TIME_LIMIT: Duration = Duration::from_secs(60 * 60 * 24 * 365)
 type Answer = (usize, Result<Response, ReplicaFailure>);
 
 /// What a call that was not over at once goes on with.
-pub(crate) type Calling = Pin<Box<dyn Future<Output = Told> + Send>>;
+pub(crate) type Calling = Pin<Box<dyn Future<Output = CallResult> + Send>>;
 
 /// The calls that were not over at once, at most one to each replica.
 pub(super) type Pending<const N: usize> = [Option<Calling>; N];
@@ -110,7 +110,7 @@ impl<T, const N: usize> Inner<T, N> {
     pub(super) fn admitted(
         &self,
         replica: usize,
-        (result, meant): Told,
+        (result, meant): CallResult,
     ) -> Result<Response, ReplicaFailure> {
         let failure = match result {
             Ok(Response::Refused(refusal)) => {
@@ -303,7 +303,7 @@ impl<T: Transport, const N: usize> Calls<T, N> {
 
     /// Fails an answer from a replica that has answered at another place: that has moved
     /// from there to here meanwhile, and its one copy would be two votes.
-    fn counted_once(&mut self, replica: usize, (result, meant): Told) -> Told {
+    fn counted_once(&mut self, replica: usize, (result, meant): CallResult) -> CallResult {
         let (Some(id), false) = (meant, is_failure(&result)) else {
             return (result, meant);
         };

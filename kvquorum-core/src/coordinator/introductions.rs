@@ -167,7 +167,7 @@ impl<T, const N: usize> Inner<T, N> {
 }
 
 /// What a call came to, and which replica it was for, where that is known.
-pub(super) type Told = (Result<Response, TransportError>, Option<ReplicaId>);
+pub(super) type CallResult = (Result<Response, TransportError>, Option<ReplicaId>);
 
 /// What came of asking a replica who it is.
 pub(super) enum Introduced {
@@ -206,7 +206,7 @@ async fn call_when_known<T: Transport, const N: usize>(
     replica: usize,
     request: &Request,
     introducing: Call,
-) -> Told {
+) -> CallResult {
     let known = inner.take_in_introduction(replica, introducing.await);
     match (known, inner.transports.get(replica)) {
         (Ok(id), Some(transport)) => {
@@ -228,7 +228,7 @@ pub(super) async fn call_again<T: Transport, const N: usize>(
     replica: usize,
     request: Request,
     calling: impl Future<Output = Result<Response, TransportError>>,
-) -> Told {
+) -> CallResult {
     let result = calling.await;
     match (result, inner.transports.get(replica)) {
         (Ok(Response::Refused(refusal @ Refusal::OtherReplica { .. })), Some(transport)) => {

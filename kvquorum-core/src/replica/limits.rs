@@ -8,6 +8,7 @@ use crate::clock::DEFAULT_MAX_DRIFT;
 /// [`Refusal`](crate::Refusal), and changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use]
 pub struct Limits {
     /// The longest key, in bytes. 1 KiB by default. The empty key is never
     /// admitted.
@@ -58,57 +59,49 @@ impl Default for Limits {
 
 impl Limits {
     /// Sets the longest key, in bytes.
-    #[must_use]
-    pub fn with_max_key_len(mut self, max: usize) -> Self {
+    pub fn max_key_len(mut self, max: usize) -> Self {
         self.max_key_len = max;
         self
     }
 
     /// Sets the largest value, in bytes.
-    #[must_use]
-    pub fn with_max_value_len(mut self, max: usize) -> Self {
+    pub fn max_value_len(mut self, max: usize) -> Self {
         self.max_value_len = max;
         self
     }
 
     /// Sets how far ahead of the replica's own clock an entry may be stamped.
-    #[must_use]
-    pub fn with_max_drift(mut self, max: Duration) -> Self {
+    pub fn max_drift(mut self, max: Duration) -> Self {
         self.max_drift = max;
         self
     }
 
     /// Sets the most entries in a page of a scan.
-    #[must_use]
-    pub fn with_max_scan_keys(mut self, max: usize) -> Self {
+    pub fn max_scan_keys(mut self, max: usize) -> Self {
         self.max_scan_keys = max;
         self
     }
 
     /// Sets the most bytes of keys and records in a page of a scan.
-    #[must_use]
-    pub fn with_max_scan_bytes(mut self, max: usize) -> Self {
+    pub fn max_scan_bytes(mut self, max: usize) -> Self {
         self.max_scan_bytes = max;
         self
     }
 
     /// Sets the most records that are hashed for one request.
-    #[must_use]
-    pub fn with_max_hashed_keys(mut self, max: usize) -> Self {
+    pub fn max_hashed_keys(mut self, max: usize) -> Self {
         self.max_hashed_keys = max;
         self
     }
 
     /// Sets the most bytes of keys and records that are hashed for one request.
-    #[must_use]
-    pub fn with_max_hashed_bytes(mut self, max: usize) -> Self {
+    pub fn max_hashed_bytes(mut self, max: usize) -> Self {
         self.max_hashed_bytes = max;
         self
     }
 
     /// Sets the most windows in an answer.
-    #[must_use]
-    pub fn with_max_windows(mut self, max: usize) -> Self {
+    pub fn max_windows(mut self, max: usize) -> Self {
         self.max_windows = max;
         self
     }

@@ -12,7 +12,7 @@ use super::peer_text::{error_message, fit_to_print};
 use crate::error::{HttpError, RemoteStoreError};
 use crate::time::in_time;
 use crate::wire::frames::{AnswerFrame, AnswerFrames};
-use crate::wire::{self, Outcome};
+use crate::wire::{self, Reply};
 
 /// What the end of an answer may take after all that was waited for: then a
 /// new connection is the better one.
@@ -102,12 +102,12 @@ impl Exchange {
             return Err(Failure::NoAnswer(HttpError::ResponseTooLarge { max }));
         };
         match wire::decode(&message) {
-            Ok(Outcome::Answered(response)) => Ok(response),
-            Ok(Outcome::StoreFailed(message)) => {
+            Ok(Reply::Answered(response)) => Ok(response),
+            Ok(Reply::StoreFailed(message)) => {
                 let error = RemoteStoreError::new(fit_to_print(&message));
                 Err(Failure::Store(error))
             }
-            Ok(Outcome::NotUnderstood(message)) => {
+            Ok(Reply::NotUnderstood(message)) => {
                 let message = fit_to_print(&message);
                 Err(Failure::Rejected(HttpError::NotUnderstood { message }))
             }

@@ -12,7 +12,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 use super::budget::{Lease, leased};
 use crate::wire::frames::Frames;
-use crate::wire::{EncodeError, Outcome};
+use crate::wire::{EncodeError, Reply};
 
 /// The body of a [`ReplicaService`](crate::ReplicaService)'s answer.
 #[derive(Debug)]
@@ -110,10 +110,10 @@ impl Made {
     pub(super) fn push(
         &mut self,
         which: u32,
-        outcome: &Outcome,
+        reply: &Reply,
         lease: Option<Lease>,
     ) -> Result<(), EncodeError> {
-        self.frames.push_answer(which, outcome)?;
+        self.frames.push_answer(which, reply)?;
         match (&mut self.lease, lease) {
             (Some(all), Some(more)) => all.merge(more),
             (none, more) => *none = more.or(none.take()),

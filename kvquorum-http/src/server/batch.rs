@@ -15,7 +15,7 @@ use super::answer::{AnswerBody, Made};
 use super::ask::{Asked, Asking};
 use super::budget::{Budget, Held, Lease, UNCOUNTED};
 use super::service::Inner;
-use crate::wire::Outcome;
+use crate::wire::Reply;
 use crate::wire::frames::Requests;
 use kvquorum_core::WithCauses;
 
@@ -52,7 +52,7 @@ pub(super) struct Batch<S> {
 /// An answer, and the memory that was leased for it.
 struct Answer {
     which: u32,
-    outcome: Outcome,
+    reply: Reply,
     lease: Option<Lease>,
 }
 
@@ -111,7 +111,7 @@ impl<S: Store> Batch<S> {
                 Ok(request) => self.begin_request(cx, which, request),
                 Err(error) => self.push(Answer {
                     which,
-                    outcome: Outcome::NotUnderstood(WithCauses(&error).to_string()),
+                    reply: Reply::NotUnderstood(WithCauses(&error).to_string()),
                     lease: None,
                 }),
             }
@@ -143,8 +143,8 @@ impl<S: Store> Batch<S> {
     fn push(&mut self, answer: Answer) {
         // One that cannot be put into bytes is left out: the coordinator then
         // knows that it had no answer.
-        self.service.counts.outcome(&answer.outcome);
-        let _ = self.made.push(answer.which, &answer.outcome, answer.lease);
+        self.service.counts.reply(&answer.reply);
+        let _ = self.made.push(answer.which, &answer.reply, answer.lease);
     }
 
     fn is_made(&self) -> bool {
@@ -167,14 +167,14 @@ impl Answer {
             _ => 0,
         };
         let lease = (taken > uncounted).then(|| budget.try_take(taken));
-        let (outcome, lease) = match (asked, lease) {
-            (_, Some(None)) => (Outcome::StoreFailed(no_memory(taken)), None),
-            (Ok(response), lease) => (Outcome::Answered(response), lease.flatten()),
-            (Err(said), _) => (Outcome::StoreFailed(said), None),
+        let (reply, lease) = match (asked, lease) {
+            (_, Some(None)) => (Reply::StoreFailed(no_memory(taken)), None),
+            (Ok(response), lease) => (Reply::Answered(response), lease.flatten()),
+            (Err(said), _) => (Reply::StoreFailed(said), None),
         };
         Self {
             which,
-            outcome,
+            reply,
             lease,
         }
     }
@@ -256,7 +256,7 @@ mod tests {
         let first = answer();
         assert!(first.lease.unwrap().num_permits() >= takes);
         let all: Vec<_> = (0..3).map(|_| answer()).collect();
-        let is_refused = |answer: &Answer| matches!(answer.outcome, Outcome::StoreFailed(_));
+        let is_refused = |answer: &Answer| matches!(answer.reply, Reply::StoreFailed(_));
         assert!(!is_refused(&all[0]) && is_refused(&all[2]));
     }
 

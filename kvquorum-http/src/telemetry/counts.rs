@@ -10,7 +10,7 @@ use metrics::{counter, gauge, histogram};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 use super::RouteName;
-use crate::wire::Outcome;
+use crate::wire::Reply;
 
 const CLIENT_CONNECTIONS: &str = "kvquorum_http_client_connections_total";
 const CLIENT_EXCHANGES: &str = "kvquorum_http_client_exchanges_total";
@@ -208,9 +208,9 @@ impl ServerCounts {
     }
 
     /// What a request of a batch came to.
-    pub(crate) fn outcome(&self, outcome: &Outcome) {
-        match outcome {
-            Outcome::Answered(Response::Refused(refusal)) => {
+    pub(crate) fn reply(&self, reply: &Reply) {
+        match reply {
+            Reply::Answered(Response::Refused(refusal)) => {
                 let reason = match refusal {
                     Refusal::EmptyKey => &self.0.empty_key,
                     Refusal::KeyTooLong { .. } => &self.0.key_too_long,
@@ -223,7 +223,7 @@ impl ServerCounts {
                 };
                 reason.increment(1);
             }
-            Outcome::StoreFailed(_) => self.0.store_failures.increment(1),
+            Reply::StoreFailed(_) => self.0.store_failures.increment(1),
             _ => {}
         }
     }

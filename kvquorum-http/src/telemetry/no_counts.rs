@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 
 use super::RouteName;
-use crate::wire::Outcome;
+use crate::wire::Reply;
 
 pub(crate) struct ClientCounts;
 
@@ -49,7 +49,7 @@ impl ServerCounts {
 
     pub(crate) fn batch(&self, _: usize) {}
 
-    pub(crate) fn outcome(&self, _: &Outcome) {}
+    pub(crate) fn reply(&self, _: &Reply) {}
 }
 
 pub(crate) struct ConnectionCount;

@@ -9,12 +9,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 use kvquorum_core::Request;
 
-use crate::wire::{self, DecodeError, EncodeError, Outcome};
+use crate::wire::{self, DecodeError, EncodeError, Reply};
 
 /// A u32's bytes on the wire.
 const U32: usize = 4;
 
-/// What comes before an outcome: which request it is of, and its length.
+/// What comes before a reply: which request it is of, and its length.
 const ANSWER_HEAD: usize = U32 * 2;
 
 /// Frames on their way out, and their bytes as a body. A large value is sent
@@ -51,8 +51,8 @@ impl Frames {
 
     /// Appends the answer to a request of a batch. Where that fails, nothing is
     /// appended.
-    pub(crate) fn push_answer(&mut self, which: u32, outcome: &Outcome) -> Result<(), EncodeError> {
-        self.push(Some(which), |to| wire::encode_outcome(outcome, to))
+    pub(crate) fn push_answer(&mut self, which: u32, reply: &Reply) -> Result<(), EncodeError> {
+        self.push(Some(which), |to| wire::encode_reply(reply, to))
     }
 
     fn push(
@@ -334,9 +334,9 @@ mod tests {
             b"\x05\x00\x00\x00\x00\x00\x02ab\x04\x00\x00\x00\x00\x00\x01c"
         );
         let mut answers = Frames::default();
-        let applied = Outcome::Answered(Response::Ack(Ack::Applied));
+        let applied = Reply::Answered(Response::Ack(Ack::Applied));
         answers.push_answer(300, &applied).unwrap();
-        let failed = Outcome::StoreFailed("no".into());
+        let failed = Reply::StoreFailed("no".into());
         answers.push_answer(0, &failed).unwrap();
         assert_eq!(
             sent(answers),
@@ -405,8 +405,8 @@ mod tests {
     fn answers_come_out_of_chunks_of_any_size() {
         let mut frames = Frames::default();
         for (which, len) in [(7, 0), (0, 20), (3, 600), (2, 1), (1, 400), (9, 10)] {
-            let outcome = Outcome::Answered(Response::Entry(Some(entry(vec![b'x'; len]))));
-            frames.push_answer(which, &outcome).unwrap();
+            let reply = Reply::Answered(Response::Entry(Some(entry(vec![b'x'; len]))));
+            frames.push_answer(which, &reply).unwrap();
         }
         let bytes = sent(frames);
         let whole = read(usize::MAX, [&bytes[..]].into_iter());

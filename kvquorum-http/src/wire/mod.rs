@@ -19,9 +19,9 @@
 //! | frame | bytes |
 //! |---|---|
 //! | request frame | length: u32, and so many bytes: a request |
-//! | answer frame | which request: u32, length: u32, and so many bytes: an outcome |
+//! | answer frame | which request: u32, length: u32, and so many bytes: a reply |
 //!
-//! Requests and outcomes are in [postcard]'s format, version 1, which is
+//! Requests and replies are in [postcard]'s format, version 1, which is
 //! stable. An *int* is an unsigned number in seven-bit groups, the least group
 //! first, with the high bit set on every byte but the last: 300 is `AC 02`. A hash,
 //! its key and a sum of hashes have 128 bits, all other numbers 64 at the most. What
@@ -43,9 +43,9 @@
 //! | asked: *fingerprint* | `05`, range, key of the hash: int, how many cuts: int, and each of them: bytes; how many entries in a window at most: int, how many records at most: int, how many bytes of them at most: int |
 //! | asked: *versions* | `06`, range, key of the hash: int, how many at most: int |
 //! | asked: *status* | `07` |
-//! | outcome *answered* | `00`, response |
-//! | outcome *the store failed* | `01`, what it says: text. The entry may be stored or not |
-//! | outcome *not understood* | `02`, why: text. Nothing was stored |
+//! | reply *answered* | `00`, response |
+//! | reply *the store failed* | `01`, what it says: text. The entry may be stored or not |
+//! | reply *not understood* | `02`, why: text. Nothing was stored |
 //! | response *entry* | `00`, then `00` for none, or `01` and an entry |
 //! | response *ack, applied* | `01 00` |
 //! | response *ack, superseded* | `01 01`, version |
@@ -152,7 +152,7 @@ pub(crate) type EncodeError = Box<dyn Error + Send + Sync>;
 
 /// What became of one request.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Outcome {
+pub(crate) enum Reply {
     Answered(Response),
     StoreFailed(String),
     NotUnderstood(String),
@@ -192,18 +192,15 @@ pub(crate) fn encode_request(
     Ok(None)
 }
 
-/// Appends an outcome, except for a large value, as [`encode_request`] does.
-pub(crate) fn encode_outcome(
-    outcome: &Outcome,
-    to: &mut Vec<u8>,
-) -> Result<Option<Bytes>, EncodeError> {
-    if let Outcome::Answered(
+/// Appends a reply, except for a large value, as [`encode_request`] does.
+pub(crate) fn encode_reply(reply: &Reply, to: &mut Vec<u8>) -> Result<Option<Bytes>, EncodeError> {
+    if let Reply::Answered(
         response @ (Response::Entry(Some(entry)) | Response::Promise(Some(entry))),
-    ) = outcome
+    ) = reply
     {
         if let Some(value) = large_value(entry) {
             let without_value = Some(Entry::new(entry.version, Bytes::new()));
-            let without_value = Outcome::Answered(match response {
+            let without_value = Reply::Answered(match response {
                 Response::Promise(_) => Response::Promise(without_value),
                 _ => Response::Entry(without_value),
             });
@@ -211,7 +208,7 @@ pub(crate) fn encode_outcome(
         }
         to.reserve(value_len(entry).saturating_add(FRAMING));
     }
-    postcard::to_io(outcome, to)?;
+    postcard::to_io(reply, to)?;
     Ok(None)
 }
 

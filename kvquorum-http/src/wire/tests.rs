@@ -117,10 +117,10 @@ fn a_value_sent_from_where_it_lies_has_the_same_bytes() {
 
         for response in [Response::Entry, Response::Promise] {
             let entry = Some(Entry::new(VERSION, value.clone()));
-            let outcome = Outcome::Answered(response(entry));
-            let bytes = whole(|to| encode_outcome(&outcome, to));
-            assert!(bytes == postcard::to_stdvec(&outcome).unwrap());
-            let encoded = encode_outcome(&outcome, &mut Vec::new());
+            let reply = Reply::Answered(response(entry));
+            let bytes = whole(|to| encode_reply(&reply, to));
+            assert!(bytes == postcard::to_stdvec(&reply).unwrap());
+            let encoded = encode_reply(&reply, &mut Vec::new());
             assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
         }
     }
@@ -149,16 +149,16 @@ fn no_request_takes_more_room_than_is_thought() {
 #[test]
 fn outcomes_have_the_bytes_that_the_docs_say() {
     let text = || "no".to_owned();
-    for (outcome, bytes) in [
+    for (reply, bytes) in [
         (
-            Outcome::Answered(Response::Ack(Ack::Applied)),
+            Reply::Answered(Response::Ack(Ack::Applied)),
             &b"\x00\x01\x00"[..],
         ),
-        (Outcome::StoreFailed(text()), b"\x01\x02no"),
-        (Outcome::NotUnderstood(text()), b"\x02\x02no"),
+        (Reply::StoreFailed(text()), b"\x01\x02no"),
+        (Reply::NotUnderstood(text()), b"\x02\x02no"),
     ] {
-        assert_eq!(whole(|to| encode_outcome(&outcome, to)), bytes);
-        assert_eq!(decode::<Outcome>(bytes).unwrap(), outcome);
+        assert_eq!(whole(|to| encode_reply(&reply, to)), bytes);
+        assert_eq!(decode::<Reply>(bytes).unwrap(), reply);
     }
 }
 
@@ -300,9 +300,9 @@ fn responses_have_the_bytes_that_the_docs_say() {
         ),
     ] {
         assert_eq!(decode::<Response>(bytes).unwrap(), response);
-        let outcome = Outcome::Answered(response);
-        let encoded = whole(|to| encode_outcome(&outcome, to));
-        assert_eq!(encoded, [b"\x00", bytes].concat(), "{outcome:?}");
+        let reply = Reply::Answered(response);
+        let encoded = whole(|to| encode_reply(&reply, to));
+        assert_eq!(encoded, [b"\x00", bytes].concat(), "{reply:?}");
     }
 }
 

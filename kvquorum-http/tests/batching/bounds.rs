@@ -29,7 +29,7 @@ async fn batches(
         let count = exchange.keys.len();
         counts.push(count);
         left -= count;
-        let body = (0..count).flat_map(|at| outcome(at as u32, APPLIED));
+        let body = (0..count).flat_map(|at| reply(at as u32, APPLIED));
         let body: Vec<u8> = body.collect();
         exchange.answers(answer("200 OK", body)).await;
     }

@@ -27,7 +27,7 @@ async fn a_connection_that_breaks_costs_those_that_had_no_answer() {
     let replica = played.replica.clone();
     let (mut exchange, [a, b]) = two(&mut played, &replica).await;
     exchange.begins().await;
-    exchange.chunk(outcome(1, value_outcome("b"))).await;
+    exchange.chunk(reply(1, value_reply("b"))).await;
     finds(b, "b").await;
     drop(exchange);
     let error = no_answer(in_time(a).await);
@@ -36,18 +36,10 @@ async fn a_connection_that_breaks_costs_those_that_had_no_answer() {
 
 #[tokio::test]
 async fn an_answer_that_makes_no_sense_costs_those_that_had_none() {
-    let twice = [
-        outcome(1, value_outcome("b")),
-        outcome(1, value_outcome("b")),
-    ]
-    .concat();
-    let of_nobody = [
-        outcome(1, value_outcome("b")),
-        outcome(2, value_outcome("b")),
-    ]
-    .concat();
-    let missing = outcome(1, value_outcome("b"));
-    let half = [outcome(1, value_outcome("b")), vec![0; 9]].concat();
+    let twice = [reply(1, value_reply("b")), reply(1, value_reply("b"))].concat();
+    let of_nobody = [reply(1, value_reply("b")), reply(2, value_reply("b"))].concat();
+    let missing = reply(1, value_reply("b"));
+    let half = [reply(1, value_reply("b")), vec![0; 9]].concat();
     for (body, is_missing) in [
         (twice, false),
         (of_nobody, false),
@@ -82,7 +74,7 @@ async fn each_call_has_its_own_failure() {
         (&[0; 101], "no answer: the answer has more than 100 bytes"),
     ] {
         let (exchange, [a, b]) = two(&mut played, &replica).await;
-        let body = [outcome(0, bytes), outcome(1, value_outcome("b"))].concat();
+        let body = [reply(0, bytes), reply(1, value_reply("b"))].concat();
         exchange.answers(answer("200 OK", body)).await;
         assert_eq!(told(in_time(a).await), expected);
         finds(b, "b").await;
@@ -129,7 +121,7 @@ async fn a_batch_on_a_pooled_connection_that_breaks_is_sent_once_more() {
     let exchange = played.exchange().await;
     assert_eq!((exchange.keys.len(), exchange.connection), (2, 1));
     // The first try may have arrived: that holds for each of them.
-    let body = [outcome(0, REFUSED), outcome(1, value_outcome("b"))].concat();
+    let body = [reply(0, REFUSED), reply(1, value_reply("b"))].concat();
     exchange.answers(answer("200 OK", body)).await;
     finds(b, "b").await;
     let error = no_answer(in_time(a).await);
@@ -191,7 +183,7 @@ async fn what_may_have_arrived_in_a_batch_is_never_called_not_applied() {
         }
         let [of_a, of_b] = one_by_one(&mut played).await;
         of_a.answers(nothing_stored("404 Not Found", "")).await;
-        of_b.answers(answer("200 OK", outcome(0, REFUSED))).await;
+        of_b.answers(answer("200 OK", reply(0, REFUSED))).await;
         for call in [a, b] {
             let error = no_answer(in_time(call).await);
             assert!(matches!(error, HttpError::TriedTwice { .. }), "{error:?}");

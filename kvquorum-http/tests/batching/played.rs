@@ -5,7 +5,7 @@ use super::*;
 pub(crate) type Called = Result<Response, TransportError>;
 pub(crate) use kvquorum_core::Call;
 
-/// The outcome of a request that is refused: the key is empty.
+/// The reply to a request that is refused: the key is empty.
 pub(crate) const REFUSED: &[u8] = b"\x00\x02\x00";
 
 /// A replica that the test plays, exchange by exchange.
@@ -115,7 +115,7 @@ impl Exchange {
     /// last one first.
     pub(crate) async fn answers_all(self) {
         let answers = self.keys.iter().enumerate().rev();
-        let body = answers.flat_map(|(at, key)| outcome(at as u32, value_outcome(key)));
+        let body = answers.flat_map(|(at, key)| reply(at as u32, value_reply(key)));
         let body: Vec<u8> = body.collect();
         self.answers(answer("200 OK", body)).await;
     }
@@ -140,8 +140,8 @@ impl Exchange {
     }
 }
 
-/// The outcome of a get that finds the key as the value.
-pub(crate) fn value_outcome(key: &str) -> Vec<u8> {
+/// The reply to a get that finds the key as the value.
+pub(crate) fn value_reply(key: &str) -> Vec<u8> {
     let head = [0, 0, 1, 0x80, 0x80, 0x04, 7, 1, key.len() as u8];
     [&head, key.as_bytes()].concat()
 }

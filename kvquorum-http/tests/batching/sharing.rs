@@ -89,7 +89,7 @@ async fn an_answer_that_has_begun_lets_the_next_exchange_go() {
     exchange.answers_all().await;
     finds(c, "c").await;
     for (exchange, key) in [(&mut alone, "slow"), (&mut shared, "b")] {
-        exchange.chunk(outcome(0, value_outcome(key))).await;
+        exchange.chunk(reply(0, value_reply(key))).await;
         exchange.chunk("").await;
     }
     finds(b, "b").await;
@@ -168,7 +168,7 @@ async fn an_answer_is_given_before_the_body_has_ended() {
         let mut exchange = played.single(&mut call).await;
         let begun = Instant::now();
         exchange.begins().await;
-        exchange.chunk(outcome(0, value_outcome("k"))).await;
+        exchange.chunk(reply(0, value_reply("k"))).await;
         finds(call, "k").await;
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(1), "{took:?}");

@@ -435,37 +435,37 @@ pub fn requests<R: AsRef<[u8]>>(requests: impl IntoIterator<Item = R>) -> Vec<u8
     requests.into_iter().flat_map(frame).collect()
 }
 
-/// A frame that says that this is the outcome of that request.
-pub fn outcome(which: u32, outcome: impl AsRef<[u8]>) -> Vec<u8> {
-    let outcome = outcome.as_ref();
-    let len = (outcome.len() as u32).to_le_bytes();
-    [&which.to_le_bytes(), &len[..], outcome].concat()
+/// A frame that says that this is the reply to that request.
+pub fn reply(which: u32, reply: impl AsRef<[u8]>) -> Vec<u8> {
+    let reply = reply.as_ref();
+    let len = (reply.len() as u32).to_le_bytes();
+    [&which.to_le_bytes(), &len[..], reply].concat()
 }
 
-/// The frames of the body of an answer: which request, and its outcome.
-pub fn outcomes(mut body: &[u8]) -> Vec<(u32, Vec<u8>)> {
-    let mut outcomes = Vec::new();
+/// The frames of the body of an answer: which request, and its reply.
+pub fn replies(mut body: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    let mut replies = Vec::new();
     while let Some((which, rest)) = body.split_first_chunk() {
         let (len, rest) = rest.split_first_chunk().unwrap();
-        let (outcome, rest) = rest.split_at(u32::from_le_bytes(*len) as usize);
-        outcomes.push((u32::from_le_bytes(*which), outcome.to_vec()));
+        let (reply, rest) = rest.split_at(u32::from_le_bytes(*len) as usize);
+        replies.push((u32::from_le_bytes(*which), reply.to_vec()));
         body = rest;
     }
     assert_eq!(body, b"");
-    outcomes
+    replies
 }
 
-/// The outcome of a merge that was applied.
+/// The reply to a merge that was applied.
 pub const APPLIED: &[u8] = b"\x00\x01\x00";
 
 /// The answer to a single merge that was applied.
 pub fn applied() -> Vec<u8> {
-    answer("200 OK", outcome(0, APPLIED))
+    answer("200 OK", reply(0, APPLIED))
 }
 
 /// The answer to a single request that is refused: the key is empty.
 pub fn refused() -> Vec<u8> {
-    answer("200 OK", outcome(0, b"\x00\x02\x00"))
+    answer("200 OK", reply(0, b"\x00\x02\x00"))
 }
 
 /// A server that the test plays: each connection is handed to `play` once its

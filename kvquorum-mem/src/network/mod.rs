@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 pub use faults::Latency;
 pub use link::Link;
-pub use node::{Data, Node, NodeError};
+pub use node::{Node, NodeError};
 
 use crate::store::MemStore;
 

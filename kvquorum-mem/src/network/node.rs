@@ -9,16 +9,6 @@ use kvquorum_core::{Replica, Request, Store, Transport, TransportError};
 use super::{Answer, Link, Network};
 use crate::store::MemStore;
 
-/// What is left of a node's data after a crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Data {
-    /// All of it: the disk survived.
-    Kept,
-    /// None of it: the replica comes back empty. A quorum may then have lost
-    /// what it acked.
-    Lost,
-}
-
 /// A node of a [`Network`]: it hosts one replica, and can crash.
 ///
 /// Cheap to clone; clones are the same node.
@@ -72,7 +62,7 @@ impl<S: Store> Node<S> {
         &self.0.network
     }
 
-    /// Stops the node, as when its process is killed.
+    /// Crashes the node, as when its process is killed.
     ///
     /// - New calls fail with [`NotSent`](TransportError::NotSent): the
     ///   connection is refused.
@@ -85,9 +75,11 @@ impl<S: Store> Node<S> {
     /// it cannot tell. On several threads, a merge that is in the store's
     /// hands at this moment may still come to its end.
     ///
-    /// The store keeps its data, as a disk does; on a node that is down, this
-    /// does nothing.
-    pub fn stop(&self) {
+    /// The store keeps its data, as a disk does. Where the disk is to be lost too,
+    /// [clear](MemStore::clear) the [store](Self::store) then: the replica comes
+    /// back empty, and a quorum may have lost what it acked. On a node that is
+    /// down, this does nothing.
+    pub fn crash(&self) {
         self.turn(true);
     }
 
@@ -142,18 +134,6 @@ impl<S: Store> Node<S> {
 
 fn is_up(lives: u64) -> bool {
     lives.is_multiple_of(2)
-}
-
-impl Node {
-    /// [Stops](Self::stop) the node, and leaves its store the data that the
-    /// crash has left. On a node that is down, it does nothing but take the
-    /// data away where told.
-    pub fn crash(&self, data: Data) {
-        self.stop();
-        if data == Data::Lost {
-            self.store().clear();
-        }
-    }
 }
 
 impl<S: Store + fmt::Debug> fmt::Debug for Node<S> {

@@ -167,7 +167,7 @@ impl Disk {
         self.0.state.lock().unwrap()
     }
 
-    /// For [`open_on`](kvquorum_redb::Builder::open_on).
+    /// For [`open_on`](kvquorum_redb::RedbStoreBuilder::open_on).
     pub fn backend(&self) -> impl Fn() -> io::Result<Self> + Send + 'static {
         let disk = self.clone();
         move || Ok(disk.clone())

@@ -47,7 +47,7 @@ impl Disk {
         self.data().unsynced.clear();
     }
 
-    /// Loses what does not survive a crash. [Stop](kvquorum_mem::Node::stop) the node
+    /// Loses what does not survive a crash. [Crash](kvquorum_mem::Node::crash) the node
     /// first.
     pub fn lose(&self, survives: Survives) {
         let mut data = self.data();

@@ -283,9 +283,9 @@ impl<S: Store> Machine<S> {
         &self.disk
     }
 
-    /// Stops the node, and leaves its disk what survives.
+    /// Crashes the node, and leaves its disk what survives.
     pub fn crash(&self, survives: Survives) {
-        self.node.stop();
+        self.node.crash();
         self.disk.lose(survives);
     }
 }

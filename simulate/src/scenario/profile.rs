@@ -124,9 +124,9 @@ impl Profile {
 
     /// What a replica admits. They need not be alike.
     pub(super) fn limits(&self, random: &mut Random) -> Limits {
-        let limits = Limits::default().with_max_drift(MAX_DRIFT);
+        let limits = Limits::default().max_drift(MAX_DRIFT);
         if random.percent(self.small_pages) {
-            limits.with_max_scan_keys(1 + random.below(3) as usize)
+            limits.max_scan_keys(1 + random.below(3) as usize)
         } else {
             limits
         }

@@ -22,6 +22,7 @@ use missed::Due;
 /// How [hints](Coordinator::handoff) are kept and delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use]
 pub struct HintSettings {
     /// The most keys that are kept for a replica. 65,536 by default.
     pub max_keys: usize,
@@ -52,31 +53,31 @@ impl Default for HintSettings {
 
 impl HintSettings {
     /// Sets the most keys that are kept for a replica.
-    #[must_use]
-    pub fn with_max_keys(mut self, max: usize) -> Self {
+    pub fn max_keys(mut self, max: usize) -> Self {
         self.max_keys = max;
         self
     }
 
     /// Sets the most bytes of keys that are kept for a replica.
-    #[must_use]
-    pub fn with_max_bytes(mut self, max: usize) -> Self {
+    pub fn max_bytes(mut self, max: usize) -> Self {
         self.max_bytes = max;
         self
     }
 
     /// Sets how many hints a replica is delivered in a second at the most.
-    #[must_use]
-    pub fn with_max_per_second(mut self, max: u32) -> Self {
+    pub fn max_per_second(mut self, max: u32) -> Self {
         self.max_per_second = max;
         self
     }
 
-    /// Sets how long to wait before a replica that did not answer is tried again, at
-    /// first and at the longest.
-    #[must_use]
-    pub fn with_pauses(mut self, first: Duration, longest: Duration) -> Self {
+    /// Sets how long to wait before a replica that did not answer is tried again.
+    pub fn first_pause(mut self, first: Duration) -> Self {
         self.first_pause = first;
+        self
+    }
+
+    /// Sets the longest that is waited.
+    pub fn longest_pause(mut self, longest: Duration) -> Self {
         self.longest_pause = longest;
         self
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 /// How a [pass](crate::Coordinator::pass) goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use]
 pub struct PassSettings {
     /// How many keys are compared with one request to each replica. 16,384 by
     /// default; 0 is taken for 1. A pass that is cut and goes on compares no more
@@ -56,57 +57,49 @@ impl Default for PassSettings {
 
 impl PassSettings {
     /// Sets how many keys are compared with one request.
-    #[must_use]
-    pub fn with_window(mut self, keys: u64) -> Self {
+    pub fn window(mut self, keys: u64) -> Self {
         self.window = keys;
         self
     }
 
     /// Sets the most keys in a second.
-    #[must_use]
-    pub fn with_max_keys_per_second(mut self, max: u64) -> Self {
+    pub fn max_keys_per_second(mut self, max: u64) -> Self {
         self.max_keys_per_second = max;
         self
     }
 
     /// Sets the most bytes in a second.
-    #[must_use]
-    pub fn with_max_bytes_per_second(mut self, max: u64) -> Self {
+    pub fn max_bytes_per_second(mut self, max: u64) -> Self {
         self.max_bytes_per_second = max;
         self
     }
 
     /// Sets how much a pass gives way to other operations.
-    #[must_use]
-    pub fn with_rests(mut self, rests: u32) -> Self {
+    pub fn rests(mut self, rests: u32) -> Self {
         self.rests = rests;
         self
     }
 
     /// Sets how many times a call is made at the most.
-    #[must_use]
-    pub fn with_tries(mut self, tries: u32) -> Self {
+    pub fn tries(mut self, tries: u32) -> Self {
         self.tries = tries;
         self
     }
 
     /// Sets how long after one pass ended the next begins.
-    #[must_use]
-    pub fn with_every(mut self, every: Duration) -> Self {
+    pub fn every(mut self, every: Duration) -> Self {
         self.every = every;
         self
     }
 
     /// Sets by how much that varies.
-    #[must_use]
-    pub fn with_jitter_percent(mut self, percent: u32) -> Self {
+    pub fn jitter_percent(mut self, percent: u32) -> Self {
         self.jitter_percent = percent;
         self
     }
 
     /// Sets the key of the hash.
-    #[must_use]
-    pub fn with_hash_key(mut self, key: u128) -> Self {
+    pub fn hash_key(mut self, key: u128) -> Self {
         self.hash_key = Some(key);
         self
     }

@@ -9,24 +9,24 @@ use crate::transport::Ack;
 /// What an update knows of its attempts that may have been applied.
 pub(super) struct Memory<O> {
     doubts: Vec<Doubt>,
-    told: Vec<O>,
+    outputs: Vec<O>,
 }
 
 /// An attempt that may have been applied.
 struct Doubt {
     /// Under which it may have been written.
     ballot: Version,
-    /// The place of what was told of what it wrote.
-    told: usize,
+    /// The place of its output.
+    output: usize,
     /// Where it is not known that a replica stored it: those that had yet to answer,
     /// and their answers.
     pending: Option<(Vec<usize>, Late<Ack>)>,
 }
 
-/// What was told of what an attempt writes.
-pub(super) enum Told<O> {
-    Now(O),
-    /// It is what an earlier attempt wrote.
+/// What the closure of an update returned beside what an attempt writes.
+pub(super) enum Output<O> {
+    New(O),
+    /// The attempt writes what an earlier one wrote.
     Earlier(usize),
 }
 
@@ -44,24 +44,24 @@ impl<O> Memory<O> {
     pub(super) fn new() -> Self {
         Self {
             doubts: Vec::new(),
-            told: Vec::new(),
+            outputs: Vec::new(),
         }
     }
 
-    /// What was told, and is still to come, of an attempt that failed.
+    /// Takes in an attempt that failed, and the answers to it that are still to come.
     pub(super) fn remember(
         &mut self,
         ballot: Version,
-        told: Told<O>,
+        output: Output<O>,
         outcomes: &[Outcome<Ack>],
         late: &mut Option<Late<Ack>>,
     ) {
-        let told = match told {
-            Told::Now(told) => {
-                self.told.push(told);
-                self.told.len().saturating_sub(1)
+        let output = match output {
+            Output::New(output) => {
+                self.outputs.push(output);
+                self.outputs.len().saturating_sub(1)
             }
-            Told::Earlier(at) => at,
+            Output::Earlier(at) => at,
         };
         let pending: Vec<usize> = (0..outcomes.len())
             .filter(|place| outcomes.get(*place).is_some_and(Outcome::is_pending))
@@ -70,7 +70,7 @@ impl<O> Memory<O> {
         let late = late.take_if(|_| !may_be_seen(answered));
         self.doubts.push(Doubt {
             ballot,
-            told,
+            output,
             pending: late.map(|late| (pending, late)),
         });
     }
@@ -113,15 +113,15 @@ impl<O> Memory<O> {
         let found = |doubt: &&Doubt| Some(doubt.ballot) == base;
         let first = self.doubts.iter().map(|doubt| doubt.ballot).min();
         match (self.doubts.iter().find(found), first) {
-            (Some(doubt), _) => Became::Applied(doubt.told),
+            (Some(doubt), _) => Became::Applied(doubt.output),
             (None, Some(first)) if base > Some(first) => Became::Unknown,
             _ => Became::NotApplied,
         }
     }
 
-    /// What was told of the attempt that has this place.
-    pub(super) fn told(&mut self, place: usize) -> O {
-        self.told.swap_remove(place)
+    /// The output that has this place.
+    pub(super) fn output(&mut self, place: usize) -> O {
+        self.outputs.swap_remove(place)
     }
 
     /// Whether no attempt is in doubt.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use memory::{Became, Memory, Told};
+use memory::{Became, Memory, Output};
 use prepare::{Promises, prepare};
 use report::Phase;
 pub use report::{UpdateError, UpdateReport};
@@ -92,8 +92,8 @@ struct Failure {
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
-    /// Updates a key by a function of its value. `edit` also tells something of each
-    /// attempt, and what it told of the one that was applied is returned.
+    /// Updates a key by a function of its value. `edit` also has an output for each
+    /// attempt, and that of the one that was applied is returned.
     pub(crate) async fn update_within<O>(
         &self,
         key: Key,
@@ -131,14 +131,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let started = Instant::now();
             let attempt = self.attempt(span, &key, stamp.version, &mut memory, &mut edit);
             let failure = match attempt.await {
-                Ok((entry, told)) => {
+                Ok((entry, output)) => {
                     let ballot = stamp.version;
                     let done = Done {
                         ballot,
                         entry,
                         attempts,
                     };
-                    return Ok((done, told));
+                    return Ok((done, output));
                 }
                 Err(failure) => failure,
             };
@@ -184,7 +184,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         }
     }
 
-    /// One attempt: what is held then, and what was told of it.
+    /// One attempt: what is held then, and the output of the edit that it comes from.
     async fn attempt<O>(
         &self,
         span: &OperationSpan,
@@ -197,30 +197,30 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let is_settled = base.is_settled(W);
         let held = base.entry;
         let value = held.as_ref().and_then(|held| held.value.as_ref());
-        let (left, told) = match memory.became(held.as_ref()).await {
+        let (left, output) = match memory.became(held.as_ref()).await {
             Became::Unknown => {
                 let report = ReadReport::new(R, self.names(), base.outcomes);
                 return Err(Failure::unknown(Phase::Prepare(report)));
             }
-            Became::Applied(told) => (value.cloned(), Told::Earlier(told)),
+            Became::Applied(output) => (value.cloned(), Output::Earlier(output)),
             Became::NotApplied => match edit(value) {
                 // Nothing of this update, or of another, is half done.
-                (Edit::Keep, told) if is_settled && memory.is_empty() => {
-                    return Ok((held, told));
+                (Edit::Keep, output) if is_settled && memory.is_empty() => {
+                    return Ok((held, output));
                 }
-                (Edit::Keep, told) => (value.cloned(), Told::Now(told)),
-                (Edit::Put(value), told) => (Some(value), Told::Now(told)),
-                (Edit::Delete, told) => (None, Told::Now(told)),
+                (Edit::Keep, output) => (value.cloned(), Output::New(output)),
+                (Edit::Put(value), output) => (Some(value), Output::New(output)),
+                (Edit::Delete, output) => (None, Output::New(output)),
             },
         };
         let entry = Entry {
             version: ballot,
             value: left,
         };
-        let told = self
-            .accepted(span, key, entry.clone(), told, memory)
+        let output = self
+            .accepted(span, key, entry.clone(), output, memory)
             .await?;
-        Ok((Some(entry), told))
+        Ok((Some(entry), output))
     }
 
     /// The first phase: R replicas promise to take nothing below the ballot.
@@ -255,7 +255,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         span: &OperationSpan,
         key: &Key,
         entry: Entry,
-        told: Told<O>,
+        output: Output<O>,
         memory: &mut Memory<O>,
     ) -> Result<O, Failure> {
         let version = entry.version;
@@ -267,13 +267,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             Start::Unsettled(sending) => sending.await,
         };
         if verdict != WriteVerdict::Failed {
-            return Ok(match told {
-                Told::Now(told) => told,
-                Told::Earlier(at) => memory.told(at),
+            return Ok(match output {
+                Output::New(output) => output,
+                Output::Earlier(at) => memory.output(at),
             });
         }
         if may_be_seen(&outcomes) {
-            memory.remember(version, told, &outcomes, &mut late);
+            memory.remember(version, output, &outcomes, &mut late);
         }
         let by = refused_past(&outcomes);
         Err(Failure {
