@@ -85,3 +85,159 @@ fn keeping(own: Own) -> Decision {
 fn refused(refusal: Refusal) -> Decision {
     Decision::keep(Response::Refused(refusal))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::rules::{Action, Change};
+
+    fn eras() -> [Era; 4] {
+        [1, 2, 3, 4].map(|number: u64| Era::new(number.try_into().unwrap()))
+    }
+
+    fn id(id: u64) -> ReplicaId {
+        ReplicaId::new(NonZeroU64::new(id).unwrap())
+    }
+
+    fn all() -> Vec<Option<Own>> {
+        let mut all = vec![None];
+        for era in eras() {
+            for announced in eras() {
+                for is_joining in [false, true] {
+                    let marks = Marks {
+                        era,
+                        announced,
+                        is_joining,
+                    };
+                    all.push(Some(Own { id: id(7), marks }));
+                }
+            }
+        }
+        all
+    }
+
+    fn changes() -> Vec<MarksChange> {
+        let of = |era| {
+            [
+                MarksChange::Announce(era),
+                MarksChange::Enter(era),
+                MarksChange::Join(era),
+                MarksChange::Open(era),
+            ]
+        };
+        let begin = [false, true].map(|is_joining| MarksChange::begin(id(9), is_joining));
+        eras().into_iter().flat_map(of).chain(begin).collect()
+    }
+
+    fn apply(change: MarksChange, held: Option<Own>) -> (Option<Own>, Response) {
+        let held = held.as_ref().map(Own::record);
+        let Decision { action, response } = Change::marks(change).decide(held.as_ref());
+        let held = match action {
+            Action::Keep => held,
+            Action::Replace(record) => Some(record),
+            Action::Remove => None,
+        };
+        (held.as_ref().and_then(Own::of), response)
+    }
+
+    fn is_refused(response: &Response) -> bool {
+        matches!(response, Response::Refused(_))
+    }
+
+    /// Bugs: a mark falls; a change that is repeated comes to something else; a refused
+    /// one changes something; who the replica is changes.
+    #[test]
+    fn j_era_marks_only_rise() {
+        for held in all() {
+            for change in changes() {
+                let (after, response) = apply(change, held);
+                if is_refused(&response) {
+                    assert_eq!(after, held, "{change:?}");
+                }
+                if let (Some(before), Some(after)) = (held, after) {
+                    assert_eq!(before.id, after.id);
+                    let (before, after) = (before.marks, after.marks);
+                    assert!(after.era >= before.era, "{change:?} of {before:?}");
+                    assert!(after.announced >= before.announced);
+                    assert!(before.is_joining || !after.is_joining);
+                }
+                // But for an announcement, which must not be taken for another's.
+                if !matches!(change, MarksChange::Announce(_)) {
+                    let (again, response_again) = apply(change, after);
+                    assert_eq!(again, after, "{change:?} of {held:?}");
+                    if after.is_some_and(|after| !is_opened(held, after)) {
+                        assert_eq!(response_again, response, "{change:?} of {held:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_opened(before: Option<Own>, after: Own) -> bool {
+        before.is_some_and(|before| before.marks.is_joining) && !after.marks.is_joining
+    }
+
+    /// Bugs: an era is announced twice, or below one that is in force; a replica that is
+    /// joining is a witness of an announcement, or enters an era by a request; one that
+    /// is not joining is opened, or joins; one is opened in another era than that in which
+    /// it was copied to; an entered era is not told.
+    #[test]
+    fn j_silent_marks_change_as_they_should() {
+        for held in all().into_iter().flatten() {
+            let marks = held.marks;
+            for era in eras() {
+                let before = marks.era.max(marks.announced);
+                let changed = |change| apply(change, Some(held)).0.unwrap().marks;
+                let refused = |change| is_refused(&apply(change, Some(held)).1);
+                let is_announced = !marks.is_joining && era > before;
+                assert_eq!(refused(MarksChange::Announce(era)), !is_announced);
+                if is_announced {
+                    let expected = Marks {
+                        announced: era,
+                        ..marks
+                    };
+                    assert_eq!(changed(MarksChange::Announce(era)), expected);
+                }
+                assert_eq!(refused(MarksChange::Enter(era)), marks.is_joining);
+                if !marks.is_joining {
+                    assert_eq!(changed(MarksChange::Enter(era)).era, era.max(marks.era));
+                }
+                let joins = marks.is_joining && era >= marks.era;
+                assert_eq!(refused(MarksChange::Join(era)), !joins);
+                if joins {
+                    assert_eq!(changed(MarksChange::Join(era)), Marks { era, ..marks });
+                }
+                let opens = marks.is_joining && era == marks.era;
+                assert_eq!(refused(MarksChange::Open(era)), !opens);
+                if opens {
+                    let expected = Marks {
+                        is_joining: false,
+                        ..marks
+                    };
+                    assert_eq!(changed(MarksChange::Open(era)), expected);
+                }
+            }
+        }
+    }
+
+    /// Bug: a replica whose own record is gone, or damaged, goes on as one that is new.
+    #[test]
+    fn what_is_damaged_is_not_begun_anew() {
+        for change in changes() {
+            let is_begin = matches!(change, MarksChange::Begin(_));
+            assert_eq!(is_refused(&apply(change, None).1), !is_begin, "{change:?}");
+            let damaged = Own {
+                id: id(7),
+                marks: Marks::new(false),
+            }
+            .record();
+            let mut damaged = damaged.into_entry().unwrap();
+            damaged.value = Some("?".into());
+            let decision = Change::marks(change).decide(Some(&damaged.into()));
+            assert_eq!(decision.action, Action::Keep);
+            assert!(is_refused(&decision.response));
+        }
+    }
+}

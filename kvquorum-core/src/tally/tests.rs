@@ -319,3 +319,27 @@ fn reports_say_what_each_replica_answered() {
     ));
     assert!(matches!(outcomes[3], Outcome::NotAsked));
 }
+
+/// Bug in J-ERA: who has told that the era is over is waited for others with, which may
+/// hang; or undoes enough answers of the era that were there before.
+#[test]
+fn j_era_a_later_era_decides_at_once() {
+    let era = crate::marks::Era::FIRST;
+    let stale = || Err(ReplicaFailure::Refused(Refusal::Stale { era }));
+    let applied = || Ok(Response::Ack(Ack::Applied));
+    let mut write = WriteTally::<5>::new(3);
+    write.add(0, applied());
+    write.add(1, stale());
+    assert_eq!(write.verdict(), Some(WriteVerdict::Failed));
+    assert!(write.is_pending());
+    write.add(2, applied());
+    write.add(3, applied());
+    assert_eq!(write.verdict(), Some(WriteVerdict::Acked));
+
+    let mut read = ReadTally::<5>::new(3);
+    (0..5).for_each(|replica| read.asked(replica));
+    read.add(0, Ok(Response::Entry(None)));
+    assert!(!read.is_decided());
+    read.add(1, stale());
+    assert!(read.is_decided() && !read.is_answered());
+}
