@@ -115,6 +115,11 @@ impl<const N: usize> WriteTally<N> {
         self.acked.saturating_add(self.failed) < N
     }
 
+    pub(crate) fn has_acked(&self, replica: usize) -> bool {
+        let outcome = self.outcomes.get(replica);
+        outcome.is_some_and(|outcome| outcome.answer().is_some())
+    }
+
     pub(crate) fn outcomes(&self) -> &[Outcome<Ack>; N] {
         &self.outcomes
     }
@@ -299,6 +304,10 @@ impl<const N: usize> ReadTally<N> {
     /// Whether there are enough answers.
     pub(crate) fn is_answered(&self) -> bool {
         self.answered >= self.needed
+    }
+
+    pub(crate) fn has_answered(&self, replica: usize) -> bool {
+        matches!(self.replicas.get(replica), Some(Knowledge::Holds(_)))
     }
 
     /// The greatest entry seen so far.

@@ -29,10 +29,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 Start::Settled(read) => {
                     if read.is_done(W) {
                         inner.telemetry.end(Kind::Get, Ended::Done, &waited);
-                        return Ok(ReadReceipt {
-                            entry: read.entry,
-                            outcomes: read.outcomes,
-                        });
+                        let Read {
+                            entry, outcomes, ..
+                        } = read;
+                        return Ok(ReadReceipt { entry, outcomes });
                     }
                     read
                 }
@@ -100,7 +100,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                     // What is usual goes straight in: `add` would move it twice
                     // more, which is a seventh of a read's instructions.
                     Ok(Response::Entry(entry)) => {
-                        inner.telemetry.answered_at_once(replica);
                         tally.add_answer(replica, entry);
                     }
                     result => {
@@ -125,6 +124,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             },
         );
         let (tally, _, waits) = &mut asked;
+        (inner.telemetry).answered_at_once(|replica| tally.has_answered(replica));
         if *waits || !is_settled(tally, repair, W) {
             drop(entered);
             let (tally, pending, _) = asked;

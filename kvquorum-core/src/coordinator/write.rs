@@ -202,7 +202,6 @@ pub(super) fn send_to_all<'a, T: Transport, const N: usize>(
             // drop the response, of which an ack has nothing, would be a call.
             // Together they are a twentieth of a write's instructions.
             if let Ok(Response::Ack(ack)) = result {
-                inner.telemetry.answered_at_once(replica);
                 tally.add_ack(replica, ack);
                 forget(result);
             } else {
@@ -214,6 +213,9 @@ pub(super) fn send_to_all<'a, T: Transport, const N: usize>(
         |(tally, _), replica, failure| tally.add(replica, Err(failure)),
     );
     let (tally, _) = &sent;
+    inner
+        .telemetry
+        .answered_at_once(|replica| tally.has_acked(replica));
     match tally.verdict() {
         Some(verdict) if !tally.is_pending() => {
             inner.observe(tally.superseded_by());

@@ -82,9 +82,15 @@ impl<const N: usize> Events<N> {
 
     #[inline]
     pub(super) fn answered(&self, replica: usize) {
-        if self.down.load(Ordering::Relaxed) != 0 {
+        if self.are_some_gone() {
             self.is_back(replica);
         }
+    }
+
+    /// Whether some have not answered since they were called last.
+    #[inline]
+    pub(super) fn are_some_gone(&self) -> bool {
+        self.down.load(Ordering::Relaxed) != 0
     }
 
     #[cold]

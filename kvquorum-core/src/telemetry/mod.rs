@@ -125,10 +125,14 @@ impl<const N: usize> Telemetry<N> {
         self.events.answered(replica);
     }
 
-    /// A call was answered at once: that is counted with its operation.
+    /// Some calls of an operation were answered at once: that is counted with the
+    /// operation.
     #[inline]
-    pub(crate) fn answered_at_once(&self, replica: usize) {
-        self.events.answered(replica);
+    pub(crate) fn answered_at_once(&self, has_answered: impl Fn(usize) -> bool) {
+        if self.events.are_some_gone() {
+            let answered = (0..N).filter(|replica| has_answered(*replica));
+            answered.for_each(|replica| self.events.answered(replica));
+        }
     }
 
     pub(crate) fn failed(&self, replica: usize, failure: &ReplicaFailure) {

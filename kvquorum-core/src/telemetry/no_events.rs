@@ -20,6 +20,10 @@ impl<const N: usize> Events<N> {
 
     pub(super) fn answered(&self, _: usize) {}
 
+    pub(super) fn are_some_gone(&self) -> bool {
+        false
+    }
+
     pub(super) fn failed(&self, _: usize, _: &ReplicaFailure) {}
 
     pub(super) fn misidentified(&self, _: usize, _: &IdentityError) {}
