@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::calls::{Calls, Pending, call_each, set};
 use super::operation::{Decided, Start, decide};
 use super::report::{ReadError, ReadReceipt, ReadReport};
-use super::{Coordinator, Inner, Repair};
+use super::{Coordinator, Inner, Repair, is_overtaken};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::tally::{Added, ReadTally};
@@ -43,13 +43,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             };
             if read.is_done(W) || !(inner.asks_again(request.era, &read.outcomes, &mut times)).await
             {
-                return self.end(read, &waited);
+                return self.end(read, repair, &waited);
             }
             request.era = Some(inner.introductions.era());
         }
     }
 
-    fn end(&self, read: Read<N>, waited: &Stopwatch) -> Result<ReadReceipt<N>, ReadError> {
+    fn end(
+        &self,
+        read: Read<N>,
+        repair: Repair,
+        waited: &Stopwatch,
+    ) -> Result<ReadReceipt<N>, ReadError> {
         let is_done = read.is_done(W);
         let Read {
             entry,
@@ -57,26 +62,27 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             holders,
             outcomes,
         } = read;
-        let ended = match answered {
-            _ if is_done => Ended::Done,
-            true => Ended::NotRepaired,
-            false => Ended::Unanswered,
-        };
-        self.inner.telemetry.end(Kind::Get, ended, waited);
+        let end = |ended| self.inner.telemetry.end(Kind::Get, ended, waited);
         if is_done {
+            end(Ended::Done);
             return Ok(ReadReceipt { entry, outcomes });
         }
         let report = Box::new(ReadReport::new(R, self.names(), outcomes));
-        Err(if answered {
-            ReadError::NotRepaired {
-                entry,
-                holders,
-                needed: W,
-                report,
-            }
-        } else {
-            ReadError::Failed(report)
-        })
+        if !answered {
+            end(Ended::Unanswered);
+            return Err(ReadError::Failed(report));
+        }
+        let error = ReadError::NotRepaired {
+            entry,
+            holders,
+            needed: W,
+            report,
+        };
+        // Else it ends when the key is settled.
+        if repair != Repair::Register || !is_overtaken(&error) {
+            end(Ended::NotRepaired);
+        }
+        Err(error)
     }
 
     /// Asks replicas one after the other as long as they answer at once, and all

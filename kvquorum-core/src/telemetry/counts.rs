@@ -7,6 +7,7 @@ mod clock;
 mod hints;
 mod passes;
 mod registers;
+mod rejoins;
 
 use std::time::Duration;
 
@@ -18,12 +19,13 @@ use tokio::time::Instant;
 
 use super::sample::is_sampled;
 use super::{Ended, Kind, Settling};
-use crate::coordinator::{HintStats, IdentityError, PassReport};
+use crate::coordinator::{HintStats, IdentityError, PassReport, RejoinProgress};
 use crate::outcome::ReplicaFailure;
 use crate::transport::{Refusal, TransportError};
 use hints::HintCounts;
 use passes::PassCounts;
 use registers::RegisterCounts;
+use rejoins::RejoinCounts;
 
 const OPERATIONS: &str = "kvquorum_operations_total";
 const OPERATION_DURATION: &str = "kvquorum_operation_duration_seconds";
@@ -50,6 +52,7 @@ pub(super) struct Counts<const N: usize> {
     retries: [Counter; Kind::ALL.len()],
     replicas: [Replica; N],
     passes: PassCounts<N>,
+    rejoins: RejoinCounts,
     hints: [HintCounts; N],
     registers: RegisterCounts,
 }
@@ -69,6 +72,7 @@ impl<const N: usize> Counts<N> {
             retries: Kind::ALL.map(|kind| counter!(RETRIES, "kind" => kind.name())),
             replicas: names.map(Replica::new),
             passes: PassCounts::new(names),
+            rejoins: RejoinCounts::new(),
             hints: names.map(HintCounts::new),
             registers: RegisterCounts::new(),
         }
@@ -173,6 +177,15 @@ impl<const N: usize> Counts<N> {
             false => &self.dropped,
         };
         outcome.increment(1);
+    }
+
+    pub(super) fn rejoin_ended(
+        &self,
+        progress: &RejoinProgress,
+        is_done: bool,
+        waited: &Stopwatch,
+    ) {
+        self.rejoins.ended(progress, is_done, waited);
     }
 
     pub(super) fn pass_ended(&self, report: &PassReport, now_millis: u64) {
@@ -409,6 +422,7 @@ fn describe() {
     );
     clock::describe();
     passes::describe();
+    rejoins::describe();
     hints::describe();
     registers::describe();
 }

@@ -23,7 +23,7 @@ use events::{ClockEvents, Events};
 pub(crate) use events::{OperationSpan, in_current_span};
 pub use sample::is_sampled;
 
-use crate::coordinator::{Calling, HintStats, IdentityError, PassReport};
+use crate::coordinator::{Calling, HintStats, IdentityError, PassReport, RejoinProgress};
 use crate::outcome::ReplicaFailure;
 use crate::transport::{Request, RequestKind};
 
@@ -177,6 +177,16 @@ impl<const N: usize> Telemetry<N> {
     /// A caller left before its operation was decided.
     pub(crate) fn abandoned(&self, is_carried_on: bool) {
         self.counts.abandoned(is_carried_on);
+    }
+
+    /// An attempt to have a replica rejoin has ended.
+    pub(crate) fn rejoin_ended(
+        &self,
+        progress: &RejoinProgress,
+        is_done: bool,
+        waited: &Stopwatch,
+    ) {
+        self.counts.rejoin_ended(progress, is_done, waited);
     }
 
     /// A pass has ended, or was cut, at this time of the wall clock's.

@@ -16,6 +16,7 @@ use super::eras::call_one_marks;
 use super::{Coordinator, Inner};
 use crate::entry::Key;
 use crate::marks::Era;
+use crate::telemetry::Stopwatch;
 use crate::told::Status;
 use crate::transport::{Request, RequestKind, Transport};
 use copy::Copying;
@@ -142,10 +143,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
         let joiner = told.get(self.place).cloned().flatten();
         let joiner = joiner.ok_or(RejoinError::NoAnswer { place: self.place })?;
         if joiner.marks.is_joining && !inner.opened_new_cluster(&told).await {
-            self.copy(&told, joiner.boot).await?;
+            let waited = Stopwatch::started();
+            let copied = self.copy(&told, joiner.boot).await;
+            let progress = self.progress.borrow();
+            let is_done = copied.is_ok();
+            inner.telemetry.rejoin_ended(&progress, is_done, &waited);
+            copied?;
         }
-        let done = self.progress.borrow().clone();
-        Ok(done)
+        let progress = self.progress.borrow();
+        Ok(progress.clone())
     }
 
     async fn copy(&self, told: &[Option<Status>], boot: u64) -> Result<(), RejoinError> {

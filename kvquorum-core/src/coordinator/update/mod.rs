@@ -308,10 +308,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         bounds: Bounds,
         error: ReadError,
     ) -> Result<Option<Entry>, ReadError> {
+        let waited = Stopwatch::started();
         let settling = self.update_within(key, bounds, |_| (Edit::Keep, ()));
         let settled = settling.await.map(|(done, ())| done.entry);
         let telemetry = &self.inner.telemetry;
         telemetry.settled(Settling::Get, settled.is_ok());
+        let ended = settled.as_ref().map_or(Ended::NotRepaired, |_| Ended::Done);
+        telemetry.end(Kind::Get, ended, &waited);
         settled.map_err(|_| error)
     }
 }
