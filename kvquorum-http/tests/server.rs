@@ -46,7 +46,7 @@ async fn a_client_that_sends_too_much_before_it_reads_still_gets_the_answer() {
     let to = |method: &[u8], path| [method, &post(path, &body)[4..]].concat();
     for (request, status) in [
         (to(b"POST", "/write"), 413),
-        (to(b"POST", "/v1/call"), 413),
+        (to(b"POST", "/v2/call"), 413),
         (to(b"POST", "/v2/call"), 404),
         (to(b"PUT", "/write"), 405),
         (to(b"POST", "/read/k"), 405),
@@ -322,7 +322,7 @@ async fn a_store_that_panics_fails_one_request() {
         b"\x01\x03bad\x80\x80\x04\x07\x01\x01v",
         b"\x01\x04good\x80\x80\x04\x07\x01\x01v",
     ];
-    let answer = client.ask(post("/v1/call", requests(batch))).await;
+    let answer = client.ask(post("/v2/call", requests(batch))).await;
     assert_eq!(answer.status, 200);
     let mut body = Vec::new();
     while let Some(chunk) = client.chunk().await {

@@ -167,6 +167,10 @@ fn not_the_answer(response: &Response) -> Problem {
         Response::Refused(refusal @ Refusal::Promised { .. }) => {
             Problem::new(StatusCode::CONFLICT, refusal.to_string())
         }
+        // Nor here: the replica is.
+        Response::Refused(refusal @ Refusal::Joining { .. }) => {
+            Problem::joining(format!("the replica is joining: {refusal}"))
+        }
         Response::Refused(refusal) => Problem::bad_request(refusal.to_string()),
         _ => Problem::internal("the replica answered another question"),
     }
