@@ -211,7 +211,8 @@ impl<S: Store> Replica<S> {
     }
 
     /// What a request of an era came to; a refusal where the replica has entered a later
-    /// one meanwhile: what has been done may count for nothing that began before.
+    /// one meanwhile: what has been done may count for nothing that began before. Of
+    /// whichever era, it counts for itself alone.
     pub(super) fn later(
         &self,
         era: Option<Era>,
@@ -221,7 +222,7 @@ impl<S: Store> Replica<S> {
         Call::new(async move {
             let result = doing.await;
             match known.marks() {
-                Some(marks) if !known.answers_in(era) => {
+                Some(marks) if era.is_some() && !known.answers_in(era) => {
                     Ok(Response::Refused(known.refusal(&marks)))
                 }
                 _ => result,
