@@ -226,7 +226,7 @@ async fn what_stored_nothing_says_so() {
                       content-type: application/octet-stream\r\ncontent-length: 9\r\n\r\n";
     for (request, status) in [
         (post("/v2/call", b"{}"), 400),
-        (post("/v2/call", b""), 404),
+        (post("/v3/call", b""), 404),
         (get_path("/v2/call").into_bytes(), 405),
         (post("/v2/call", requests([MERGE; 2])), 413),
         (unfinished.into(), 408),

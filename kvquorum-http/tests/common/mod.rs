@@ -90,7 +90,11 @@ impl TestStore {
         self.map.lock().unwrap().insert(key.into(), entry.into());
     }
 
-    async fn enter(&self) -> Result<(), StoreError> {
+    async fn enter(&self, key: &Key) -> Result<(), StoreError> {
+        // What the replica keeps of itself is no call's.
+        if key.is_empty() {
+            return Ok(());
+        }
         self.calls.add_permits(1);
         let permit = self.gate.acquire().await;
         permit
@@ -101,12 +105,12 @@ impl TestStore {
 
 impl Store for TestStore {
     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        self.enter().await?;
+        self.enter(key).await?;
         Ok(self.map.lock().unwrap().get(key).cloned())
     }
 
     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
-        self.enter().await?;
+        self.enter(key).await?;
         let mut map = self.map.lock().unwrap();
         let decision = change.decide(map.get(key));
         match decision.action {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvquorum_core::{Ack, Response};
+use kvquorum_core::{Ack, Replica, Response};
 use kvquorum_http::rustls::crypto::ring;
 use kvquorum_http::rustls::pki_types::pem::PemObject;
 use kvquorum_http::rustls::pki_types::{CertificateDer, PrivateKeyDer};
