@@ -28,7 +28,7 @@ impl Nodes {
             .map(|peer| format!("127.0.0.1:{}", port(peer)))
             .collect();
         let data = self.data.join(number.to_string());
-        Node::try_start_beside(port(number), &data, &peers.join(","), "1")
+        Node::try_start_beside(port(number), Some(&data), &peers.join(","), "1")
     }
 }
 
@@ -113,7 +113,7 @@ async fn p_converge_what_a_node_missed_arrives_within_two_passes() {
         assert!(lines[0].contains(part), "{told}");
     }
     let third: Vec<&str> = lines[3].split_whitespace().collect();
-    assert_eq!(third[1..4], ["reachable", "10001", "0"], "{told}");
+    assert_eq!(third[1..4], ["ready", "10001", "0"], "{told}");
     assert!(
         told.contains("s ago") && told.contains("0 entries"),
         "{told}"
