@@ -221,6 +221,17 @@ fn a_replica_is_backed_up_and_restored() {
     let again = three_node(&["restore", "--data", &restored, first]);
     assert!(says(again, 2).1.contains("already"));
     let restored = node(&path("restored"), &[]);
+    // It copies what it missed, before it answers. Where all are restored, that is nothing.
+    let (status, joining) = http(restored.port, "GET", "/read/tea", "").unwrap();
+    assert_eq!(status, 503, "{joining}");
+    assert_eq!(http(restored.port, "GET", "/ready", "").unwrap().0, 503);
+    let link = HttpTransport::new(restored.address()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let tea = runtime.block_on(async {
+        let alone = Coordinator::<1, 1, 1, _>::new([link]);
+        alone.get("tea").await
+    });
+    assert_eq!(tea.unwrap().unwrap(), "\"white\"");
     assert!(read(restored.port, "tea").contains("white"));
     assert!(read(restored.port, "coffee").contains("black"));
     assert_ne!(health(restored.port).1["replica"], original["replica"]);

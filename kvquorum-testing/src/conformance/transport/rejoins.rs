@@ -16,14 +16,27 @@ pub(super) async fn open<T: Transport>(link: &Subject<T>) {
     let boot = status(link).await.boot;
     let request = of(RequestKind::Open { boot }, Era::FIRST);
     match link.ask(request.clone()).await {
-        Response::Told(_) => {}
-        // It was opened before it came here.
-        Response::Refused(Refusal::NotJoining) => SAME_REPLICA.require(
-            !status(link).await.marks.is_joining,
-            format_args!("what the replica told, {boot}, it does not know of"),
-        ),
+        Response::Told(_) => return,
+        Response::Refused(Refusal::NotJoining) => {}
         other => mistaken(&request, &other),
     }
+    for _ in 0..2 {
+        let Status {
+            boot: is, marks, ..
+        } = status(link).await;
+        // It was opened before it came here.
+        if !marks.is_joining {
+            return;
+        }
+        SAME_REPLICA.require(
+            is == boot,
+            format_args!("first it was that of start {boot}, then of {is}"),
+        );
+    }
+    UNCHANGED.broken(format_args!(
+        "{} was refused by the replica that is meant",
+        asked(&request)
+    ))
 }
 
 pub(super) async fn run<T: Transport>(link: T) {
