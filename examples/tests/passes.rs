@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kvquorum_core::{Coordinator, LastPass, Request, Response, ScanLimit, Told, Transport};
 use kvquorum_http::HttpTransport;
-use support::{Node, client, example, free_base_port, says};
+use support::{Node, client, example, free_base_port, http, says, wait_until};
 use tempfile::tempdir;
 
 const MISSED: u64 = 10_000;
@@ -74,6 +74,11 @@ async fn p_converge_what_a_node_missed_arrives_within_two_passes() {
             break (nodes, [one, other, third]);
         }
     };
+    for node in [&one, &other, &third] {
+        wait_until("the new nodes are ready", || {
+            http(node.port, "GET", "/ready", "").unwrap().0 == 200
+        });
+    }
     let links = [&one, &other, &third].map(|node| HttpTransport::new(node.address()).unwrap());
     let map = Coordinator::<3, 2, 2, _>::new(links.clone());
     map.put("before", "all three")
