@@ -14,8 +14,10 @@ use kvquorum_mem::MemStore;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    // One of them will never be there to find all three new.
+    let new = || Replica::new(MemStore::new()).of_new_cluster();
     let [(a, a_task), (b, b_task), (c, c_task)] =
-        ["a", "b", "c"].map(|name| ChannelTransport::new(name, Replica::new(MemStore::new())));
+        ["a", "b", "c"].map(|name| ChannelTransport::new(name, new()));
     tokio::spawn(a_task);
     tokio::spawn(b_task);
     // This replica never runs, as though its machine had burned down.

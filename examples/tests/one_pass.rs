@@ -78,7 +78,7 @@ async fn held(node: &Node) -> (u64, u128) {
         max_keys: u64::MAX,
         max_bytes: u64::MAX,
     }));
-    let Response::Told(told) = link.call(&Request { to: None, kind }).await.unwrap() else {
+    let Response::Told(told) = link.call(&Request::of(kind)).await.unwrap() else {
         panic!("no answer to what was asked");
     };
     match *told {

@@ -22,8 +22,7 @@ fn read() -> Request {
 #[tokio::test]
 async fn it_conforms() {
     conformance::transport(|| async {
-        let (link, task) =
-            ChannelTransport::new("a", Replica::new(MemStore::new()).of_new_cluster());
+        let (link, task) = ChannelTransport::new("a", Replica::new(MemStore::new()));
         tokio::spawn(task);
         (link, ())
     })

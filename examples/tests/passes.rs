@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kvquorum_core::{Coordinator, LastPass, Request, Response, ScanLimit, Told, Transport};
 use kvquorum_http::HttpTransport;
-use support::{Node, client, example, free_base_port, http, says};
+use support::{Node, client, example, free_base_port, http, says, wait_until};
 use tempfile::tempdir;
 
 const MISSED: u64 = 10_000;
@@ -28,7 +28,7 @@ impl Nodes {
             .map(|peer| format!("127.0.0.1:{}", port(peer)))
             .collect();
         let data = self.data.join(number.to_string());
-        Node::try_start_beside(port(number), &data, &peers.join(","), "1")
+        Node::try_start_beside(port(number), Some(&data), &peers.join(","), "1")
     }
 }
 
@@ -74,6 +74,11 @@ async fn p_converge_what_a_node_missed_arrives_within_two_passes() {
             break (nodes, [one, other, third]);
         }
     };
+    for node in [&one, &other, &third] {
+        wait_until("the new nodes are ready", || {
+            http(node.port, "GET", "/ready", "").unwrap().0 == 200
+        });
+    }
     let links = [&one, &other, &third].map(|node| HttpTransport::new(node.address()).unwrap());
     let map = Coordinator::<3, 2, 2, _>::new(links.clone());
     map.put("before", "all three")
@@ -129,7 +134,7 @@ async fn p_converge_what_a_node_missed_arrives_within_two_passes() {
         assert!(lines[0].contains(part), "{told}");
     }
     let third: Vec<&str> = lines[3].split_whitespace().collect();
-    assert_eq!(third[1..4], ["reachable", "10001", "0"], "{told}");
+    assert_eq!(third[1..4], ["ready", "10001", "0"], "{told}");
     assert!(
         told.contains("s ago") && told.contains("0 entries"),
         "{told}"

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kvquorum_core::{Change, Key, Record, ScanLimit, Store, StoreError, WithCauses};
+use kvquorum_core::{Change, Key, Record, Replica, ScanLimit, Store, StoreError, WithCauses};
 use kvquorum_redb::RedbStore;
 use tokio::task::JoinSet;
 
@@ -53,7 +53,8 @@ pub(crate) async fn backup_into(store: &RedbStore, directory: &Path) {
     }
 }
 
-/// Fills a new replica from backups. It takes an id of its own when it first starts.
+/// Fills a new replica from backups. It has an id of its own, and is joining: it copies what
+/// its backups do not have before it answers.
 pub(crate) async fn restore(arguments: Restore) -> Result<(), Box<dyn Error>> {
     let Restore { data, from } = arguments;
     if data.exists() {
@@ -80,6 +81,9 @@ pub(crate) async fn restore(arguments: Restore) -> Result<(), Box<dyn Error>> {
     for put in changes.join_all().await {
         put?;
     }
+    // What its store is to keep of it, is kept from here on: also where the first start
+    // is one that would take an empty store for that of a new cluster.
+    Replica::new(Arc::clone(&store)).readiness().await?;
     store.close().await?;
     fs::rename(&unfinished, &data)?;
     let parent = data.parent().filter(|it| !it.as_os_str().is_empty());

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use kvquorum_core::{Request, Response, Transport};
+use kvquorum_core::{Refusal, Request, Response, Transport};
 use kvquorum_http::HttpTransport;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -98,10 +98,20 @@ impl Cluster {
 impl Node {
     /// Starts the node, and returns once it listens.
     pub(crate) async fn start(&mut self) -> Result<(), Box<dyn Error>> {
+        self.start_with(&[]).await
+    }
+
+    /// The same, where the node has lost its data.
+    pub(crate) async fn start_without_data(&mut self) -> Result<(), Box<dyn Error>> {
+        self.start_with(&["--lost-if-empty"]).await
+    }
+
+    async fn start_with(&mut self, more: &[&str]) -> Result<(), Box<dyn Error>> {
         let mut command = Command::new(env::current_exe()?);
         command
             .args(["node", "--while-stdin-is-open", "--port"])
-            .arg(self.port.to_string());
+            .arg(self.port.to_string())
+            .args(more);
         match &self.data {
             Some(data) => command.arg("--data").arg(data),
             None => command.arg("--memory"),
@@ -156,6 +166,7 @@ impl Node {
         match asked.await {
             Ok(Ok(Response::Entry(Some(entry)))) => Held::Entry(entry),
             Ok(Ok(Response::Entry(None))) => Held::Nothing,
+            Ok(Ok(Response::Refused(Refusal::Joining { .. }))) => Held::Joining,
             _ => Held::NoAnswer,
         }
     }

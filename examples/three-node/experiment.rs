@@ -89,12 +89,12 @@ async fn tell(cluster: &mut Cluster, story: &mut Story) -> Told {
     fail_to_write(cluster, story, &three, tea).await?;
     let juice = write_to_two(cluster, story, &two).await?;
     read_from_two(cluster, story, &two, juice).await?;
-    restart(cluster, story, tea, juice).await?;
-    repair(cluster, story, &two, juice).await?;
     if !cluster.in_memory() {
-        lose_data(cluster, story, &two, juice).await?;
+        restart(cluster, story, tea, juice).await?;
+        repair(cluster, story, &two, juice).await?;
+        converge(cluster, story, &two).await?;
     }
-    converge(cluster, story, &two).await?;
+    rejoin(cluster, story, &two, juice).await?;
     disagree(cluster, story, &two).await?;
     delete(cluster, story, &two).await?;
     count(cluster, story, &two).await
@@ -266,30 +266,20 @@ async fn read_from_two(
 }
 
 async fn restart(cluster: &mut Cluster, story: &mut Story, tea: Version, juice: Version) -> Told {
-    let (heading, text, left) = if cluster.in_memory() {
-        (
-            "Node 3 comes back, with nothing",
-            "Its replica was in memory. It knows neither what it had acked nor what it missed:",
-            ("nothing", None),
-        )
-    } else {
-        (
-            "Node 3 comes back, with its data",
-            "What it had acked it still holds, and what it missed it does not know of:",
-            ("\"tea\"", Some(tea)),
-        )
-    };
-    story.heading(heading)?;
+    story.heading("Node 3 comes back, with its data")?;
     let [_, _, node] = &mut cluster.nodes;
     node.start().await?;
-    story.say(text)?;
+    story.say("What it had acked it still holds, and what it missed it does not know of:")?;
     let held = cluster.held(KEY).await;
     story.table(holding(&held))?;
-    let (value, version) = left;
     let values = held.each_ref().map(Held::value);
-    check("replicas hold", values, ["\"juice\"", "\"juice\"", value])?;
+    check(
+        "replicas hold",
+        values,
+        ["\"juice\"", "\"juice\"", "\"tea\""],
+    )?;
     let versions = held.each_ref().map(Held::version);
-    check("versions", versions, [Some(juice), Some(juice), version])
+    check("versions", versions, [Some(juice), Some(juice), Some(tea)])
 }
 
 async fn repair(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>, juice: Version) -> Told {
@@ -328,34 +318,53 @@ async fn repaired(map: &Map<2, 2>, times: u64) -> Told {
     }
 }
 
-async fn lose_data(
-    cluster: &mut Cluster,
-    story: &mut Story,
-    map: &Map<2, 2>,
-    juice: Version,
-) -> Told {
-    story.heading("Node 3 loses its data, and a read brings it back")?;
+async fn rejoin(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>, juice: Version) -> Told {
+    let (heading, text) = match cluster.in_memory() {
+        true => (
+            "Node 3 comes back, with nothing, and rejoins",
+            "Its replica was in memory. It knows neither what it had acked nor what it missed, \
+             and so it answers nothing, neither a read nor a write:",
+        ),
+        false => (
+            "Node 3 loses its data, and rejoins",
+            "Killed once more, and its disk gone with it, it comes back empty. What it had \
+             acked is what others count on, and so it answers nothing, neither a read nor a \
+             write:",
+        ),
+    };
+    story.heading(heading)?;
     let [_, _, node] = &mut cluster.nodes;
     node.kill().await?;
     node.lose_data()?;
-    node.start().await?;
+    node.start_without_data().await?;
     let empty = cluster.held(KEY).await;
-    story.say("Killed once more, and its disk gone with it, it comes back empty:")?;
-    story.table(holding(&empty))?;
+    let between = map.get_with_receipt(KEY).await?;
+    story.say(text)?;
+    let [values, versions] = holding(&empty);
+    story.table([values, versions, ("get", read_from(&between))])?;
+    let done = map.rejoin(2).run().await?;
     let got = map.get_with_receipt(KEY).await?;
-    let read = read_from(&got);
-    repaired(map, 2).await?;
-    story.say("A get finds it so, and sends it what it lacks:")?;
     let held = cluster.held(KEY).await;
+    let copied = match done.copied {
+        1 => "1 key was".to_owned(),
+        copied => format!("{copied} keys were"),
+    };
+    story.say(&format!(
+        "The get between returned \"juice\": two others have it. A coordinator then had node 3 \
+         rejoin: {copied} copied from those two, in a new era. A node that is given --peers \
+         sees to that itself:"
+    ))?;
     let [values, versions] = holding(&held);
-    story.table([("get", read), values, versions])?;
+    story.table([("get", read_from(&got)), values, versions])?;
     let before = empty.each_ref().map(Held::value);
-    check("held before", before, ["\"juice\"", "\"juice\"", "nothing"])?;
-    check(
-        "value read",
-        got.into_value().as_deref(),
-        Some(&b"juice"[..]),
-    )?;
+    check("held before", before, ["\"juice\"", "\"juice\"", "joining"])?;
+    for got in [between, got] {
+        check(
+            "value read",
+            got.into_value().as_deref(),
+            Some(&b"juice"[..]),
+        )?;
+    }
     let version = check_held(&held, ["\"juice\""; 3])?;
     check("version held", version, Some(juice))
 }

@@ -13,6 +13,7 @@ mod node;
 mod one_pass;
 mod passes;
 mod registers;
+mod rejoin;
 mod scan;
 mod security;
 mod signals;
@@ -61,6 +62,11 @@ enum Command {
     Backup(backup::Backup),
     /// Fills the directory of a new node from backups
     Restore(backup::Restore),
+    /// Makes a node ready that lost its data, with what the others still have
+    ///
+    /// For where two of three nodes lost their data at once, and reads fail until somebody
+    /// decides. It says what may be lost, and does nothing without --yes.
+    AcceptLoss(rejoin::AcceptLoss),
     /// Prints how each node is, what it holds, and what its last pass repaired
     ///
     /// What a node holds is counted: it sends all of its entries, page by page.
@@ -144,6 +150,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
         Some(Command::Node(arguments)) => node::run(arguments).await?,
         Some(Command::Backup(arguments)) => backup::backup(arguments).await?,
         Some(Command::Restore(arguments)) => backup::restore(arguments).await?,
+        Some(Command::AcceptLoss(arguments)) => rejoin::accept_loss(arguments).await?,
         Some(Command::Status(arguments)) => passes::status(arguments).await?,
         Some(Command::Put(arguments)) => client::put(arguments).await?,
         Some(Command::Delete(arguments)) => client::delete(arguments).await?,

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::backup::backup_into;
 use crate::passes::{self, Peers};
+use crate::rejoin::Rejoining;
 use crate::security::NodeSecurity;
 use crate::signals::{BackupAsked, interrupted};
 use crate::watch::{self, LogFormat};
@@ -54,9 +55,26 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     security: NodeSecurity,
 
+    /// A replica that is empty has lost its data, as with --peers: it waits for who has it
+    /// rejoin
+    #[arg(long, hide = true)]
+    lost_if_empty: bool,
+
     /// End as soon as stdin is closed
     #[arg(long, hide = true)]
     while_stdin_is_open: bool,
+}
+
+impl Arguments {
+    /// A node with peers may have lost its data: they know. One without may as well, and
+    /// nobody would tell it.
+    fn replica<S: Store>(&self, store: S) -> Replica<S> {
+        let replica = Replica::new(store);
+        match self.peers.are_given() || self.lost_if_empty {
+            true => replica,
+            false => replica.of_new_cluster(),
+        }
+    }
 }
 
 /// Serves until it is asked to end. The first line on stdout says that it
@@ -66,10 +84,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     // First, as what is made before is not recorded.
     let recorded = watch::record()?;
     let cut = if arguments.memory {
-        let replica = Replica::new(MemStore::new());
-        let service = arguments.security.service(replica.clone())?;
-        let service = watch::serve(service, replica.clone(), recorded, || async { Ok(()) });
-        serve(&arguments, replica, service, "in memory").await?
+        let rejoining = Rejoining::new(arguments.replica(MemStore::new()));
+        let service = arguments.security.service(rejoining.replica.clone())?;
+        let service = watch::serve(service, &rejoining, recorded, || async { Ok(()) });
+        serve(&arguments, &rejoining, service, "in memory").await?
     } else {
         let directory = match &arguments.data {
             Some(directory) => directory.clone(),
@@ -81,15 +99,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         let store = open(&directory, (arguments.listen, arguments.port)).await?;
         let place = format!("in {}", directory.display());
         let checked = Arc::clone(&store);
-        let replica = Replica::new(Arc::clone(&store));
-        let service = arguments.security.service(replica.clone())?;
-        let service = watch::serve(service, replica.clone(), recorded, move || {
+        let rejoining = Rejoining::new(arguments.replica(Arc::clone(&store)));
+        let service = arguments.security.service(rejoining.replica.clone())?;
+        let service = watch::serve(service, &rejoining, recorded, move || {
             let store = Arc::clone(&checked);
             async move { Ok(store.check().await?) }
         });
         let backups = make_backups(BackupAsked::listen()?, &store, arguments.backups.as_deref());
         let served = tokio::select! {
-            served = serve(&arguments, replica, service, &place) => served,
+            served = serve(&arguments, &rejoining, service, &place) => served,
             never = backups => match never {},
         };
         store.close().await?;
@@ -136,7 +154,7 @@ async fn open(directory: &Path, address: (IpAddr, u16)) -> Result<Arc<RedbStore>
 /// Serves until it is asked to end. Returns how many connections were cut then.
 async fn serve<S: Store>(
     arguments: &Arguments,
-    replica: Replica<S>,
+    rejoining: &Rejoining<S>,
     service: ReplicaService<S>,
     place: &str,
 ) -> Result<usize, Box<dyn Error>> {
@@ -170,7 +188,7 @@ async fn serve<S: Store>(
         biased;
         ended = ended => ended?,
         // They end only where no link can be made.
-        passes = passes::run(&arguments.peers, security, replica) => match passes? {},
+        passes = passes::run(&arguments.peers, security, rejoining) => match passes? {},
     }
     Ok(server.shutdown().await)
 }

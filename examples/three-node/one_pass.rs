@@ -87,17 +87,14 @@ async fn entries(link: &HttpTransport) -> Option<u64> {
     let mut entries = 0_u64;
     let mut range = KeyRange::from(..);
     loop {
-        let request = Request {
-            to: None,
-            kind: RequestKind::Fingerprint(Box::new(FingerprintRequest {
-                range: range.clone(),
-                hash_key: 0,
-                cuts: Vec::new(),
-                every: u64::MAX,
-                max_keys: u64::MAX,
-                max_bytes: u64::MAX,
-            })),
-        };
+        let request = Request::of(RequestKind::Fingerprint(Box::new(FingerprintRequest {
+            range: range.clone(),
+            hash_key: 0,
+            cuts: Vec::new(),
+            every: u64::MAX,
+            max_keys: u64::MAX,
+            max_bytes: u64::MAX,
+        })));
         let Response::Told(told) = ask(link, request).await? else {
             return None;
         };

@@ -6,15 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kvquorum_core::{
-    Coordinator, LastPass, PassSettings, Replica, Request, Response, ScanLimit, Store, Told,
-    Transport,
-};
+use kvquorum_core::{LastPass, PassSettings, Request, Response, ScanLimit, Store, Told, Transport};
 use kvquorum_http::HttpTransport;
 use tokio::time::timeout;
 
 use crate::client::Nodes;
 use crate::layout::table;
+use crate::rejoin::{Map, Rejoining, in_a_word};
 use crate::security::NodeSecurity;
 
 /// How long a node may take to answer a request.
@@ -60,19 +58,28 @@ fn parse_seconds(seconds: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-/// Runs passes for as long as it is polled; without peers it does nothing.
+impl Peers {
+    pub(crate) fn are_given(&self) -> bool {
+        self.peers.is_some()
+    }
+}
+
+/// Has the replica rejoin if it lost its data, and then runs passes for as long as it is
+/// polled; without peers it does nothing.
 pub(crate) async fn run<S: Store>(
     peers: &Peers,
     security: &NodeSecurity,
-    replica: Replica<S>,
+    rejoining: &Rejoining<S>,
 ) -> Result<Infallible, Box<dyn Error>> {
     let Some(addresses) = &peers.peers else {
         return std::future::pending().await;
     };
     let [one, other] = security.peers(addresses, peers.peers_tls_ca.clone())?;
+    let replica = &rejoining.replica;
     let transports: [Arc<dyn Transport>; 3] =
         [Arc::new(replica.clone()), Arc::new(one), Arc::new(other)];
-    let map = Coordinator::<3, 2, 2, _>::new(transports);
+    let map = Map::new(transports);
+    rejoining.until_ready(&map).await;
     let mut passes = map.passes(PassSettings::default().every(peers.pass_every));
     loop {
         replica.tell_pass(&passes.next().await);
@@ -122,7 +129,7 @@ async fn of(link: &HttpTransport) -> Node {
     });
     let Some(Told::Status(status)) = told else {
         return Node {
-            is: "not reachable",
+            is: in_a_word(None),
             ..Node::default()
         };
     };
@@ -132,7 +139,7 @@ async fn of(link: &HttpTransport) -> Node {
     };
     let pass = status.last_pass.as_ref();
     Node {
-        is: "reachable",
+        is: in_a_word(Some(&status)),
         keys,
         tombstones,
         ended: pass.map_or_else(|| "none".to_owned(), ended),

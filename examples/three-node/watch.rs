@@ -15,6 +15,8 @@ use serde::Serialize;
 use tokio::time::{interval, timeout};
 use tracing_subscriber::EnvFilter;
 
+use crate::rejoin::Rejoining;
+
 /// How long a node has to say that it is well.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -70,10 +72,10 @@ pub(crate) fn record() -> Result<PrometheusHandle, Box<dyn Error>> {
     Ok(recorded)
 }
 
-/// What a node serves: its replica, `GET /metrics` and `GET /health`.
+/// What a node serves: its replica, `GET /metrics`, `GET /health` and `GET /ready`.
 pub(crate) fn serve<S: Store, F: Future<Output = Checked> + Send + 'static>(
     service: ReplicaServiceBuilder<S>,
-    replica: Replica<S>,
+    rejoining: &Rejoining<S>,
     recorded: PrometheusHandle,
     check: impl Fn() -> F + Clone + Send + Sync + 'static,
 ) -> ReplicaService<S> {
@@ -81,12 +83,18 @@ pub(crate) fn serve<S: Store, F: Future<Output = Checked> + Send + 'static>(
         let text = recorded.render();
         async { answer(StatusCode::OK, "text/plain; version=0.0.4", text) }
     };
+    let (rejoining, replica) = (rejoining.clone(), rejoining.replica.clone());
+    let ready = move || {
+        let rejoining = rejoining.clone();
+        async move { rejoining.ready().await }
+    };
     let health = move || {
         let (replica, check) = (replica.clone(), check.clone());
         async move { health(&replica, check()).await }
     };
     let service = service.route("/metrics", metrics);
-    service.public_route("/health", health).build()
+    let service = service.public_route("/health", health);
+    service.public_route("/ready", ready).build()
 }
 
 #[derive(Serialize)]
@@ -139,7 +147,11 @@ async fn health<S: Store>(
     answer(status, "application/json", text)
 }
 
-fn answer(status: StatusCode, content_type: &'static str, text: String) -> Response<Bytes> {
+pub(crate) fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    text: String,
+) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::from(text));
     *answer.status_mut() = status;
     let content_type = HeaderValue::from_static(content_type);

@@ -1,6 +1,8 @@
 //! What is known of a replica, in few words.
 
-use kvquorum_core::{Ack, Entry, Outcome, ReplicaFailure, TransportError, Version, WithCauses};
+use kvquorum_core::{
+    Ack, Entry, Outcome, Refusal, ReplicaFailure, TransportError, Version, WithCauses,
+};
 
 /// A replica's part in a write.
 pub(crate) fn of_write(outcome: &Outcome<Ack>) -> String {
@@ -72,6 +74,7 @@ fn kind(failure: &ReplicaFailure) -> &'static str {
         ReplicaFailure::Transport(TransportError::NoAnswer(_)) => "no answer",
         ReplicaFailure::Transport(TransportError::Rejected(_)) => "no replica",
         ReplicaFailure::Transport(TransportError::Store(_)) => "its store",
+        ReplicaFailure::Refused(Refusal::Joining { .. }) => "joining",
         ReplicaFailure::Refused(_) => "refused",
         ReplicaFailure::TimedOut(_) => "took too long",
         ReplicaFailure::GivenUp => "given up",
@@ -84,6 +87,8 @@ fn kind(failure: &ReplicaFailure) -> &'static str {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
     NoAnswer,
+    /// It is joining, and does not say.
+    Joining,
     Nothing,
     Entry(Entry),
 }
@@ -93,6 +98,7 @@ impl Held {
     pub(crate) fn value(&self) -> String {
         match self {
             Self::NoAnswer => "no answer".to_owned(),
+            Self::Joining => "joining".to_owned(),
             Self::Nothing => "nothing".to_owned(),
             Self::Entry(Entry { value: None, .. }) => "a tombstone".to_owned(),
             Self::Entry(Entry {

@@ -15,17 +15,23 @@ use crate::record::Record;
 /// era they are of, and a replica answers none of an older one: what counts together
 /// comes from one era.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "NonZeroU64", into = "NonZeroU64")]
 pub struct Era(NonZeroU64);
 
 impl Era {
     /// That of replicas none of which is known to have lost its data.
     pub const FIRST: Self = Self(NonZeroU64::MIN);
     /// The last one that there can be: a replica keeps two numbers for each.
-    const LAST: u64 = u64::MAX >> 1;
+    const LAST: Self = match NonZeroU64::new(u64::MAX >> 1) {
+        Some(last) => Self(last),
+        None => Self::FIRST,
+    };
 
-    /// The era of this number.
+    /// The era of this number; the last one where there is none.
     pub const fn new(number: NonZeroU64) -> Self {
+        if number.get() > Self::LAST.get() {
+            return Self::LAST;
+        }
         Self(number)
     }
 
@@ -37,7 +43,19 @@ impl Era {
     /// The one after it; `None` after the last.
     pub(crate) fn next(self) -> Option<Self> {
         let next = self.0.checked_add(1)?;
-        (next.get() <= Self::LAST).then_some(Self(next))
+        (next <= Self::LAST.0).then_some(Self(next))
+    }
+}
+
+impl From<NonZeroU64> for Era {
+    fn from(number: NonZeroU64) -> Self {
+        Self::new(number)
+    }
+}
+
+impl From<Era> for NonZeroU64 {
+    fn from(era: Era) -> Self {
+        era.0
     }
 }
 
@@ -92,7 +110,7 @@ impl Marks {
             (FORMAT, 1) => true,
             _ => return None,
         };
-        let mut era = || Some(Era(bytes.try_get_u64().ok()?.try_into().ok()?));
+        let mut era = || Some(Era::new(bytes.try_get_u64().ok()?.try_into().ok()?));
         let (era, announced) = (era()?, era()?);
         bytes.is_empty().then_some(Self {
             era,
@@ -143,7 +161,7 @@ mod tests {
     /// marks; what an earlier release has kept is taken for a loss.
     #[test]
     fn marks_come_back_as_they_were() {
-        let era = |number: u64| Era(number.try_into().unwrap());
+        let era = |number: u64| Era::new(number.try_into().unwrap());
         for is_joining in [false, true] {
             let marks = Marks {
                 era: era(3),

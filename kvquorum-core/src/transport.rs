@@ -175,7 +175,8 @@ impl Request {
         self
     }
 
-    pub(crate) fn of(kind: RequestKind) -> Self {
+    /// To whichever replica it is, in whichever era.
+    pub fn of(kind: RequestKind) -> Self {
         Self {
             to: None,
             era: None,
@@ -293,6 +294,12 @@ pub enum Refusal {
         /// it is greater.
         by: Version,
     },
+    /// To a ballot: a greater entry is held under the key.
+    #[error("an entry of version {by} is held, which is greater than the ballot")]
+    Superseded {
+        /// The entry's version.
+        by: Version,
+    },
     /// The request is of an older era (rule J-ERA), or announces one that is not greater
     /// than those before. Where the replica has entered the later era while it was at
     /// it, the store may have done what was asked; it counts for nothing all the same.
@@ -311,12 +318,6 @@ pub enum Refusal {
     /// To what only a replica that is joining takes: it is not, or not by this attempt.
     #[error("it is not joining, or not by this attempt")]
     NotJoining,
-    /// To a ballot: a greater entry is held under the key.
-    #[error("an entry of version {by} is held, which is greater than the ballot")]
-    Superseded {
-        /// The entry's version.
-        by: Version,
-    },
 }
 
 fn joining(has_begun: bool) -> &'static str {

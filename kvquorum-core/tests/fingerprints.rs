@@ -70,11 +70,7 @@ fn ask(replica: &Replica<MapStore>, kind: RequestKind) -> Told {
     runtime
         .block_on(replica.call(&Request::identify()))
         .unwrap();
-    let request = Request {
-        to: None,
-        era: None,
-        kind,
-    };
+    let request = Request::of(kind);
     match runtime.block_on(replica.call(&request)).unwrap() {
         Response::Told(told) => *told,
         other => panic!("{other:?}"),

@@ -4,10 +4,11 @@ mod support;
 
 use std::num::NonZeroU64;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Change, Coordinator, Entry, Key, Limits, Outcome, Record, Refusal, Replica,
+    Ack, Change, Coordinator, Entry, Era, Key, Limits, Outcome, Record, Refusal, Replica,
     ReplicaFailure, ReplicaId, Request, Response, ScanLimit, Store, StoreError, SystemClock,
     Timestamp, Transport, TransportError, Version, WallClock, WriteError, WriterId,
 };
@@ -175,4 +176,21 @@ fn the_systems_clock_lately_is_that_of_now() {
         lately <= after && lately + 1_000 >= before,
         "{before} {lately} {after}"
     );
+}
+
+/// J-ERA. Bug: a replica that is asked in an era of no number never ends to enter it, or
+/// can't tell its era any more.
+#[tokio::test]
+async fn j_era_no_era_is_past_the_last_one() {
+    let store = Arc::new(MapStore::default());
+    let replica = Replica::new(Arc::clone(&store)).of_new_cluster();
+    let past = serde_json::from_str::<Era>(&u64::MAX.to_string()).unwrap();
+    assert_eq!(past, Era::new(NonZeroU64::MAX));
+    assert_eq!(serde_json::from_str::<Era>("0").ok(), None);
+    let mut read = Request::read("k");
+    read.era = Some(past);
+    assert_eq!(replica.call(&read).await.unwrap(), Response::Entry(None));
+    let again = Replica::new(store);
+    let identity = again.call(&Request::identify()).await.unwrap();
+    assert!(matches!(identity, Response::Identity(it) if it.era == past));
 }

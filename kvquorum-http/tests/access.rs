@@ -53,7 +53,7 @@ fn routes() -> [(&'static str, Vec<u8>); 3] {
     [
         ("read", get_path("/read/k").into_bytes()),
         ("write", post("/write", WRITE)),
-        ("call", post("/v1/call", requests([MERGE]))),
+        ("call", post("/v2/call", requests([MERGE]))),
     ]
 }
 
@@ -98,7 +98,7 @@ async fn without_a_valid_token_every_route_is_closed() {
 async fn the_token_is_asked_for_before_the_body() {
     let store = TestStore::new();
     let server = serve_with(settings(&store).tokens(&tokens(MEMBER))).await;
-    for path in ["/write", "/v1/call"] {
+    for path in ["/write", "/v2/call"] {
         let mut client = Raw::connect(server.local_addr()).await;
         let head = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 99\r\n\r\n");
         assert_eq!(client.ask(head).await.status, 401);
@@ -461,7 +461,7 @@ async fn a_call_has_its_content_type() {
     let server = serve_with(settings(&store)).await;
     let mut client = Raw::connect(server.local_addr()).await;
     let own = "content-type: application/octet-stream\r\n";
-    let call = post("/v1/call", requests([MERGE]));
+    let call = post("/v2/call", requests([MERGE]));
     for other in [
         "",
         "content-type: text/plain\r\n",

@@ -129,7 +129,7 @@ async fn an_error_names_each_of_its_causes_once() {
     assert!(
         decoding.starts_with(
             "the answer cannot be decoded: \
-             not a message of the replica protocol, version 1: "
+             not a message of the replica protocol, version 2: "
         ),
         "{decoding}"
     );

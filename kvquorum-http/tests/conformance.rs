@@ -5,11 +5,19 @@
 mod common;
 
 use common::*;
+use kvquorum_core::Replica;
+use kvquorum_http::{ReplicaService, Server};
+
+/// A server of a fresh replica.
+async fn serve() -> Server {
+    let replica = Replica::new(TestStore::new());
+    Server::bind("127.0.0.1:0", replica).await.unwrap()
+}
 
 #[tokio::test]
 async fn http_is_a_transport() {
     kvquorum_testing::conformance::transport(|| async {
-        let (server, _store) = serve().await;
+        let server = serve().await;
         (transport(server.local_addr()), server)
     })
     .await;
@@ -18,7 +26,7 @@ async fn http_is_a_transport() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_is_a_transport_on_several_threads() {
     kvquorum_testing::conformance::transport(|| async {
-        let (server, _store) = serve().await;
+        let server = serve().await;
         (transport(server.local_addr()), server)
     })
     .await;
@@ -27,7 +35,7 @@ async fn http_is_a_transport_on_several_threads() {
 #[tokio::test]
 async fn http_is_a_transport_where_calls_do_not_share_exchanges() {
     kvquorum_testing::conformance::transport(|| async {
-        let (server, _store) = serve().await;
+        let server = serve().await;
         (unbatched(server.local_addr()), server)
     })
     .await;
@@ -36,8 +44,9 @@ async fn http_is_a_transport_where_calls_do_not_share_exchanges() {
 #[tokio::test]
 async fn http_is_a_transport_where_the_server_takes_no_batches() {
     kvquorum_testing::conformance::transport(|| async {
-        let service = settings(&TestStore::new()).max_batch(1).build();
-        let server = kvquorum_http::Server::bind("127.0.0.1:0", service).await;
+        let service = ReplicaService::builder(Replica::new(TestStore::new()));
+        let service = service.max_batch(1).build();
+        let server = Server::bind("127.0.0.1:0", service).await;
         let server = server.unwrap();
         (transport(server.local_addr()), server)
     })

@@ -21,7 +21,7 @@ async fn deaf(to: SocketAddr, store: &TestStore, count: usize) -> Raw {
     store.insert("k", Entry::new(version(1), vec![b'x'; MIB]));
     let mut deaf = Raw::connect(to).await;
     let batch = vec![b"\x00\x01k"; count];
-    let answer = deaf.ask(post("/v1/call", requests(batch))).await;
+    let answer = deaf.ask(post("/v2/call", requests(batch))).await;
     assert!(answer.is_chunked);
     deaf
 }

@@ -11,7 +11,9 @@ use common::{
     Raw, SHORT, Stub, TestStore, again_with_few_files, call, get_path, in_time, post, read,
     requests, runtime, settings, until, version, write,
 };
-use kvquorum_core::{Entry, Replica, ReplicaId, Request, Transport};
+use kvquorum_core::{
+    Entry, Era, Replica, ReplicaId, Request, RequestKind, Response, Status, Told, Transport,
+};
 use kvquorum_http::{HttpTransport, HttpTransportBuilder, ReplicaService, Server, Tokens};
 use kvquorum_testing::Recorded;
 use tokio::io::AsyncWriteExt;
@@ -143,7 +145,7 @@ async fn a_servers_connections_and_requests_are_counted() {
     for (route, request) in [
         ("write", post("/write", body)),
         ("read", get_path("/read/k").into()),
-        ("call", post("/v1/call", requests([""]))),
+        ("call", post("/v2/call", requests([""]))),
         ("other", get_path("/nowhere").into()),
     ] {
         let before = timed(route);
@@ -232,6 +234,43 @@ async fn refusals_by_what_is_held_are_counted() {
     assert_eq!(refused("other_replica"), 1.0);
 }
 
+/// Bugs: what a replica refuses because it is joining, or is in a later era, is not
+/// counted, or as want of memory.
+#[tokio::test]
+async fn refusals_by_marks_are_counted() {
+    let store = TestStore::new();
+    let joining = || ReplicaService::new(Replica::new(store.clone()));
+    let (service, recorded) = Recorded::of(joining);
+    let server = Server::bind("127.0.0.1:0", service).await.unwrap();
+    let refused =
+        |reason| recorded.sum("kvquorum_http_server_refused_total", &[("reason", reason)]);
+    let transport = HttpTransport::new(server.local_addr()).unwrap();
+    let ask = async |kind, era: u64| {
+        let mut request = Request::status();
+        request.kind = kind;
+        request.era = era.try_into().ok().map(Era::new);
+        call(&transport, request).await.unwrap()
+    };
+    call(&transport, read("k")).await.unwrap();
+    assert_eq!(refused("joining"), 1.0);
+    let mut client = Raw::connect(server.local_addr()).await;
+    assert_eq!(client.ask(get_path("/read/k")).await.status, 503);
+    assert_eq!((refused("joining"), refused("no_memory")), (2.0, 0.0));
+    let Response::Told(told) = ask(RequestKind::Status, 0).await else {
+        panic!("no status");
+    };
+    let Told::Status(Status { boot, .. }) = *told else {
+        panic!("{told:?}");
+    };
+    ask(RequestKind::Join { boot }, 5).await;
+    ask(RequestKind::Open { boot }, 5).await;
+    assert_eq!(refused("not_joining"), 0.0);
+    ask(RequestKind::Open { boot }, 5).await;
+    assert_eq!(refused("not_joining"), 1.0);
+    ask(RequestKind::Read { key: "k".into() }, 4).await;
+    assert_eq!(refused("stale"), 1.0);
+}
+
 /// Bug: that connections cannot be accepted goes unnoticed.
 #[test]
 fn connections_that_cannot_be_accepted_are_counted() {
@@ -299,13 +338,13 @@ async fn what_a_server_refuses_is_counted_by_reason() {
         (post("/write", "no JSON"), "bad_request"),
         (get_path("/nowhere").into(), "no_route"),
         (get_path("/write").into(), "method"),
-        (post("/v1/call", requests(vec![""; 1025])), "too_large"),
+        (post("/v2/call", requests(vec![""; 1025])), "too_large"),
         (
             headed("GET /read/k", "origin: https://evil.example"),
             "forbidden",
         ),
         (
-            headed("POST /v1/call", "content-type: text/plain"),
+            headed("POST /v2/call", "content-type: text/plain"),
             "content_type",
         ),
         (

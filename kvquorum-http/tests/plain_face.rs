@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use kvquorum_core::{Entry, Key, Limits, Replica, WriterId};
+use kvquorum_core::{Coordinator, Entry, Key, Limits, Replica, WriterId};
 use kvquorum_http::Server;
 
 const YEAR_3000: u64 = 32_503_680_000_000;
@@ -94,6 +94,30 @@ async fn the_greater_timestamp_wins_in_either_order() {
         let read = client.ask(get_path(&format!("/read/{key}"))).await;
         assert_eq!(read.body, "{\"value\":2,\"timestamp\":2}\n");
     }
+}
+
+/// J-SILENT. Bugs: a replica that lost its data tells that there is no such key; it takes
+/// a write; it does not say why not, or that the caller made a mistake; it goes on
+/// refusing once it is ready.
+#[tokio::test]
+async fn j_silent_a_joining_replica_says_that_it_is_joining() {
+    let store = TestStore::new();
+    let replica = Replica::new(store.clone());
+    let server = Server::bind("127.0.0.1:0", replica.clone()).await.unwrap();
+    let mut client = Raw::connect(server.local_addr()).await;
+    for request in [get_path("/read/tea").into_bytes(), write("tea", "1", 1000)] {
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status, 503);
+        let error = answer.error();
+        assert!(error.starts_with("the replica is joining: "), "{error}");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert_eq!(answer.header("kvquorum-nothing-stored"), Some("1"));
+        assert_eq!(answer.header("connection"), None);
+    }
+    assert!(store.entries().iter().all(|(key, _)| key.is_empty()));
+    let map = Coordinator::<1, 1, 1, _>::new([replica]);
+    assert_eq!(map.get("tea").await.unwrap(), None);
+    assert_eq!(client.ask(write("tea", "1", 1000)).await.status, 200);
 }
 
 /// Catches a write that changed nothing and is answered as one that did.
@@ -405,7 +429,7 @@ async fn the_longest_key_and_value_pass_however_they_are_written() {
 #[tokio::test]
 async fn wrong_methods_are_told_the_right_one() {
     let (server, store) = serve().await;
-    for (path, allowed) in [("/write", "POST"), ("/v1/call", "POST"), ("/read/k", "GET")] {
+    for (path, allowed) in [("/write", "POST"), ("/v2/call", "POST"), ("/read/k", "GET")] {
         for method in [
             "GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW",
         ] {
@@ -445,7 +469,7 @@ async fn a_query_is_refused_on_every_route() {
     for query in ["?", "?x=1"] {
         for request in [
             post(&format!("/write{query}"), write),
-            post(&format!("/v1/call{query}"), &call),
+            post(&format!("/v2/call{query}"), &call),
             get_path(&format!("/read/k{query}")).into_bytes(),
         ] {
             let answer = client.ask(request).await;
@@ -466,7 +490,7 @@ async fn a_fragment_is_refused_on_every_route() {
     let before = store.entries();
     for request in [
         post("/write#", r#"{"key":"l","value":1,"timestamp":1}"#),
-        post("/v1/call#a", requests([b"\x00\x01k"])),
+        post("/v2/call#a", requests([b"\x00\x01k"])),
         get_path("/read/k#a").into_bytes(),
         get_path("http://127.0.0.1/read/k#").into_bytes(),
     ] {
@@ -488,7 +512,7 @@ async fn unknown_routes_are_not_found() {
     let (server, _store) = serve().await;
     let mut client = Raw::connect(server.local_addr()).await;
     for path in [
-        "/", "/read", "/writes", "/write/", "/Write", "/v", "/v1", "/vX/call", "//write",
+        "/", "/read", "/writes", "/write/", "/Write", "/v", "/v2", "/vX/call", "//write",
     ] {
         for request in [get_path(path).into_bytes(), post(path, "{}")] {
             let answer = client.ask(request).await;

@@ -15,11 +15,11 @@ const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x01\x01v";
 async fn the_documented_bytes_are_understood() {
     let (server, store) = serve().await;
     let mut client = Raw::connect(server.local_addr()).await;
-    let answer = client.ask(post("/v1/call", requests([MERGE]))).await;
+    let answer = client.ask(post("/v2/call", requests([MERGE]))).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body.as_bytes(), reply(0, APPLIED));
     assert_eq!(store.entries(), [("k".into(), Entry::new(version(1), "v"))]);
-    let answer = client.ask(post("/v1/call", requests([b"\x00\x01x"]))).await;
+    let answer = client.ask(post("/v2/call", requests([b"\x00\x01x"]))).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body.as_bytes(), reply(0, b"\x00\x00\x00"));
 }
@@ -30,7 +30,7 @@ async fn bodies_that_are_not_frames_are_bad_requests_and_change_nothing() {
     let mut client = Raw::connect(server.local_addr()).await;
     let whole = requests([MERGE, MERGE]);
     for body in [b"", &whole[..whole.len() - 1], b"{}", MERGE] {
-        let answer = client.ask(post("/v1/call", body)).await;
+        let answer = client.ask(post("/v2/call", body)).await;
         assert_eq!(answer.status, 400, "{body:?}");
         let error = answer.error();
         assert!(error.starts_with("not the frames"), "{error}");
@@ -51,7 +51,7 @@ async fn undecodable_requests_are_not_understood_and_the_others_are_answered() {
         b"{}",
     ];
     let body = requests(unknown);
-    let answer = client.ask(post("/v1/call", body)).await;
+    let answer = client.ask(post("/v2/call", body)).await;
     assert_eq!(answer.status, 200);
     let all = replies(answer.body.as_bytes());
     assert_eq!(all.len(), unknown.len());
@@ -59,13 +59,13 @@ async fn undecodable_requests_are_not_understood_and_the_others_are_answered() {
         assert_eq!((*which as usize, reply[0]), (at, 2));
         // With what the decoder says of it, where it says more.
         let error = std::str::from_utf8(&reply[2..]).unwrap();
-        let whole = error.ends_with("follow the message") || error.contains("version 1: ");
+        let whole = error.ends_with("follow the message") || error.contains("version 2: ");
         assert!(whole, "{error}");
     }
     assert_eq!(store.entries(), []);
 
     let body = requests([b"\x00\x01x", b"\x7f\x01k", MERGE]);
-    let answer = client.ask(post("/v1/call", body)).await;
+    let answer = client.ask(post("/v2/call", body)).await;
     let all = replies(answer.body.as_bytes());
     assert_eq!(all[0], (0, b"\x00\x00\x00".to_vec()));
     assert_eq!((all[1].0, all[1].1[0]), (1, 2));
@@ -79,11 +79,11 @@ async fn a_batch_is_bounded_in_number() {
     let service = settings(&store).max_batch(3).build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
-    let answer = client.ask(post("/v1/call", requests([MERGE; 4]))).await;
+    let answer = client.ask(post("/v2/call", requests([MERGE; 4]))).await;
     assert_eq!(answer.status, 413);
     assert!(answer.error().starts_with("4 requests"), "{answer:?}");
     assert_eq!(store.entries(), []);
-    let answer = client.ask(post("/v1/call", requests([MERGE; 3]))).await;
+    let answer = client.ask(post("/v2/call", requests([MERGE; 3]))).await;
     assert_eq!(answer.status, 200);
     assert_eq!(replies(answer.body.as_bytes()).len(), 3);
 }
@@ -96,7 +96,7 @@ async fn an_answer_does_not_wait_for_a_slow_one_and_each_has_its_time() {
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     let batch = [&b"\x00\x05hangs"[..], b"\x00\x01a", b"\x00\x01b"];
-    let answer = client.ask(post("/v1/call", requests(batch))).await;
+    let answer = client.ask(post("/v2/call", requests(batch))).await;
     assert_eq!(answer.status, 200);
     assert!(answer.is_chunked, "{answer:?}");
     let early = client.chunk().await.unwrap();
@@ -108,7 +108,7 @@ async fn an_answer_does_not_wait_for_a_slow_one_and_each_has_its_time() {
     assert!(said.contains("did not answer within"), "{said}");
     assert!(client.chunk().await.is_none());
     // The connection is of use for more.
-    let answer = client.ask(post("/v1/call", requests([b"\x00\x01a"]))).await;
+    let answer = client.ask(post("/v2/call", requests([b"\x00\x01a"]))).await;
     assert!(!answer.is_chunked);
 }
 
@@ -119,7 +119,7 @@ async fn an_answer_is_made_no_faster_than_it_is_read() {
     store.insert("k", Entry::new(version(1), value));
     let mut client = Raw::connect(server.local_addr()).await;
     let answer = client
-        .ask(post("/v1/call", requests([b"\x00\x01k"; 64])))
+        .ask(post("/v2/call", requests([b"\x00\x01k"; 64])))
         .await;
     assert!(answer.is_chunked);
     tokio::time::sleep(SHORT).await;
@@ -138,10 +138,10 @@ async fn an_answer_is_made_no_faster_than_it_is_read() {
 async fn an_unknown_version_is_told_the_version_spoken_here() {
     let (server, store) = serve().await;
     let mut client = Raw::connect(server.local_addr()).await;
-    for path in ["/v2/call", "/v0/call", "/v10/other", "/v2"] {
+    for path in ["/v1/call", "/v0/call", "/v10/other", "/v3"] {
         let answer = client.ask(post(path, MERGE)).await;
         assert_eq!(answer.status, 404, "{path}");
-        assert!(answer.error().contains("version 1 is"), "{answer:?}");
+        assert!(answer.error().contains("version 2 is"), "{answer:?}");
     }
     assert_eq!(store.entries(), []);
 }
@@ -222,13 +222,13 @@ async fn what_stored_nothing_says_so() {
     let store = TestStore::new();
     let service = settings(&store).max_batch(1).body_timeout(SHORT).build();
     let server = Server::bind("127.0.0.1:0", service).await.unwrap();
-    let unfinished = "POST /v1/call HTTP/1.1\r\n\
+    let unfinished = "POST /v2/call HTTP/1.1\r\n\
                       content-type: application/octet-stream\r\ncontent-length: 9\r\n\r\n";
     for (request, status) in [
-        (post("/v1/call", b"{}"), 400),
-        (post("/v2/call", b""), 404),
-        (get_path("/v1/call").into_bytes(), 405),
-        (post("/v1/call", requests([MERGE; 2])), 413),
+        (post("/v2/call", b"{}"), 400),
+        (post("/v3/call", b""), 404),
+        (get_path("/v2/call").into_bytes(), 405),
+        (post("/v2/call", requests([MERGE; 2])), 413),
         (unfinished.into(), 408),
     ] {
         let mut client = Raw::connect(server.local_addr()).await;
@@ -238,7 +238,7 @@ async fn what_stored_nothing_says_so() {
         assert_eq!(says_so, status != 408, "{answer:?}");
     }
     let mut client = Raw::connect(server.local_addr()).await;
-    let stored = client.ask(post("/v1/call", requests([MERGE]))).await;
+    let stored = client.ask(post("/v2/call", requests([MERGE]))).await;
     assert_eq!(stored.header("kvquorum-nothing-stored"), None);
 }
 

@@ -4,12 +4,13 @@
 
 mod common;
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use common::*;
 use http_body_util::{BodyExt, Full};
 use kvquorum_core::{
-    Ack, Bytes, Change, Key, Record, Replica, Response, ScanLimit, Store, StoreError,
+    Ack, Action, Bytes, Change, Key, Record, Replica, Response, ScanLimit, Store, StoreError,
 };
 use kvquorum_http::{HttpTransport, Server};
 use tokio::io::AsyncWriteExt;
@@ -46,8 +47,8 @@ async fn a_client_that_sends_too_much_before_it_reads_still_gets_the_answer() {
     let to = |method: &[u8], path| [method, &post(path, &body)[4..]].concat();
     for (request, status) in [
         (to(b"POST", "/write"), 413),
-        (to(b"POST", "/v1/call"), 413),
-        (to(b"POST", "/v2/call"), 404),
+        (to(b"POST", "/v2/call"), 413),
+        (to(b"POST", "/v3/call"), 404),
         (to(b"PUT", "/write"), 405),
         (to(b"POST", "/read/k"), 405),
         (to(b"GET", "/read/k"), 200),
@@ -72,7 +73,7 @@ async fn a_client_that_asks_first_is_told_before_it_sends() {
     };
     let mut client = Raw::connect(server.local_addr()).await;
     assert_eq!(client.ask(head(2_000_000)).await.status, 413);
-    let elsewhere = head(2_000_000).replace("/write", "/v2/call");
+    let elsewhere = head(2_000_000).replace("/write", "/v3/call");
     let mut client = Raw::connect(server.local_addr()).await;
     assert_eq!(client.ask(elsewhere).await.status, 404);
 
@@ -260,7 +261,11 @@ async fn a_store_that_hangs_is_answered_for() {
 
 /// A store that panics for some keys, as no store should: at once, when it is
 /// asked, or later.
-struct Panics;
+#[derive(Default)]
+struct Panics {
+    /// What the replica keeps of itself.
+    own: Mutex<Option<Record>>,
+}
 
 impl Panics {
     async fn look_at(&self, key: &Key) {
@@ -275,6 +280,9 @@ impl Panics {
 
 impl Store for Panics {
     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        if key.is_empty() {
+            return Ok(self.own.lock().unwrap().clone());
+        }
         self.look_at(key).await;
         Ok(None)
     }
@@ -284,7 +292,15 @@ impl Store for Panics {
         None
     }
 
-    async fn apply(&self, key: &Key, _: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        if key.is_empty() {
+            let mut own = self.own.lock().unwrap();
+            let decision = change.decide(own.as_ref());
+            if let Action::Replace(record) = decision.action {
+                *own = Some(record);
+            }
+            return Ok(decision.response);
+        }
         self.look_at(key).await;
         Ok(Response::Ack(Ack::Applied))
     }
@@ -302,9 +318,12 @@ impl Store for Panics {
 /// with it.
 #[tokio::test]
 async fn a_store_that_panics_fails_one_request() {
-    let server = Server::bind("127.0.0.1:0", Replica::new(Panics).of_new_cluster())
-        .await
-        .unwrap();
+    let server = Server::bind(
+        "127.0.0.1:0",
+        Replica::new(Panics::default()).of_new_cluster(),
+    )
+    .await
+    .unwrap();
     let mut client = Raw::connect(server.local_addr()).await;
     for request in [
         post("/write", WRITE),
@@ -322,7 +341,7 @@ async fn a_store_that_panics_fails_one_request() {
         b"\x01\x03bad\x80\x80\x04\x07\x01\x01v",
         b"\x01\x04good\x80\x80\x04\x07\x01\x01v",
     ];
-    let answer = client.ask(post("/v1/call", requests(batch))).await;
+    let answer = client.ask(post("/v2/call", requests(batch))).await;
     assert_eq!(answer.status, 200);
     let mut body = Vec::new();
     while let Some(chunk) = client.chunk().await {

@@ -34,7 +34,7 @@ async fn a_batch_that_waits_to_be_read_gives_up_the_memory_of_its_body() {
         // The last one does not begin before the others have been read.
         let mut batch = vec![b"\x00\x01k".to_vec(); 32];
         batch.push(vec![0xff; rest]);
-        let answer = client.ask(post("/v1/call", requests(batch))).await;
+        let answer = client.ask(post("/v2/call", requests(batch))).await;
         assert!(answer.is_chunked);
         // So that it is plain which is the oldest.
         tokio::time::sleep(SHORT / 4).await;

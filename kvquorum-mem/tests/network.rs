@@ -369,6 +369,8 @@ async fn strays_are_bounded() {
     let node = Network::new(7).with_max_strays(3).node("a");
     let link = node.link();
     link.set_latency(50 * MS);
+    // What it keeps of itself goes, too.
+    node.replica().readiness().await.unwrap();
     for _ in 0..2 {
         node.store().clear();
         for number in 0..10 {

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use common::{OneLock, are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
-    Ack, Call, Change, Key, KeyRange, Quorums, Refusal, Replica, ReplicaId, Request, RequestKind,
-    Response, Store, StoreError, Told, Transport, TransportError, WindowEnd, WriterId,
+    Ack, Call, Change, Era, Key, KeyRange, Quorums, Record, Refusal, Replica, ReplicaId, Request,
+    RequestKind, Response, Store, StoreError, Told, Transport, TransportError, WindowEnd, WriterId,
 };
 use kvquorum_testing::conformance;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -99,6 +99,28 @@ enum Fault {
     BlursBallot,
     /// A promise is answered as a read is.
     PromiseIsEntry,
+    /// Of which era a request is, is not sent.
+    DropsEra,
+    /// Eras go through a JSON number.
+    RoundsEras,
+    /// Which start of a process is meant is cut to 32 bits.
+    CutsBoots,
+    /// What is copied loses the ballot that was promised.
+    DropsCopiedPromise,
+    /// Pages of records lose the last one.
+    CutsRecords,
+    /// Pages of records lose the ballots that were promised.
+    DropsPromises,
+    /// Pages of records do not say that there is more.
+    RecordsAreTheLast,
+    /// Marks do not tell what was announced.
+    BlursMarks,
+    /// A replica that is joining does not say how far it is.
+    BlursJoining,
+    /// Only the refusal of an older era becomes an error.
+    StaleIsError,
+    /// Nothing is told of how much was copied.
+    DropsCopied,
     /// Calls go to two replicas in turns.
     TwoReplicas,
     /// Only calls that meet others go to a second replica.
@@ -148,7 +170,22 @@ fn bend(fault: Fault, told: &mut Told) {
             }
         }
         (Fault::VersionsAreTheLast, Told::Versions(told)) => told.upto = None,
+        (Fault::CutsRecords, Told::Records(told)) => drop(told.records.pop()),
+        (Fault::DropsPromises, Told::Records(told)) => {
+            for (_, record) in &mut told.records {
+                drop_promise(record);
+            }
+        }
+        (Fault::RecordsAreTheLast, Told::Records(told)) => told.upto = None,
+        (Fault::BlursMarks, Told::Marks(marks)) => marks.announced = marks.era,
+        (Fault::DropsCopied, Told::Status(status)) => status.copied = 0,
         _ => {}
+    }
+}
+
+fn drop_promise(record: &mut Record) {
+    if let Some(entry) = record.entry() {
+        *record = entry.into();
     }
 }
 
@@ -170,7 +207,7 @@ struct FaultyLink(Arc<Shared>);
 
 impl FaultyLink {
     fn new(fault: Fault) -> Self {
-        let replica = Replica::new(OneLock::default()).of_new_cluster();
+        let replica = Replica::new(OneLock::default());
         let room = match fault {
             Fault::RefusesWhenFull => 128,
             _ => 8,
@@ -184,7 +221,7 @@ impl FaultyLink {
         });
         Self(Arc::new(Shared {
             replica,
-            other: Replica::new(OneLock::default()).of_new_cluster(),
+            other: Replica::new(OneLock::default()),
             waiting: Mutex::default(),
             calls: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
@@ -228,6 +265,10 @@ fn rounded(number: u64) -> u64 {
 
 fn rounded_id(id: ReplicaId) -> ReplicaId {
     NonZeroU64::new(rounded(id.get())).map_or(id, ReplicaId::new)
+}
+
+fn rounded_era(era: Era) -> Era {
+    NonZeroU64::new(rounded(era.get())).map_or(era, Era::new)
 }
 
 fn no_room() -> TransportError {
@@ -274,6 +315,12 @@ impl Shared {
             (Fault::DropsEvery, RequestKind::Fingerprint(asked)) => asked.every = u64::MAX,
             (Fault::DropsWork, RequestKind::Fingerprint(asked)) => asked.max_keys = u64::MAX,
             (Fault::DropsWork, RequestKind::Versions(asked)) => asked.max_keys = u64::MAX,
+            (Fault::CutsBoots, RequestKind::Join { boot } | RequestKind::Open { boot }) => {
+                *boot = u64::from(*boot as u32)
+            }
+            (Fault::DropsCopiedPromise, RequestKind::Copy { record, .. }) => drop_promise(record),
+            (Fault::DropsEra, _) => request.era = None,
+            (Fault::RoundsEras, _) => request.era = request.era.map(rounded_era),
             (Fault::DropsTo, _) => request.to = None,
             (Fault::RoundsIds, _) => request.to = request.to.map(rounded_id),
             _ => {}
@@ -316,6 +363,12 @@ impl Shared {
             }
             (Fault::OtherReplicaIsError, Response::Refused(Refusal::OtherReplica { .. })) => {
                 return Err(TransportError::Rejected("421".into()));
+            }
+            (Fault::BlursJoining, Response::Refused(Refusal::Joining { has_begun })) => {
+                *has_begun = false;
+            }
+            (Fault::StaleIsError, Response::Refused(Refusal::Stale { .. })) => {
+                return Err(TransportError::NoAnswer("409".into()));
             }
             (Fault::BlursRefusals, Response::Refused(Refusal::KeyTooLong { len, .. })) => *len = 0,
             (Fault::RoundsIds, Response::Identity(identity)) => {
@@ -503,6 +556,17 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::DropsPromisedEntry, &[UNCHANGED]),
     (Fault::BlursBallot, &[UNCHANGED, REFUSAL]),
     (Fault::PromiseIsEntry, &[OWN]),
+    (Fault::DropsEra, &[UNCHANGED]),
+    (Fault::RoundsEras, &[UNCHANGED, REFUSAL, OWN]),
+    (Fault::CutsBoots, &[UNCHANGED]),
+    (Fault::DropsCopiedPromise, &[UNCHANGED]),
+    (Fault::CutsRecords, &[UNCHANGED]),
+    (Fault::DropsPromises, &[UNCHANGED]),
+    (Fault::RecordsAreTheLast, &[UNCHANGED]),
+    (Fault::BlursMarks, &[UNCHANGED]),
+    (Fault::BlursJoining, &[UNCHANGED]),
+    (Fault::StaleIsError, &[REFUSAL]),
+    (Fault::DropsCopied, &[UNCHANGED]),
     (Fault::TwoReplicas, &[SAME_REPLICA]),
     (Fault::SecondReplicaUnderLoad, &[SAME_REPLICA]),
 ];
@@ -564,7 +628,7 @@ async fn a_failure_is_shown_with_all_of_its_causes() {
 #[tokio::test]
 async fn a_transport_behind_a_pointer_conforms() {
     conformance::transport(|| async {
-        let link: Arc<dyn Transport> = Arc::new(Replica::new(OneLock::default()).of_new_cluster());
+        let link: Arc<dyn Transport> = Arc::new(Replica::new(OneLock::default()));
         (link, ())
     })
     .await;

@@ -233,13 +233,21 @@ impl Node {
         Self::try_start_with(program, port, &["--data", data], &format!("in {data}"))
     }
 
-    /// Starts a node on disk that runs passes with these peers, so many seconds apart;
-    /// `None` where it does not listen.
-    pub fn try_start_beside(port: u16, data: &Path, peers: &str, every: &str) -> Option<Self> {
-        let data = data.to_str().unwrap();
-        let arguments = ["--data", data, "--peers", peers, "--pass-every", every];
-        let program = example("three-node");
-        Self::try_start_with(program, port, &arguments, &format!("in {data}"))
+    /// Starts a node that has these peers, in memory or on disk, and runs passes so many
+    /// seconds apart; `None` where it does not listen.
+    pub fn try_start_beside(
+        port: u16,
+        data: Option<&Path>,
+        peers: &str,
+        every: &str,
+    ) -> Option<Self> {
+        let data = data.map(|data| data.to_str().unwrap());
+        let (mut arguments, place) = match data {
+            Some(data) => (vec!["--data", data], format!("in {data}")),
+            None => (vec!["--memory"], "in memory".to_owned()),
+        };
+        arguments.extend(["--peers", peers, "--pass-every", every]);
+        Self::try_start_with(example("three-node"), port, &arguments, &place)
     }
 
     fn try_start_with(

@@ -52,10 +52,9 @@ impl Failure {
 /// What a call comes to whose first try may have reached the replica.
 pub(crate) fn after(called: Called, first: &HttpError) -> Called {
     match called {
-        Ok(Response::Refused(refusal)) => Err(Failure::NoAnswer(HttpError::after(
-            first,
-            HttpError::Refused(refusal),
-        ))),
+        Ok(Response::Refused(refusal)) if !refusal.may_have_applied() => Err(Failure::NoAnswer(
+            HttpError::after(first, HttpError::Refused(refusal)),
+        )),
         Ok(response) => Ok(response),
         Err(failure) => Err(failure.after(Some(first))),
     }

@@ -167,6 +167,13 @@ fn not_the_answer(response: &Response) -> Problem {
         Response::Refused(refusal @ Refusal::Promised { .. }) => {
             Problem::new(StatusCode::CONFLICT, refusal.to_string())
         }
+        // Nor here: the replica is.
+        Response::Refused(refusal @ Refusal::Joining { .. }) => {
+            Problem::joining(format!("the replica is joining: {refusal}"))
+        }
+        Response::Refused(refusal) if refusal.may_have_applied() => {
+            Problem::internal(refusal.to_string())
+        }
         Response::Refused(refusal) => Problem::bad_request(refusal.to_string()),
         _ => Problem::internal("the replica answered another question"),
     }
@@ -175,6 +182,16 @@ fn not_the_answer(response: &Response) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bug: what may have been stored is told not to have been.
+    #[test]
+    fn of_a_later_era_a_write_may_have_been_stored() {
+        let stale = Response::Refused(Refusal::Stale {
+            era: kvquorum_core::Era::FIRST,
+        });
+        let problem = write_answer(stale).unwrap_err();
+        assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 
     #[test]
     fn percent_decoding_is_strict() {

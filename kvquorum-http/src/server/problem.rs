@@ -1,6 +1,6 @@
 //! Answers that are not what was asked for, and what they say.
 
-use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -20,6 +20,7 @@ pub(super) struct Problem {
     message: String,
     /// What the status needs beside its words.
     header: Option<(HeaderName, HeaderValue)>,
+    is_joining: bool,
 }
 
 impl Problem {
@@ -28,6 +29,7 @@ impl Problem {
             status,
             message: message.into(),
             header: None,
+            is_joining: false,
         }
     }
 
@@ -59,16 +61,27 @@ impl Problem {
         }
     }
 
+    /// The replica is joining: not for long, as a rule.
+    pub(super) fn joining(message: impl Into<String>) -> Self {
+        Self {
+            header: Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+            is_joining: true,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        }
+    }
+
+    pub(super) fn is_joining(&self) -> bool {
+        self.is_joining
+    }
+
     pub(super) fn lacks_tls() -> Self {
         Self::bad_request("TLS is spoken on this port, and nothing else: the scheme is https")
     }
 
     /// Where the rest of the body is not waited for.
     fn ends_connection(&self) -> bool {
-        matches!(
-            self.status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE
-        )
+        let statuses = [StatusCode::REQUEST_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE];
+        statuses.contains(&self.status) && !self.is_joining
     }
 
     pub(super) fn into_response(self) -> Response<AnswerBody> {

@@ -92,12 +92,12 @@ fn no_route(path: &str) -> Problem {
         .and_then(|rest| rest.split('/').next())
         .filter(|version| !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit()));
     let message = match version {
-        Some("1") | None => format!(
+        Some("2") | None => format!(
             "no such route; there are POST /write, GET /read/{{key}} and POST {}",
             wire::CALL_PATH
         ),
         Some(version) => format!(
-            "version {version} of the replica protocol is not spoken here, version 1 is: POST {}",
+            "version {version} of the replica protocol is not spoken here, version 2 is: POST {}",
             wire::CALL_PATH
         ),
     };

@@ -50,6 +50,8 @@ use crate::wire::frames::Requests;
 ///   breaks off half-way changes nothing.
 /// - Whatever is answered with a status of the 400s, or with 503, has changed
 ///   nothing.
+/// - A replica that is [joining](kvquorum_core::Coordinator::rejoin) answers reads and
+///   writes of the plain face with 503, and says why.
 /// - A store that fails, panics or takes too long does so for one request. The
 ///   others of the batch and the connection are not concerned.
 /// - Where the client goes away while the store is at work, the future of the
@@ -122,7 +124,10 @@ impl<S: Store> ReplicaService<S> {
         };
         self.0.counts.answered(name, began);
         answer.unwrap_or_else(|problem| {
-            self.0.counts.refused(problem.status());
+            match problem.is_joining() {
+                true => self.0.counts.joining(),
+                false => self.0.counts.refused(problem.status()),
+            }
             problem.into_response()
         })
     }

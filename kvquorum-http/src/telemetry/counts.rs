@@ -121,6 +121,9 @@ struct Server {
     other_replica: Counter,
     promised: Counter,
     superseded: Counter,
+    stale: Counter,
+    joining: Counter,
+    not_joining: Counter,
     store_failures: Counter,
 }
 
@@ -166,6 +169,9 @@ impl ServerCounts {
             other_replica: refused("other_replica"),
             promised: refused("promised"),
             superseded: refused("superseded"),
+            stale: refused("stale"),
+            joining: refused("joining"),
+            not_joining: refused("not_joining"),
             store_failures: counter!(STORE_FAILURES),
         }))
     }
@@ -203,6 +209,11 @@ impl ServerCounts {
         }
     }
 
+    /// A request of the plain face came to a replica that is joining.
+    pub(crate) fn joining(&self) {
+        self.0.joining.increment(1);
+    }
+
     pub(crate) fn batch(&self, calls: usize) {
         self.0.calls.increment(as_count(calls));
     }
@@ -219,6 +230,9 @@ impl ServerCounts {
                     Refusal::OtherReplica { .. } => &self.0.other_replica,
                     Refusal::Promised { .. } => &self.0.promised,
                     Refusal::Superseded { .. } => &self.0.superseded,
+                    Refusal::Stale { .. } => &self.0.stale,
+                    Refusal::Joining { .. } => &self.0.joining,
+                    Refusal::NotJoining => &self.0.not_joining,
                     _ => return,
                 };
                 reason.increment(1);

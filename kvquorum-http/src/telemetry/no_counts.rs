@@ -47,6 +47,8 @@ impl ServerCounts {
 
     pub(crate) fn refused(&self, _: StatusCode) {}
 
+    pub(crate) fn joining(&self) {}
+
     pub(crate) fn batch(&self, _: usize) {}
 
     pub(crate) fn reply(&self, _: &Reply) {}

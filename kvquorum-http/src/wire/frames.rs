@@ -331,7 +331,7 @@ mod tests {
         let requests = [get("ab"), get("c")].map(|it| Frames::of_request(&it).unwrap());
         assert_eq!(
             sent(Frames::joined(requests.iter())),
-            b"\x05\x00\x00\x00\x00\x00\x02ab\x04\x00\x00\x00\x00\x00\x01c"
+            b"\x06\x00\x00\x00\x00\x00\x00\x02ab\x05\x00\x00\x00\x00\x00\x00\x01c"
         );
         let mut answers = Frames::default();
         let applied = Reply::Answered(Response::Ack(Ack::Applied));
@@ -370,7 +370,7 @@ mod tests {
         let ends: Vec<_> = (0..=body.len())
             .filter(|end| Requests::of(body.slice(..*end)).is_ok())
             .collect();
-        assert_eq!(ends, [8, 17, 25]);
+        assert_eq!(ends, [9, 19, 28]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The replica face: how coordinators talk to replicas, byte for byte.
 //!
-//! # Version 1
+//! # Version 2
 //!
 //! An *exchange* is a `POST` to [`CALL_PATH`], and carries a batch of
 //! [`Request`]s: one, or as many as the replica takes. Its body is a *request
@@ -30,8 +30,9 @@
 //! is bytes in UTF-8.
 //!
 //! A request begins with the replica that is meant: `00` for whichever it is, or
-//! `01` and its id: int. Then comes what is asked. A value comes last, so that it can
-//! be sent from where it lies.
+//! `01` and its id: int; and with the [era](kvquorum_core::Era) that it is of: `00` for
+//! whichever it is, or `01` and its number: int. Then comes what is asked. A value comes
+//! last, so that it can be sent from where it lies.
 //!
 //! | message | bytes |
 //! |---|---|
@@ -43,6 +44,11 @@
 //! | asked: *fingerprint* | `05`, range, key of the hash: int, how many cuts: int, and each of them: bytes; how many entries in a window at most: int, how many records at most: int, how many bytes of them at most: int |
 //! | asked: *versions* | `06`, range, key of the hash: int, how many at most: int |
 //! | asked: *status* | `07` |
+//! | asked: *announce* | `08`, era: int |
+//! | asked: *join* | `09`, the start of the process that is meant: int |
+//! | asked: *records* | `0A`, range, how many records at most: int, how many bytes of them at most: int |
+//! | asked: *copy* | `0B`, key: bytes, record |
+//! | asked: *open* | `0C`, the start of the process that is meant: int |
 //! | reply *answered* | `00`, response |
 //! | reply *the store failed* | `01`, what it says: text. The entry may be stored or not |
 //! | reply *not understood* | `02`, why: text. Nothing was stored |
@@ -56,16 +62,23 @@
 //! | response *refused, another replica* | `02 04`, the replica's id: int |
 //! | response *refused, promised* | `02 05`, version |
 //! | response *refused, superseded* | `02 06`, version |
-//! | response *identity* | `03`, the replica's id: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
+//! | response *refused, stale* | `02 07`, the era to ask in: int. What was asked may have been done, and counts for nothing |
+//! | response *refused, joining* | `02 08`, `01` where it has begun to copy, else `00` |
+//! | response *refused, not joining* | `02 09` |
+//! | response *identity* | `03`, the replica's id: int, its era: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
 //! | response *page* | `04`, how many entries: int, and of each its key: bytes, and entry; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
 //! | response *promise* | `05`, then `00` for no entry, or `01` and the entry |
 //! | response *windows* | `06 00`, how many bytes were read: int, how many windows: int, and of each where it ends: `00` at the next cut, `01` and the key before which it is: bytes, or `02` where the range does; how many entries: int, and the sum of their hashes: int |
 //! | response *versions* | `06 01`, how many: int, and of each its key: bytes, version, and hash: int; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
-//! | response *status* | `06 02`, then `00` where no pass has ended, or `01` and when it did, in ms: int, how many keys were compared: int, how many differed: int, of how many replicas it tells: int, and how many entries each was sent: int; `01` where it was complete, else `00` |
+//! | response *status* | `06 02`, marks, the start of its process: int, how many keys were copied to it since: int, then `00` where no pass has ended, or `01` and when it did, in ms: int, how many keys were compared: int, how many differed: int, of how many replicas it tells: int, and how many entries each was sent: int; `01` where it was complete, else `00` |
+//! | response *marks* | `06 03`, marks |
+//! | response *records* | `06 04`, how many: int, and of each its key: bytes, and record; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
 //!
 //! | part | bytes |
 //! |---|---|
 //! | entry | version, then `00` for a tombstone, or `01` and the value: bytes |
+//! | record | `00` where no ballot was promised, or `01` and the greatest that was: version; then `00` for no entry, or `01` and the entry |
+//! | marks | era: int, the greatest era that was announced: int, `01` where the replica is joining, else `00` |
 //! | range | its first key: bytes, then `00` where it has no end, or `01` and the key before which it ends: bytes |
 //! | version | timestamp: int, writer: int |
 //! | timestamp | one 64-bit number: milliseconds since the Unix epoch × 65536 + counter |
@@ -102,8 +115,10 @@
 //! What is not HTTP is answered with 400, a head that is too long with 431, and
 //! both without a body and that header.
 //!
-//! A change that a replica of version 1 could misread will have the path
-//! `/v2/call`.
+//! # Version 1
+//!
+//! It had the path `/v1/call`, and no eras. A change that a replica of version 2 could
+//! misread will have the path `/v3/call`.
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
@@ -116,7 +131,7 @@ use kvquorum_core::{Entry, Key, Request, RequestKind, Response};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Where calls of the version spoken here go.
-pub const CALL_PATH: &str = "/v1/call";
+pub const CALL_PATH: &str = "/v2/call";
 
 /// The content type of a call and of its answer. A web form has another.
 pub const CONTENT_TYPE: &str = "application/octet-stream";
@@ -137,13 +152,13 @@ const LARGE: usize = 16 * 1024;
 #[non_exhaustive]
 pub enum DecodeError {
     /// The bytes break off, or make no sense.
-    #[error("not a message of the replica protocol, version 1")]
+    #[error("not a message of the replica protocol, version 2")]
     Malformed(#[source] Box<dyn Error + Send + Sync>),
     /// A whole message, and then more.
     #[error("{0} bytes follow the message")]
     Trailing(usize),
     /// Not whole frames, or one that answers no request.
-    #[error("not the frames of the replica protocol, version 1")]
+    #[error("not the frames of the replica protocol, version 2")]
     Unframed,
 }
 
@@ -164,6 +179,8 @@ pub(crate) fn longest_beside_value(request: &Request) -> usize {
     let key_len = request.key().map_or(0, Key::len);
     let small_value_len = match &request.kind {
         RequestKind::Write { entry, .. } if large_value(entry).is_none() => value_len(entry),
+        // It is seldom, and copied whatever its length.
+        RequestKind::Copy { record, .. } => record.encoded_len(),
         _ => 0,
     };
     key_len

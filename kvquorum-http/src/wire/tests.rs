@@ -3,9 +3,9 @@
 use std::num::NonZeroU64;
 
 use kvquorum_core::{
-    Ack, Fingerprint, FingerprintRequest, Identity, LastPass, Page, Quorums, Refusal, ReplicaId,
-    ScanLimit, Status, Timestamp, Told, Version, Versioned, Versions, VersionsRequest, Window,
-    WindowEnd, Windows, WriterId,
+    Ack, Action, Change, Era, Fingerprint, FingerprintRequest, Identity, LastPass, Marks, Page,
+    Quorums, Record, Records, Refusal, ReplicaId, ScanLimit, Status, Timestamp, Told, Version,
+    Versioned, Versions, VersionsRequest, Window, WindowEnd, Windows, WriterId,
 };
 
 use super::*;
@@ -20,6 +20,41 @@ fn replica() -> ReplicaId {
     ReplicaId::new(NonZeroU64::new(300).unwrap())
 }
 
+fn era(number: u64) -> Era {
+    Era::new(number.try_into().unwrap())
+}
+
+fn marks() -> Marks {
+    Marks {
+        era: era(300),
+        announced: era(301),
+        is_joining: true,
+    }
+}
+
+/// Under which a ballot is promised beside what is held.
+fn anchored(held: Option<Record>) -> Record {
+    match Change::prepare(VERSION).decide(held.as_ref()).action {
+        Action::Replace(record) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An entry that is less than the ballot.
+fn lesser() -> Entry {
+    let version = Version {
+        timestamp: Timestamp::MIN,
+        writer: WriterId::new(1),
+    };
+    Entry::new(version, "xyz")
+}
+
+fn asked(kind: RequestKind) -> Request {
+    let mut request = Request::identify();
+    request.kind = kind;
+    request
+}
+
 /// What a message that may be in two parts has as its bytes.
 fn whole(encode: impl FnOnce(&mut Vec<u8>) -> Result<Option<Bytes>, EncodeError>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -29,26 +64,53 @@ fn whole(encode: impl FnOnce(&mut Vec<u8>) -> Result<Option<Bytes>, EncodeError>
 }
 
 fn fingerprint() -> Request {
-    let mut request = Request::identify();
-    request.kind = RequestKind::Fingerprint(Box::new(FingerprintRequest {
+    asked(RequestKind::Fingerprint(Box::new(FingerprintRequest {
         range: ("ab"..).into(),
         hash_key: 300,
         cuts: vec!["b".into(), "bc".into()],
         every: 1,
         max_keys: 300,
         max_bytes: 2,
-    }));
-    request
+    })))
 }
 
 fn versions() -> Request {
-    let mut request = Request::identify();
-    request.kind = RequestKind::Versions(Box::new(VersionsRequest {
+    asked(RequestKind::Versions(Box::new(VersionsRequest {
         range: (.."ab").into(),
         hash_key: 300,
         max_keys: 300,
-    }));
-    request
+    })))
+}
+
+/// What a rejoin asks.
+fn rejoining() -> [(RequestKind, &'static [u8]); 7] {
+    let copy = |record| RequestKind::Copy {
+        key: "ab".into(),
+        record,
+    };
+    let records = RequestKind::Records {
+        range: ("ab".."c").into(),
+        max_keys: 300,
+        max_bytes: 1,
+    };
+    [
+        (RequestKind::Announce { era: era(300) }, b"\x08\xAC\x02"),
+        (RequestKind::Join { boot: 300 }, b"\x09\xAC\x02"),
+        (records, b"\x0A\x02ab\x01\x01c\xAC\x02\x01"),
+        (
+            copy(Entry::new(VERSION, "xyz").into()),
+            b"\x0B\x02ab\x00\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+        ),
+        (
+            copy(anchored(None)),
+            b"\x0B\x02ab\x01\x82\x80\x04\xAC\x02\x00",
+        ),
+        (
+            copy(anchored(Some(lesser().into()))),
+            b"\x0B\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x01\x03xyz",
+        ),
+        (RequestKind::Open { boot: 300 }, b"\x0C\xAC\x02"),
+    ]
 }
 
 /// The tables above are a promise to other languages and later versions.
@@ -59,37 +121,43 @@ fn requests_have_the_bytes_that_the_docs_say() {
     let mut introduced = Request::identify();
     let quorums = Some(Quorums { n: 3, w: 2, r: 1 });
     introduced.kind = RequestKind::Identify { quorums };
+    let mut of_era = Request::read("ab");
+    of_era.era = Some(era(300));
+    let mut both = of_era.clone();
+    both.to = Some(replica());
     for (request, bytes) in [
-        (Request::read("ab"), &b"\x00\x00\x02ab"[..]),
-        (meant, b"\x01\xAC\x02\x00\x02ab"),
+        (Request::read("ab"), &b"\x00\x00\x00\x02ab"[..]),
+        (meant, b"\x01\xAC\x02\x00\x00\x02ab"),
+        (of_era, b"\x00\x01\xAC\x02\x00\x02ab"),
+        (both, b"\x01\xAC\x02\x01\xAC\x02\x00\x02ab"),
         (
             Request::write("ab", Entry::new(VERSION, "xyz")),
-            b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz",
+            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz",
         ),
         (
             Request::write("ab", Entry::tombstone(VERSION)),
-            b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00",
+            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00",
         ),
-        (Request::identify(), b"\x00\x02\x00"),
-        (introduced, b"\x00\x02\x01\x03\x02\x01"),
+        (Request::identify(), b"\x00\x00\x02\x00"),
+        (introduced, b"\x00\x00\x02\x01\x03\x02\x01"),
         (
             Request::prepare("ab", VERSION),
-            b"\x00\x04\x02ab\x82\x80\x04\xAC\x02",
+            b"\x00\x00\x04\x02ab\x82\x80\x04\xAC\x02",
         ),
         (
             Request::scan("ab"..="c", ScanLimit::keys(300).with_max_bytes(1)),
-            b"\x00\x03\x02ab\x01\x02c\x00\xAC\x02\x01",
+            b"\x00\x00\x03\x02ab\x01\x02c\x00\xAC\x02\x01",
         ),
         (
             Request::scan(.., ScanLimit::keys(1).with_max_bytes(300)),
-            b"\x00\x03\x00\x00\x01\xAC\x02",
+            b"\x00\x00\x03\x00\x00\x01\xAC\x02",
         ),
         (
             fingerprint(),
-            b"\x00\x05\x02ab\x00\xAC\x02\x02\x01b\x02bc\x01\xAC\x02\x02",
+            b"\x00\x00\x05\x02ab\x00\xAC\x02\x02\x01b\x02bc\x01\xAC\x02\x02",
         ),
-        (Request::status(), b"\x00\x07"),
-        (versions(), b"\x00\x06\x00\x01\x02ab\xAC\x02\xAC\x02"),
+        (Request::status(), b"\x00\x00\x07"),
+        (versions(), b"\x00\x00\x06\x00\x01\x02ab\xAC\x02\xAC\x02"),
     ] {
         assert_eq!(
             whole(|to| encode_request(&request, to)),
@@ -97,6 +165,13 @@ fn requests_have_the_bytes_that_the_docs_say() {
             "{request:?}"
         );
         assert_eq!(decode::<Request>(bytes).unwrap(), request);
+    }
+    for (kind, bytes) in rejoining() {
+        let request = asked(kind);
+        let bytes = [b"\x00\x00", bytes].concat();
+        let encoded = whole(|to| encode_request(&request, to));
+        assert_eq!(encoded, bytes, "{request:?}");
+        assert_eq!(decode::<Request>(&bytes).unwrap(), request);
     }
 }
 
@@ -109,7 +184,7 @@ fn a_value_sent_from_where_it_lies_has_the_same_bytes() {
             None => false,
         };
         let mut request = Request::write("ab", Entry::new(VERSION, value.clone()));
-        request.to = Some(replica());
+        (request.to, request.era) = (Some(replica()), Some(era(300)));
         let bytes = whole(|to| encode_request(&request, to));
         assert!(bytes == postcard::to_stdvec(&request).unwrap());
         let encoded = encode_request(&request, &mut Vec::new());
@@ -136,8 +211,22 @@ fn no_request_takes_more_room_than_is_thought() {
         let payload = vec![b'x'; len];
         let key = Key::from(payload.clone());
         let entry = Entry::new(version, payload);
-        for mut request in [Request::write(&key, entry), Request::read(key)] {
+        let promised = Change::prepare(version).decide(Some(&entry.clone().into()));
+        let Action::Replace(record) = promised.action else {
+            panic!("{promised:?}");
+        };
+        let copy = RequestKind::Copy {
+            key: key.clone(),
+            record,
+        };
+        for mut request in [
+            Request::write(&key, entry),
+            Request::prepare(&key, version),
+            Request::read(key),
+            asked(copy),
+        ] {
             request.to = Some(ReplicaId::new(NonZeroU64::MAX));
+            request.era = Some(Era::new(NonZeroU64::MAX));
             let beside = longest_beside_value(&request);
             let mut encoded = Vec::new();
             encode_request(&request, &mut encoded).unwrap();
@@ -204,18 +293,20 @@ fn responses_have_the_bytes_that_the_docs_say() {
         (
             Response::Identity(Box::new(Identity {
                 id: replica(),
+                era: era(300),
                 cluster: None,
                 quorums: Vec::new(),
             })),
-            b"\x03\xAC\x02\x00\x00",
+            b"\x03\xAC\x02\xAC\x02\x00\x00",
         ),
         (
             Response::Identity(Box::new(Identity {
                 id: replica(),
+                era: era(1),
                 cluster: Some("tea".into()),
                 quorums: vec![Quorums { n: 3, w: 2, r: 1 }],
             })),
-            b"\x03\xAC\x02\x01\x03tea\x01\x03\x02\x01",
+            b"\x03\xAC\x02\x01\x01\x03tea\x01\x03\x02\x01",
         ),
         (
             refused(Refusal::Promised { by: VERSION }),
@@ -225,6 +316,19 @@ fn responses_have_the_bytes_that_the_docs_say() {
             refused(Refusal::Superseded { by: VERSION }),
             b"\x02\x06\x82\x80\x04\xAC\x02",
         ),
+        (
+            refused(Refusal::Stale { era: era(300) }),
+            b"\x02\x07\xAC\x02",
+        ),
+        (
+            refused(Refusal::Joining { has_begun: false }),
+            b"\x02\x08\x00",
+        ),
+        (
+            refused(Refusal::Joining { has_begun: true }),
+            b"\x02\x08\x01",
+        ),
+        (refused(Refusal::NotJoining), b"\x02\x09"),
         (Response::Promise(None), b"\x05\x00"),
         (
             Response::Promise(Some(Entry::new(VERSION, "xyz"))),
@@ -284,9 +388,24 @@ fn responses_have_the_bytes_that_the_docs_say() {
             Told::Versions(Versions::default()).into(),
             b"\x06\x01\x00\x00",
         ),
-        (Told::Status(Status::default()).into(), b"\x06\x02\x00"),
         (
             Told::Status(Status {
+                marks: marks(),
+                boot: 300,
+                copied: 1,
+                last_pass: None,
+            })
+            .into(),
+            b"\x06\x02\xAC\x02\xAD\x02\x01\xAC\x02\x01\x00",
+        ),
+        (
+            Told::Status(Status {
+                marks: Marks {
+                    is_joining: false,
+                    ..marks()
+                },
+                boot: 1,
+                copied: 300,
                 last_pass: Some(LastPass {
                     ended_millis: 300,
                     keys: 1,
@@ -296,7 +415,27 @@ fn responses_have_the_bytes_that_the_docs_say() {
                 }),
             })
             .into(),
-            b"\x06\x02\x01\xAC\x02\x01\x02\x02\x00\xAC\x02\x01",
+            b"\x06\x02\xAC\x02\xAD\x02\x00\x01\xAC\x02\
+              \x01\xAC\x02\x01\x02\x02\x00\xAC\x02\x01",
+        ),
+        (Told::Marks(marks()).into(), b"\x06\x03\xAC\x02\xAD\x02\x01"),
+        (
+            Told::Records(Records {
+                records: vec![
+                    ("ab".into(), anchored(Some(lesser().into()))),
+                    ("b".into(), anchored(None)),
+                    ("c".into(), Entry::tombstone(VERSION).into()),
+                ],
+                upto: Some("d".into()),
+            })
+            .into(),
+            b"\x06\x04\x03\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x01\x03xyz\
+              \x01b\x01\x82\x80\x04\xAC\x02\x00\
+              \x01c\x00\x01\x82\x80\x04\xAC\x02\x00\x01\x01d",
+        ),
+        (
+            Told::Records(Records::default()).into(),
+            b"\x06\x04\x00\x00",
         ),
     ] {
         assert_eq!(decode::<Response>(bytes).unwrap(), response);
@@ -308,18 +447,21 @@ fn responses_have_the_bytes_that_the_docs_say() {
 
 #[test]
 fn whatever_is_not_exactly_one_message_is_an_error() {
-    let whole = b"\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz";
+    let whole = b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz";
     for cut in 0..whole.len() {
         let decoded = decode::<Request>(&whole[..cut]);
         assert!(matches!(decoded, Err(DecodeError::Malformed(_))), "{cut}");
     }
-    let trailing = decode::<Request>(b"\x00\x00\x02ab!!");
+    let trailing = decode::<Request>(b"\x00\x00\x00\x02ab!!");
     assert!(matches!(trailing, Err(DecodeError::Trailing(2))));
-    // A kind of request that is not known yet, and lengths beyond the end.
+    // A kind of request that is not known yet, no era, a record of nothing, and lengths
+    // beyond the end.
     for bytes in [
-        &b"\x00\x7f\x02ab"[..],
-        b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01ab",
-        b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xffab",
+        &b"\x00\x01\x00\x00\x02ab"[..],
+        b"\x00\x00\x0B\x02ab\x00\x00",
+        b"\x00\x00\x7f\x02ab",
+        b"\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01ab",
+        b"\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xffab",
     ] {
         assert!(decode::<Request>(bytes).is_err(), "{bytes:?}");
     }

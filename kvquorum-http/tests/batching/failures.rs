@@ -127,6 +127,17 @@ async fn a_batch_on_a_pooled_connection_that_breaks_is_sent_once_more() {
     let error = no_answer(in_time(a).await);
     assert!(matches!(error, HttpError::TriedTwice { .. }), "{error:?}");
 
+    // Of a later era neither try counts, whatever was stored: that is to be known.
+    let (exchange, [a, b]) = two(&mut played, &replica).await;
+    drop(exchange);
+    let exchange = played.exchange().await;
+    let stale = b"\x00\x02\x07\x05";
+    let body = [outcome(0, stale), outcome(1, value_outcome("b"))].concat();
+    exchange.answers(answer("200 OK", body)).await;
+    finds(b, "b").await;
+    let told = told(in_time(a).await);
+    assert_eq!(told, "Refused(Stale { era: Era(5) })");
+
     // And not a third time.
     let (exchange, calls) = two(&mut played, &replica).await;
     drop(exchange);

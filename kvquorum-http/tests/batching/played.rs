@@ -86,8 +86,8 @@ impl Exchange {
             let mut rest = &body[..];
             while let Some((len, after)) = rest.split_first_chunk() {
                 let (request, after) = after.split_at(u32::from_le_bytes(*len) as usize);
-                // To whichever replica, a kind of request, and its key.
-                let key = &request[3..3 + usize::from(request[2])];
+                // To whichever replica, of whichever era, a kind of request, and its key.
+                let key = &request[4..4 + usize::from(request[3])];
                 keys.push(String::from_utf8(key.to_vec()).unwrap());
                 rest = after;
             }

@@ -50,7 +50,7 @@ async fn a_page_neither_reads_nor_writes() {
     assert_eq!(store.entries(), before);
     assert!(!told.contains(SECRET.trim_matches('"')), "{told}");
     // It has tried: the node was asked, and has refused.
-    for request in ["GET /read/secret", "POST /write", "POST /v1/call"] {
+    for request in ["GET /read/secret", "POST /write", "POST /v2/call"] {
         assert!(evil.saw(request), "{request}");
     }
     for request in ["GET /read/secret", "POST /write"] {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use kvquorum_core::{Ack, Response};
+use kvquorum_core::{Ack, Replica, Response};
 use kvquorum_http::rustls::crypto::ring;
 use kvquorum_http::rustls::pki_types::pem::PemObject;
 use kvquorum_http::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use kvquorum_http::rustls::version::{TLS12, TLS13};
 use kvquorum_http::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use kvquorum_http::{AddressError, HttpTransport, Server};
+use kvquorum_http::{AddressError, HttpTransport, Server, ServerTls};
 
 use crate::authority::Authority;
 use crate::common::*;
@@ -21,7 +21,8 @@ async fn https_is_a_transport() {
     let authority = Authority::new();
     let signed = authority.sign(HERE);
     kvquorum_testing::conformance::transport(|| async {
-        let setting = Setting::showing(&signed).await;
+        let tls = ServerTls::from_pem(&signed.chain, &signed.key).unwrap();
+        let setting = Setting::of(Server::builder().tls(tls), Replica::new).await;
         (setting.transport(trusting(&authority)), setting)
     })
     .await;
@@ -32,7 +33,9 @@ async fn https_is_a_transport_where_both_show_who_they_are() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let (server, client) = (servers.sign(HERE), clients.sign("a coordinator"));
     kvquorum_testing::conformance::transport(|| async {
-        let setting = Setting::mutual(&server, &clients).await;
+        let tls = ServerTls::mutual_from_pem(&server.chain, &server.key, clients.file());
+        let builder = Server::builder().tls(tls.unwrap());
+        let setting = Setting::of(builder, Replica::new).await;
         (setting.transport(showing(&client, &servers)), setting)
     })
     .await;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use kvquorum_core::WithCauses;
+use kvquorum_core::{Replica, WithCauses};
 use kvquorum_http::rustls::crypto::ring;
 use kvquorum_http::rustls::pki_types::pem::PemObject;
 use kvquorum_http::rustls::pki_types::{CertificateDer, ServerName};
@@ -33,7 +33,15 @@ impl Refused {
 
 impl Setting {
     pub(crate) async fn new(builder: ServerBuilder) -> Self {
+        Self::of(builder, |store| Replica::new(store).of_new_cluster()).await
+    }
+
+    pub(crate) async fn of(
+        builder: ServerBuilder,
+        replica: impl FnOnce(TestStore) -> Replica<TestStore>,
+    ) -> Self {
         let store = TestStore::new();
+        let replica = replica(store.clone());
         let refused = Refused::default();
         let told = refused.clone();
         let server = builder
@@ -41,7 +49,7 @@ impl Setting {
                 assert!(client.ip().is_loopback());
                 told.0.lock().unwrap().push(WithCauses(refused).to_string());
             })
-            .bind("127.0.0.1:0", service(&store))
+            .bind("127.0.0.1:0", replica)
             .await
             .unwrap();
         Self {

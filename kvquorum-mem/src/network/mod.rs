@@ -66,10 +66,12 @@ impl Network {
         self
     }
 
-    /// A node of this name, with an empty replica that has the default
+    /// A node of this name, with an empty replica [of a new
+    /// cluster](Replica::of_new_cluster) that has the default
     /// [`Limits`](kvquorum_core::Limits) and the system's clock.
     pub fn node(&self, name: impl Into<String>) -> Node {
-        self.host(Replica::new(MemStore::new()).with_name(name))
+        let replica = Replica::new(MemStore::new()).of_new_cluster();
+        self.host(replica.with_name(name))
     }
 
     /// A node that hosts this replica, and has its name. For a simulation, give

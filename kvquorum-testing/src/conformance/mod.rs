@@ -46,7 +46,7 @@
 //! #[tokio::test]
 //! # */
 //! async fn my_transport_conforms() {
-//!     conformance::transport(|| async { (Replica::new(MyStore::default()).of_new_cluster(), ()) }).await
+//!     conformance::transport(|| async { (Replica::new(MyStore::default()), ()) }).await
 //! }
 //! # let runtime = tokio::runtime::Runtime::new().unwrap();
 //! # runtime.block_on(my_store_conforms());

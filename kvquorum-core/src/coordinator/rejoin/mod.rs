@@ -161,12 +161,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
         let era = known.max(Some(inner.introductions.era()));
         let era = era.and_then(Era::next).ok_or(RejoinError::NoMoreEras)?;
 
+        let needed = self.needed(told);
         let peers: Vec<usize> = (0..N).filter(|replica| *replica != self.place).collect();
         let peers = announce(inner, &peers, era).await;
-        let needed = self.needed(&peers)?;
+        are_enough(&peers, needed)?;
         let peers = enter(inner, &peers, era).await;
         inner.introductions.observe_era(era);
-        let needed = self.needed(&peers)?.min(needed);
+        are_enough(&peers, needed)?;
 
         let join = Request::of(RequestKind::Join { boot }).in_era(era);
         self.joins(join).await?;
@@ -185,13 +186,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
             .await
     }
 
-    /// From how many of these it copies.
-    fn needed(&self, peers: &[usize]) -> Result<usize, RejoinError> {
+    /// From how many peers it copies. Where a loss is accepted, it is what is lost, and
+    /// not what one of these still has that was busy with another rejoin.
+    fn needed(&self, told: &[Option<Status>]) -> usize {
         let needed = Coordinator::<N, W, R, T>::REJOIN_PEERS;
-        match peers.len() {
-            found if self.accepts_loss => Ok(found.min(needed)),
-            found if found < needed => Err(RejoinError::TooFewPeers { found, needed }),
-            _ => Ok(needed),
+        let sound = told.iter().flatten().filter(|it| !it.marks.is_joining);
+        match self.accepts_loss {
+            true => needed.min(sound.count()),
+            false => needed,
         }
     }
 
@@ -201,6 +203,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
             Some(_) => Ok(()),
             None => Err(RejoinError::NoAnswer { place: self.place }),
         }
+    }
+}
+
+fn are_enough(peers: &[usize], needed: usize) -> Result<(), RejoinError> {
+    match peers.len() {
+        found if found < needed => Err(RejoinError::TooFewPeers { found, needed }),
+        _ => Ok(()),
     }
 }
 

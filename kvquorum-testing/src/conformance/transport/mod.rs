@@ -8,6 +8,7 @@ mod identity;
 mod pages;
 mod promises;
 mod refusals;
+mod rejoins;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -79,7 +80,9 @@ pub(super) const UNCHECKED: &[&str] = &[
 /// For each check, the builder gives a link to a fresh
 /// [`Replica`](kvquorum_core::Replica) over an empty store, with the default
 /// [`Limits`](kvquorum_core::Limits) and the system's clock, and a guard that is kept
-/// until the check is over: see the [module](super).
+/// until the check is over: see the [module](super). The replica is not
+/// [said](kvquorum_core::Replica::of_new_cluster) to be of a new cluster: the suite opens
+/// it, over the link.
 ///
 /// The link must carry two calls at once. One that takes a single call at a
 /// time, and needs it to be polled to its end, fails here: give a pool of
@@ -95,28 +98,40 @@ where
     F: Future<Output = (T, G)>,
     T: Transport,
 {
+    let open = || async {
+        let (link, guard) = build().await;
+        let link = Subject::new(link);
+        rejoins::open(&link).await;
+        (link.0, guard)
+    };
     check("the replica has a name", &build, answers::named).await;
-    check("the replica is always the same", &build, identity::run).await;
-    check("acks arrive unchanged", &build, answers::acks).await;
-    check("refusals arrive typed", &build, refusals::run).await;
+    check("the replica is always the same", &open, identity::run).await;
+    check("acks arrive unchanged", &open, answers::acks).await;
+    check("refusals arrive typed", &open, refusals::run).await;
     check(
         "concurrent calls get their own answers",
-        &build,
+        &open,
         concurrency::own_answers,
     )
     .await;
     check(
         "a dropped call leaves the link usable",
-        &build,
+        &open,
         concurrency::dropped,
     )
     .await;
-    check("a call at rest holds up no other", &build, at_rest::run).await;
+    check("a call at rest holds up no other", &open, at_rest::run).await;
     // Last: its calls are concurrent, and by now each gets its own answer.
-    check("entries arrive unchanged", &build, answers::round_trip).await;
-    check("pages arrive unchanged", &build, pages::run).await;
-    check("comparisons arrive unchanged", &build, comparisons::run).await;
-    check("promises arrive unchanged", &build, promises::run).await;
+    check("entries arrive unchanged", &open, answers::round_trip).await;
+    check("pages arrive unchanged", &open, pages::run).await;
+    check("comparisons arrive unchanged", &open, comparisons::run).await;
+    check("promises arrive unchanged", &open, promises::run).await;
+    check(
+        "what a rejoin brings arrives unchanged",
+        &build,
+        rejoins::run,
+    )
+    .await;
 }
 
 /// A moment that the replica admits, whatever its clock reads.
