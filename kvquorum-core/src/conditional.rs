@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use crate::entry::Key;
 use crate::record::{Record, RecordError};
+use crate::request::Response;
 use crate::rules::{Action, Change, Decision};
 use crate::store::{ScanLimit, Store, StoreError};
-use crate::transport::Response;
 
 /// A backend that replaces a record only where it is still the one that was read:
 /// an object store with `If-Match`, a table with a version column, a key-value

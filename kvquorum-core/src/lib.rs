@@ -73,6 +73,7 @@ mod range;
 mod record;
 mod registers;
 mod replica;
+mod request;
 mod rules;
 mod store;
 mod tally;
@@ -102,11 +103,10 @@ pub use range::{KeyRange, Page};
 pub use record::{Record, RecordError};
 pub use registers::{Registers, Swap, Updated};
 pub use replica::{Limits, Readiness, Replica};
+pub use request::{Ack, Refusal, Request, RequestKind, Response};
 pub use rules::{Action, Change, Decision};
 pub use store::{ScanLimit, Store, StoreError};
 #[doc(hidden)]
 pub use telemetry::{EventLimit, is_sampled};
 pub use told::{LastPass, Records, Status, Told};
-pub use transport::{
-    Ack, Call, Refusal, Request, RequestKind, Response, Transport, TransportError,
-};
+pub use transport::{Call, Transport, TransportError};

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::transport::{Refusal, TransportError};
+use crate::request::Refusal;
+use crate::transport::TransportError;
 
 /// What is known of one replica's part in an operation, at the moment it is
 /// asked about.

@@ -17,10 +17,11 @@ use crate::coordinator::PassReport;
 use crate::entry::{Entry, Key, Version};
 use crate::identity::ReplicaId;
 use crate::record::Record;
+use crate::request::{Refusal, Request, RequestKind, Response};
 use crate::rules::{Ahead, Change, MarksChange};
 use crate::store::{Store, StoreError};
 use crate::told::LastPass;
-use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
+use crate::transport::{Call, Transport, TransportError};
 
 /// The node side of the map: admits requests and applies them to its store.
 ///

@@ -13,7 +13,7 @@ pub(crate) use marks::MarksChange;
 
 use crate::entry::{Entry, Timestamp, Version};
 use crate::record::Record;
-use crate::transport::{Ack, Refusal, Response};
+use crate::request::{Ack, Refusal, Response};
 
 /// What a request asks to be done to the record under one key. Opaque to stores,
 /// which pass the record that they hold to [`decide`](Self::decide).

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::entry::Key;
 use crate::record::Record;
+use crate::request::Response;
 use crate::rules::Change;
-use crate::transport::Response;
 
 /// One replica's local storage: a map of keys to records.
 ///

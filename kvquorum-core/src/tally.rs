@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 
 use crate::entry::{Entry, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
-use crate::transport::{Ack, Response};
+use crate::request::{Ack, Response};
 
 /// How a write was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::fingerprint::{Versions, Windows};
 use crate::marks::Marks;
 use crate::range::{KeyRange, Page};
 use crate::record::Record;
-use crate::transport::Response;
+use crate::request::Response;
 
 /// What a replica tells when it is asked what is asked seldom. It is apart, so that
 /// other responses are quick to move and to drop.

@@ -17,13 +17,15 @@ use kvquorum_core::{
 use support::{MapStore, TestSaysSo, entry};
 use tokio::sync::oneshot;
 
+type Kinds = fn(&RequestKind) -> bool;
+
 /// A link to a replica that a test can take away, wipe, and keep waiting.
 struct Place {
     name: String,
     replica: Mutex<Replica<MapStore>>,
     is_up: AtomicBool,
     /// Requests of these kinds wait until the test lets them go on.
-    holds: Mutex<Option<fn(&RequestKind) -> bool>>,
+    holds: Mutex<Option<Kinds>>,
     held: Mutex<Vec<(Request, oneshot::Sender<Response>)>>,
 }
 

@@ -21,8 +21,9 @@ use super::Inner;
 use super::introductions::{CallResult, IdentityError, Introduced, call_again, introduce};
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
+use crate::request::{Refusal, Request, Response};
 use crate::telemetry::{CallKind, Stopwatch};
-use crate::transport::{Call, Refusal, Request, Response, Transport, TransportError};
+use crate::transport::{Call, Transport, TransportError};
 
 /// A time limit beyond this, a year, is taken for this: no timer reaches further.
 pub const LONGEST_TIME_LIMIT: Duration = Duration::from_secs(60 * 60 * 24 * 365);

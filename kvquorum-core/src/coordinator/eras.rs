@@ -11,8 +11,9 @@ use super::Inner;
 use super::one::call_one;
 use crate::marks::{Era, Marks};
 use crate::outcome::Outcome;
+use crate::request::{Refusal, Request, RequestKind, Response};
 use crate::told::{Status, Told};
-use crate::transport::{Refusal, Request, RequestKind, Response, Transport};
+use crate::transport::Transport;
 
 /// How many times one operation asks all replicas again, so that it ends whatever they
 /// tell. An era begins when a replica rejoins.

@@ -9,8 +9,9 @@ use super::calls::Calling;
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
+use crate::request::{Refusal, Request, RequestKind, Response};
 use crate::telemetry::Telemetry;
-use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
+use crate::transport::{Call, Transport, TransportError};
 
 /// Why a coordinator does not count a replica. The request was not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Inner;
 use super::calls::Calls;
 use crate::outcome::ReplicaFailure;
-use crate::transport::{Request, Response, Transport};
+use crate::request::{Request, Response};
+use crate::transport::Transport;
 
 /// Calls a replica, within the time limit of a call.
 pub(super) async fn call_one<T: Transport, const N: usize>(

@@ -13,9 +13,10 @@ use super::report::{ReadError, ReadReceipt, ReadReport};
 use super::{Coordinator, Inner, Repair, is_overtaken};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
+use crate::request::{Ack, Refusal, Request, Response};
 use crate::tally::{Added, ReadTally};
 use crate::telemetry::{CallKind, Ended, Kind, OperationSpan, Stopwatch};
-use crate::transport::{Ack, Refusal, Request, Response, Transport};
+use crate::transport::Transport;
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     pub(super) async fn read(&self, key: Key, repair: Repair) -> Result<ReadReceipt<N>, ReadError> {

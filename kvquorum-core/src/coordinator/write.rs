@@ -18,9 +18,10 @@ use super::{Coordinator, Inner};
 use crate::clock::{Clock, ClockExhausted, Stamp};
 use crate::entry::{Entry, Key, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
+use crate::request::{Ack, Refusal, Request, Response};
 use crate::tally::{WriteTally, WriteVerdict, may_be_seen, superseded_by};
 use crate::telemetry::{CallKind, Ended, Kind, OperationSpan, Stopwatch};
-use crate::transport::{Ack, Refusal, Request, Response, Transport};
+use crate::transport::Transport;
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// Whether any two sets of W replicas have one in common.
@@ -41,10 +42,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         })?;
         let version = stamp.version;
         let mut request = Request::write(key, Entry { version, value });
-        let mut earlier_may_be_seen = false;
         let mut earlier = Earlier::default();
-        let mut attempts = 1;
-        let mut asked_again = 0;
+        let (mut attempts, mut again) = (1, 0);
         loop {
             request.era = Some(inner.introductions.era());
             let (verdict, outcomes, late) = match send_to_all(inner, W, &span, &mut request) {
@@ -54,15 +53,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                     sending.await
                 }
             };
-            if let WriteVerdict::Superseded { .. } = verdict {
-                inner.telemetry.superseded();
-            }
-            let is_acknowledged = match verdict {
-                WriteVerdict::Acked => true,
-                WriteVerdict::Superseded { .. } => earlier.knows_acknowledged && Self::WRITES_MEET,
-                WriteVerdict::Failed => false,
-            };
-            if is_acknowledged {
+            inner.count_superseded(verdict);
+            if earlier.acknowledges(verdict, Self::WRITES_MEET) {
                 inner.telemetry.end(kind, Ended::Done, &waited);
                 return Ok(WriteReceipt {
                     version: stamp.version,
@@ -76,21 +68,19 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 && let Ok(later) = earlier.stamp_past(&inner.clock, attempts)
             {
                 inner.telemetry.retries(kind);
-                earlier_may_be_seen |= may_be_seen(&outcomes);
+                earlier.may_be_seen |= may_be_seen(&outcomes);
                 stamp = later;
                 request.restamp(stamp.version);
                 attempts = attempts.saturating_add(1);
                 continue;
             }
             if verdict == WriteVerdict::Failed
-                && inner
-                    .asks_again(request.era, &outcomes, &mut asked_again)
-                    .await
+                && inner.asks_again(request.era, &outcomes, &mut again).await
             {
-                earlier_may_be_seen |= may_be_seen(&outcomes);
+                earlier.may_be_seen |= may_be_seen(&outcomes);
                 continue;
             }
-            let (last, seen, names) = (stamp.version, earlier_may_be_seen, self.names());
+            let (last, seen, names) = (stamp.version, earlier.may_be_seen, self.names());
             let report = WriteReport::new(last, W, attempts, seen, names, outcomes, late);
             let error = WriteError::of(verdict, Box::new(report));
             inner.telemetry.end(kind, ended(&error), &waited);
@@ -102,6 +92,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 /// What attempts of a write told that were not acknowledged.
 #[derive(Default)]
 struct Earlier {
+    /// Whether a read may see one of them.
+    may_be_seen: bool,
     /// The greatest version that was told of.
     passed: Option<Version>,
     /// Whether replicas refused to go further past that than one step (C-DRIFT), as
@@ -116,6 +108,15 @@ struct Earlier {
 }
 
 impl Earlier {
+    /// Whether a write that comes to this verdict is acknowledged.
+    fn acknowledges(&self, verdict: WriteVerdict, writes_meet: bool) -> bool {
+        match verdict {
+            WriteVerdict::Acked => true,
+            WriteVerdict::Superseded { .. } => self.knows_acknowledged && writes_meet,
+            WriteVerdict::Failed => false,
+        }
+    }
+
     /// Takes in an attempt, and tells whether to stamp the entry anew.
     fn calls_for_another(
         &mut self,
@@ -295,6 +296,13 @@ fn await_rest<T: Transport, const N: usize>(
 }
 
 impl<T, const N: usize> Inner<T, N> {
+    #[inline]
+    fn count_superseded(&self, verdict: WriteVerdict) {
+        if let WriteVerdict::Superseded { .. } = verdict {
+            self.telemetry.superseded();
+        }
+    }
+
     /// Leaves hints for the replicas that a write did not reach.
     fn remember_missed(&self, key: Option<&Key>, outcomes: &[Outcome<Ack>; N]) {
         if let Some(key) = key {

@@ -10,9 +10,9 @@ use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::marks::{Era, Marks, Own};
 use crate::random;
 use crate::record::Record;
+use crate::request::Refusal;
 use crate::store::StoreError;
 use crate::told::{LastPass, Status};
-use crate::transport::Refusal;
 
 /// Shared by all clones of a replica.
 pub(super) struct Known {

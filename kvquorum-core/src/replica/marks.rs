@@ -5,10 +5,11 @@ use super::{Replica, refused};
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::marks::Marks;
 use crate::record::Record;
+use crate::request::{Refusal, Request, RequestKind, Response};
 use crate::rules::{Change, MarksChange};
 use crate::store::{Store, StoreError};
 use crate::told::Told;
-use crate::transport::{Call, Refusal, Request, RequestKind, Response, Transport, TransportError};
+use crate::transport::{Call, Transport, TransportError};
 
 /// Whether a replica answers requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

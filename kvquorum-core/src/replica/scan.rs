@@ -8,9 +8,10 @@ use super::known::{State, own_key};
 use crate::entry::Key;
 use crate::range::{KeyRange, Page, after};
 use crate::record::Record;
+use crate::request::Response;
 use crate::store::{ScanLimit, Store};
 use crate::told::{Records, Told};
-use crate::transport::{Call, Response, TransportError};
+use crate::transport::{Call, TransportError};
 
 impl<S: Store> Replica<S> {
     /// The first entries of a range.

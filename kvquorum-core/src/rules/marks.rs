@@ -4,8 +4,8 @@ use super::Decision;
 use crate::identity::ReplicaId;
 use crate::marks::{Era, Marks, Own};
 use crate::record::Record;
+use crate::request::{Refusal, Response};
 use crate::told::Told;
-use crate::transport::{Refusal, Response};
 
 /// A change of what a replica keeps of itself.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::entry::{Timestamp, WriterId};
-use crate::transport::{Refusal, TransportError};
+use crate::request::Refusal;
+use crate::transport::TransportError;
 
 const N: usize = 4;
 

@@ -9,7 +9,8 @@ use tracing::{Instrument, Level, Span, debug_span, error, info, level_enabled, w
 use super::{CallKind, Kind};
 use crate::coordinator::{Calling, IdentityError};
 use crate::outcome::{ReplicaFailure, WithCauses};
-use crate::transport::{Refusal, TransportError};
+use crate::request::Refusal;
+use crate::transport::TransportError;
 
 /// Between two events of one kind.
 const PAUSE: Duration = Duration::from_secs(10);

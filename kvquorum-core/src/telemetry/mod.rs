@@ -25,7 +25,7 @@ pub use sample::is_sampled;
 
 use crate::coordinator::{Calling, HintStats, IdentityError, PassReport, RejoinProgress};
 use crate::outcome::ReplicaFailure;
-use crate::transport::{Request, RequestKind};
+use crate::request::{Request, RequestKind};
 
 /// The kinds of operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -132,7 +132,7 @@ async fn a_batch_on_a_pooled_connection_that_breaks_is_sent_once_more() {
     drop(exchange);
     let exchange = played.exchange().await;
     let stale = b"\x00\x02\x07\x05";
-    let body = [outcome(0, stale), outcome(1, value_outcome("b"))].concat();
+    let body = [reply(0, stale), reply(1, value_reply("b"))].concat();
     exchange.answers(answer("200 OK", body)).await;
     finds(b, "b").await;
     let told = told(in_time(a).await);

@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use super::{HintSettings, HintStats};
 use crate::entry::Key;
 use crate::outcome::{Outcome, ReplicaFailure};
+use crate::request::Ack;
 use crate::telemetry::Telemetry;
-use crate::transport::Ack;
 
 /// What all replicas missed.
 #[derive(Debug)]

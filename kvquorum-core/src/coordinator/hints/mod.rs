@@ -16,7 +16,8 @@ use super::{Coordinator, Repair};
 use crate::clock::mix;
 use crate::entry::Key;
 use crate::outcome::ReplicaFailure;
-use crate::transport::{Refusal, Request, Response, Transport};
+use crate::request::{Refusal, Request, Response};
+use crate::transport::Transport;
 use missed::Due;
 
 /// How [hints](Coordinator::handoff) are kept and delivered.

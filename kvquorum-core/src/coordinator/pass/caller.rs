@@ -16,9 +16,10 @@ use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEn
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
+use crate::request::{Refusal, Request, RequestKind, Response};
 use crate::telemetry::Settling;
 use crate::told::Told;
-use crate::transport::{Refusal, Request, RequestKind, Response, Transport};
+use crate::transport::Transport;
 
 /// How long before a call is made for the second time; before the third it is twice as
 /// long, and so on.

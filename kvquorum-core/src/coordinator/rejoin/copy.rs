@@ -14,9 +14,10 @@ use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
 use crate::record::Record;
+use crate::request::{Request, RequestKind, Response};
 use crate::rules::merged;
 use crate::told::{Records, Told};
-use crate::transport::{Request, RequestKind, Response, Transport};
+use crate::transport::Transport;
 
 pub(super) struct Copying<'a, const N: usize, const W: usize, const R: usize, T> {
     pub(super) coordinator: &'a Coordinator<N, W, R, T>,

@@ -16,9 +16,10 @@ use super::eras::call_one_marks;
 use super::{Coordinator, Inner};
 use crate::entry::Key;
 use crate::marks::Era;
+use crate::request::{Request, RequestKind};
 use crate::telemetry::Stopwatch;
 use crate::told::Status;
-use crate::transport::{Request, RequestKind, Transport};
+use crate::transport::Transport;
 use copy::Copying;
 pub use error::RejoinError;
 

@@ -11,8 +11,8 @@ pub use receipt::{ReadReceipt, WriteReceipt};
 
 use crate::entry::Version;
 use crate::outcome::{Outcome, WithCauses};
+use crate::request::Ack;
 use crate::tally::may_be_seen;
-use crate::transport::Ack;
 
 /// One replica's part in an operation that failed.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 use super::count_answered;
 use crate::entry::{Entry, Version};
 use crate::outcome::Outcome;
+use crate::request::Ack;
 use crate::tally::superseded_by;
-use crate::transport::Ack;
 
 /// The outcomes of stragglers, once the last of them has ended.
 #[derive(Debug)]

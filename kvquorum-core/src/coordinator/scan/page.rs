@@ -18,7 +18,8 @@ use crate::entry::Key;
 use crate::marks::Era;
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::range::KeyRange;
-use crate::transport::{Request, Transport};
+use crate::request::Request;
+use crate::transport::Transport;
 
 /// What a page came to.
 pub(super) struct PageRead<const N: usize> {
@@ -75,18 +76,7 @@ pub(super) fn read_page<T: Transport, const N: usize>(
             }
         }
         asking.release_permits();
-        let not_held = match repair {
-            Repair::Blocking => asking.tally.not_held(holders_needed),
-            Repair::Off | Repair::Background | Repair::Register => None,
-        };
-        let read = PageRead {
-            not_held: not_held.map(|(key, holders)| (key.clone(), holders)),
-            values: asking.tally.values(),
-            rest: asking.tally.rest(),
-            answered,
-            era: asking.era,
-            outcomes: asking.tally.report(),
-        };
+        let read = asking.page(holders_needed);
         yield Decided { decision: read, unfinished: asking.is_under_way() };
 
         while asking.next().await {
@@ -204,6 +194,22 @@ impl<T: Transport, const N: usize> Asking<T, N> {
 
     fn is_under_way(&self) -> bool {
         self.calls.are_under_way() || self.repairs.iter().any(Option::is_some)
+    }
+
+    /// What the page came to.
+    fn page(&mut self, holders_needed: usize) -> PageRead<N> {
+        let not_held = match self.inner.settings.repair {
+            Repair::Blocking => self.tally.not_held(holders_needed),
+            Repair::Off | Repair::Background | Repair::Register => None,
+        };
+        PageRead {
+            not_held: not_held.map(|(key, holders)| (key.clone(), holders)),
+            values: self.tally.values(),
+            rest: self.tally.rest(),
+            answered: self.tally.is_answered(),
+            era: self.era,
+            outcomes: self.tally.report(),
+        }
     }
 
     /// C-MONOTONIC: later timestamps are greater than all that answers told of, as far

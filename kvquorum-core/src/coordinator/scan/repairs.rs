@@ -16,7 +16,8 @@ use crate::coordinator::calls::Calls;
 use crate::entry::{Entry, Key};
 use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
-use crate::transport::{Ack, Request, Response, Transport};
+use crate::request::{Ack, Request, Response};
+use crate::transport::Transport;
 
 /// How many entries a replica that is behind is sent at the same time.
 const AT_ONCE: usize = 64;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::entry::{Entry, Key, Timestamp};
 use crate::outcome::{Outcome, ReplicaFailure};
 use crate::range::{KeyRange, Page};
-use crate::transport::Response;
+use crate::request::Response;
 
 /// Gathers what replicas hold in the beginning of a range.
 #[derive(Debug)]
@@ -261,7 +261,7 @@ fn least(one: Option<Key>, other: Option<Key>) -> Option<Key> {
 mod tests {
     use super::*;
     use crate::marks::Era;
-    use crate::transport::Refusal;
+    use crate::request::Refusal;
 
     /// Bug in J-ERA: a page waits for others, which may hang, though a replica has told
     /// that the era is over.

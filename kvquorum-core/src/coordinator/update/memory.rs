@@ -3,8 +3,8 @@
 use crate::coordinator::report::Late;
 use crate::entry::{Entry, Version};
 use crate::outcome::Outcome;
+use crate::request::Ack;
 use crate::tally::may_be_seen;
-use crate::transport::Ack;
 
 /// What an update knows of its attempts that may have been applied.
 pub(super) struct Memory<O> {

@@ -26,9 +26,10 @@ use super::write::{is_too_far_ahead, refused_past, send_to_all};
 use super::{Coordinator, ReadError, Repair, ReplicaReport};
 use crate::clock::{ClockExhausted, Stamp, mix};
 use crate::entry::{Entry, Key, Version};
+use crate::request::{Refusal, Request};
 use crate::tally::{WriteVerdict, may_be_seen, superseded_by};
 use crate::telemetry::{Ended, Kind, OperationSpan, Settling, Stopwatch};
-use crate::transport::{Refusal, Request, Transport};
+use crate::transport::Transport;
 
 /// How long an update goes on.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +69,16 @@ pub(crate) struct Done {
     /// What is held now.
     pub(crate) entry: Option<Entry>,
     pub(crate) attempts: u32,
+}
+
+impl Done {
+    fn new(ballot: Version, entry: Option<Entry>, attempts: u32) -> Self {
+        Self {
+            ballot,
+            entry,
+            attempts,
+        }
+    }
 }
 
 impl Bounds {
@@ -120,10 +131,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         inner.telemetry.turn(&turn.waited, turn.is_missed());
         let mut memory = Memory::new();
         let mut passed = bounds.past;
-        let mut stamp = match passed {
-            Some(passed) => clock.past(passed.timestamp)?,
-            None => clock.next()?,
-        };
+        let first = passed.map_or_else(|| clock.next(), |passed| clock.past(passed.timestamp));
+        let mut stamp = first?;
         let mut attempts = 1_u32;
         // Whether replicas refused to go further past that than one step (C-DRIFT).
         let mut is_edge = false;
@@ -132,13 +141,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let attempt = self.attempt(span, &key, stamp.version, &mut memory, &mut edit);
             let failure = match attempt.await {
                 Ok((entry, output)) => {
-                    let ballot = stamp.version;
-                    let done = Done {
-                        ballot,
-                        entry,
-                        attempts,
-                    };
-                    return Ok((done, output));
+                    return Ok((Done::new(stamp.version, entry, attempts), output));
                 }
                 Err(failure) => failure,
             };

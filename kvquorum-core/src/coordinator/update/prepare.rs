@@ -10,8 +10,9 @@ use crate::coordinator::calls::Calls;
 use crate::coordinator::operation::Decided;
 use crate::entry::{Entry, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
+use crate::request::{Request, Response};
 use crate::tally::ReadTally;
-use crate::transport::{Request, Response, Transport};
+use crate::transport::Transport;
 
 /// What replicas answered to a ballot.
 pub(super) struct Promises<const N: usize> {
