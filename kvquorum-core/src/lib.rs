@@ -24,7 +24,8 @@
 //! W-FINISH, W-CANCEL, W-FAIL and W-SUPERSEDED at [`Coordinator::put`];
 //! R-QUORUM, R-REPAIR and R-FAIL at [`Coordinator::get`]; R-RANGE at
 //! [`Coordinator::scan`]; P-CONVERGE, P-HONEST and P-RESUME at [`Coordinator::pass`];
-//! H-KEY, H-OVERFLOW and H-ASIDE at [`Coordinator::handoff`];
+//! H-KEY, H-OVERFLOW and H-ASIDE at [`Coordinator::handoff`]; J-SILENT, J-COPY and J-ERA at
+//! [`Coordinator::rejoin`];
 //! C-MONOTONIC at [`Coordinator::put`]; C-DRIFT and L-PROMISE at
 //! [`Change::decide`]; M-EXACT at [`Map::put`]; L-REGISTER, L-VERSION, L-DOUBT, L-FAIR
 //! and L-BESIDE at [`Registers`]. What quorums do and do not promise together is said
