@@ -39,9 +39,16 @@ impl<T: Transport, const N: usize> Inner<T, N> {
             return false;
         }
         let mut refusals = outcomes.iter().filter_map(Outcome::refusal);
-        let has_new = |refusal| matches!(refusal, &Refusal::Joining { has_begun: false });
+        let is_new = |it: &Refusal| matches!(it, Refusal::Joining { has_begun: false });
+        // Of a new cluster all are there. Else one lost its data, and waits for longer than
+        // an operation does.
+        let can_be_new = |outcome: &Outcome<A>| {
+            outcome.failure().is_none() || outcome.refusal().is_some_and(is_new)
+        };
         asked < Some(self.introductions.era())
-            || refusals.any(has_new) && self.opens_or_is_opened(*times).await
+            || refusals.any(is_new)
+                && outcomes.iter().all(can_be_new)
+                && self.opens_or_is_opened(*times).await
     }
 
     /// Whether replicas answer now that did not before: because all are new and are
