@@ -141,7 +141,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
         let told = inner.statuses().await;
         let joiner = told.get(self.place).cloned().flatten();
         let joiner = joiner.ok_or(RejoinError::NoAnswer { place: self.place })?;
-        if joiner.marks.is_joining && !inner.opened_new_cluster(&told).await {
+        if joiner.marks.is_joining && !inner.open_new(&told).await.contains(&self.place) {
             self.copy(&told, joiner.boot).await?;
         }
         let done = self.progress.borrow().clone();
