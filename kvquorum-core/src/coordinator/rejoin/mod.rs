@@ -170,6 +170,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
                 joiner: self.place,
                 peers,
                 needed,
+                settles: needed == Coordinator::<N, W, R, T>::REJOIN_PEERS,
                 era,
                 progress: &self.progress,
             };
