@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::{HintSettings, HintStats};
 use crate::entry::Key;
 use crate::outcome::{Outcome, ReplicaFailure};
-use crate::transport::Ack;
+use crate::transport::{Ack, Refusal};
 
 /// What all replicas missed.
 #[derive(Debug)]
@@ -70,9 +70,7 @@ impl<const N: usize> Hints<N> {
             return;
         };
         for (replica, outcome) in self.replicas.iter().zip(outcomes) {
-            if let Some(failure) = outcome.failure()
-                && !matches!(failure, ReplicaFailure::Refused(_))
-            {
+            if outcome.failure().is_some_and(is_missed) {
                 replica.lock().add(key, settings);
                 replica.added.notify_one();
             }
@@ -125,6 +123,17 @@ impl<const N: usize> Hints<N> {
                 is_pass_due: missed.is_pass_due,
             }
         })
+    }
+}
+
+/// Who has yet to copy what its peers hold may do so before this is there, and takes it
+/// once it is through.
+fn is_missed(failure: &ReplicaFailure) -> bool {
+    match failure {
+        ReplicaFailure::Refused(refusal) => {
+            matches!(refusal, Refusal::Joining { .. } | Refusal::Stale { .. })
+        }
+        _ => true,
     }
 }
 
