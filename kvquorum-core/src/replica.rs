@@ -189,7 +189,15 @@ impl<S: Store> Replica<S> {
         if let Err(refusal) = admitted {
             return refused(refusal);
         }
-        self.change(key, Change::copy(record.clone()), None)
+        let change = match self.store.try_apply(key, Change::copy(record.clone())) {
+            Ok(result) => return Call::Ready(result.map_err(TransportError::Store)),
+            Err(change) => change,
+        };
+        let (store, key) = (Arc::clone(&self.store), key.clone());
+        Call::new(async move {
+            let result = store.apply(&key, change).await;
+            result.map_err(TransportError::Store)
+        })
     }
 
     fn prepare(&self, key: &Key, ballot: Version, era: Option<Era>) -> Call {
