@@ -122,6 +122,18 @@ impl<S: Store> Replica<S> {
         self
     }
 
+    /// The replica as it is when its process has started again: over the same store, and
+    /// with nothing else but its settings. If the store has been emptied meanwhile, its
+    /// data are lost, whatever was [said](Self::of_new_cluster) of the cluster before.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        Self {
+            is_new_cluster: false,
+            known: Arc::new(Known::new()),
+            ..self.clone()
+        }
+    }
+
     /// The replica's store. What is applied to it directly bypasses all checks.
     pub fn store(&self) -> &S {
         &self.store

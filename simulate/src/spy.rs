@@ -9,12 +9,14 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::panicking;
+use std::time::Duration;
 
 use kvquorum_core::{
     Action, Call, Change, Entry, Key, Record, Refusal, Request, Response, ScanLimit, Store,
-    StoreError, Transport, TransportError, Version, WriterId,
+    StoreError, Told, Transport, TransportError, Version, WriterId,
 };
 use kvquorum_testing::sim::Random;
+use tokio::time::sleep;
 
 use crate::oracle::{Answered, End, Shared};
 
@@ -121,9 +123,11 @@ pub enum Asked {
     Write(Entry),
     /// The promise of a ballot.
     Prepare(Version),
+    /// What peers hold, of one that is joining.
+    Copy(Record),
 }
 
-/// What a change asks; `None` where it is neither. A change is opaque, and shows
+/// What a change asks of a replica that is not joining; `None` where it is neither. A change is opaque, and shows
 /// itself by what it comes to: over nothing, or over the least entry of the same time
 /// where it is too far ahead for that.
 pub fn asked(change: &Change) -> Option<Asked> {
@@ -164,6 +168,8 @@ pub struct Rates {
     pub panics: AtomicU32,
     /// How often it has to be waited for, if not for long.
     pub waits: AtomicU32,
+    /// How often that takes time, so that other things happen meanwhile.
+    pub dawdles: AtomicU32,
 }
 
 #[derive(Clone, Copy)]
@@ -185,6 +191,8 @@ impl Fault {
 /// A change, and what the replica's clock read when it was admitted.
 struct Admitted {
     asked: Option<Asked>,
+    /// What it comes to over nothing.
+    record: Option<Record>,
     wall: u64,
 }
 
@@ -203,6 +211,23 @@ impl<S> Watched<S> {
         self.draws(&self.faults.rates.waits)
     }
 
+    /// Lets time go by. The process may end meanwhile: nothing of it goes on then.
+    async fn dawdle(&self, life: u32) -> Result<(), StoreError> {
+        if self.draws(&self.faults.rates.dawdles) {
+            let millis = self.random(|random| random.below(5));
+            sleep(Duration::from_millis(millis)).await;
+        }
+        if self.life() == life {
+            Ok(())
+        } else {
+            Err(StoreError::new("the process has ended"))
+        }
+    }
+
+    fn life(&self) -> u32 {
+        self.oracle.lock().lives(self.replica)
+    }
+
     fn fault(&self) -> Option<Fault> {
         let rates = &self.faults.rates;
         let panics = self.draws(&rates.panics);
@@ -215,9 +240,20 @@ impl<S> Watched<S> {
     }
 
     fn admitted(&self, change: &Change) -> Admitted {
+        let oracle = self.oracle.lock();
+        let record = match change.clone().decide(None).action {
+            Action::Replace(record) => Some(record),
+            _ => None,
+        };
+        let asked = match &record {
+            // A replica that is joining is asked nothing else.
+            Some(record) if oracle.is_joining(self.replica) => Some(Asked::Copy(record.clone())),
+            _ => asked(change),
+        };
         Admitted {
-            asked: asked(change),
-            wall: self.oracle.lock().wall_of(self.replica),
+            asked,
+            record,
+            wall: oracle.wall_of(self.replica),
         }
     }
 
@@ -228,13 +264,31 @@ impl<S> Watched<S> {
         }
     }
 
+    fn scanned(&self, range: (Bound<&Key>, Bound<&Key>), records: &[(Key, Record)]) {
+        let mut oracle = self.oracle.lock();
+        oracle.store_scanned(self.replica, range, records);
+    }
+
     fn applied(
         &self,
         key: &Key,
-        Admitted { asked, wall }: Admitted,
+        Admitted {
+            mut asked,
+            record,
+            wall,
+        }: Admitted,
         fault: Option<Fault>,
         result: Result<Response, StoreError>,
     ) -> Result<Response, StoreError> {
+        if let Ok(Response::Told(told)) = &result
+            && let Told::Marks(marks) = &**told
+        {
+            self.oracle.lock().marked(self.replica, *marks);
+        }
+        if let (Some(Asked::Prepare(_)), Ok(Response::Ack(_))) = (&asked, &result) {
+            // It was admitted just before the replica was opened.
+            asked = record.map(Asked::Copy);
+        }
         if let (Some(asked), Ok(response)) = (&asked, &result) {
             let mut oracle = self.oracle.lock();
             oracle.store_applied(self.replica, key, asked, wall, response);
@@ -251,8 +305,11 @@ impl<S: Store> Store for Watched<S> {
         if let Some(fault) = self.fault() {
             return Err(fault.strike());
         }
+        let life = self.life();
+        self.dawdle(life).await?;
         let got = self.store.get(key).await;
         self.got(key, &got);
+        self.dawdle(life).await?;
         got
     }
 
@@ -261,9 +318,13 @@ impl<S: Store> Store for Watched<S> {
         if let Some(fault) = fault.filter(|fault| fault.before) {
             return Err(fault.strike());
         }
+        let life = self.life();
         let admitted = self.admitted(&change);
+        self.dawdle(life).await?;
         let result = self.store.apply(key, change).await;
-        self.applied(key, admitted, fault, result)
+        let result = self.applied(key, admitted, fault, result);
+        self.dawdle(life).await?;
+        result
     }
 
     async fn scan(
@@ -274,10 +335,11 @@ impl<S: Store> Store for Watched<S> {
         if let Some(fault) = self.fault() {
             return Err(fault.strike());
         }
+        let life = self.life();
+        self.dawdle(life).await?;
         let records = self.store.scan(range, limit).await?;
-        let mut oracle = self.oracle.lock();
-        oracle.store_scanned(self.replica, range, &records);
-        drop(oracle);
+        self.scanned(range, &records);
+        self.dawdle(life).await?;
         Ok(records)
     }
 

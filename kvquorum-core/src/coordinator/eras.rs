@@ -24,9 +24,10 @@ const MOST_TIMES: u8 = 8;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl<T: Transport, const N: usize> Inner<T, N> {
-    /// Whether what has failed in the era in which it was asked is to be asked of all replicas again: one of them has
-    /// told of a later era, and what others answered in the earlier one does not count
-    /// together with what they answer now; or all of them are new, and open.
+    /// Whether what has failed in the era in which it was asked is to be asked of all
+    /// replicas again: one of them has told of a later era, and what others answered in
+    /// the earlier one does not count together with what they answer now; or all of them
+    /// are new, and open.
     #[cold]
     pub(super) async fn asks_again<A>(
         self: &Arc<Self>,
@@ -56,34 +57,38 @@ impl<T: Transport, const N: usize> Inner<T, N> {
     async fn opens_or_is_opened(self: &Arc<Self>, times: u8) -> bool {
         let told = self.statuses().await;
         let is_opened = told.iter().flatten().any(|told| !told.marks.is_joining);
+        if !self.open_new(&told).await.is_empty() {
+            return true;
+        }
         if !is_opened && all_new(&told).is_none() {
             return false;
         }
-        if is_opened || !self.opened_new_cluster(&told).await {
-            sleep(PAUSE.saturating_mul(times.into())).await;
-        }
+        sleep(PAUSE.saturating_mul(times.into())).await;
         true
     }
 
-    /// Opens all replicas, where all of them are new, as they told before: none has data
-    /// that could have been acknowledged. Whether it did.
+    /// Opens the replicas of a new cluster: where all of them are new, as they told
+    /// before, none has data that could have been acknowledged. Which of them did.
     ///
     /// They are asked once more, and have to be the same. So there was a time, between,
     /// at which none of them held anything that was acknowledged; and each opens only if
-    /// it has not lost anything since then.
-    pub(super) async fn opened_new_cluster(self: &Arc<Self>, told: &[Option<Status>]) -> bool {
-        let Some(boots) = all_new(told) else {
-            return false;
-        };
-        if all_new(&self.statuses().await).as_ref() != Some(&boots) {
-            return false;
+    /// it has not lost anything since then. One that this did not reach is opened later,
+    /// by what was found then.
+    pub(super) async fn open_new(self: &Arc<Self>, told: &[Option<Status>]) -> Vec<usize> {
+        if let Some(boots) = all_new(told)
+            && all_new(&self.statuses().await).as_ref() == Some(&boots)
+        {
+            self.introductions.found_new(boots);
         }
-        let opening = boots.into_iter().enumerate().map(|(replica, boot)| {
+        let boots = self.introductions.new_boots();
+        let told = told.iter().zip(boots).enumerate();
+        let opening = told.filter_map(|(replica, (told, found))| {
+            let boot = new_boot(told).filter(|boot| *boot == found)?;
             let request = Request::of(RequestKind::Open { boot }).in_era(Era::FIRST);
-            call_one_marks(self, replica, request)
+            let opening = call_one_marks(self, replica, request);
+            Some(async move { opening.await.map(|_| replica) })
         });
-        let opened = join_all(opening).await;
-        opened.iter().all(Option::is_some)
+        join_all(opening).await.into_iter().flatten().collect()
     }
 
     /// How each replica is.
@@ -111,11 +116,13 @@ impl<T: Transport, const N: usize> Inner<T, N> {
 
 /// Of each replica the start of its process, where all are new.
 fn all_new(told: &[Option<Status>]) -> Option<Vec<u64>> {
-    let boot = |status: &Option<Status>| {
-        let Status { marks, boot, .. } = status.as_ref()?;
-        (marks.is_joining && !marks.has_begun()).then_some(*boot)
-    };
-    told.iter().map(boot).collect()
+    told.iter().map(new_boot).collect()
+}
+
+/// The start of a replica's process, where it is new, or lost its data.
+fn new_boot(told: &Option<Status>) -> Option<u64> {
+    let Status { marks, boot, .. } = told.as_ref()?;
+    (marks.is_joining && !marks.has_begun()).then_some(*boot)
 }
 
 /// What changes a replica's marks: what they are then.

@@ -50,6 +50,8 @@ pub(super) struct Introductions<const N: usize> {
     ids: [AtomicU64; N],
     /// The greatest that replicas told of.
     era: AtomicU64,
+    /// The start of each one's process when all were found to be new.
+    new: Mutex<Vec<u64>>,
     identities: Mutex<[Option<Identity>; N]>,
 }
 
@@ -60,6 +62,7 @@ impl<const N: usize> Introductions<N> {
             quorums,
             ids: [const { AtomicU64::new(0) }; N],
             era: AtomicU64::new(Era::FIRST.get()),
+            new: Mutex::default(),
             identities: Mutex::new([const { None }; N]),
         }
     }
@@ -78,6 +81,15 @@ impl<const N: usize> Introductions<N> {
 
     pub(super) fn observe_era(&self, era: Era) {
         self.era.fetch_max(era.get(), Ordering::Relaxed);
+    }
+
+    pub(super) fn found_new(&self, boots: Vec<u64>) {
+        *self.new.lock().unwrap_or_else(PoisonError::into_inner) = boots;
+    }
+
+    pub(super) fn new_boots(&self) -> Vec<u64> {
+        let new = self.new.lock();
+        new.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn identities(&self) -> [Option<Identity>; N] {

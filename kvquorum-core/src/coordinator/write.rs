@@ -69,6 +69,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             {
                 inner.telemetry.retries(kind);
                 earlier.may_be_seen |= may_be_seen(&outcomes);
+                earlier.is_out = false;
                 stamp = later;
                 request.restamp(stamp.version);
                 attempts = attempts.saturating_add(1);
@@ -77,7 +78,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             if verdict == WriteVerdict::Failed
                 && inner.asks_again(request.era, &outcomes, &mut again).await
             {
-                earlier.may_be_seen |= may_be_seen(&outcomes);
+                earlier.is_out |= may_be_seen(&outcomes);
+                earlier.may_be_seen |= earlier.is_out;
                 continue;
             }
             let (last, seen, names) = (stamp.version, earlier.may_be_seen, self.names());
@@ -105,6 +107,8 @@ struct Earlier {
     /// not acknowledged by then: it overlaps with this write, or it failed and has yet
     /// to take effect. Either may as well come after this write.
     knows_acknowledged: bool,
+    /// Whether a replica may have taken the last stamp when it was sent in an earlier era.
+    is_out: bool,
 }
 
 impl Earlier {
@@ -144,7 +148,7 @@ impl Earlier {
                 // It is this clock that is wrong, if it is ahead of its wall clock. The
                 // next attempt is less then: what a replica may have taken of this one
                 // would win over it, and over later puts.
-                (clock.step_back(stamp) || is_further) && !may_be_seen(outcomes)
+                (clock.step_back(stamp) || is_further) && !may_be_seen(outcomes) && !self.is_out
             }
             None => false,
         }

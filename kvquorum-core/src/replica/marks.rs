@@ -77,10 +77,8 @@ impl<S: Store> Replica<S> {
         }
         match (&request.kind, request.era) {
             (RequestKind::Join { .. } | RequestKind::Copy { .. } | RequestKind::Open { .. }, _)
-            | (RequestKind::Identify { .. } | RequestKind::Status, None) => {
-                self.serve(request, self.known.state())
-            }
-            (RequestKind::Status, _) if marks.is_joining => self.serve(request, self.known.state()),
+            | (RequestKind::Identify { .. }, None) => self.serve(request, self.known.state()),
+            (RequestKind::Status, _) if marks.is_joining => self.status_anew(),
             _ if marks.is_joining => refused(self.known.refusal(&marks)),
             (_, Some(era)) if era < marks.era => refused(self.known.refusal(&marks)),
             (_, Some(era)) if era > marks.era => {
@@ -150,6 +148,16 @@ impl<S: Store> Replica<S> {
                 cluster: replica.cluster.as_deref().map(str::to_owned),
                 quorums: replica.known.quorums(),
             }))
+        })
+    }
+
+    /// Says how a replica is that is joining, as far as it knows: its store may have been
+    /// told otherwise by a call that then failed or was dropped.
+    fn status_anew(&self) -> Call {
+        let replica = self.clone();
+        Call::new(async move {
+            replica.learn().await.map_err(TransportError::Store)?;
+            replica.status().await
         })
     }
 

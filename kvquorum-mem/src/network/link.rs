@@ -331,7 +331,7 @@ impl<S: Store> Transport for Link<S> {
             Ok(life) => life,
             Err(down) => return Call::Ready(Err(down)),
         };
-        match self.node().replica().call(request) {
+        match self.node().with_replica(|replica| replica.call(request)) {
             ready @ Call::Ready(_) => ready,
             // The replica has not begun, and never does so once its node has
             // crashed.

@@ -1,8 +1,8 @@
 //! Nodes: replicas that can crash.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use kvquorum_core::{Replica, Request, Store, Transport, TransportError};
 
@@ -22,7 +22,10 @@ impl<S> Clone for Node<S> {
 
 struct NodeState<S> {
     network: Network,
+    /// That of the first life.
     replica: Replica<S>,
+    /// That of later ones, over the same store.
+    restarted: RwLock<Option<Replica<S>>>,
     /// Counts crashes and restarts: even while up, odd while down. A message
     /// arrives only in the life that it was sent to.
     lives: AtomicU64,
@@ -33,6 +36,7 @@ impl<S: Store> Node<S> {
         Self(Arc::new(NodeState {
             network,
             replica,
+            restarted: RwLock::new(None),
             lives: AtomicU64::new(0),
         }))
     }
@@ -48,9 +52,20 @@ impl<S: Store> Node<S> {
         Transport::name(&self.0.replica)
     }
 
-    /// The replica, as it is beneath all faults.
-    pub fn replica(&self) -> &Replica<S> {
-        &self.0.replica
+    /// The replica, as it is beneath all faults. Each start of the node begins another,
+    /// over the same store.
+    pub fn replica(&self) -> Replica<S> {
+        self.with_replica(Replica::clone)
+    }
+
+    /// A node that never crashed takes no lock.
+    pub(super) fn with_replica<A>(&self, act: impl FnOnce(&Replica<S>) -> A) -> A {
+        if self.0.lives.load(Ordering::Acquire) == 0 {
+            return act(&self.0.replica);
+        }
+        let restarted = self.0.restarted.read();
+        let restarted = restarted.unwrap_or_else(PoisonError::into_inner);
+        act(restarted.as_ref().unwrap_or(&self.0.replica))
     }
 
     /// What the node's store holds, also while the node is down.
@@ -83,9 +98,17 @@ impl<S: Store> Node<S> {
         self.turn(true);
     }
 
-    /// Starts the node again, with the data that its store has. On a node that
-    /// is up, it does nothing.
+    /// Starts the node again, with the data that its store has, and nothing else: as
+    /// with a new process. Where the store is empty, the replica has lost its data, and
+    /// answers nothing before it has [rejoined](kvquorum_core::Coordinator::rejoin). On a
+    /// node that is up, it does nothing.
     pub fn restart(&self) {
+        if self.is_up() {
+            return;
+        }
+        let restarted = self.0.restarted.write();
+        let mut restarted = restarted.unwrap_or_else(PoisonError::into_inner);
+        *restarted = Some(self.0.replica.restarted());
         self.turn(false);
     }
 
@@ -119,7 +142,7 @@ impl<S: Store> Node<S> {
     /// A request arrives that was sent to this life of the node.
     pub(super) async fn arrive(&self, request: &Request, life: u64) -> Answer {
         self.still_lives(life)?;
-        self.0.replica.call(request).await
+        self.with_replica(|replica| replica.call(request)).await
     }
 
     pub(super) fn still_lives(&self, life: u64) -> Result<(), TransportError> {

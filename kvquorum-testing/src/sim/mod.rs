@@ -221,17 +221,20 @@ impl World {
 
     /// N nodes with replicas of the application's making: with
     /// [`Limits`](kvquorum_core::Limits) of its own, say, or with a store
-    /// around the disk. Each is given its number, its disk and its clock.
+    /// around the disk. Each is given its number, its disk and its clock. By chance, all
+    /// have ids that they keep when they lose their data, or all take a new one then.
     pub fn cluster_of<const N: usize, S: Store>(
         &self,
         mut replica: impl FnMut(usize, Arc<Disk>, Clock) -> Replica<S>,
     ) -> Cluster<N, S> {
+        let are_named = self.drawn().random.percent(50);
         let machines = from_fn(|number| {
             let disk = Arc::new(Disk::new());
             let replica = replica(number, Arc::clone(&disk), self.clock());
-            let replica = replica
-                .with_name(format!("node {number}"))
-                .with_id(self.replica_id());
+            let mut replica = replica.with_name(format!("node {number}"));
+            if are_named {
+                replica = replica.with_id(self.replica_id());
+            }
             Machine {
                 node: self.network().host(replica),
                 disk,

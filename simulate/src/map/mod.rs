@@ -2,6 +2,7 @@
 
 mod registers;
 mod scans;
+mod tending;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use kvquorum_core::{
 
 pub use registers::{Ask, Raw, Registers, Told};
 pub use scans::{PageFailed, Paging};
+pub use tending::{Passing, Tending};
 
 /// What a receipt or an error says of one replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,10 @@ pub trait Map: Send + Sync {
     /// Scans a range, by pages, or entry by entry.
     fn scan(&self, range: KeyRange, by_entry: bool) -> Box<dyn Paging + '_>;
     fn stats(&self) -> Vec<ReplicaStats>;
+    /// Where the coordinator is kvquorum's own.
+    fn tending(&self) -> Option<&dyn Tending> {
+        None
+    }
 }
 
 /// kvquorum's own.
@@ -145,6 +151,10 @@ impl<const N: usize, const W: usize, const R: usize> Map for Real<N, W, R> {
 
     fn stats(&self) -> Vec<ReplicaStats> {
         self.map.stats().to_vec()
+    }
+
+    fn tending(&self) -> Option<&dyn Tending> {
+        Some(self)
     }
 }
 

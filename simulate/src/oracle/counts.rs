@@ -23,6 +23,13 @@ pub struct Counts {
     /// Pages of scans, and the keys on them.
     pub pages: u64,
     pub scanned: u64,
+    /// Rejoins that succeeded, and records copied for them.
+    pub rejoined: u64,
+    pub copied: u64,
+    /// Passes that were complete, what they repaired, and hints that were delivered.
+    pub passes: u64,
+    pub repaired: u64,
+    pub delivered: u64,
     pub faults: HashMap<&'static str, u64>,
 }
 
@@ -45,6 +52,11 @@ impl Counts {
         self.in_doubt += other.in_doubt;
         self.pages += other.pages;
         self.scanned += other.scanned;
+        self.rejoined += other.rejoined;
+        self.copied += other.copied;
+        self.passes += other.passes;
+        self.repaired += other.repaired;
+        self.delivered += other.delivered;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }

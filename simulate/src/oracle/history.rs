@@ -75,6 +75,11 @@ fn pending(kind: Kind, own: u64) -> Option<Step<u64>> {
         Kind::Delete | Kind::Register(Ask::Delete | Ask::Take) => Some(Step::Write(None)),
         Kind::Register(Ask::CompareAndSet(expected)) => Some(Step::Swap(expected, Some(own))),
         Kind::Register(Ask::Create) => Some(Step::Swap(None, Some(own))),
-        Kind::Get | Kind::Scan | Kind::Register(Ask::Get | Ask::Keep) => None,
+        Kind::Get
+        | Kind::Scan
+        | Kind::Register(Ask::Get | Ask::Keep)
+        | Kind::Rejoin
+        | Kind::Pass
+        | Kind::Handoff => None,
     }
 }

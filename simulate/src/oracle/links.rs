@@ -16,15 +16,26 @@ impl Oracle {
         let mut call = Call {
             end,
             op,
+            era: request.era,
+            is_aside: false,
+            is_again: false,
             attempt: 0,
             started: now,
             introduces: matches!(request.kind, RequestKind::Identify { .. }),
             reads: false,
             scans: false,
         };
+        let misled = self.misled.take().filter(|misled| misled.end == end);
+        if let Some(misled) = misled.filter(|_| call.introduces) {
+            call.op = misled.op;
+            call.started = misled.started;
+            call.attempt = misled.attempt;
+            call.is_again = true;
+        }
         if let Some(introduced) = introduced {
             call.op = introduced.op;
             call.started = introduced.started;
+            call.is_again = introduced.is_again;
             call.attempt = introduced.attempt;
         }
         let introduced = introduced.map(|introduced| introduced.attempt);
@@ -32,6 +43,7 @@ impl Oracle {
         let state = &mut self.coordinators[end.coordinator];
         state.under_way += 1;
         match call.op {
+            _ if call.is_aside => {}
             Some(op) if !self.ops[op].ended => self.ops[op].under_way[end.replica] += 1,
             _ => state.background[end.replica] += 1,
         }
@@ -45,10 +57,18 @@ impl Oracle {
     fn classify(&mut self, call: &mut Call, request: &Request, introduced: Option<usize>) {
         let (end, op) = (call.end, call.op);
         let kind = op.map(|op| self.ops[op].kind);
+        if let Some(op) = op {
+            let most = self.coordinators[end.coordinator].settings.attempts;
+            self.ops[op].asks(end.replica, request, self.quorums.w, most as usize);
+        }
+        call.is_aside = self.is_aside(op, request);
+        if call.is_aside {
+            return self.classify_aside(op, end, request);
+        }
         match (&request.kind, op, kind) {
             (RequestKind::Write { key, entry }, Some(op), Some(kind)) if kind.is_plain_write() => {
                 let stamp = Stamp::of(entry);
-                if introduced.is_none() {
+                if introduced.is_none() || self.ops[op].is_unsettled {
                     call.attempt = self.attempt(op, end.replica, Some(stamp));
                 }
                 self.sent(op, call.attempt, key, stamp);
@@ -90,7 +110,9 @@ impl Oracle {
     /// A read asks a replica, or has it introduce itself for that.
     fn asked(&mut self, call: Call) {
         let now = self.now();
-        let Some(op) = call.op else { return };
+        let Some(op) = call.op.filter(|op| !self.ops[*op].is_unsettled) else {
+            return;
+        };
         let (reading, bit) = (&mut self.ops[op].reading, 1 << call.end.replica);
         let is_late = reading.asked & bit == 0 && reading.waits.is_some_and(|since| since < now);
         reading.asked |= bit;
@@ -145,7 +167,8 @@ impl Oracle {
             _ => last.told.filter(|_| is_superseded),
         };
         attempt.past = last.past.max(told);
-        let for_a_reason = is_superseded || is_refused || op.kind == Kind::Foreign;
+        let for_a_reason =
+            is_superseded || is_refused || op.kind == Kind::Foreign || op.is_unsettled;
         op.told.extend(&last.told_by_all);
         op.attempts.push(attempt);
         self.counts.restamped += 1;
@@ -160,7 +183,7 @@ impl Oracle {
     fn sent(&mut self, index: usize, attempt: usize, key: &Key, stamp: Stamp) {
         let n = self.quorums.n;
         let op = &mut self.ops[index];
-        let (kind, client) = (op.kind, op.client);
+        let (kind, client, is_unsettled) = (op.kind, op.client, op.is_unsettled);
         let own = index_of(key) == Some(op.key)
             && match kind {
                 Kind::Delete => stamp.tombstone,
@@ -184,7 +207,11 @@ impl Oracle {
         let mut earlier = op.attempts.iter().take(attempt);
         let is_taken = |earlier: &Attempt| {
             let version = earlier.stamp.map(|stamp| stamp.version);
-            version >= Some(stamp.version) && !earlier.is_nowhere(n)
+            let may_be = match is_unsettled {
+                true => earlier.may_be_applied,
+                false => !earlier.is_nowhere(n),
+            };
+            version >= Some(stamp.version) && may_be
         };
         if kind != Kind::Foreign && earlier.any(is_taken) {
             self.broken("W-SUPERSEDED", || {
@@ -202,7 +229,7 @@ impl Oracle {
     }
 
     /// A repair; `is_ordered` where a register's operation repairs whatever is set.
-    fn repairing(&mut self, end: End, key: &Key, stamp: Stamp, is_ordered: bool) {
+    pub(super) fn repairing(&mut self, end: End, key: &Key, stamp: Stamp, is_ordered: bool) {
         let End {
             coordinator,
             replica,
@@ -247,6 +274,12 @@ impl Oracle {
         let Some((call, now)) = self.call_ended(call) else {
             return;
         };
+        if let (false, false, Answered::Response(Response::Refused(refusal))) =
+            (at_once, call.is_again, answered)
+            && let Refusal::OtherReplica { .. } = refusal
+        {
+            self.misled = Some(call);
+        }
         let is_foreign = |op: usize| self.ops[op].kind == Kind::Foreign;
         if matches!(answered, Answered::Panic) && !call.op.is_some_and(is_foreign) {
             let state = &mut self.coordinators[call.end.coordinator];
@@ -259,6 +292,7 @@ impl Oracle {
                 op: call.op,
                 attempt: call.attempt,
                 started: call.started,
+                is_again: call.is_again,
             });
             return;
         }
@@ -273,6 +307,7 @@ impl Oracle {
             Answered::Response(Response::Identity(_)) => 7,
             Answered::Response(Response::Promise(_)) => 8,
             Answered::Response(Response::Page(_)) => 9,
+            Answered::Response(Response::Told(_)) => 10,
             Answered::Response(_) => 4,
             Answered::Panic => 6,
             _ => 5,
@@ -299,6 +334,7 @@ impl Oracle {
                     let upto = upto.map_or("its end".into(), |upto| format!("{upto}"));
                     format!("a page of {} entries, up to {upto}", page.entries.len())
                 }
+                Answered::Response(Response::Told(told)) => marks::show(told),
                 Answered::Panic => "a panic".into(),
                 _ => "an error".into(),
             };
@@ -316,11 +352,22 @@ impl Oracle {
             // The request itself was not sent.
             *may_have_applied = false;
         }
+        op.is_unsettled |= answered.unsettles();
+        op.is_refused |= answered.is_refusal() && !answered.unsettles();
         if op.ended {
             return;
         }
         match op.kind {
-            Kind::Get => return op.reading.answer(&answered, quorums, now),
+            Kind::Rejoin | Kind::Pass | Kind::Handoff => {
+                return self.answered_aside(call, &answered);
+            }
+            _ if call.is_aside => return,
+            Kind::Get => {
+                if let Answered::Response(Response::Entry(_)) = answered {
+                    op.reading.answered_in.add(call.era, call.end.replica);
+                }
+                return op.reading.answer(&answered, quorums, now);
+            }
             Kind::Register(_) => return self.answered_update(call, &answered),
             Kind::Scan => return self.answered_page(call, &answered),
             Kind::Put | Kind::Delete | Kind::Foreign => {}
@@ -334,6 +381,9 @@ impl Oracle {
         {
             let stamps = &mut self.coordinators[op.coordinator].stamps;
             stamps.refused(stamp.version);
+        }
+        if let Answered::Response(Response::Ack(_)) = answered {
+            attempt.acked_in.add(call.era, call.end.replica);
         }
         if call.attempt + 1 == attempts {
             attempt.answer(&answered, quorums, now);
@@ -353,12 +403,18 @@ impl Oracle {
             format!("  a call is dropped after {} ms", age / 1_000)
         });
         let state = &mut self.coordinators[call.end.coordinator];
+        if call.is_aside {
+            // Of a rejoin, a pass or the like, which may be cut.
+            state.perhaps_given_up[replica] += 1;
+            return;
+        }
         if age >= limit {
             self.counts.without_answer += 1;
             state.timed_out[replica] += 1;
             return self.take_in(call, Answered::TimedOut, now);
         }
-        if call.scans {
+        let is_unsettled = call.op.is_some_and(|op| self.ops[op].is_unsettled);
+        if call.scans || is_unsettled {
             state.perhaps_given_up[replica] += 1;
             return;
         }
@@ -380,10 +436,11 @@ impl Oracle {
         let now = self.now();
         let state = &mut self.coordinators[call.end.coordinator];
         state.stamps.look_at_wall();
-        state.under_way -= 1;
         let limit = state.settings.time_limit.as_micros() as u64;
         let replica = call.end.replica;
+        state.under_way -= 1;
         match call.op {
+            _ if call.is_aside => {}
             Some(op) if !self.ops[op].ended => self.ops[op].under_way[replica] -= 1,
             _ => state.background[replica] -= 1,
         }

@@ -16,7 +16,9 @@ mod ends;
 mod entries;
 mod history;
 mod links;
+mod marks;
 mod ops;
+mod passes;
 mod reads;
 mod registers;
 mod scans;
@@ -78,12 +80,22 @@ pub enum Kind {
     /// An operation on a register.
     Register(Ask),
     Scan,
+    /// A replica is to rejoin.
+    Rejoin,
+    Pass,
+    /// Hints are delivered, for as long as the coordinator is there.
+    Handoff,
 }
 
 impl Kind {
     /// Whether it sends an entry of its own to all replicas, at once.
     fn is_plain_write(self) -> bool {
         matches!(self, Self::Put | Self::Delete | Self::Foreign)
+    }
+
+    /// Whether it is about no key of its own, and its calls are those of many steps.
+    fn is_driven(self) -> bool {
+        matches!(self, Self::Rejoin | Self::Pass | Self::Handoff)
     }
 }
 
@@ -105,6 +117,9 @@ struct ReplicaState {
     holds: Vec<Held>,
     synced: Vec<Held>,
     losses: u32,
+    /// How often its process has ended.
+    lives: u32,
+    era: u64,
 }
 
 struct CoordinatorState {
@@ -119,6 +134,8 @@ struct CoordinatorState {
     timed_out: Vec<u64>,
     panicked: Vec<u64>,
     has_scanned: bool,
+    /// Whether a replica refused a hint for good.
+    hint_refused: bool,
 }
 
 /// A replica has just introduced itself, for this call.
@@ -128,6 +145,7 @@ struct Introduced {
     op: Option<usize>,
     attempt: usize,
     started: u64,
+    is_again: bool,
 }
 
 /// Who sends an entry.
@@ -159,12 +177,18 @@ pub struct Oracle {
     ops: Vec<Op>,
     calls: Vec<Option<Call>>,
     introduced: Option<Introduced>,
+    /// A call that has just met another replica than was meant, which is asked who it
+    /// is, in the time that the call has left.
+    misled: Option<Call>,
     /// All that coordinators gave out.
     versions: HashSet<Version>,
     /// Counts the calls and returns of operations.
     ticks: u64,
-    /// At which of them a replica first lost data.
+    /// At which of them a replica first lost data that no promise outlives.
     lost: Option<u64>,
+    /// Whether replicas know of their losses, and no more of them lose their data than
+    /// the promises allow.
+    knows_losses: bool,
     /// Whether stores may break L-PROMISE, so that it is for clients to notice.
     looks_away: bool,
     violation: Option<Violation>,
@@ -218,9 +242,11 @@ impl Oracle {
             ops: Vec::new(),
             calls: Vec::new(),
             introduced: None,
+            misled: None,
             versions: HashSet::new(),
             ticks: 0,
             lost: None,
+            knows_losses: false,
             looks_away: false,
             violation: None,
             over: false,
@@ -234,6 +260,11 @@ impl Oracle {
         self.looks_away = true;
     }
 
+    /// From now on no loss breaks a promise.
+    pub fn know_losses(&mut self) {
+        self.knows_losses = true;
+    }
+
     pub fn add_replica(&mut self, look: Look, clock: Clock) {
         let keys = self.keys.len();
         self.replicas.push(ReplicaState {
@@ -242,6 +273,8 @@ impl Oracle {
             holds: vec![Held::default(); keys],
             synced: vec![Held::default(); keys],
             losses: 0,
+            lives: 0,
+            era: 0,
         });
     }
 
@@ -262,6 +295,7 @@ impl Oracle {
             given_up: vec![0; n],
             perhaps_given_up: vec![0; n],
             has_scanned: false,
+            hint_refused: false,
             timed_out: vec![0; n],
             panicked: vec![0; n],
         });
@@ -352,6 +386,11 @@ impl Oracle {
             called: self.ticks,
             returned: None,
             step: None,
+            is_unsettled: false,
+            is_refused: false,
+            is_acked: false,
+            era: None,
+            snapshot: Vec::new(),
         };
         self.ticks += 1;
         self.ops.push(op);
@@ -362,10 +401,16 @@ impl Oracle {
             Kind::Foreign => 3,
             Kind::Scan => 4,
             Kind::Register(_) => 5,
+            Kind::Rejoin => 6,
+            Kind::Pass => 7,
+            Kind::Handoff => 8,
         };
         let numbers = [8, index as u64, coordinator as u64, code, key as u64];
         self.log(Who::Client(client), &numbers, || match kind {
             Kind::Scan => format!("#{index} scans through coordinator {coordinator}"),
+            Kind::Rejoin | Kind::Pass | Kind::Handoff => {
+                format!("#{index} {kind:?} through coordinator {coordinator}")
+            }
             Kind::Register(ask) => {
                 format!("#{index} asks register k{key} through coordinator {coordinator}: {ask}")
             }
@@ -391,6 +436,9 @@ impl Oracle {
         }
         let all = (1 << self.quorums.n) - 1;
         let op = &self.ops[index];
+        if op.kind.is_driven() || op.is_unsettled {
+            return;
+        }
         let is_short = |attempt: &Attempt| attempt.called != all;
         if op.kind != Kind::Foreign && op.attempts.iter().any(is_short) || op.ballots.is_short(all)
         {
@@ -438,7 +486,7 @@ impl Oracle {
         };
         match self.ops[op].kind {
             kind if kind.is_plain_write() => Author::Put,
-            Kind::Register(_) if self.ops[op].ballots.are_of(version) => Author::Update,
+            _ if self.ops[op].ballots.are_of(version) => Author::Update,
             Kind::Scan => Author::RepairOfScan,
             _ => Author::Repair,
         }

@@ -1,6 +1,7 @@
 //! What the oracle knows of an operation, of an attempt of a write, and of a
 //! call.
 
+use kvquorum_core::Era;
 use kvquorum_testing::linearizability::Step;
 
 use super::*;
@@ -43,9 +44,38 @@ pub(super) struct Op {
     pub returned: Option<u64>,
     /// What it did to a register, as its client was told.
     pub step: Option<Step<u64>>,
+    /// Whether a replica told it of another era, or that it is joining, or was another
+    /// than was meant: it may then ask again, and when it is decided is not looked at.
+    pub is_unsettled: bool,
+    /// The era in which it asked first.
+    pub era: Option<Era>,
+    /// Whether a replica refused it.
+    pub is_refused: bool,
+    /// Whether its caller was told that it was acknowledged.
+    pub is_acked: bool,
+    /// Of a pass: what each replica held under each key when it began.
+    pub snapshot: Vec<Vec<Option<Stamp>>>,
 }
 
 impl Op {
+    /// It calls a replica: perhaps once more, in another era.
+    pub fn asks(&mut self, replica: usize, request: &Request, w: usize, most: usize) {
+        let bit = 1 << replica;
+        self.era = self.era.or(request.era);
+        let is_later = request.era.is_some() && request.era != self.era;
+        let has_asked = match (&request.kind, self.attempts.last()) {
+            (RequestKind::Identify { .. }, Some(attempt)) => {
+                let is_superseded = attempt.acks >= w && !attempt.told_by_all.is_empty();
+                let is_stamped_again =
+                    (attempt.is_refused || is_superseded) && self.attempts.len() < most;
+                attempt.called & bit != 0 && !is_stamped_again
+            }
+            (RequestKind::Identify { .. }, None) => self.reading.asked & bit != 0,
+            _ => false,
+        };
+        self.is_unsettled |= is_later || has_asked;
+    }
+
     /// Whether it is stamped past all that was acknowledged before it began.
     pub fn is_past(&self) -> bool {
         self.attempts.last().is_some_and(|last| last.is_past)
@@ -65,6 +95,27 @@ pub(super) struct Reading {
     pub best: Option<Stamp>,
     pub best_of_all: Option<Stamp>,
     pub decided: Option<u64>,
+    /// Replicas that answered, as a set of bits, in each era.
+    pub answered_in: Eras,
+}
+
+/// Replicas, as a set of bits, that answered in each era.
+#[derive(Default)]
+pub(super) struct Eras(Vec<(Option<Era>, u32)>);
+
+impl Eras {
+    pub fn add(&mut self, era: Option<Era>, replica: usize) {
+        match self.0.iter_mut().find(|(of, _)| *of == era) {
+            Some((_, replicas)) => *replicas |= 1 << replica,
+            None => self.0.push((era, 1 << replica)),
+        }
+    }
+
+    /// Whether so many answered in one era, and these among them.
+    pub fn have(&self, many: usize, these: u32) -> bool {
+        let mut eras = self.0.iter().map(|(_, replicas)| *replicas);
+        eras.any(|replicas| replicas.count_ones() as usize >= many && replicas & these == these)
+    }
 }
 
 impl Reading {
@@ -121,6 +172,8 @@ pub(super) struct Attempt {
     /// Having failed, it waits so long for it to turn out that it was not applied.
     pub grace: Option<u64>,
     pub decided: Option<u64>,
+    /// Replicas that acked it in each era.
+    pub acked_in: Eras,
 }
 
 impl Attempt {
@@ -144,6 +197,7 @@ impl Attempt {
             told: None,
             grace: None,
             decided: None,
+            acked_in: Eras::default(),
         }
     }
 
@@ -199,7 +253,8 @@ pub enum Answered<'a> {
 impl Answered<'_> {
     fn may_have_applied(self) -> bool {
         match self {
-            Self::Response(response) => !matches!(response, Response::Refused(_)),
+            Self::Response(Response::Refused(refusal)) => refusal.may_have_applied(),
+            Self::Response(_) => true,
             Self::Error { may_have_applied } => may_have_applied,
             Self::Panic | Self::TimedOut => true,
         }
@@ -213,6 +268,21 @@ impl Answered<'_> {
             )) => Some(*by),
             _ => None,
         }
+    }
+
+    pub(super) fn is_refusal(self) -> bool {
+        matches!(self, Self::Response(Response::Refused(_)))
+    }
+
+    /// Whether it tells that more is going on than one round of calls.
+    pub(super) fn unsettles(self) -> bool {
+        let Self::Response(Response::Refused(refusal)) = self else {
+            return false;
+        };
+        matches!(
+            refusal,
+            Refusal::Stale { .. } | Refusal::Joining { .. } | Refusal::OtherReplica { .. }
+        )
     }
 
     pub(super) fn is_too_far_ahead(self) -> bool {
@@ -234,6 +304,12 @@ pub struct End {
 pub(super) struct Call {
     pub end: End,
     pub op: Option<usize>,
+    /// Which era it is of.
+    pub era: Option<Era>,
+    /// Whether it is no part of an operation's quorum.
+    pub is_aside: bool,
+    /// Whether it is made because another replica was met than was meant.
+    pub is_again: bool,
     /// Of a write; or of a scan, which page.
     pub attempt: usize,
     /// When it, or the introduction before it, set out.

@@ -46,6 +46,16 @@ impl Oracle {
         let (now, Quorums { n, r, .. }) = (self.now(), self.quorums);
         let op = &self.ops[index];
         let reading = &op.reading;
+        if !has_failed && !reading.answered_in.have(r, 0) {
+            self.broken("J-ERA", || {
+                format!("#{index} counts answers of several eras together")
+            });
+        }
+        let op = &self.ops[index];
+        if op.is_unsettled {
+            return;
+        }
+        let reading = &op.reading;
         let (answered, failed, best) = (reading.answered, reading.failed, reading.best);
         let (decided, best_of_all) = (reading.decided, reading.best_of_all);
         let is_blocking = self.coordinators[op.coordinator].settings.blocking;
@@ -133,19 +143,22 @@ impl Oracle {
         stamp: Stamp,
     ) {
         let losses = &self.ops[index].losses;
-        let (mut holders, mut unknown) = (0_u32, 0);
+        let (mut holders, mut unknown) = (0_u32, 0_u32);
         for (number, (replica, losses)) in self.replicas.iter().zip(losses).enumerate() {
             if replica.holds[key].entry >= Some(stamp) {
                 holders |= 1 << number;
             } else if replica.losses != *losses {
-                unknown += 1;
+                unknown |= 1 << number;
             }
         }
-        if holders.count_ones() as usize + unknown < self.quorums.w {
+        let all: u32 = holders | unknown;
+        if (all.count_ones() as usize) < self.quorums.w {
             self.broken(promise, || {
                 format!("#{index} returns {stamp}, which only replicas {holders:#b} hold")
             });
         }
+        // What is lost since is copied, where a loss is known.
+        let holders = if self.knows_losses { all } else { holders };
         self.oblige(key, stamp, holders);
     }
 }

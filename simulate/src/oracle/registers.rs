@@ -50,6 +50,11 @@ impl Ballots {
         ballots.position(|ballot| ballot.version == version)
     }
 
+    /// It is told of versions.
+    pub fn hear(&mut self, versions: impl Iterator<Item = Version>) {
+        self.told.extend(versions);
+    }
+
     /// The entries that it has sent.
     pub fn stamps(&self) -> impl Iterator<Item = Stamp> {
         self.ballots.iter().filter_map(|ballot| ballot.stamp)
@@ -67,7 +72,7 @@ impl Oracle {
         is_late: bool,
     ) {
         let op = &self.ops[index];
-        if index_of(key) != Some(op.key) {
+        if index_of(key) != Some(op.key) && !op.kind.is_driven() {
             return self.broken("nothing that nobody wrote", || {
                 format!("#{index} prepares {key}")
             });
@@ -102,8 +107,9 @@ impl Oracle {
             prepared: 0,
             accepted: 0,
         });
-        let (made, most) = (ballots.ballots.len(), self.most_ballots(coordinator));
-        if made > most {
+        let made = ballots.ballots.len();
+        let most = self.most_ballots(coordinator);
+        if made > most && !self.ops[index].kind.is_driven() {
             self.broken("L-FAIR", || {
                 format!("#{index} makes attempt {made}, of {most}")
             });
@@ -122,7 +128,13 @@ impl Oracle {
         let Some(place) = op.ballots.place(stamp.version) else {
             return;
         };
-        let is_own = index_of(key) == Some(op.key);
+        let is_driven = op.kind.is_driven();
+        let is_own = is_driven || index_of(key) == Some(op.key);
+        let place_of_key = if is_driven {
+            index_of(key)
+        } else {
+            Some(op.key)
+        };
         let ballot = &mut op.ballots.ballots[place];
         ballot.accepted |= 1 << replica;
         match ballot.stamp.replace(stamp) {
@@ -134,7 +146,9 @@ impl Oracle {
         }
         let written = stamp.value().map(u64::reverse_bits);
         let writer = written.and_then(|writer| self.ops.get(usize::try_from(writer).ok()?));
-        let key = self.ops[index].key;
+        let Some(key) = place_of_key.filter(|key| *key < self.keys.len()) else {
+            return;
+        };
         if !is_own || written.is_some() && writer.is_none_or(|op| op.key != key) {
             return self.broken("nothing that nobody wrote", || {
                 format!("#{index} of coordinator {coordinator} writes {stamp}")
@@ -265,7 +279,9 @@ impl Oracle {
     fn check_patience(&mut self, index: usize) {
         let op = &self.ops[index];
         let settings = self.coordinators[op.coordinator].settings;
-        let longest = settings.patience + LONGEST_PAUSE + settings.time_limit * 4;
+        // What it has to ask about eras, or about who is new, comes besides.
+        let more = if op.is_unsettled { 12 } else { 0 };
+        let longest = settings.patience + LONGEST_PAUSE + settings.time_limit * (4 + more);
         let took = self.now() - op.began;
         if took > longest.as_micros() as u64 + TIMER_SLACK {
             self.broken("L-FAIR", || {

@@ -97,7 +97,7 @@ impl Oracle {
             Some(place) => op.pages[place].called & bit == 0,
             None => op.pages.last().is_none_or(|last| last.from < from),
         };
-        if !gets_on {
+        if !gets_on && !self.ops[index].is_unsettled {
             self.broken("R-RANGE", || {
                 format!("#{index} asks for the page from {from} again")
             });
@@ -170,6 +170,9 @@ impl Oracle {
             });
         }
         let pages = std::mem::take(&mut self.ops[index].pages);
+        if self.ops[index].is_unsettled {
+            return self.check_unsettled(index, &pages, scanned);
+        }
         let read = pages.len() - usize::from(failed && !pages.is_empty());
         let mut from = Some(start(scanned.range));
         for page in pages.iter().take(read) {
@@ -243,6 +246,33 @@ impl Oracle {
         merged.upto
     }
 
+    /// Where pages were asked for more than once, it is not known which answers decided
+    /// them: what is found was told, and is no less than what was acknowledged before.
+    fn check_unsettled(&mut self, index: usize, pages: &[PageState], scanned: &Scanned<'_>) {
+        let Quorums { n, w, r } = self.quorums;
+        let Some(first) = pages.first().filter(|_| r + w > n) else {
+            return;
+        };
+        let rest = scanned.rest.as_ref().map(start);
+        for place in 0..self.keys.len() {
+            let name = key(place);
+            let is_read = is_before(&name, rest.as_ref()) && scanned.range.contains(&name);
+            let floor = self.keys[place].floor(first.acknowledged[place], n, r);
+            let floor = floor.map(|floor| self.keys[place].acknowledged[floor].stamp);
+            let found = scanned.found.iter().find(|(key, _)| *key == name);
+            let found = found.map(|(_, value)| Stamp::value_of(value));
+            if is_read && !pages.iter().any(|page| page.told(&name, found, floor)) {
+                self.broken("a scan finds what was acknowledged", || {
+                    let found = found.map(u64::reverse_bits);
+                    let floor = show(floor);
+                    format!(
+                        "#{index} finds {found:?} under k{place} after {floor} was acknowledged"
+                    )
+                });
+            }
+        }
+    }
+
     fn found_by_scan(
         &mut self,
         index: usize,
@@ -278,7 +308,7 @@ impl Oracle {
             PageFailed::TooFewAnswers => answered < r && failed > n - r,
             PageFailed::NotRepaired => answered >= r,
         };
-        if !as_should {
+        if !as_should && !self.ops[index].is_unsettled {
             self.broken("R-FAIL", || {
                 format!("#{index} fails with {answered} answers and {failed} failures: {how:?}")
             });

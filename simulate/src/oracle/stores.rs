@@ -131,6 +131,7 @@ impl Oracle {
     ) {
         let Some(index) = index_of(key) else { return };
         let (version, stamp) = match asked {
+            Asked::Copy(record) => return self.store_copied(replica, index, record, response),
             Asked::Write(entry) => (entry.version, Some(Stamp::of(entry))),
             Asked::Prepare(ballot) => (*ballot, None),
         };

@@ -39,7 +39,9 @@ impl Oracle {
     }
 
     fn crashed(&mut self, node: usize, survives: Survives) {
+        let knows = self.knows_losses;
         let replica = &mut self.replicas[node];
+        replica.lives += 1;
         let before = replica.holds.clone();
         match survives {
             Survives::All => {
@@ -53,7 +55,12 @@ impl Oracle {
             }
         }
         replica.losses += 1;
-        if replica.holds != before {
+        replica.era = 0;
+        if knows {
+            return;
+        }
+        if replica.holds != before || survives == Survives::Synced {
+            // And what it kept of itself.
             self.lost.get_or_insert(self.ticks);
         }
         let (quorums, holds) = (self.quorums, &self.replicas[node].holds);

@@ -16,7 +16,10 @@ impl Oracle {
             return self.broken("W-ALL", || format!("#{index} was never sent"));
         };
         let (stamp, acks, w) = (last.stamp, last.acks, self.quorums.w);
-        if written.attempts as usize != attempts || attempts > settings.attempts as usize {
+        let is_unsettled = op.is_unsettled;
+        if !is_unsettled
+            && (written.attempts as usize != attempts || attempts > settings.attempts as usize)
+        {
             self.broken("W-SUPERSEDED", || {
                 format!(
                     "#{index} was stamped {attempts} times of {}, and says {}",
@@ -24,7 +27,9 @@ impl Oracle {
                 )
             });
         }
-        self.check_decided(index);
+        if !is_unsettled {
+            self.check_decided(index);
+        }
         self.check_writing_parts(index, &written.parts);
         match written.said {
             Said::Acked(version, superseded_by) => {
@@ -34,12 +39,15 @@ impl Oracle {
                         format!("#{index} is acknowledged as {version}, which was not sent")
                     });
                 };
-                let acked = written.parts.iter().filter(|part| part.is_ack()).count();
+                let acked = named(&written.parts);
+                self.check_era(index, acked);
+                let acked = acked.count_ones() as usize;
                 if acked < w || acks < w {
                     self.broken("W-QUORUM", || {
                         format!("#{index} {stamp}: {acks} acks came, it names {acked}")
                     });
                 }
+                self.ops[index].is_acked = true;
                 self.acknowledged(index, stamp, superseded_by, &written.parts);
             }
             Said::NotApplied | Said::MaybeApplied => self.write_failed(index, written.said),
@@ -48,7 +56,7 @@ impl Oracle {
                 let early = (attempts as u32) < settings.attempts;
                 let in_vain = 2 * w > self.quorums.n && self.ops[index].is_past();
                 let version = stamp.map(|stamp| stamp.version);
-                if acks < w || Some(by) < version || early || in_vain {
+                if !is_unsettled && (acks < w || Some(by) < version || early || in_vain) {
                     self.broken("W-SUPERSEDED", || {
                         let sent = show(stamp);
                         format!("#{index} {sent} gave up after {attempts} attempts, {acks} acks")
@@ -105,7 +113,10 @@ impl Oracle {
         self.counts.failed += 1;
         let Quorums { n, w, .. } = self.quorums;
         let op = &self.ops[index];
-        let Some(last) = op.attempts.last() else {
+        let Some(last) = op.attempts.last().filter(|_| !op.is_unsettled) else {
+            if said == Said::NotApplied {
+                self.not_applied(index);
+            }
             return;
         };
         let (acks, failed) = (last.acks, last.failed);
@@ -152,7 +163,7 @@ impl Oracle {
             _ => None,
         });
         // Only what was stamped past all that was acknowledged before may be.
-        let may_be = 2 * w > n && op.is_past();
+        let may_be = 2 * w > n && (op.is_past() || op.is_unsettled);
         self.ops[index].step = Some(Step::Write(stamp.value()));
         if told.max() != superseded_by || (superseded_by.is_some() && !may_be) {
             self.broken("W-SUPERSEDED", || {
@@ -167,10 +178,14 @@ impl Oracle {
                 format!("#{index} {stamp} is acknowledged after {floor} was")
             });
         }
-        let named = parts.iter().enumerate().filter(|(_, part)| part.is_ack());
-        let holders = named
-            .filter(|(replica, _)| self.replicas[*replica].holds[key].entry >= Some(stamp))
-            .fold(0, |holders, (replica, _)| holders | 1 << replica);
+        let named = named(parts);
+        let is_named = |replica: &usize| named & (1 << replica) != 0;
+        // What is lost since is copied, where a loss is known.
+        let holds = |replica: &usize| {
+            self.knows_losses || self.replicas[*replica].holds[key].entry >= Some(stamp)
+        };
+        let holders = (0..n).filter(|replica| is_named(replica) && holds(replica));
+        let holders = holders.fold(0, |holders, replica| holders | 1 << replica);
         self.oblige(key, stamp, holders);
     }
 
@@ -250,4 +265,10 @@ impl Oracle {
             });
         }
     }
+}
+
+/// The replicas that are named as having acked, as a set of bits.
+fn named(parts: &[Part]) -> u32 {
+    let named = parts.iter().enumerate().filter(|(_, part)| part.is_ack());
+    named.fold(0, |named, (replica, _)| named | 1 << replica)
 }

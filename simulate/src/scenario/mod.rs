@@ -3,14 +3,16 @@
 mod clients;
 mod profile;
 mod shop;
+mod tending;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kvquorum_core::{Coordinator, CoordinatorBuilder};
 use kvquorum_testing::sim::{self, World};
-use profile::{Profile, draw_settings};
-use shop::{Compiles, Shop};
+use profile::{Allowed, Losses, Profile, draw_settings};
+use shop::{Built, Compiles, Shop};
+use tokio::task::JoinHandle;
 
 use crate::map::Raw;
 use crate::oracle::{Counts, Quorums, Violation};
@@ -116,8 +118,17 @@ async fn play<const N: usize, const W: usize, const R: usize>(
 ) -> Run {
     plan.mutant |= plan.bug.is_some_and(Bug::is_mutant);
     let mut random = world.random();
-    let profile = Profile::draw(&mut random, plan.bug, compiles.registers.is_some());
-    let shop = Arc::new(Shop::new(&world, plan, told, profile, &mut random));
+    let allowed = Allowed {
+        registers: compiles.registers.is_some(),
+        losses: N - Built::<N, W, R>::REJOIN_PEERS,
+    };
+    let profile = Profile::draw(&mut random, plan, allowed);
+    let mut shop = Shop::new(&world, plan, told, profile, &mut random);
+    shop.most_losses = allowed.losses;
+    if shop.profile.losses == Losses::Known {
+        shop.oracle.lock().know_losses();
+    }
+    let shop = Arc::new(shop);
     let (profile, cluster) = (&shop.profile, &shop.cluster);
 
     for _ in 0..profile.coordinators {
@@ -142,6 +153,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
             shop.profile.storm.rage(&shop.cluster, random, tell).await;
         }
     });
+    let tending = shop.tend(&mut random);
     let working: Vec<_> = (0..profile.clients)
         .map(|number| {
             let shop = Arc::clone(&shop);
@@ -155,6 +167,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
         }
     }
     raging.abort();
+    tending.iter().for_each(JoinHandle::abort);
     shop.heal::<W, R>(compiles, &mut random).await;
 
     let mut oracle = shop.oracle.lock();

@@ -18,10 +18,39 @@ pub(super) enum Role {
     Mixed,
 }
 
+/// What the quorums of a seed allow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed {
+    /// Registers compile.
+    pub(super) registers: bool,
+    /// So many replicas may lose their data at once.
+    pub(super) losses: usize,
+}
+
+/// What becomes of data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Losses {
+    None,
+    /// Replicas lose all they hold, know of it, and rejoin; and never more of them at a
+    /// time than the promises allow.
+    Known,
+    /// Any number of replicas loses all, or the tail of it, which they do not know of.
+    Unknown,
+}
+
 /// Which faults a world has, and what its clients are like: each seed has its
 /// own mix, so that rare combinations come up as well as the storm of all.
 pub(super) struct Profile {
     pub(super) storm: Storm,
+    pub(super) losses: Losses,
+    /// How long it is between two losses, two rejoins and two passes, at the most.
+    pub(super) losing: Duration,
+    pub(super) rejoining: Duration,
+    pub(super) passing: Option<Duration>,
+    /// Whether coordinators keep hints.
+    pub(super) hints: bool,
+    /// Whether replicas are told that the cluster is new, and need not find out.
+    pub(super) is_told_new: bool,
     /// How many replicas in a hundred keep their records by a conditional write.
     conditional: u32,
     /// How many in a hundred admit smaller pages than they are asked for.
@@ -42,19 +71,27 @@ pub(super) struct Profile {
     pub(super) store_errors: u32,
     pub(super) store_panics: u32,
     pub(super) store_waits: u32,
+    pub(super) store_dawdles: u32,
     pub(super) drift: Duration,
 }
 
 impl Profile {
     /// The mix of a seed; with registers, where they compile.
-    pub(super) fn draw(random: &mut Random, bug: Option<Bug>, with_registers: bool) -> Self {
+    pub(super) fn draw(random: &mut Random, plan: Plan, with: Allowed) -> Self {
+        let (bug, with_registers) = (plan.bug, with.registers);
         let mut storm = draw_storm(random);
         storm.pause = Duration::ZERO..=pick(random, &[20, 100, 500, 2_000]);
         storm.max_latency = pick(random, &[5, 50, 400, 3_000]);
         let conditional = random.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 40, 100]).copied();
         let conditional = conditional.filter(|_| bug.is_none()).unwrap_or(0);
-        // A store that is not the disk does not lose what the disk does.
-        if random.percent(60) || bug.is_some_and(Bug::is_store) || conditional > 0 {
+        let losses = match random.below(10) {
+            // A store that is not the disk does not lose what the disk does.
+            _ if bug.is_some_and(Bug::is_store) || conditional > 0 => Losses::None,
+            0..=4 if with.losses > 0 && !plan.mutant => Losses::Known,
+            5 | 6 => Losses::Unknown,
+            _ => Losses::None,
+        };
+        if losses != Losses::Unknown {
             storm.synced_survives = 0;
             storm.nothing_survives = 0;
         }
@@ -63,6 +100,15 @@ impl Profile {
         let uses_registers = with_registers && (is_about_them || random.percent(60));
         let mut profile = Self {
             storm,
+            losses,
+            losing: pick(random, &[100, 500, 2_000]),
+            rejoining: pick(random, &[10, 50, 300]),
+            passing: match of(random, &[0, 0, 50, 500]) {
+                0 => None,
+                most => Some(MS * most),
+            },
+            hints: random.percent(40),
+            is_told_new: plan.mutant || bug.is_some() || random.percent(60),
             conditional,
             small_pages: of(random, &[0, 0, 50]),
             roles: draw_roles(random, uses_registers),
@@ -87,6 +133,7 @@ impl Profile {
                 Some(_) => 0,
             },
             store_waits: of(random, &[0, 0, 20]),
+            store_dawdles: of(random, &[0, 0, 20]),
             drift: pick(random, &[1_000, 30_000, 30_000, 60_000, 100_000_000]),
         };
         if with_registers && (is_about_them || random.percent(20)) {
@@ -126,7 +173,8 @@ impl Profile {
     pub(super) fn limits(&self, random: &mut Random) -> Limits {
         let limits = Limits::default().max_drift(MAX_DRIFT);
         if random.percent(self.small_pages) {
-            limits.max_scan_keys(1 + random.below(3) as usize)
+            let keys = 1 + random.below(3) as usize;
+            limits.max_scan_keys(keys).max_hashed_keys(keys)
         } else {
             limits
         }

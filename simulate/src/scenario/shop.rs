@@ -12,7 +12,9 @@ use kvquorum_testing::sim::{Clock, Cluster, Event, Random, Survives, World};
 
 use super::profile::Profile;
 use super::{MAX_DRIFT, Plan};
-use crate::map::{Ask, Map, Operation, Paging, Read, Real, Registers, Settling, Told, Written};
+use crate::map::{
+    Ask, Map, Operation, Paging, Read, Real, Registers, Settling, Tending, Told, Written,
+};
 use crate::mutant::Mutant;
 use crate::oracle::{End, Oracle, Quorums, Settings, Shared};
 use crate::planted::{self, Bug, Marks, Place, PlantedStore};
@@ -22,7 +24,7 @@ use crate::trace::Trace;
 pub(super) type Links<const N: usize> = [Arc<dyn Transport>; N];
 type Building<const N: usize, const W: usize, const R: usize> =
     CoordinatorBuilder<N, W, R, Arc<dyn Transport>>;
-type Built<const N: usize, const W: usize, const R: usize> =
+pub(super) type Built<const N: usize, const W: usize, const R: usize> =
     Coordinator<N, W, R, Arc<dyn Transport>>;
 
 /// What compiles with these quorums alone.
@@ -50,6 +52,8 @@ pub(super) struct Shop<const N: usize> {
     pub(super) cluster: Cluster<N, Watched<Arc<PlantedStore>>>,
     pub(super) told: Quorums,
     pub(super) profile: Profile,
+    /// How many replicas may lose their data at once.
+    pub(super) most_losses: usize,
     pub(super) begun: AtomicU64,
     /// Whether the storm is over.
     pub(super) is_calm: AtomicBool,
@@ -94,6 +98,7 @@ impl<const N: usize> Shop<N> {
             errors: profile.store_errors.into(),
             panics: profile.store_panics.into(),
             waits: profile.store_waits.into(),
+            dawdles: profile.store_dawdles.into(),
         });
         let marks = Marks::default();
         let mut stores = Vec::new();
@@ -104,7 +109,7 @@ impl<const N: usize> Shop<N> {
             let looked_at = Arc::clone(&store);
             let look = Box::new(move |key: &_| looked_at.record(key));
             oracle.lock().add_replica(look, clock.clone());
-            Replica::new(Watched {
+            let replica = Replica::new(Watched {
                 store,
                 oracle: oracle.clone(),
                 replica,
@@ -113,9 +118,13 @@ impl<const N: usize> Shop<N> {
                     rates: Arc::clone(&store_rates),
                 },
             })
-            .of_new_cluster()
             .with_limits(Bug::limits(plan.bug, profile.limits(random)))
-            .with_wall_clock(clock)
+            .with_wall_clock(clock);
+            if profile.is_told_new {
+                replica.of_new_cluster()
+            } else {
+                replica
+            }
         });
         Self {
             plan,
@@ -124,6 +133,7 @@ impl<const N: usize> Shop<N> {
             cluster,
             told,
             profile,
+            most_losses: 0,
             begun: AtomicU64::new(0),
             is_calm: AtomicBool::new(false),
             store_rates,
@@ -180,6 +190,7 @@ impl<const N: usize> Shop<N> {
             spied,
         });
         self.clients().push(Arc::clone(&client));
+        self.keep_hints(&client);
         client
     }
 
@@ -318,5 +329,9 @@ impl<M: Map + 'static, F: Fn() -> M + Send + Sync> Map for Renewed<M, F> {
 
     fn stats(&self) -> Vec<ReplicaStats> {
         self.kept.stats()
+    }
+
+    fn tending(&self) -> Option<&dyn Tending> {
+        self.kept.tending()
     }
 }

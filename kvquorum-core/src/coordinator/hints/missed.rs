@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::{HintSettings, HintStats};
 use crate::entry::Key;
 use crate::outcome::{Outcome, ReplicaFailure};
-use crate::request::Ack;
+use crate::request::{Ack, Refusal};
 use crate::telemetry::Telemetry;
 
 /// What all replicas missed.
@@ -73,9 +73,7 @@ impl<const N: usize> Hints<N> {
             return;
         };
         for (replica, (it, outcome)) in self.replicas.iter().zip(outcomes).enumerate() {
-            if let Some(failure) = outcome.failure()
-                && !matches!(failure, ReplicaFailure::Refused(_))
-            {
+            if outcome.failure().is_some_and(is_missed) {
                 self.change(replica, |missed| missed.add(key, settings));
                 it.added.notify_one();
             }
@@ -137,6 +135,17 @@ impl<const N: usize> Drop for Hints<N> {
         for replica in 0..N {
             self.change(replica, Missed::clear);
         }
+    }
+}
+
+/// Who has yet to copy what its peers hold may do so before this is there, and takes it
+/// once it is through.
+fn is_missed(failure: &ReplicaFailure) -> bool {
+    match failure {
+        ReplicaFailure::Refused(refusal) => {
+            matches!(refusal, Refusal::Joining { .. } | Refusal::Stale { .. })
+        }
+        _ => true,
     }
 }
 

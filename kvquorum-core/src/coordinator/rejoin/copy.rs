@@ -26,6 +26,9 @@ pub(super) struct Copying<'a, const N: usize, const W: usize, const R: usize, T>
     pub(super) peers: Vec<usize>,
     /// How many of them have to answer.
     pub(super) needed: usize,
+    /// Whether updates that are under way are brought to their end. Not where what others
+    /// hold is given up: too few may be there to come to an end with.
+    pub(super) settles: bool,
     pub(super) era: Era,
     pub(super) progress: &'a watch::Sender<RejoinProgress>,
 }
@@ -100,6 +103,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Copying<'_, N
     /// Has the replica keep what its peers hold under a key.
     async fn copy(&self, key: Key, mut record: Record) -> Result<(), RejoinError> {
         if let Some(anchor) = record.anchor()
+            && self.settles
             && record.version() < Some(anchor)
         {
             record = self.settled(&key, anchor).await?;

@@ -143,7 +143,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
         let told = inner.statuses().await;
         let joiner = told.get(self.place).cloned().flatten();
         let joiner = joiner.ok_or(RejoinError::NoAnswer { place: self.place })?;
-        if joiner.marks.is_joining && !inner.opened_new_cluster(&told).await {
+        if joiner.marks.is_joining && !inner.open_new(&told).await.contains(&self.place) {
             let waited = Stopwatch::started();
             let copied = self.copy(&told, joiner.boot).await;
             let progress = self.progress.borrow();
@@ -178,6 +178,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
                 joiner: self.place,
                 peers,
                 needed,
+                settles: needed == Coordinator::<N, W, R, T>::REJOIN_PEERS,
                 era,
                 progress: &self.progress,
             };

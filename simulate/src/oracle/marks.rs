@@ -1,0 +1,173 @@
+//! Replicas that lost their data, and the eras that their rejoins begin: rules J-ERA
+//! and J-SILENT.
+
+use kvquorum_core::{Marks, Told as Seldom};
+
+use super::*;
+
+/// What a replica tells, in short.
+pub(super) fn show(told: &Seldom) -> String {
+    let marks = |marks: &Marks| {
+        let is = if marks.is_joining { "joining" } else { "ready" };
+        format!("{is} in era {} of {}", marks.era, marks.announced)
+    };
+    match told {
+        Seldom::Status(status) => marks(&status.marks),
+        Seldom::Marks(told) => marks(told),
+        Seldom::Records(told) => format!("{} records", told.records.len()),
+        Seldom::Windows(told) => format!("{} windows", told.windows.len()),
+        Seldom::Versions(told) => format!("{} versions", told.versions.len()),
+        _ => "something else".into(),
+    }
+}
+
+impl Oracle {
+    /// Whether a replica has yet to copy what its peers hold, by what its store keeps of
+    /// it: see `Marks`. That of one whose store is empty has.
+    pub fn is_joining(&self, replica: usize) -> bool {
+        let record = (self.replicas[replica].look)(&Key::from(""));
+        let value = record.and_then(Record::into_entry);
+        let value = value.and_then(|entry| entry.value);
+        value.is_none_or(|marks| marks.get(1) == Some(&1))
+    }
+
+    /// How many replicas are joining.
+    pub fn joining(&self) -> impl Iterator<Item = usize> {
+        (0..self.quorums.n).filter(|replica| self.is_joining(*replica))
+    }
+
+    /// J-ERA and J-SILENT: a replica never goes back to an earlier era, nor has to join
+    /// again, unless it loses its data.
+    pub fn marked(&mut self, replica: usize, marks: Marks) {
+        let era = marks.era.get();
+        let numbers = [20, era, marks.announced.get(), u64::from(marks.is_joining)];
+        self.log(Who::Replica(replica), &numbers, || {
+            let is = if marks.is_joining { "joining" } else { "ready" };
+            let announced = marks.announced;
+            format!("is {is} in era {era}, and {announced} is announced")
+        });
+        let before = std::mem::replace(&mut self.replicas[replica].era, era);
+        if era < before {
+            self.broken("J-ERA", || {
+                format!("replica {replica} goes back from era {before} to {era}")
+            });
+        }
+    }
+
+    /// How often the process of a replica has ended.
+    pub fn lives(&self, replica: usize) -> u32 {
+        self.replicas[replica].lives
+    }
+
+    /// A replica that is joining is sent what its peers hold.
+    pub(super) fn store_copied(
+        &mut self,
+        replica: usize,
+        index: usize,
+        record: &Record,
+        response: &Response,
+    ) {
+        self.counts.copied += 1;
+        let copied = Held::of(Some(record));
+        let [a, b, c] = Stamp::numbers(copied.entry);
+        self.log(Who::Replica(replica), &[21, index as u64, a, b, c], || {
+            format!("copies k{index} {copied}")
+        });
+        let held = &mut self.replicas[replica].holds[index];
+        held.entry = held.entry.max(copied.entry);
+        held.anchor = held.anchor.max(copied.anchor);
+        if !matches!(response, Response::Ack(_)) {
+            self.broken("J-COPY", || {
+                format!("replica {replica} is joining, and refuses a copy: {response:?}")
+            });
+        }
+        if let Some(stamp) = copied.entry
+            && !self.keys[index].origins.contains_key(&stamp)
+        {
+            self.broken("nothing that nobody wrote", || {
+                format!("replica {replica} copies {stamp}")
+            });
+        }
+    }
+
+    /// Whether a call is no part of a quorum of its operation.
+    pub(super) fn is_aside(&self, op: Option<usize>, request: &Request) -> bool {
+        let op = op.map(|op| &self.ops[op]);
+        match request.kind {
+            _ if op.is_some_and(|op| op.kind.is_driven()) => true,
+            RequestKind::Identify { .. } => op.is_some_and(|op| op.is_unsettled),
+            RequestKind::Read { .. }
+            | RequestKind::Write { .. }
+            | RequestKind::Prepare { .. }
+            | RequestKind::Scan { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// What operations of many steps write: repairs, and what settles a key.
+    pub(super) fn classify_aside(&mut self, op: Option<usize>, end: End, request: &Request) {
+        let Some(op) = op.filter(|op| self.ops[*op].kind.is_driven()) else {
+            return;
+        };
+        match &request.kind {
+            RequestKind::Write { key, entry } if self.ops[op].ballots.are_of(entry.version) => {
+                self.accepting(op, end.replica, key, Stamp::of(entry));
+            }
+            RequestKind::Write { key, entry } => {
+                self.repairing(end, key, Stamp::of(entry), true);
+            }
+            RequestKind::Prepare { key, ballot } => {
+                self.preparing(op, end.replica, key, *ballot, true);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn answered_aside(&mut self, call: Call, answered: &Answered<'_>) {
+        let Some(op) = call.op else { return };
+        if let Answered::Response(Response::Told(told)) = answered
+            && let Seldom::Records(told) = &**told
+        {
+            let anchors = told
+                .records
+                .iter()
+                .filter_map(|(_, record)| record.anchor());
+            self.ops[op].ballots.hear(anchors);
+        }
+        if answered.is_refusal() && !answered.unsettles() && self.ops[op].kind == Kind::Handoff {
+            self.coordinators[call.end.coordinator].hint_refused = true;
+        }
+        self.answered_update(call, answered);
+    }
+
+    /// J-ERA: what counts together is of one era.
+    pub(super) fn check_era(&mut self, index: usize, acked: u32) {
+        let w = self.quorums.w;
+        let op = &self.ops[index];
+        let mut attempts = op.attempts.iter().rev();
+        if !attempts.any(|attempt| attempt.acked_in.have(w, acked)) {
+            self.broken("J-ERA", || {
+                format!("#{index} counts acks of several eras together")
+            });
+        }
+    }
+
+    /// A rejoin has ended; `Ok` where the replica is to be ready now.
+    pub fn rejoined(&mut self, index: usize, replica: usize, told: Result<(), String>) {
+        let numbers = [22, index as u64, replica as u64, u64::from(told.is_ok())];
+        self.log(Who::Client(self.ops[index].client), &numbers, || {
+            format!("#{index} has replica {replica} rejoin: {told:?}")
+        });
+        self.finish(index);
+        if told.is_err() {
+            return;
+        }
+        self.counts.rejoined += 1;
+        let is_lost = self.ops[index].losses[replica] != self.replicas[replica].losses;
+        if !is_lost && self.is_joining(replica) {
+            self.broken("J-COPY", || {
+                format!("#{index} says that replica {replica} is ready, and it is not")
+            });
+        }
+    }
+}
