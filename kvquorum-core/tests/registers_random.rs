@@ -480,6 +480,11 @@ async fn run(seed: u64) -> Outcomes {
             )
         })
         .collect();
+    for node in &nodes {
+        // Has it keep who it is before it can crash: else it would come back as one that
+        // lost its data.
+        node.replica().ready().await.unwrap();
+    }
     let world = Arc::new(World {
         history: History::new(),
         returned: Mutex::default(),
