@@ -302,29 +302,34 @@ async fn a_copy_below_a_lost_promise() {
     let stage = Stage::new();
     let [one, other, reader]: [Client; 3] = [(); 3].map(|()| stage.client(0));
     let two: Client = stage.client(10);
+    // A and B promise the first, and B and C the second, which finds nothing.
     let first = append(&one, "1");
-    stage.tell(Kind::Prepare, &[0, 1]).await;
+    stage.tell(Kind::Prepare, &[0]).await;
+    let of_b = stage.hold(Kind::Prepare, &[1]).await;
     stage.lose_all(Kind::Prepare);
+    let second = append(&two, "2");
+    stage.tell(Kind::Prepare, &[1]).await;
+    let of_c = stage.hold(Kind::Prepare, &[2]).await;
+    stage.lose_all(Kind::Prepare);
+    // B loses its promises, and an era begins, in which the others go on.
+    stage.lose(1);
+    let rejoin = spawn(async move { other.rejoin(1).run().await.map(drop) });
+    stage.tell(Kind::Status, &[0, 1, 2]).await;
+    stage.tell(Kind::Announce, &[0, 2]).await;
+    stage.tell(Kind::Enter, &[0, 2]).await;
+    for client in [&one, &two] {
+        assert_eq!(get(&stage, client, &[0, 2]).await, None);
+    }
+    stage.release(of_b).await;
     stage.tell(Kind::Write, &[0]).await;
     let accept = stage.take(Kind::Write, &[1]);
+    assert_eq!(accept.len(), 1);
     stage.lose_all(Kind::Write);
-    let second = append(&two, "2");
-    stage.tell(Kind::Prepare, &[1, 2]).await;
-    stage.lose_all(Kind::Prepare);
-    let late = stage.take(Kind::Write, &[2]);
-    let later = stage.take(Kind::Write, &[0]);
-    stage.lose_all(Kind::Write);
-    reborn(&stage, 1, 1, &other).await;
+    // B copies what A and C hold.
+    assert!(stage.through(1, rejoin).await.is_ok());
     stage.give(accept).await;
-    for _ in 0..2 {
-        stage.tell(Kind::Write, &[0, 1]).await;
-    }
-    stage.lose_all(Kind::Write);
-    stage.give(late).await;
-    stage.give(later).await;
-    for _ in 0..2 {
-        stage.tell(Kind::Write, &[0, 2]).await;
-    }
+    stage.release(of_c).await;
+    stage.tell(Kind::Write, &[0, 2]).await;
     // Each that is acknowledged is in what is there.
     let done = [(first, "1"), (second, "2")];
     let mut acknowledged = Vec::new();

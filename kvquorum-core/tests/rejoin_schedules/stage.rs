@@ -70,6 +70,12 @@ impl Message {
     }
 }
 
+/// An answer that is held back.
+pub struct Held {
+    answer: oneshot::Sender<Answer>,
+    told: Answer,
+}
+
 struct Shared<const N: usize> {
     replicas: Mutex<Vec<Replica<MemStore>>>,
     messages: Mutex<Vec<Message>>,
@@ -239,6 +245,26 @@ impl<const N: usize> Stage<N> {
             self.settle().await;
         }
         answers
+    }
+
+    /// Delivers requests of this kind to these replicas, and holds the answers back.
+    pub async fn hold(&self, kind: Kind, replicas: &[usize]) -> Vec<Held> {
+        self.settle().await;
+        let mut held = Vec::new();
+        for message in self.take(kind, replicas) {
+            let told = self.replica(message.to).call(&message.request).await;
+            held.extend(message.answer.map(|answer| Held { answer, told }));
+        }
+        held
+    }
+
+    /// Delivers what was held back.
+    pub async fn release(&self, held: Vec<Held>) {
+        for Held { answer, told } in held {
+            // Who asked may have left.
+            drop(answer.send(told));
+            self.settle().await;
+        }
     }
 
     pub async fn tell(&self, kind: Kind, replicas: &[usize]) {
