@@ -18,7 +18,7 @@ impl Oracle {
             op,
             era: request.era,
             is_aside: false,
-            is_again: false,
+            is_introduced: false,
             attempt: 0,
             started: now,
             introduces: matches!(request.kind, RequestKind::Identify { .. }),
@@ -30,12 +30,12 @@ impl Oracle {
             call.op = misled.op;
             call.started = misled.started;
             call.attempt = misled.attempt;
-            call.is_again = true;
+            call.is_introduced = true;
         }
         if let Some(introduced) = introduced {
             call.op = introduced.op;
             call.started = introduced.started;
-            call.is_again = introduced.is_again;
+            call.is_introduced = true;
             call.attempt = introduced.attempt;
         }
         let introduced = introduced.map(|introduced| introduced.attempt);
@@ -275,7 +275,7 @@ impl Oracle {
             return;
         };
         if let (false, false, Answered::Response(Response::Refused(refusal))) =
-            (at_once, call.is_again, answered)
+            (at_once, call.is_introduced, answered)
             && let Refusal::OtherReplica { .. } = refusal
         {
             self.misled = Some(call);
@@ -292,7 +292,6 @@ impl Oracle {
                 op: call.op,
                 attempt: call.attempt,
                 started: call.started,
-                is_again: call.is_again,
             });
             return;
         }

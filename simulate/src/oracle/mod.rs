@@ -145,7 +145,6 @@ struct Introduced {
     op: Option<usize>,
     attempt: usize,
     started: u64,
-    is_again: bool,
 }
 
 /// Who sends an entry.
@@ -196,6 +195,8 @@ pub struct Oracle {
     over: bool,
     pub trace: Trace,
     pub counts: Counts,
+    /// For a planted bug: the ballots that peers told of.
+    pub told_anchors: HashMap<Key, Version>,
 }
 
 /// The oracle, shared by all who tell it something.
@@ -252,6 +253,7 @@ impl Oracle {
             over: false,
             trace,
             counts: Counts::default(),
+            told_anchors: HashMap::new(),
         }
     }
 

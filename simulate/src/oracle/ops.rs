@@ -308,8 +308,9 @@ pub(super) struct Call {
     pub era: Option<Era>,
     /// Whether it is no part of an operation's quorum.
     pub is_aside: bool,
-    /// Whether it is made because another replica was met than was meant.
-    pub is_again: bool,
+    /// Whether the replica was asked who it is just before, or is because another was met
+    /// than was meant: it is not asked once more.
+    pub is_introduced: bool,
     /// Of a write; or of a scan, which page.
     pub attempt: usize,
     /// When it, or the introduction before it, set out.

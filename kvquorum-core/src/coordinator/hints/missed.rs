@@ -128,7 +128,7 @@ impl<const N: usize> Hints<N> {
 
 /// Who refused a write has missed nothing, unless it was for what it loses or knows of
 /// its data: it may have copied the key before, and takes the write later.
-fn is_missed(failure: &ReplicaFailure) -> bool {
+pub(super) fn is_missed(failure: &ReplicaFailure) -> bool {
     match failure {
         ReplicaFailure::Refused(refusal) => matches!(
             refusal,
