@@ -59,7 +59,7 @@ impl Oracle {
         let kind = op.map(|op| self.ops[op].kind);
         if let Some(op) = op {
             let most = self.coordinators[end.coordinator].settings.attempts;
-            self.ops[op].asks(end.replica, request, self.quorums.w, most as usize);
+            self.ops[op].asks(*call, request, self.quorums.w, most as usize);
         }
         call.is_aside = self.is_aside(op, request);
         if call.is_aside {
@@ -166,7 +166,8 @@ impl Oracle {
             Some(promised) if last.acks < quorums.w => last.told.max(Some(promised)),
             _ => last.told.filter(|_| is_superseded),
         };
-        attempt.past = last.past.max(told);
+        // Where it asked more than once, others may have told of more than decided.
+        attempt.past = last.past.max(told).filter(|_| !op.is_unsettled);
         let for_a_reason =
             is_superseded || is_refused || op.kind == Kind::Foreign || op.is_unsettled;
         op.told.extend(&last.told_by_all);

@@ -195,8 +195,6 @@ pub struct Oracle {
     over: bool,
     pub trace: Trace,
     pub counts: Counts,
-    /// For a planted bug: the ballots that peers told of.
-    pub told_anchors: HashMap<Key, Version>,
 }
 
 /// The oracle, shared by all who tell it something.
@@ -253,7 +251,6 @@ impl Oracle {
             over: false,
             trace,
             counts: Counts::default(),
-            told_anchors: HashMap::new(),
         }
     }
 

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Action, Call, Entry, Era, Fingerprint, Key, Marks, Record, Records, Refusal, Request,
+    Ack, Call, Entry, Era, Fingerprint, Key, KeyRange, Marks, Record, Records, Refusal, Request,
     RequestKind, Response, Told, Transport, Version,
 };
 use tokio::time::sleep;
 
+use super::Bug;
 use super::link::{Answer, Place, applied, changed};
-use super::{Bug, promise};
 use crate::oracle::{Author, Kind};
 use crate::spy::{current, on_behalf};
 
@@ -22,7 +22,6 @@ struct Memory {
     acks: HashMap<Version, Ack>,
     /// By the operation, and the key.
     reads: HashMap<(usize, Key), Option<Entry>>,
-    anchors: HashMap<Key, Version>,
     /// Of a replica that was found new.
     status: Option<Response>,
 }
@@ -46,14 +45,6 @@ fn earlier(era: Era) -> Option<Era> {
     Some(Era::new((era.get() - 1).try_into().ok()?))
 }
 
-/// The record of an entry, if there is one, and a promise.
-fn record(entry: Option<Entry>, anchor: Option<Version>) -> Option<Record> {
-    match promise::replace(entry, anchor) {
-        Action::Replace(record) => Some(record),
-        _ => None,
-    }
-}
-
 impl EraLink {
     pub(super) fn new(bug: Bug, inner: Arc<dyn Transport>, place: Place) -> Self {
         Self {
@@ -71,13 +62,6 @@ impl EraLink {
 
     fn is_of(&self, kind: Kind) -> bool {
         self.place.oracle.lock().is_of(current(), kind)
-    }
-
-    /// The request, without telling of which era it is.
-    fn of_no_era(&self, request: &Request) -> Call {
-        let mut request = request.clone();
-        request.era = None;
-        self.inner.call(&request)
     }
 
     /// All that a rejoin asks, in the era before.
@@ -169,66 +153,12 @@ impl EraLink {
         })
     }
 
-    fn copies(&self, request: &Request, key: &Key, copied: &Record) -> Call {
-        let anchor = match self.bug {
-            Bug::NotSettled => with(&self.memory_of_all(), |memory| {
-                memory.anchors.get(key).copied()
-            }),
-            _ => None,
-        };
-        let entry = copied.entry();
-        let anchor = anchor.max(match self.bug {
-            Bug::AnchorsForgotten => None,
-            _ => copied.anchor(),
-        });
-        let Some(record) = record(entry, anchor) else {
-            return Call::Ready(applied());
-        };
-        let mut request = request.clone();
-        request.kind = RequestKind::Copy {
-            key: key.clone(),
-            record,
-        };
-        self.inner.call(&request)
-    }
-
-    /// The anchors that peers told of are known to the link to the one that is joining.
-    fn memory_of_all(&self) -> Arc<Mutex<Memory>> {
-        let oracle = self.place.oracle.lock();
-        let anchors = oracle.told_anchors.clone();
-        drop(oracle);
-        Arc::new(Mutex::new(Memory {
-            anchors,
-            ..Memory::default()
-        }))
-    }
-
+    /// Who is not the first has nothing.
     fn records(&self, request: &Request) -> Call {
-        let is_first = self.place.oracle.lock().first_ready() == Some(self.place.end.replica);
-        if self.bug == Bug::CopyFromOnePeer && !is_first {
-            return ready(Told::Records(Records::default()));
+        if self.place.oracle.lock().first_ready() == Some(self.place.end.replica) {
+            return self.inner.call(request);
         }
-        let oracle = self.place.oracle.clone();
-        let bug = self.bug;
-        changed(self.inner.call(request), move |answer| {
-            let Ok(Response::Told(mut told)) = answer else {
-                return answer;
-            };
-            if let (Bug::NotSettled, Told::Records(told)) = (bug, &mut *told) {
-                let mut oracle = oracle.lock();
-                for (key, held) in &mut told.records {
-                    if let Some(anchor) = held.anchor() {
-                        let known = oracle.told_anchors.entry(key.clone()).or_insert(anchor);
-                        *known = anchor.max(*known);
-                    }
-                    let entry = held.entry();
-                    *held = record(entry, None).unwrap_or_else(|| held.clone());
-                }
-                // Of what is promised alone nothing is left to be copied.
-                told.records.retain(|(_, held)| held.entry().is_some());
-            }
-            Ok(Response::Told(told))
-        })
+        ready(Told::Records(Records::default()))
     }
 
     /// What a replica said a moment ago, when it was new.
@@ -270,9 +200,8 @@ impl EraLink {
                     if bug == Bug::LastWindowLeftOut && is_last {
                         window.fingerprint = Fingerprint::default();
                     }
-                    let in_window = |key: &Key| {
-                        range.contains(key) && end.as_ref().is_none_or(|end| key < end)
-                    };
+                    let in_window =
+                        |key: &Key| range.contains(key) && end.as_ref().is_none_or(|end| key < end);
                     if bug == Bug::TombstonesLeftOut {
                         let held = oracle.all_held(replica).filter(|(key, _)| in_window(key));
                         let values = held.filter(|(_, entry)| entry.value.is_some());
@@ -281,7 +210,7 @@ impl EraLink {
                         window.fingerprint = prints.fold(Fingerprint::default(), Fingerprint::and);
                     }
                     if let Some(end) = end {
-                        range = kvquorum_core::KeyRange::from(end..).intersection(&asked.range);
+                        range = KeyRange::from(end..).intersection(&asked.range);
                     }
                 }
             }
@@ -316,25 +245,11 @@ impl Transport for EraLink {
             {
                 self.acked_before(request, entry.version)
             }
-            (Bug::OldEraWrite, RequestKind::Write { entry, .. }, _)
-                if self.author(entry) == Author::Put =>
-            {
-                self.of_no_era(request)
-            }
-            (Bug::OldEraRepair, RequestKind::Write { entry, .. }, _)
-                if self.author(entry) == Author::Repair =>
-            {
-                self.of_no_era(request)
-            }
             (Bug::ReadsAcrossEras, RequestKind::Read { key }, _) => match current() {
                 Some(op) if !self.is_of(Kind::Handoff) => self.read_before(request, op, key),
                 _ => self.inner.call(request),
             },
-            (Bug::OldEraRead, RequestKind::Read { .. }, _)
-            | (Bug::OldEraPromise, RequestKind::Prepare { .. }, _) => self.of_no_era(request),
-            (Bug::RejoinInOldEra | Bug::NotAnnounced, RequestKind::Announce { era }, _) => {
-                Self::announced(*era)
-            }
+            (Bug::RejoinInOldEra, RequestKind::Announce { era }, _) => Self::announced(*era),
             (
                 Bug::RejoinInOldEra,
                 RequestKind::Status
@@ -344,14 +259,7 @@ impl Transport for EraLink {
                 | RequestKind::Open { .. },
                 Some(era),
             ) if era > Era::FIRST => self.in_era_before(request, era),
-            (Bug::CopyFromOnePeer | Bug::NotSettled, RequestKind::Records { .. }, _) => {
-                self.records(request)
-            }
-            (
-                Bug::AnchorsForgotten | Bug::NotSettled,
-                RequestKind::Copy { key, record },
-                _,
-            ) => self.copies(request, key, record),
+            (Bug::CopyFromOnePeer, RequestKind::Records { .. }, _) => self.records(request),
             (Bug::JoinerAnswersReads, RequestKind::Read { key }, _) => {
                 self.read_of_joiner(request, key)
             }

@@ -53,7 +53,7 @@ pub(super) fn decide(
 }
 
 /// Keeps an entry and a promise, by way of the rules.
-pub(super) fn replace(entry: Option<Entry>, anchor: Option<Version>) -> Action {
+fn replace(entry: Option<Entry>, anchor: Option<Version>) -> Action {
     let Some(anchor) = anchor else {
         return entry.map_or(Action::Remove, |entry| Action::Replace(entry.into()));
     };

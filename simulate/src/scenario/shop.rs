@@ -216,7 +216,7 @@ impl<const N: usize> Shop<N> {
         // What is done for replicas goes by rules that the oracle is not to see broken, but
         // to find out by what it comes to.
         let (below, above) = match self.plan.bug {
-            Some(bug) if bug.is_of_tending() => (Some(bug), None),
+            Some(bug) if bug.is_of_tending() && !bug.is_counted() => (Some(bug), None),
             bug => (None, bug),
         };
         let spied: Links<N> = std::array::from_fn(|replica| {
