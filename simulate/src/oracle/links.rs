@@ -153,8 +153,12 @@ impl Oracle {
         self.failed_ahead(index);
         let coordinator = self.ops[index].coordinator;
         let steps = self.clock_steps_of(coordinator);
-        let bounds = self.coordinators[coordinator].stamps.bounds(steps);
+        let mut bounds = self.coordinators[coordinator].stamps.bounds(steps);
         let op = &mut self.ops[index];
+        if op.is_unsettled {
+            // It may have been stamped when it first asked who replicas are.
+            bounds = bounds.loosened();
+        }
         let mut attempt = Attempt::new(now, bounds);
         let Some(last) = op.attempts.last() else {
             return op.attempts.push(attempt);
