@@ -229,7 +229,10 @@ impl Oracle {
     }
 
     pub(super) fn check_writing_parts(&mut self, index: usize, parts: &[Part]) {
-        let Some(last) = self.ops[index].attempts.last() else {
+        // Who asked replicas again who they are seemed to begin another attempt.
+        let attempts = &self.ops[index].attempts;
+        let sent = attempts.iter().rfind(|attempt| attempt.stamp.is_some());
+        let Some(last) = sent.or(attempts.last()) else {
             return;
         };
         let (stamp, applied, superseded) = (last.stamp, last.applied, last.superseded);
