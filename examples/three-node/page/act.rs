@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::link::{Faults, Pace, Side};
 use super::nodes::ToNode;
@@ -172,9 +172,9 @@ impl Stage {
         let stage = Arc::clone(self);
         tokio::spawn(async move {
             let quorums = Quorums { n: 3, w: 2, r: 2 };
+            let mut due = Instant::now();
             for turn in 0_u64.. {
-                let per_second = stage.per_second();
-                let Some(pause) = 1_000_000_u64.checked_div(per_second) else {
+                let Some(pause) = 1_000_000_u64.checked_div(stage.per_second()) else {
                     break;
                 };
                 let (key, value) = (format!("load {}", turn / 2 % 4), turn.to_string());
@@ -184,7 +184,10 @@ impl Stage {
                 };
                 // Where there are too many under way, it is left out.
                 let _ = stage.begin(Side::A, quorums, operation);
-                sleep(Duration::from_micros(pause)).await;
+                // What is late is not made up for later than in a second.
+                let least = Instant::now().checked_sub(Duration::from_secs(1));
+                due = due.max(least.unwrap_or(due)) + Duration::from_micros(pause);
+                sleep_until(due).await;
             }
         });
         Ok(())

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::sleep;
 
 use super::events::Events;
+use super::quorums::shown;
 
 /// How many messages may be on their way.
 const MAX_MESSAGES: usize = 1024;
@@ -335,7 +336,7 @@ fn answers(result: &Answer) -> (String, bool) {
     let says = match response {
         Response::Entry(None) => "nothing".to_owned(),
         Response::Entry(Some(entry)) | Response::Promise(Some(entry)) => match &entry.value {
-            Some(value) => String::from_utf8_lossy(value).chars().take(12).collect(),
+            Some(value) => shown(value).chars().take(12).collect(),
             None => "tombstone".to_owned(),
         },
         Response::Promise(None) => "promise".to_owned(),

@@ -12,6 +12,7 @@ use kvquorum_core::{
     WriteError, WriterId,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::link::{Link, Links, Side};
 use crate::words;
@@ -160,7 +161,7 @@ async fn write<const N: usize, const W: usize, const R: usize>(
     value: Option<&String>,
 ) -> Outcomes {
     let written = match value {
-        Some(value) => map.put(key, value.clone()).await,
+        Some(value) => map.put(key, stored(value)).await,
         None => map.delete(key).await,
     };
     match written {
@@ -204,7 +205,7 @@ async fn get<const N: usize, const W: usize, const R: usize>(
     let version = entry.map(|entry| entry.version);
     let tombstone = entry.filter(|entry| entry.value.is_none()).and(version);
     let value = entry.and_then(|entry| entry.value.as_ref());
-    let value = value.map(|value| String::from_utf8_lossy(value).into_owned());
+    let value = value.map(|value| shown(value));
     let mut says = match (&value, tombstone) {
         (Some(value), _) => format!("\"{value}\""),
         (None, Some(_)) => "absent: it was deleted".to_owned(),
@@ -219,6 +220,20 @@ async fn get<const N: usize, const W: usize, const R: usize>(
         value,
         attempts: 1,
     }
+}
+
+/// A value as it is stored: JSON as it is typed, and anything else as a JSON string, so
+/// that `curl` reads it.
+fn stored(value: &str) -> String {
+    match serde_json::from_str::<&RawValue>(value) {
+        Ok(json) => json.get().to_owned(),
+        Err(_) => serde_json::Value::from(value).to_string(),
+    }
+}
+
+/// A value as it was typed.
+pub(super) fn shown(value: &[u8]) -> String {
+    serde_json::from_slice(value).unwrap_or_else(|_| String::from_utf8_lossy(value).into_owned())
 }
 
 /// A line for each replica.

@@ -5,13 +5,14 @@ use std::fmt::Debug;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kvquorum_core::Entry;
 use serde::Serialize;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::link::Side;
 use super::plays;
-use super::quorums::{Operation, Outcomes, Quorums, Verdict};
+use super::quorums::{Operation, Outcomes, Quorums, Verdict, shown};
 use super::stage::Stage;
 use crate::words::Held;
 
@@ -163,7 +164,7 @@ impl Teller {
         let travel = Duration::from_millis(pace.travel_ms.into());
         let patience = PATIENCE.saturating_add(travel.saturating_mul(6));
         loop {
-            let held = self.0.held(key).await.each_ref().map(Held::value);
+            let held = self.0.held(key).await.each_ref().map(in_words);
             if held.each_ref().map(String::as_str) == expected {
                 return Ok(());
             }
@@ -174,6 +175,15 @@ impl Teller {
             }
             sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+fn in_words(held: &Held) -> String {
+    match held {
+        Held::Entry(Entry {
+            value: Some(value), ..
+        }) => format!("\"{}\"", shown(value)),
+        held => held.value(),
     }
 }
 

@@ -32,7 +32,7 @@ const BY_STEP_LIMIT: Duration = Duration::from_secs(3600);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How many operations may be under way.
-pub(super) const MAX_OPERATIONS: usize = 64;
+pub(super) const MAX_OPERATIONS: usize = 256;
 
 /// Of how many keys it is known what was acknowledged last.
 const MAX_KEYS: usize = 256;

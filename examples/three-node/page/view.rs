@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::link::{Faults, Pace};
+use super::quorums::shown;
 use super::scenes::Scene;
 use super::stage::Stage;
 
@@ -111,8 +112,8 @@ async fn held(node: &HttpTransport) -> (Is, Vec<Row>, bool) {
         return (Is::NoAnswer, Vec::new(), false);
     };
     let rows = page.entries.iter().map(|(key, entry)| Row {
-        key: shown(key.as_bytes()),
-        value: entry.value.as_ref().map(|value| shown(value)),
+        key: short(&String::from_utf8_lossy(key.as_bytes())),
+        value: entry.value.as_ref().map(|value| short(&shown(value))),
         version: entry.version.to_string(),
     });
     (is, rows.collect(), page.upto.is_some())
@@ -122,10 +123,9 @@ async fn ask(node: &HttpTransport, request: &Request) -> Option<Response> {
     timeout(PATIENCE, node.call(request)).await.ok()?.ok()
 }
 
-fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+fn short(text: &str) -> String {
     match text.char_indices().nth(WIDTH) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.into_owned(),
+        None => text.to_owned(),
     }
 }

@@ -227,11 +227,15 @@ function move(chip, from, to, ms) {
 /** Lines that came since the last frame. */
 let newLines = [];
 
+/** The id of the last one. */
+let lastId = -1;
+
 function addLine(line) {
   if (newLines.length === 0) {
     requestAnimationFrame(flushLines);
   }
   newLines.push(line);
+  lastId = line.id;
   newLines = newLines.slice(-MAX_LINES);
 }
 
@@ -278,7 +282,7 @@ function listScenes(scenes) {
     button.dataset.name = name;
     button.addEventListener("click", () => {
       act({ do: "scene", name, plays_on: byId("plays-on").checked });
-      byId("stage").scrollIntoView({ block: "nearest" });
+      byId("stage").scrollIntoView();
     });
     const item = document.createElement("li");
     item.append(button);
