@@ -170,6 +170,9 @@ fn each_scene_comes_to_what_it_claims() {
 }
 
 fn play(browser: &mut Browser, name: &str) {
+    if browser.run("document.querySelector('#scenes').hidden") == json!(true) {
+        browser.click("#leave");
+    }
     browser.click(&format!("#scene-list [data-name={name}]"));
     browser.until(&format!(
         "state.scene?.name === {name:?} && state.scene.end"
@@ -274,23 +277,12 @@ fn each_control_does_what_it_says() {
         lines
     );
     browser.until("document.querySelector('#step').click() ?? document.querySelector('#lines').innerText.startsWith('B: get')");
-    assert_eq!(
-        browser.complaints.len(),
-        conflicts(&browser),
-        "{:?}",
-        browser.complaints
-    );
+    assert_eq!(browser.complaints, Vec::<String>::new());
 
     // Whoever closes the page leaves the nodes alone.
     drop(browser);
     assert!([0, 1, 2].into_iter().all(|node| served.is_ready(node)));
     served.end();
-}
-
-/// A step where nothing waits is refused, and the browser notes that.
-fn conflicts(browser: &Browser) -> usize {
-    let complaints = browser.complaints.iter();
-    complaints.filter(|it| it.contains("409")).count()
 }
 
 fn operate(browser: &mut Browser, op: &str, verdict: &str) {

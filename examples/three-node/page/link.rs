@@ -138,13 +138,11 @@ impl Links {
         self.pace.send_replace(pace);
     }
 
-    /// Lets the message that waits the longest go on. Returns whether one did.
-    pub(super) fn step(&self) -> bool {
-        let is_awaited = self.waiting.load(Ordering::SeqCst) > self.steps.available_permits();
-        if is_awaited {
+    /// Lets the message that waits the longest go on.
+    pub(super) fn step(&self) {
+        if self.waiting.load(Ordering::SeqCst) > self.steps.available_permits() {
             self.steps.add_permits(1);
         }
-        is_awaited
     }
 
     /// Waits as long as a message takes one way.

@@ -262,6 +262,7 @@ function lineOf({ by, what, quorums, verdict, says, unseen, took_ms }) {
   add("what", `${by}: ${what}`).classList.add(`of-${by}`);
   add("verdict", `${VERDICTS[verdict]}${of} · ${took_ms} ms`);
   if (unseen) {
+    line.classList.add("missed");
     add("unseen", `⚠ ${unseen}`);
   }
   add("says", says);
@@ -282,7 +283,7 @@ function listScenes(scenes) {
     button.dataset.name = name;
     button.addEventListener("click", () => {
       act({ do: "scene", name, plays_on: byId("plays-on").checked });
-      byId("stage").scrollIntoView();
+      byId("stage").scrollIntoView({ block: "nearest" });
     });
     const item = document.createElement("li");
     item.append(button);
@@ -295,9 +296,7 @@ function showScene(scene, before) {
     return;
   }
   byId("scene").hidden = !scene;
-  document.querySelectorAll("#scene-list button").forEach((button) => {
-    button.setAttribute("aria-pressed", button.dataset.name === scene?.name);
-  });
+  byId("scenes").hidden = Boolean(scene);
   if (!scene) {
     return;
   }
