@@ -12,8 +12,6 @@ mod chromium;
 mod support;
 
 use std::net::{Ipv4Addr, TcpStream};
-use std::thread::sleep;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -201,7 +199,10 @@ fn each_control_does_what_it_says() {
     browser.set("[name=value]", "milk");
     browser.set("[name=w]", "3");
     operate(&mut browser, "put", "maybe_applied");
-    assert_eq!(served.value(0, "drink"), json!("milk"));
+    // It failed at once: the other two may yet have been writing.
+    wait_until("the others hold it", || {
+        served.value(0, "drink") == json!("milk") && served.value(1, "drink") == json!("milk")
+    });
     browser.until("document.querySelector('.node.down .run').innerText === 'Start'");
     browser.click(&third(".run"));
     wait_until("it has its data", || {
@@ -269,14 +270,11 @@ fn each_control_does_what_it_says() {
     // Step by step it waits for a step: three requests, and two answers.
     browser.click("#by-step");
     browser.until("state.pace.by_step");
-    let lines = browser.run("state && document.querySelector('#lines').innerText");
+    browser.run("window.seen = lastId");
     browser.click("#operation [value=get]");
-    sleep(Duration::from_millis(300));
-    assert_eq!(
-        browser.run("document.querySelector('#lines').innerText"),
-        lines
-    );
-    browser.until("document.querySelector('#step').click() ?? document.querySelector('#lines').innerText.startsWith('B: get')");
+    browser.until("document.querySelectorAll('.chip').length === 3");
+    assert_eq!(browser.run("lastId - window.seen"), json!(0));
+    browser.until("document.querySelector('#step').click() ?? lastId > window.seen");
     assert_eq!(browser.complaints, Vec::<String>::new());
 
     // Whoever closes the page leaves the nodes alone.
@@ -296,6 +294,108 @@ fn operate(browser: &mut Browser, op: &str, verdict: &str) {
 fn timestamp(served: &Served) -> u64 {
     let held: Value = serde_json::from_str(&read(served.base_port, "drink")).unwrap();
     held["timestamp"].as_u64().unwrap()
+}
+
+/// Catches links that lose or delay nothing, a coordinator of other quorums than were
+/// chosen, and operations that are not begun.
+#[test]
+fn links_delay_and_lose_and_quorums_are_those_chosen() {
+    let Some(chromium) = Chromium::find() else {
+        return;
+    };
+    let served = Served::start();
+    let mut browser = Browser::open(&chromium, &served.url(), 1280);
+    let third = |control: &str| format!("#nodes > :nth-child(3) {control}");
+
+    // Too late for the coordinator, and not too late to be stored.
+    operate(&mut browser, "put", "done");
+    browser.set(&third("[name=delay_ms]"), "3000");
+    browser.until("state.nodes[2].link.delay_ms === 3000");
+    browser.set("[name=value]", "late");
+    browser.set("[name=w]", "3");
+    operate(&mut browser, "put", "maybe_applied");
+    assert!(
+        browser
+            .text("#lines .says")
+            .contains("node 3: no answer within 2s")
+    );
+    wait_until("it comes late", || {
+        served.value(2, "drink") == json!("late")
+    });
+    browser.click("#heal");
+    browser.until("state.nodes[2].link.delay_ms === 0");
+
+    let all = r#"{"to": false, "back": false, "delay_ms": 0, "lose_percent": 100}"#;
+    served.act(&format!(r#"{{"do": "link", "node": 2, "faults": {all}}}"#));
+    browser.set("[name=value]", "lost");
+    operate(&mut browser, "put", "maybe_applied");
+    assert_eq!(served.value(2, "drink"), json!("late"));
+    browser.click("#heal");
+    browser.until("state.nodes[2].link.lose_percent === 0");
+
+    for (n, held) in [
+        (1, [json!(1), Value::Null, Value::Null]),
+        (2, [json!(1), json!(1), Value::Null]),
+    ] {
+        let key = format!("of-{n}");
+        browser.set("[name=key]", &key);
+        browser.set("[name=value]", "1");
+        for name in ["n", "w", "r"] {
+            browser.set(&format!("[name={name}]"), &n.to_string());
+        }
+        operate(&mut browser, "put", "done");
+        assert_eq!(served.values(&key), held);
+    }
+    browser.set("[name=n]", "3");
+    browser.set("[name=w]", "1");
+    browser.set("[name=r]", "3");
+    operate(&mut browser, "increment", "does_not_compile");
+    assert!(
+        browser
+            .text("#lines .says")
+            .contains("write quorums that overlap, 2 W > N")
+    );
+
+    browser.click("#load");
+    browser.until("state.per_second === 100");
+    wait_until("there is something", || {
+        served.value(0, "load%203") != Value::Null
+    });
+    browser.until("document.querySelectorAll('#lines li').length === 50");
+    browser.click("#load");
+    browser.until("state.per_second === 0");
+    assert_eq!(browser.complaints, Vec::<String>::new());
+    served.end();
+}
+
+/// Catches a scene that does not wait to be read, or that goes on when it is left.
+#[test]
+fn a_scene_waits_for_next() {
+    let Some(chromium) = Chromium::find() else {
+        return;
+    };
+    let served = Served::start();
+    let mut browser = Browser::open(&chromium, &served.url(), 390);
+    browser.click("#plays-on");
+    browser.click("#scene-list [data-name=rejoin]");
+    for step in 1..4 {
+        browser.until(&format!(
+            "state.scene?.told.length === {step} && state.scene.waits"
+        ));
+        browser.click("#next");
+    }
+    browser.until("state.scene.end?.is_as_told");
+    browser.click("#leave");
+    browser.until("state.scene === null && document.querySelector('#scenes').checkVisibility()");
+    browser.click("#scene-list [data-name=failed-write]");
+    browser.until("state.scene?.waits");
+    browser.click("#leave");
+    browser.until("state.scene === null");
+    assert_eq!(
+        served.values("drink"),
+        [json!("tea"), json!("tea"), json!("tea")]
+    );
+    served.end();
 }
 
 /// Catches a page of another site that reaches the nodes by way of the browser.

@@ -20,6 +20,10 @@ use super::quorums::shown;
 /// How many messages may be on their way.
 const MAX_MESSAGES: usize = 1024;
 
+/// How long a node has to answer what nobody waits for any more. Only then it is dropped:
+/// what comes late is stored as well.
+const GRACE: Duration = Duration::from_secs(1);
+
 const NAMES: [&str; 3] = ["node 1", "node 2", "node 3"];
 
 /// One of the two coordinators.
@@ -207,7 +211,8 @@ impl Transport for Link {
             links,
             node: self.node,
             by: self.by,
-            // Every coordinator asks every node once who it is. That is not shown.
+            // Every coordinator asks every node once who it is. That is only shown where it
+            // fails.
             is_shown: !matches!(request.kind, RequestKind::Identify { .. }),
         };
         let (answer, answered) = oneshot::channel();
@@ -251,9 +256,14 @@ impl Trip {
         if links.fault(node).to || links.loses(node) {
             return self.show(At::LostThere, &format!("{says}: lost"), false);
         }
+        let given_up = async {
+            answer.closed().await;
+            sleep(GRACE).await;
+        };
         let result = tokio::select! {
+            biased;
             result = self.deliver(&request) => result,
-            () = answer.closed() => return self.show(At::Over, "no answer in time", false),
+            () = given_up => return self.show(At::Over, "no answer in time", false),
         };
         let (says, is_good) = answers(&result);
         if matches!(result, Err(TransportError::NotSent(_))) {
@@ -267,8 +277,10 @@ impl Trip {
         if links.fault(node).back || links.loses(node) {
             return self.show(At::LostBack, &format!("{says}: lost"), false);
         }
-        self.show(At::Over, &says, is_good);
-        let _ = answer.send(result);
+        match answer.send(result) {
+            Ok(()) => self.show(At::Over, &says, is_good),
+            Err(_) => self.show(At::Over, &format!("{says}: too late"), false),
+        }
     }
 
     async fn deliver(&self, request: &Request) -> Answer {
@@ -285,7 +297,7 @@ impl Trip {
     }
 
     fn show(&self, at: At, says: &str, is_good: bool) {
-        if !self.is_shown {
+        if !self.is_shown && is_good {
             return;
         }
         let delay = u64::from(self.links.fault(self.node).delay_ms);
@@ -320,6 +332,7 @@ fn asks(kind: &RequestKind) -> &'static str {
         RequestKind::Records { .. } => "records?",
         RequestKind::Copy { .. } => "copy",
         RequestKind::Open { .. } => "open",
+        RequestKind::Identify { .. } => "who are you?",
         _ => "request",
     }
 }

@@ -30,7 +30,7 @@ impl Nodes {
         }
     }
 
-    pub(super) async fn to_node(&mut self, number: usize, what: ToNode) -> Result<(), String> {
+    pub(super) async fn change(&mut self, number: usize, what: ToNode) -> Result<(), String> {
         let all = self.cluster.nodes.get_mut(number);
         let flags = (self.paused.get_mut(number), self.lost.get_mut(number));
         let (Some(node), (Some(paused), Some(lost))) = (all, flags) else {
@@ -77,7 +77,7 @@ impl Nodes {
             node.lose_data().map_err(|error| error.to_string())?;
         }
         for number in 0..3 {
-            self.to_node(number, ToNode::Start).await?;
+            self.change(number, ToNode::Start).await?;
         }
         Ok(())
     }

@@ -300,7 +300,7 @@ impl Stage {
     }
 
     pub(super) async fn to_node(&self, node: usize, what: ToNode) -> Result<(), String> {
-        let done = self.nodes.lock().await.to_node(node, what).await;
+        let done = self.nodes.lock().await.change(node, what).await;
         self.has_changed();
         done
     }

@@ -178,15 +178,22 @@ function rowOf({ key, value, version }, isNew) {
 const chips = new Map();
 
 function forgetMessages() {
-  chips.forEach((chip) => chip.remove());
+  chips.forEach(remove);
   chips.clear();
+}
+
+function remove(chip) {
+  // One that has come to its end, and is kept there, would keep the chip.
+  chip.getAnimations().forEach((animation) => animation.cancel());
+  chip.remove();
 }
 
 function showMessage({ id, node, by, at, says, is_good, ms }) {
   let chip = chips.get(id);
-  if (at === "sent") {
+  if (!chip && (at === "sent" || !is_good)) {
     const lane = byId("nodes").children[node].querySelector(".lane");
-    if (ms < TOO_FAST || lane.childElementCount >= MAX_CHIPS) {
+    const isTooFast = ms < TOO_FAST && !state?.pace.by_step;
+    if (isTooFast || lane.childElementCount >= MAX_CHIPS) {
       return;
     }
     chip = document.createElement("span");
@@ -194,10 +201,9 @@ function showMessage({ id, node, by, at, says, is_good, ms }) {
     chip.textContent = `${by} → ${says}`;
     lane.append(chip);
     chips.set(id, chip);
-    move(chip, 0, 1, ms);
-    return;
+    move(chip, at === "sent" ? 0 : 1, 1, ms);
   }
-  if (!chip) {
+  if (!chip || at === "sent") {
     return;
   }
   chip.classList.add(is_good ? "good" : "bad");
@@ -209,7 +215,7 @@ function showMessage({ id, node, by, at, says, is_good, ms }) {
   chips.delete(id);
   chip.getAnimations().forEach((animation) => animation.pause());
   // What went wrong stays for long enough to be read.
-  setTimeout(() => chip.remove(), is_good ? 150 : 1800);
+  setTimeout(() => remove(chip), is_good ? 150 : 1800);
 }
 
 /** Moves a chip along its lane. Step by step it comes half-way, and waits. */
