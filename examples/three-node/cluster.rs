@@ -12,7 +12,7 @@ use std::time::Duration;
 use kvquorum_core::{Refusal, Request, Response, Transport};
 use kvquorum_http::HttpTransport;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, copy, sink};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
@@ -85,13 +85,18 @@ impl Cluster {
     }
 
     /// Kills what runs, and returns once it has ended.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn kill_all(&mut self) {
         for node in &mut self.nodes {
             // One that cannot be killed has ended already.
             let _ = node.kill().await;
         }
+    }
+
+    /// The same, and clears away what the nodes have on disk.
+    pub(crate) async fn end(&mut self) {
+        self.kill_all().await;
         // What is left of it is the system's to clear away.
-        let _ = self.data.map(TempDir::close);
+        let _ = self.data.take().map(TempDir::close);
     }
 }
 
@@ -131,6 +136,7 @@ impl Node {
             return Err(format!("node {number} took too long to start").into());
         };
         let Some(mut said) = complaint? else {
+            process.is_heard();
             return Ok(());
         };
         if said == port_in_use(self.port) {
@@ -147,13 +153,47 @@ impl Node {
         }
     }
 
+    /// Stops the node's process, or has it go on: its connections stay, and it does
+    /// nothing.
+    #[cfg(unix)]
+    pub(crate) fn pause(&self, stops: bool) -> io::Result<()> {
+        use nix::sys::signal::{Signal, kill};
+        use nix::unistd::Pid;
+
+        let id = self.process_id().and_then(|id| i32::try_from(id).ok());
+        let id = id.ok_or_else(|| io::Error::other("the node does not run"))?;
+        let signal = match stops {
+            true => Signal::SIGSTOP,
+            false => Signal::SIGCONT,
+        };
+        Ok(kill(Pid::from_raw(id), signal)?)
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn pause(&self, _: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Removes what the node has on disk, while it does not run.
     pub(crate) fn lose_data(&self) -> io::Result<()> {
-        self.data.as_ref().map_or(Ok(()), fs::remove_dir_all)
+        match self.data.as_ref().map(fs::remove_dir_all) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn address(&self) -> &str {
         self.link.name()
+    }
+
+    pub(crate) fn link(&self) -> &HttpTransport {
+        &self.link
+    }
+
+    /// Whether its process is there: it may have ended by itself.
+    pub(crate) fn is_running(&mut self) -> bool {
+        let process = self.process.as_mut();
+        process.is_some_and(|process| matches!(process.child.try_wait(), Ok(None)))
     }
 
     pub(crate) fn process_id(&self) -> Option<u32> {
@@ -173,6 +213,13 @@ impl Node {
 }
 
 impl Process {
+    /// Reads what the node logs, so that it never waits for a reader.
+    fn is_heard(&mut self) {
+        if let Some(mut stderr) = self.child.stderr.take() {
+            tokio::spawn(async move { copy(&mut stderr, &mut sink()).await });
+        }
+    }
+
     /// Waits until the node says on stdout that it listens. Where it ends
     /// without, returns what it said on stderr, or else how it ended.
     async fn complaint(&mut self) -> io::Result<Option<String>> {

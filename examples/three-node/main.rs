@@ -11,6 +11,7 @@ mod experiment;
 mod layout;
 mod node;
 mod one_pass;
+mod page;
 mod passes;
 mod registers;
 mod rejoin;
@@ -54,6 +55,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Serves a page on which to play with three nodes: http://127.0.0.1:3000
+    ///
+    /// It starts the nodes, and ends them on Ctrl-C. Only this machine reaches it.
+    Page(page::Arguments),
     /// Runs one node in the foreground until Ctrl-C
     Node(node::Arguments),
     /// Copies the replica of a node that is not running
@@ -147,6 +152,7 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     match arguments.command {
         None => experiment::run(arguments.base_port, arguments.memory).await?,
+        Some(Command::Page(arguments)) => page::run(arguments).await?,
         Some(Command::Node(arguments)) => node::run(arguments).await?,
         Some(Command::Backup(arguments)) => backup::backup(arguments).await?,
         Some(Command::Restore(arguments)) => backup::restore(arguments).await?,

@@ -369,12 +369,24 @@ pub fn http_with(
     header: &str,
     body: &str,
 ) -> std::io::Result<(u16, String)> {
+    let header = format!("Host: 127.0.0.1\r\n{header}");
+    http_to(port, method, path, &header, body)
+}
+
+/// The same with all headers, the host's too.
+pub fn http_to(
+    port: u16,
+    method: &str,
+    path: &str,
+    header: &str,
+    body: &str,
+) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{header}\
+        "{method} {path} HTTP/1.1\r\nConnection: close\r\n{header}\
          Content-Length: {length}\r\n\r\n{body}"
     )?;
     let mut response = String::new();

@@ -1,18 +1,31 @@
 //! Chromium without a window.
 
-use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common::until;
+const FLAGS: &[&str] = &[
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    // For a certificate of nobody whom it knows.
+    "--ignore-certificate-errors",
+    "--host-resolver-rules=MAP evil.example 127.0.0.1",
+];
 
 /// A browser to be started.
 pub(crate) struct Chromium;
 
 /// A browser that runs until this is dropped.
 pub(crate) struct Running {
-    child: Child,
+    pub(crate) child: Child,
     _profile: Profile,
 }
 
@@ -29,36 +42,13 @@ impl Chromium {
         None
     }
 
-    /// Opens a page.
-    pub(crate) fn open(&self, url: &str) -> Running {
-        Running::start(&[url], Stdio::null())
-    }
-
-    /// What a page comes to, as HTML.
-    pub(crate) async fn shows(&self, url: &str) -> String {
-        // A file: whatever the browser leaves behind may hold a pipe open.
-        let mut html = tempfile::tempfile().unwrap();
-        let into = html.try_clone().unwrap().into();
-        let mut browser = Running::start(&["--dump-dom", url], into);
-        until(async || browser.child.try_wait().unwrap().is_some()).await;
-        let mut shown = String::new();
-        html.rewind().unwrap();
-        html.read_to_string(&mut shown).unwrap();
-        shown
-    }
-}
-
-impl Running {
-    fn start(arguments: &[&str], stdout: Stdio) -> Self {
+    /// Starts it by a command that it completes with arguments, these the last.
+    pub(crate) fn start(&self, by: &mut Command, arguments: &[&str]) -> Running {
         let profile = Profile::new();
-        let child = command(&profile)
-            .args(arguments)
-            .stdout(stdout)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self {
-            child,
+        let command = by.args(FLAGS).args(arguments);
+        let command = command.arg(format!("--user-data-dir={}", profile.0.display()));
+        Running {
+            child: command.stderr(Stdio::null()).spawn().unwrap(),
             _profile: profile,
         }
     }
@@ -107,26 +97,4 @@ fn install() {
         let mut apt = Command::new("apt-get");
         let _ = apt.args(arguments).stdout(Stdio::null()).status();
     }
-}
-
-fn command(profile: &Profile) -> Command {
-    let mut command = Command::new("chromium");
-    command
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-proxy-server",
-            // For a certificate of nobody whom it knows.
-            "--ignore-certificate-errors",
-            "--host-resolver-rules=MAP evil.example 127.0.0.1",
-        ])
-        .arg(format!("--user-data-dir={}", profile.0.display()));
-    command
 }
