@@ -1,5 +1,5 @@
-//! What a pass costs over three replicas of a million keys, over HTTP, beside a copy by
-//! hand: see README.md.
+//! What a pass, a scan and a rejoin cost over three replicas of a million keys, over HTTP,
+//! beside a copy by hand: see README.md.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -39,9 +39,62 @@ fn main() {
         if !only_beside {
             differences(&cluster).await;
             cut(&cluster, 100).await;
+            scan(&cluster).await;
         }
         beside(&cluster).await;
+        if !only_beside {
+            rejoin(cluster).await;
+        }
     });
+}
+
+/// How fast a scan reads all keys.
+async fn scan(cluster: &Cluster) {
+    let scan = async {
+        let mut scan = cluster.map.scan(..);
+        let mut entries = 0_u64;
+        while let Some(page) = scan.next_page().await {
+            entries += page.unwrap().len() as u64;
+        }
+        entries
+    };
+    let (cost, entries) = cluster.measured(scan).await;
+    assert_eq!(entries, KEYS);
+    let a_second = entries as f64 / cost.seconds;
+    println!(
+        "scan: {a_second:.0} entries a second, {:.3} s of processor, {} bytes",
+        cost.processor, cost.bytes
+    );
+}
+
+/// How long the third replica takes to rejoin that has lost all of its keys.
+async fn rejoin(cluster: Cluster) {
+    cluster.change(KEYS, 1 << 40).await;
+    let (by_hand, _) = cluster.measured(cluster.copy(KEYS)).await;
+    let lost = Server::bind((Ipv4Addr::LOCALHOST, 0), Replica::new(MemStore::new()))
+        .await
+        .unwrap();
+    let [first, second, _] = cluster.map.transports();
+    let address = counted(lost.local_addr(), Arc::clone(&cluster.bytes))
+        .await
+        .unwrap();
+    let links: [Arc<dyn Transport>; 3] = [
+        Arc::new(first.clone()),
+        Arc::new(second.clone()),
+        Arc::new(HttpTransport::new(address).unwrap()),
+    ];
+    let map = Coordinator::<3, 2, 2, _>::new(links);
+    let rejoin = async { map.rejoin(2).run().await.unwrap().copied };
+    let (rejoin, copied) = cluster.measured(rejoin).await;
+    assert_eq!(copied, KEYS);
+    println!(
+        "rejoin of {KEYS} keys: {:.1} s, {:.1} s of processor, {} bytes",
+        rejoin.seconds, rejoin.processor, rejoin.bytes
+    );
+    println!(
+        "         copy by hand: {:.1} s, {:.1} s of processor, {} bytes",
+        by_hand.seconds, by_hand.processor, by_hand.bytes
+    );
 }
 
 /// What a pass costs by how many keys differ.

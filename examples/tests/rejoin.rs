@@ -91,6 +91,13 @@ impl Cluster {
         self.nodes[usize::from(number)] = Some(self.try_start(number).unwrap());
     }
 
+    /// Without its peers: nobody has it rejoin.
+    fn restart_alone(&mut self, number: u16) {
+        let directory = self.data.as_ref().map(|_| self.directory(number));
+        let node = Node::try_start_alone(self.port(number), directory.as_deref());
+        self.nodes[usize::from(number)] = Some(node.unwrap());
+    }
+
     fn kill(&mut self, number: u16) {
         self.nodes[usize::from(number)].take().unwrap().kill();
     }
@@ -208,26 +215,33 @@ impl Readers {
 /// One node misses all writes, and another one, which acked them, loses them. Wherever
 /// too few are left that know, nothing is said.
 async fn nothing_acknowledged_reads_as_absent(data: Option<&Path>) {
+    let [missed, lost, knows] = [0, 1, 2];
     let mut cluster = Cluster::start(data).await;
     let map = cluster.map();
     map.put("before", "all three").await.unwrap();
-    cluster.kill(2);
+    cluster.kill(missed);
     write_all(&map).await;
-    cluster.restart(2);
+    cluster.restart(missed);
     // In memory it has lost its data as well. That is one loss after the other; with both
-    // at once nobody but the first node would know.
-    cluster.is_ready(2).await;
+    // at once nobody but the last node would know.
+    cluster.is_ready(missed).await;
     let readers = Readers::start(&cluster, map.clone());
     assert_eq!(found(&map).await, KEYS);
-    cluster.lose(1);
+    cluster.lose(lost);
     found(&map).await;
-    cluster.restart(1);
+    // First with nobody who has it rejoin.
+    cluster.restart_alone(lost);
+    assert_eq!(cluster.ready(lost).0, 503);
+    assert_eq!(found(&map).await, KEYS);
+    assert_eq!(found(&cluster.map()).await, KEYS);
+    cluster.kill(lost);
+    cluster.restart(lost);
     found(&cluster.map()).await;
-    cluster.is_ready(1).await;
+    cluster.is_ready(lost).await;
     assert!(readers.end().await > 0);
     assert_eq!(found(&map).await, KEYS);
     // It has copied what it had acked, and does not lean on who told it.
-    cluster.kill(0);
+    cluster.kill(knows);
     assert_eq!(found(&cluster.map()).await, KEYS);
     assert_eq!(found(&map).await, KEYS);
 }

@@ -310,11 +310,10 @@ fn refused(refusal: Refusal) -> Call {
 
 impl<S: Store> Transport for Replica<S> {
     fn call(&self, request: &Request) -> Call {
-        let state = self.known.state();
-        if !self.known.is(request.to) || !state.answers_in(request.era) {
-            return self.call_otherwise(request);
+        match self.known.state().admits(request.era) {
+            Some(state) if self.known.is(request.to) => self.serve(request, state),
+            _ => self.call_otherwise(request),
         }
-        self.serve(request, state)
     }
 
     fn name(&self) -> &str {

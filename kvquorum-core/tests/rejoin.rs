@@ -477,6 +477,17 @@ async fn j_era_what_was_under_way_is_answered_no_more() {
         assert_eq!(answer.unwrap(), Response::Refused(Refusal::Stale { era }));
         // It may have been done, and the refusal says so.
         assert!(Refusal::Stale { era }.may_have_applied());
+        // A request of whichever era counts for itself alone.
+        let began = replica.call(&Request::of(request.kind.clone()));
+        let entering = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let entered = replica.call(&asked(next(era), RequestKind::Status)).await;
+            assert!(matches!(entered.unwrap(), Response::Told(_)));
+        };
+        let (answer, ()) = tokio::join!(began, entering);
+        era = next(era);
+        let answer = answer.unwrap();
+        assert!(!matches!(answer, Response::Refused(_)), "{answer:?}");
         let again = replica.call(&asked(era, request.kind)).await.unwrap();
         assert!(!matches!(again, Response::Refused(_)), "{again:?}");
     }

@@ -124,7 +124,7 @@ async fn w_superseded_a_late_ack_is_told_of() {
 }
 
 /// W-SUPERSEDED. The key holds an entry so far ahead that the clock does not
-/// follow. Bug: the same timestamp is lent twice, and what failed first wins
+/// follow. Bug: the same timestamp is given out twice, and what failed first wins
 /// over what was acknowledged after it.
 #[tokio::test(start_paused = true)]
 async fn w_superseded_a_write_done_again_wins_over_the_one_that_failed() {

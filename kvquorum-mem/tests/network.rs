@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Call, Change, Entry, Key, Limits, Record, Replica, Request, Response, ScanLimit, Store,
-    StoreError, Timestamp, Transport, TransportError, Version, WriterId,
+    Ack, Call, Change, Entry, Key, Limits, Record, Refusal, Replica, Request, Response, ScanLimit,
+    Store, StoreError, Timestamp, Transport, TransportError, Version, WriterId,
 };
 use kvquorum_mem::{Link, MemStore, Network, Node, NodeError};
 use tokio::runtime::Handle;
@@ -423,7 +423,7 @@ async fn a_node_that_is_down_refuses_and_comes_back_with_its_data() {
     assert!(is_applied(&answer(link.call(&write(3))).await));
 }
 
-/// Catches a disk that survives its loss.
+/// Catches a disk that survives its loss, and a process that does not notice it.
 #[tokio::test(start_paused = true)]
 async fn a_crash_can_lose_the_data() {
     let (node, link) = pair();
@@ -432,7 +432,9 @@ async fn a_crash_can_lose_the_data() {
     node.store().clear();
     node.restart();
     assert_eq!(stored(&node).await, None);
-    assert!(is_applied(&answer(link.call(&write(1))).await));
+    let refused = answer(link.call(&write(1))).await.unwrap();
+    let joining = Refusal::Joining { has_begun: false };
+    assert_eq!(refused, Response::Refused(joining));
 }
 
 /// Catches a request that comes through a crash, even to the node's next life,
@@ -484,6 +486,8 @@ impl Store for Slow {
 async fn a_call_that_has_not_begun_at_a_crash_never_begins() {
     for restarted in [false, true] {
         let node = Network::new(7).host(Replica::new(Slow(MemStore::new())).of_new_cluster());
+        // It keeps who it is.
+        node.replica().ready().await.unwrap();
         let link = node.link();
         let call = link.call(&write(1));
         node.crash();

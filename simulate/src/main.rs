@@ -1,5 +1,5 @@
 //! Runs kvquorum through simulated storms, seed by seed, and checks every
-//! promise of puts, gets, scans and registers against what happened.
+//! promise of puts, gets, scans and registers, of rejoins, passes and hints against what happened.
 //!
 //! ```sh
 //! cargo run --release -p kvquorum-simulate -- --seeds 100000
@@ -184,6 +184,10 @@ fn report(tally: &Tally, took: Duration) {
     println!(
         "{} operations on registers, {} ballots, {} in doubt; {} pages of scans, {} keys found",
         counts.registers, counts.ballots, counts.in_doubt, counts.pages, counts.scanned,
+    );
+    println!(
+        "{} rejoins, {} records copied; {} passes complete, {} entries repaired; {} hints delivered",
+        counts.rejoined, counts.copied, counts.passes, counts.repaired, counts.delivered,
     );
     let mut faults: Vec<_> = counts.faults.iter().collect();
     faults.sort();

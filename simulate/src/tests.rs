@@ -39,6 +39,15 @@ fn all_is_kept(plan: Plan, seeds: u64) {
         "{counts:?}"
     );
     if !plan.mutant {
+        // And so do those in which nothing is lost, or lacks anything.
+        let tended = [
+            counts.rejoined,
+            counts.copied,
+            counts.passes,
+            counts.repaired,
+            counts.delivered,
+        ];
+        assert!(tended.iter().all(|count| *count >= seeds), "{counts:?}");
         // Coordinators go both ways: over links without a fault, and the others.
         let share = tally.counts.at_once * 100 / tally.counts.calls;
         assert!((20..80).contains(&share), "{share} % answered at once");

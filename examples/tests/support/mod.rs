@@ -259,12 +259,22 @@ impl Node {
         peers: &str,
         every: &str,
     ) -> Option<Self> {
+        Self::try_start_in_or_not(port, data, &["--peers", peers, "--pass-every", every])
+    }
+
+    /// Starts a node that knows of no peers, and that it has lost its data where it has
+    /// none; `None` where it does not listen.
+    pub fn try_start_alone(port: u16, data: Option<&Path>) -> Option<Self> {
+        Self::try_start_in_or_not(port, data, &["--lost-if-empty"])
+    }
+
+    fn try_start_in_or_not(port: u16, data: Option<&Path>, more: &[&str]) -> Option<Self> {
         let data = data.map(|data| data.to_str().unwrap());
         let (mut arguments, place) = match data {
             Some(data) => (vec!["--data", data], format!("in {data}")),
             None => (vec!["--memory"], "in memory".to_owned()),
         };
-        arguments.extend(["--peers", peers, "--pass-every", every]);
+        arguments.extend(more);
         Self::try_start_with(example("three-node"), port, &arguments, &place)
     }
 

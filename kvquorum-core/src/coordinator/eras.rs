@@ -19,6 +19,9 @@ use crate::transport::Transport;
 /// tell. An era begins when a replica rejoins.
 const MOST_TIMES: u8 = 8;
 
+/// How many times of these only because somebody else may be opening a new cluster.
+const MOST_WAITS: u8 = 2;
+
 /// How long to wait for somebody else who opens a new cluster, times how often that was
 /// waited for.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -60,7 +63,9 @@ impl<T: Transport, const N: usize> Inner<T, N> {
         if !self.open_new(&told).await.is_empty() {
             return true;
         }
-        if !is_opened && all_new(&told).is_none() {
+        // One that lost its data may be joining for long, and looks the same.
+        let may_be_opened = is_opened && times <= MOST_WAITS;
+        if !may_be_opened && all_new(&told).is_none() {
             return false;
         }
         sleep(PAUSE.saturating_mul(times.into())).await;

@@ -44,12 +44,17 @@ impl State {
         Self(era.get() << 1 | u64::from(is_open))
     }
 
-    /// Whether the replica answers requests of an era, or of any.
+    /// That of a request of whichever era, which counts for itself alone, and so cannot
+    /// come too late.
+    const WHICHEVER: Self = Self(u64::MAX);
+
+    /// Where the replica answers requests of an era, or of any: what has to be
+    /// [still](Known::is_still) so when it does.
     #[inline]
-    pub(super) fn answers_in(self, era: Option<Era>) -> bool {
+    pub(super) fn admits(self, era: Option<Era>) -> Option<Self> {
         match era {
-            Some(era) => self == Self::new(era, true),
-            None => self.0 & 1 == 1,
+            Some(era) => (self == Self::new(era, true)).then_some(self),
+            None => (self.0 & 1 == 1).then_some(Self::WHICHEVER),
         }
     }
 }
@@ -94,7 +99,7 @@ impl Known {
     /// Whether no era has begun since.
     #[inline]
     pub(super) fn is_still(&self, state: State) -> bool {
-        self.state() == state
+        self.state() == state || state == State::WHICHEVER
     }
 
     /// The marks, once they are known.

@@ -31,7 +31,7 @@ impl BatchSender {
         let limit = self.peer.batch_wait;
         self.peer.queue.await_inline(limit).await;
         loop {
-            // First, so that calls gather while all connections are in use.
+            // First, so that calls queue while all connections are in use.
             let Some(permit) = ConnectionPermit::acquire(&self.peer).await else {
                 return;
             };

@@ -24,7 +24,7 @@ pub(super) struct Stamps {
     times: Vec<Times>,
     /// The greatest writer id of the versions past a timestamp that the clock did
     /// not follow, by their timestamps.
-    lent: HashMap<u64, WriterId>,
+    passed: HashMap<u64, WriterId>,
     /// The latest time that the clock can have followed, in milliseconds.
     reach: u64,
     /// Its clock stepped back when its wall clock had been touched so often.
@@ -64,7 +64,7 @@ impl Stamps {
             clock_index,
             max_drift: settings.max_drift.as_millis() as u64,
             times: vec![times],
-            lent: HashMap::new(),
+            passed: HashMap::new(),
             reach: 0,
             stepped_back: None,
         }
@@ -165,9 +165,9 @@ impl Stamps {
         let is_next = |told: &Version| told.timestamp.next() == Some(timestamp);
         if known.is_none()
             && told.iter().any(is_next)
-            && let Some(lent) = self.lend(version, bounds)
+            && let Some(violation) = self.stamp_past(version, bounds)
         {
-            return lent;
+            return violation;
         }
         let steps_back = known.is_none();
         let place = known.unwrap_or(self.times.len());
@@ -189,9 +189,9 @@ impl Stamps {
             let reach = self.reach;
             return Some(format!("follows to {timestamp}, and may to {reach} ms"));
         }
-        let lent_before =
-            |next: &Timestamp| self.lent.contains_key(&next.to_bits()) && timestamp <= *next;
-        if let Some(next) = next.filter(lent_before) {
+        let passed_before =
+            |next: &Timestamp| self.passed.contains_key(&next.to_bits()) && timestamp <= *next;
+        if let Some(next) = next.filter(passed_before) {
             return Some(format!(
                 "stamps {timestamp} again, past what {next} is past"
             ));
@@ -203,21 +203,21 @@ impl Stamps {
 impl Stamps {
     /// A version right after what its write was told of, under a writer id that is not
     /// known: `None` if it is the clock's, after a step back, and comes to its next time.
-    fn lend(&mut self, version: Version, bounds: Bounds) -> Option<Option<String>> {
+    fn stamp_past(&mut self, version: Version, bounds: Bounds) -> Option<Option<String>> {
         let Version { timestamp, writer } = version;
         let bits = timestamp.to_bits();
-        let before = self.lent.get(&bits).copied();
+        let before = self.passed.get(&bits).copied();
         if let Some(before) = before.filter(|before| *before >= writer) {
             if self.times.last().is_some_and(|times| times.refused) {
                 return None;
             }
             if !bounds.is_late {
                 return Some(Some(format!(
-                    "lends {timestamp} to {writer} after {before}"
+                    "gives {timestamp} to {writer} after {before}"
                 )));
             }
         }
-        self.lent
+        self.passed
             .insert(bits, before.max(Some(writer)).unwrap_or(writer));
         Some(None)
     }

@@ -18,7 +18,7 @@ impl Oracle {
             op,
             era: request.era,
             is_aside: false,
-            is_again: false,
+            is_introduced: false,
             attempt: 0,
             started: now,
             introduces: matches!(request.kind, RequestKind::Identify { .. }),
@@ -30,12 +30,12 @@ impl Oracle {
             call.op = misled.op;
             call.started = misled.started;
             call.attempt = misled.attempt;
-            call.is_again = true;
+            call.is_introduced = true;
         }
         if let Some(introduced) = introduced {
             call.op = introduced.op;
             call.started = introduced.started;
-            call.is_again = introduced.is_again;
+            call.is_introduced = true;
             call.attempt = introduced.attempt;
         }
         let introduced = introduced.map(|introduced| introduced.attempt);
@@ -59,7 +59,7 @@ impl Oracle {
         let kind = op.map(|op| self.ops[op].kind);
         if let Some(op) = op {
             let most = self.coordinators[end.coordinator].settings.attempts;
-            self.ops[op].asks(end.replica, request, self.quorums.w, most as usize);
+            self.ops[op].asks(*call, request, self.quorums.w, most as usize);
         }
         call.is_aside = self.is_aside(op, request);
         if call.is_aside {
@@ -153,8 +153,12 @@ impl Oracle {
         self.failed_ahead(index);
         let coordinator = self.ops[index].coordinator;
         let steps = self.clock_steps_of(coordinator);
-        let bounds = self.coordinators[coordinator].stamps.bounds(steps);
+        let mut bounds = self.coordinators[coordinator].stamps.bounds(steps);
         let op = &mut self.ops[index];
+        if op.is_unsettled {
+            // It may have been stamped when it first asked who replicas are.
+            bounds = bounds.loosened();
+        }
         let mut attempt = Attempt::new(now, bounds);
         let Some(last) = op.attempts.last() else {
             return op.attempts.push(attempt);
@@ -166,7 +170,8 @@ impl Oracle {
             Some(promised) if last.acks < quorums.w => last.told.max(Some(promised)),
             _ => last.told.filter(|_| is_superseded),
         };
-        attempt.past = last.past.max(told);
+        // Where it asked more than once, others may have told of more than decided.
+        attempt.past = last.past.max(told).filter(|_| !op.is_unsettled);
         let for_a_reason =
             is_superseded || is_refused || op.kind == Kind::Foreign || op.is_unsettled;
         op.told.extend(&last.told_by_all);
@@ -275,7 +280,7 @@ impl Oracle {
             return;
         };
         if let (false, false, Answered::Response(Response::Refused(refusal))) =
-            (at_once, call.is_again, answered)
+            (at_once, call.is_introduced, answered)
             && let Refusal::OtherReplica { .. } = refusal
         {
             self.misled = Some(call);
@@ -292,7 +297,6 @@ impl Oracle {
                 op: call.op,
                 attempt: call.attempt,
                 started: call.started,
-                is_again: call.is_again,
             });
             return;
         }

@@ -1,7 +1,7 @@
 //! Replicas that lost their data, and the eras that their rejoins begin: rules J-ERA
 //! and J-SILENT.
 
-use kvquorum_core::{Marks, Told as Seldom};
+use kvquorum_core::{Entry, Marks, Told as Seldom};
 
 use super::*;
 
@@ -54,6 +54,30 @@ impl Oracle {
         }
     }
 
+    /// The first replica that has its data.
+    pub fn first_ready(&self) -> Option<usize> {
+        (0..self.quorums.n).find(|replica| !self.is_joining(*replica))
+    }
+
+    /// What a replica's store holds under a key.
+    pub fn look(&self, replica: usize, key: &Key) -> Option<Record> {
+        (self.replicas[replica].look)(key)
+    }
+
+    /// The entries that a replica's store holds.
+    pub fn all_held(&self, replica: usize) -> impl Iterator<Item = (Key, Entry)> {
+        let keys = (0..self.keys.len()).map(key);
+        keys.filter_map(move |key| {
+            let entry = self.look(replica, &key)?.into_entry()?;
+            Some((key, entry))
+        })
+    }
+
+    /// Whether it is one of this kind.
+    pub fn is_of(&self, op: Option<usize>, kind: Kind) -> bool {
+        op.is_some_and(|op| self.ops[op].kind == kind)
+    }
+
     /// How often the process of a replica has ended.
     pub fn lives(&self, replica: usize) -> u32 {
         self.replicas[replica].lives
@@ -81,12 +105,8 @@ impl Oracle {
                 format!("replica {replica} is joining, and refuses a copy: {response:?}")
             });
         }
-        if let Some(stamp) = copied.entry
-            && !self.keys[index].origins.contains_key(&stamp)
-        {
-            self.broken("nothing that nobody wrote", || {
-                format!("replica {replica} copies {stamp}")
-            });
+        if let Some(stamp) = copied.entry {
+            self.taken_in(replica, index, stamp, Ack::Applied);
         }
     }
 

@@ -145,7 +145,6 @@ struct Introduced {
     op: Option<usize>,
     attempt: usize,
     started: u64,
-    is_again: bool,
 }
 
 /// Who sends an entry.

@@ -59,8 +59,8 @@ pub(super) struct Op {
 
 impl Op {
     /// It calls a replica: perhaps once more, in another era.
-    pub fn asks(&mut self, replica: usize, request: &Request, w: usize, most: usize) {
-        let bit = 1 << replica;
+    pub fn asks(&mut self, call: Call, request: &Request, w: usize, most: usize) {
+        let bit = 1 << call.end.replica;
         self.era = self.era.or(request.era);
         let is_later = request.era.is_some() && request.era != self.era;
         let has_asked = match (&request.kind, self.attempts.last()) {
@@ -69,6 +69,9 @@ impl Op {
                 let is_stamped_again =
                     (attempt.is_refused || is_superseded) && self.attempts.len() < most;
                 attempt.called & bit != 0 && !is_stamped_again
+            }
+            (RequestKind::Write { .. }, Some(attempt)) => {
+                attempt.stamp.is_none() && attempt.called & bit != 0 && !call.is_introduced
             }
             (RequestKind::Identify { .. }, None) => self.reading.asked & bit != 0,
             _ => false,
@@ -308,8 +311,9 @@ pub(super) struct Call {
     pub era: Option<Era>,
     /// Whether it is no part of an operation's quorum.
     pub is_aside: bool,
-    /// Whether it is made because another replica was met than was meant.
-    pub is_again: bool,
+    /// Whether the replica was asked who it is just before, or is because another was met
+    /// than was meant: it is not asked once more.
+    pub is_introduced: bool,
     /// Of a write; or of a scan, which page.
     pub attempt: usize,
     /// When it, or the introduction before it, set out.

@@ -211,7 +211,7 @@ impl Oracle {
         !is_ahead && !is_refused
     }
 
-    fn taken_in(&mut self, replica: usize, key: usize, stamp: Stamp, ack: Ack) {
+    pub(super) fn taken_in(&mut self, replica: usize, key: usize, stamp: Stamp, ack: Ack) {
         let bit = 1 << replica;
         let Some(origin) = self.keys[key].origins.get(&stamp) else {
             self.broken("nothing that nobody wrote", || {

@@ -9,6 +9,7 @@ use kvquorum_core::{
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use super::eras::EraLink;
 use super::{Bug, Kind, Marks};
 use crate::oracle::{Author, End, Shared};
 use crate::spy::{current, on_behalf};
@@ -31,13 +32,14 @@ pub fn link(bug: Option<Bug>, inner: Arc<dyn Transport>, place: Place) -> Arc<dy
             place,
             last: Arc::default(),
         }),
+        Some(bug) if bug.is_of_tending() => Arc::new(EraLink::new(bug, inner, place)),
         _ => inner,
     }
 }
 
 /// The last answer to a read, and how many reads are under way.
 type Last = Mutex<(Option<Response>, usize)>;
-type Answer = Result<Response, TransportError>;
+pub(super) type Answer = Result<Response, TransportError>;
 
 struct BuggyLink {
     bug: Bug,
@@ -50,12 +52,12 @@ struct BuggyLink {
 #[error("planted")]
 struct Planted;
 
-fn applied() -> Answer {
+pub(super) fn applied() -> Answer {
     Ok(Response::Ack(Ack::Applied))
 }
 
 /// Changes an answer, whenever it comes.
-fn changed(call: Call, change: impl FnOnce(Answer) -> Answer + Send + 'static) -> Call {
+pub(super) fn changed(call: Call, change: impl FnOnce(Answer) -> Answer + Send + 'static) -> Call {
     match call {
         Call::Ready(answer) => Call::Ready(change(answer)),
         calling => Call::new(async move { change(calling.await) }),

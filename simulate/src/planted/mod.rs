@@ -5,6 +5,7 @@
 //! library.
 
 mod conditional;
+mod eras;
 mod link;
 mod promise;
 mod store;
@@ -40,6 +41,13 @@ pub enum Kind {
     Register,
     /// How the coordinator in `mutant` scans.
     Scan,
+    /// A link, where replicas lose their data and rejoin; or what is kept of an era. Those
+    /// that take a rarer order of events are core's, in `tests/rejoin_schedules`.
+    Era,
+    /// A link that passes go over, or how they are gone on with.
+    Pass,
+    /// A link that hints go over.
+    Hint,
 }
 
 macro_rules! bugs {
@@ -166,11 +174,31 @@ bugs! {
         SkipsAtBorders: "the key at the border of two pages is passed over",
         FewerAnswers: "a page is merged from one answer less than R",
     }
+    Era {
+        PutsAcrossEras: "acks of a put of several eras count together",
+        ReadsAcrossEras: "answers to a get of several eras count together",
+        RejoinInOldEra: "a rejoin copies in the era that was",
+        CopyFromOnePeer: "a rejoin copies from one peer",
+        JoinerAnswersReads: "a replica that is joining answers reads",
+        JoinerAcksWrites: "a replica that is joining acks writes",
+        AsksNewOnce: "a new cluster is opened after having been asked once",
+        EraNotDurable: "a replica's era does not survive a crash",
+        JoiningNotDurable: "that a replica is joining does not survive a crash",
+    }
+    Pass {
+        RefusedIsRepaired: "a pass takes a repair that was refused for done",
+        TombstonesLeftOut: "a fingerprint leaves tombstones out",
+        LastWindowLeftOut: "a fingerprint leaves the last window out",
+        ResumeSkips: "a pass that goes on skips a key",
+    }
+    Hint {
+        HintClearedFirst: "a hint is forgotten before it is acked",
+    }
 }
 
 impl Bug {
     pub fn is_store(self) -> bool {
-        matches!(self.kind(), Kind::Store | Kind::Promise)
+        matches!(self.kind(), Kind::Store | Kind::Promise) || self.is_of_crashes()
     }
 
     pub fn is_promise(self) -> bool {
@@ -180,6 +208,21 @@ impl Bug {
     /// Whether only registers show it.
     pub fn is_of_registers(self) -> bool {
         matches!(self.kind(), Kind::Promise | Kind::Register)
+    }
+
+    /// Whether it is about what is done for replicas beside the operations on keys.
+    pub fn is_of_tending(self) -> bool {
+        matches!(self.kind(), Kind::Era | Kind::Pass | Kind::Hint)
+    }
+
+    /// Whether the coordinator counts what it should not, as the oracle is to see.
+    pub fn is_counted(self) -> bool {
+        matches!(self, Self::PutsAcrossEras | Self::ReadsAcrossEras)
+    }
+
+    /// Whether a crash shows it, by what it leaves of what a replica keeps of itself.
+    pub fn is_of_crashes(self) -> bool {
+        matches!(self, Self::EraNotDurable | Self::JoiningNotDurable)
     }
 
     /// Whether it is in the coordinator of `mutant`.

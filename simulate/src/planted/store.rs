@@ -74,13 +74,33 @@ impl PlantedStore {
 
     /// Its node has crashed, and all of its data were to survive.
     pub fn crashed(&self) {
-        if let Self::Buggy(buggy) = self
-            && buggy.bug == Bug::PromiseNotDurable
-        {
-            let mut data = buggy.data();
+        let Self::Buggy(buggy) = self else { return };
+        let mut data = buggy.data();
+        if buggy.bug == Bug::PromiseNotDurable {
             let records = std::mem::take(&mut data.records).into_iter();
             let kept = |(key, record): (Key, Record)| Some((key, record.into_entry()?.into()));
             data.records = records.filter_map(kept).collect();
+        }
+        if let Some(mut own) = data.records.get(&Key::from("")).and_then(Record::entry)
+            && let Some(marks) = &own.value
+        {
+            // As its documentation says: a byte for the format, whether it is joining, and
+            // then the eras.
+            let mut marks = marks.to_vec();
+            match buggy.bug {
+                Bug::EraNotDurable => marks[2..10].copy_from_slice(&1_u64.to_be_bytes()),
+                Bug::JoiningNotDurable => marks[1] = 0,
+                _ => return,
+            }
+            own.value = Some(marks.into());
+            data.records.insert(Key::from(""), own.into());
+        }
+    }
+
+    /// Its node has crashed, and none of its data survive.
+    pub fn lost(&self) {
+        if let Self::Buggy(buggy) = self {
+            *buggy.data() = Data::default();
         }
     }
 }

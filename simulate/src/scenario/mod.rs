@@ -95,6 +95,10 @@ async fn choose_quorums(world: World, plan: Plan) -> Run {
         }
         // Others are too many, or too few, to be in each other's way.
         Some(bug) if bug.is_of_registers() => play!(registers 3, 2, 2),
+        Some(bug) if bug.is_of_tending() => match random.below(4) {
+            0..=2 => play!(registers 3, 2, 2),
+            _ => play!(registers 5, 3, 3),
+        },
         _ => match random.below(16) {
             0..=5 => play!(registers 3, 2, 2),
             6 => play!(meets 3, 1, 3),

@@ -7,7 +7,7 @@ use kvquorum_testing::sim::{Random, Storm};
 
 use super::{MAX_DRIFT, MS, Plan};
 use crate::oracle::Settings;
-use crate::planted::Bug;
+use crate::planted::{self, Bug};
 
 /// What a key is used as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,7 @@ impl Profile {
         let conditional = conditional.filter(|_| bug.is_none()).unwrap_or(0);
         let losses = match random.below(10) {
             // A store that is not the disk does not lose what the disk does.
+            _ if bug.is_some_and(|bug| bug.kind() == planted::Kind::Era) => Losses::Known,
             _ if bug.is_some_and(Bug::is_store) || conditional > 0 => Losses::None,
             0..=4 if with.losses > 0 && !plan.mutant => Losses::Known,
             5 | 6 => Losses::Unknown,
@@ -108,7 +109,9 @@ impl Profile {
                 most => Some(MS * most),
             },
             hints: random.percent(40),
-            is_told_new: plan.mutant || bug.is_some() || random.percent(60),
+            is_told_new: plan.mutant
+                || bug.is_some_and(|bug| !bug.is_of_tending())
+                || random.percent(60),
             conditional,
             small_pages: of(random, &[0, 0, 50]),
             roles: draw_roles(random, uses_registers),
@@ -138,6 +141,13 @@ impl Profile {
         };
         if with_registers && (is_about_them || random.percent(20)) {
             profile.contend(random);
+        }
+        match bug.map(Bug::kind) {
+            Some(planted::Kind::Pass) => {
+                profile.passing.get_or_insert(MS * 50);
+            }
+            Some(planted::Kind::Hint) => profile.hints = true,
+            _ => {}
         }
         profile
     }

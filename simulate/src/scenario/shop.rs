@@ -206,22 +206,29 @@ impl<const N: usize> Shop<N> {
             coordinator,
             replica,
         };
+        let place = |replica| Place {
+            oracle: self.oracle.clone(),
+            time_limit: settings.time_limit,
+            end: end(replica),
+            w,
+            marks: Arc::clone(&self.marks),
+        };
+        // What is done for replicas goes by rules that the oracle is not to see broken, but
+        // to find out by what it comes to.
+        let (below, above) = match self.plan.bug {
+            Some(bug) if bug.is_of_tending() && !bug.is_counted() => (Some(bug), None),
+            bug => (None, bug),
+        };
         let spied: Links<N> = std::array::from_fn(|replica| {
+            let link = Arc::new(links[replica].clone());
             Arc::new(Spy {
-                inner: links[replica].clone(),
+                inner: planted::link(below, link, place(replica)),
                 oracle: self.oracle.clone(),
                 end: end(replica),
             }) as Arc<dyn Transport>
         });
         let planted = std::array::from_fn(|replica| {
-            let place = Place {
-                oracle: self.oracle.clone(),
-                time_limit: settings.time_limit,
-                end: end(replica),
-                w,
-                marks: Arc::clone(&self.marks),
-            };
-            planted::link(self.plan.bug, Arc::clone(&spied[replica]), place)
+            planted::link(above, Arc::clone(&spied[replica]), place(replica))
         });
         (spied, planted)
     }

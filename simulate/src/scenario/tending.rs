@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvquorum_core::{HintSettings, PassCursor, PassSettings, Readiness};
+use kvquorum_core::{HintSettings, KeyRange, PassCursor, PassSettings, Readiness};
 use kvquorum_testing::sim::{Event, Random, Survives};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -12,7 +12,8 @@ use tokio::time::{sleep, timeout};
 use super::MS;
 use super::profile::Losses;
 use super::shop::{Client, Shop};
-use crate::oracle::Kind;
+use crate::oracle::{Kind, key};
+use crate::planted::Bug;
 use crate::spy::on_behalf;
 
 /// No rejoin and no pass takes as long.
@@ -66,6 +67,7 @@ impl<const N: usize> Shop<N> {
                 continue;
             }
             machine.crash(Survives::Nothing);
+            self.stores[node].lost();
             self.tell(Event::Crashed {
                 node,
                 survives: Survives::Nothing,
@@ -170,6 +172,10 @@ impl<const N: usize> Shop<N> {
         random: &mut Random,
     ) -> Cut {
         let tending = client.map.tending()?;
+        let mut before = before;
+        if let (Some(Bug::ResumeSkips), Some((_, cursor))) = (self.plan.bug, &mut before) {
+            *cursor = skipping(cursor).unwrap_or_else(|| cursor.clone());
+        }
         let op = self.begin(client, Kind::Pass);
         let begun_by = before.as_ref().map(|(op, _)| *op);
         self.oracle.lock().pass_begins(op, begun_by);
@@ -267,4 +273,15 @@ impl<const N: usize> Shop<N> {
             });
         }
     }
+}
+
+/// A cursor that begins after the first key that is left.
+fn skipping(cursor: &PassCursor) -> Option<PassCursor> {
+    let kept = postcard::to_allocvec(cursor).ok()?;
+    let (rest, replicas) = postcard::take_from_bytes::<KeyRange>(&kept).ok()?;
+    let first = (0..9).find(|index| rest.contains(&key(*index)))?;
+    let end = KeyRange::from(key(first + 1)..);
+    let mut skipping = postcard::to_allocvec(&end.intersection(&rest)).ok()?;
+    skipping.extend_from_slice(replicas);
+    postcard::from_bytes(&skipping).ok()
 }

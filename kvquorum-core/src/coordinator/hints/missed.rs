@@ -138,13 +138,14 @@ impl<const N: usize> Drop for Hints<N> {
     }
 }
 
-/// Who has yet to copy what its peers hold may do so before this is there, and takes it
-/// once it is through.
-fn is_missed(failure: &ReplicaFailure) -> bool {
+/// Who refused a write has missed nothing, unless it was for what it loses or knows of
+/// its data: it may have copied the key before, and takes the write later.
+pub(super) fn is_missed(failure: &ReplicaFailure) -> bool {
     match failure {
-        ReplicaFailure::Refused(refusal) => {
-            matches!(refusal, Refusal::Joining { .. } | Refusal::Stale { .. })
-        }
+        ReplicaFailure::Refused(refusal) => matches!(
+            refusal,
+            Refusal::Joining { .. } | Refusal::Stale { .. } | Refusal::OtherReplica { .. }
+        ),
         _ => true,
     }
 }

@@ -16,9 +16,9 @@ use super::{Coordinator, Repair};
 use crate::clock::mix;
 use crate::entry::Key;
 use crate::outcome::ReplicaFailure;
-use crate::request::{Refusal, Request, Response};
+use crate::request::{Request, Response};
 use crate::transport::Transport;
-use missed::Due;
+use missed::{Due, is_missed};
 
 /// How [hints](Coordinator::handoff) are kept and delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,10 +196,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Handoff<N, W,
         let mut request = Request::write(key, entry.clone()).in_era(era);
         match call_one(&self.coordinator.inner, replica, &mut request).await {
             Ok(Response::Ack(_)) => true,
-            Err(ReplicaFailure::Refused(Refusal::Stale { .. } | Refusal::Joining { .. })) => false,
-            // It will be refused again.
-            Err(ReplicaFailure::Refused(_)) => true,
-            _ => false,
+            // Else it will be refused again.
+            Err(failure) => !is_missed(&failure),
+            Ok(_) => false,
         }
     }
 

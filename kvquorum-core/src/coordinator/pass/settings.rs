@@ -9,7 +9,9 @@ use std::time::Duration;
 pub struct PassSettings {
     /// How many keys are compared with one request to each replica. 16,384 by
     /// default; 0 is taken for 1. A pass that is cut and goes on compares no more
-    /// than these again.
+    /// than these again. They are counted at the replica whose keys cut the range into
+    /// windows, which is one that holds the most, as far as is known. Another that holds
+    /// more there compares up to its [limit](crate::Limits::max_hashed_keys).
     pub window: u64,
     /// How many keys a pass compares in a second at the most. 250,000 by default; 0 is
     /// taken for 1.
