@@ -17,7 +17,7 @@ use kvquorum_core::{Coordinator, Edit, MapError, Registers, UpdateError, Version
 use kvquorum_http::HttpTransport;
 use kvquorum_testing::linearizability::{Function, History, Step};
 use nix::sys::signal::Signal;
-use support::{Node, free_base_port};
+use support::{Node, Random, free_base_port};
 use tokio::task::JoinSet;
 
 const CLIENTS: usize = 8;
@@ -276,16 +276,4 @@ impl Nodes {
 
 fn pause(random: &mut Random, millis: u64) {
     std::thread::sleep(Duration::from_millis(random.below(millis)));
-}
-
-/// Numbers from a seed: xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % bound
-    }
 }

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -116,6 +116,18 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Numbers from a seed: xorshift.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % bound
+    }
+}
+
 /// A process that does not outlive the test.
 pub struct Process {
     child: Child,
@@ -170,6 +182,11 @@ impl Process {
         String::from_utf8(line).unwrap()
     }
 
+    /// What it says on stderr from now on, for one who reads that beside.
+    pub fn take_stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
+    }
+
     pub fn close_stdin(&mut self) {
         drop(self.child.stdin.take());
     }
@@ -187,8 +204,9 @@ impl Process {
         });
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stdout.read_to_string(&mut stdout).unwrap();
-        let mut all = self.child.stderr.take().unwrap();
-        all.read_to_string(&mut stderr).unwrap();
+        if let Some(mut all) = self.child.stderr.take() {
+            all.read_to_string(&mut stderr).unwrap();
+        }
         (status.unwrap(), stdout, stderr)
     }
 }

@@ -68,6 +68,8 @@ pub(super) fn read_page<T: Transport, const N: usize>(
         }
         asking.observe();
         asking.go_to_background();
+        // Before further answers come in: they may tell of what fewer hold.
+        let read = asking.page(holders_needed);
         if repair != Repair::Off && answered {
             // What can be repaired at once is not left to a background task.
             asking.repair(0);
@@ -76,7 +78,6 @@ pub(super) fn read_page<T: Transport, const N: usize>(
             }
         }
         asking.release_permits();
-        let read = asking.page(holders_needed);
         yield Decided { decision: read, unfinished: asking.is_under_way() };
 
         while asking.next().await {
