@@ -78,8 +78,9 @@ const MOST_MORE_FILES_OF_CLIENTS: u64 = 2 * 16 * CLIENTS as u64;
 const YOUNG: Duration = Duration::from_secs(5);
 
 /// Of a hundred increments, so many at the most may be overtaken, and not be known to be
-/// done.
+/// done; and a few more, as they come together, and a short soak has only some hundred.
 const MOST_OVERTAKEN_PERCENT: u64 = 1;
+const A_FEW: u64 = 10;
 
 /// What a node itself holds.
 type Held = BTreeMap<Key, Entry>;
@@ -353,7 +354,7 @@ impl Soak {
         assert!(acked > 100 && self.rounds.iter().all(|rounds| *rounds > 0));
         let overtaken = world.times(MAYBE_APPLIED) + world.times(CONTENDED);
         assert!(
-            100 * overtaken <= MOST_OVERTAKEN_PERCENT * begun,
+            overtaken <= A_FEW + MOST_OVERTAKEN_PERCENT * begun / 100,
             "{overtaken} of {begun}"
         );
     }
