@@ -510,6 +510,30 @@ async fn p_converge_a_key_under_a_promise_is_settled() {
     assert_level(&links, &all);
 }
 
+/// L-DOUBT. Bug: a pass overtakes an update that is just under way, which is then in doubt.
+#[tokio::test(start_paused = true)]
+async fn an_update_under_way_is_not_overtaken_by_a_pass() {
+    let links = links();
+    put(&links[0], &key(1), &entry(5, "v"));
+    let ballot = Version {
+        timestamp: Timestamp::new(NOON - 5, 0).unwrap(),
+        writer: WriterId::new(9),
+    };
+    for link in &links {
+        link.store().change(&key(1), Change::prepare(ballot));
+    }
+    let updated = Entry::new(ballot, "updated");
+    let update = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        links.iter().for_each(|link| put(link, &key(1), &updated));
+    };
+    let (report, ()) = tokio::join!(pass(&links), update);
+    assert!(report.is_complete(), "{report:?}");
+    let expected = [(key(1), updated.clone())].into();
+    assert_eq!(greatest(&links), expected);
+    assert_level(&links, &expected);
+}
+
 /// P-CONVERGE. Bugs: two passes at the same time are in each other's way, or undo what is
 /// written beside them.
 #[tokio::test(start_paused = true)]

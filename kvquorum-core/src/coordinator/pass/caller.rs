@@ -148,14 +148,19 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         key: &Key,
         entry: Entry,
     ) -> Result<(), ReplicaFailure> {
-        let Request { kind, .. } = Request::write(key, entry);
-        match self.call(replica, kind).await {
-            Ok(Response::Ack(_)) => Ok(()),
-            Ok(_) => Err(self.mismatched(replica)),
-            Err(ReplicaFailure::Refused(refusal @ Refusal::Promised { .. })) => {
-                self.settle(replica, key, refusal).await
-            }
-            Err(failure) => Err(failure),
+        let Request { kind, .. } = Request::write(key, entry.clone());
+        let refusal = match self.call(replica, kind).await {
+            Ok(Response::Ack(_)) => return Ok(()),
+            Ok(_) => return Err(self.mismatched(replica)),
+            Err(ReplicaFailure::Refused(refusal @ Refusal::Promised { .. })) => refusal,
+            Err(failure) => return Err(failure),
+        };
+        // It is most likely an update under way, which is soon over, and would be left in
+        // doubt if this overtook it.
+        sleep(PAUSE).await;
+        match self.read(replica, key).await? {
+            Some(held) if held >= entry => Ok(()),
+            _ => self.settle(replica, key, refusal).await,
         }
     }
 
