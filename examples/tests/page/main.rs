@@ -11,10 +11,12 @@ mod chromium;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use browser::Browser;
 use chromium::Chromium;
@@ -25,6 +27,8 @@ struct Served {
     process: Process,
     port: u16,
     base_port: u16,
+    /// Where it keeps what it has on disk.
+    temporary: TempDir,
 }
 
 impl Served {
@@ -32,6 +36,8 @@ impl Served {
         for _ in 0..10 {
             let base_port = free_base_port();
             let mut page = example("three-node");
+            let temporary = tempfile::tempdir().unwrap();
+            let page = page.env("TMPDIR", temporary.path());
             let page = page.args(["page", "--port", "0", "--base-port"]);
             let mut process = Process::start(page.arg(base_port.to_string()));
             let line = process.line();
@@ -40,6 +46,7 @@ impl Served {
                     process,
                     port,
                     base_port,
+                    temporary,
                 };
                 served.act(r#"{"do": "pace", "travel_ms": 0, "by_step": false}"#);
                 return served;
@@ -88,6 +95,7 @@ impl Served {
         let (status, _, error) = self.process.end();
         assert!(status.success(), "{error}");
         wait_until("no node is left", || are_free(self.base_port));
+        assert_eq!(fs::read_dir(self.temporary.path()).unwrap().count(), 0);
     }
 }
 
@@ -280,6 +288,8 @@ fn each_control_does_what_it_says() {
     // Whoever closes the page leaves the nodes alone.
     drop(browser);
     assert!([0, 1, 2].into_iter().all(|node| served.is_ready(node)));
+    // Nor does one that is stopped outlive Ctrl-C.
+    served.act(r#"{"do": "node", "node": 1, "what": "pause"}"#);
     served.end();
 }
 
