@@ -22,8 +22,6 @@ struct Memory {
     acks: HashMap<Version, Ack>,
     /// By the operation, and the key.
     reads: HashMap<(usize, Key), Option<Entry>>,
-    /// Of a replica that was found new.
-    status: Option<Response>,
 }
 
 pub(super) struct EraLink {
@@ -161,23 +159,6 @@ impl EraLink {
         ready(Told::Records(Records::default()))
     }
 
-    /// What a replica said a moment ago, when it was new.
-    fn status_before(&self, request: &Request) -> Call {
-        if let Some(status) = with(&self.memory, |memory| memory.status.take()) {
-            return ready(status);
-        }
-        let memory = Arc::clone(&self.memory);
-        changed(self.inner.call(request), move |answer| {
-            if let Ok(response @ Response::Told(told)) = &answer
-                && let Told::Status(status) = &**told
-                && status.marks.is_joining
-            {
-                with(&memory, |memory| memory.status = Some(response.clone()));
-            }
-            answer
-        })
-    }
-
     /// Windows whose fingerprints leave something out.
     fn windows(&self, request: &Request, hash_key: u128) -> Call {
         let (oracle, replica, bug) = (self.place.oracle.clone(), self.place.end.replica, self.bug);
@@ -266,7 +247,6 @@ impl Transport for EraLink {
             (Bug::JoinerAcksWrites, RequestKind::Write { key, entry }, _) => {
                 self.write_to_joiner(request, key, entry)
             }
-            (Bug::AsksNewOnce, RequestKind::Status, None) => self.status_before(request),
             (Bug::RefusedIsRepaired, RequestKind::Write { .. }, _) if self.is_of(Kind::Pass) => {
                 changed(self.inner.call(request), pretends)
             }

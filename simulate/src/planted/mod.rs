@@ -181,7 +181,6 @@ bugs! {
         CopyFromOnePeer: "a rejoin copies from one peer",
         JoinerAnswersReads: "a replica that is joining answers reads",
         JoinerAcksWrites: "a replica that is joining acks writes",
-        AsksNewOnce: "a new cluster is opened after having been asked once",
         EraNotDurable: "a replica's era does not survive a crash",
         JoiningNotDurable: "that a replica is joining does not survive a crash",
     }

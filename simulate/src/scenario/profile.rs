@@ -85,10 +85,12 @@ impl Profile {
         let conditional = random.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 40, 100]).copied();
         let conditional = conditional.filter(|_| bug.is_none()).unwrap_or(0);
         let losses = match random.below(10) {
+            // The coordinator of `mutant` has no replica rejoin.
+            _ if plan.mutant => Losses::None,
             // A store that is not the disk does not lose what the disk does.
             _ if bug.is_some_and(|bug| bug.kind() == planted::Kind::Era) => Losses::Known,
             _ if bug.is_some_and(Bug::is_store) || conditional > 0 => Losses::None,
-            0..=4 if with.losses > 0 && !plan.mutant => Losses::Known,
+            0..=4 if with.losses > 0 => Losses::Known,
             5 | 6 => Losses::Unknown,
             _ => Losses::None,
         };
