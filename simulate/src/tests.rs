@@ -44,10 +44,11 @@ fn all_is_kept(plan: Plan, seeds: u64) {
             counts.rejoined,
             counts.copied,
             counts.passes,
-            counts.repaired,
             counts.delivered,
         ];
         assert!(tended.iter().all(|count| *count >= seeds), "{counts:?}");
+        // Reads, hints and rejoins leave little to passes.
+        assert!(counts.repaired >= seeds / 5, "{counts:?}");
         // Coordinators go both ways: over links without a fault, and the others.
         let share = tally.counts.at_once * 100 / tally.counts.calls;
         assert!((20..80).contains(&share), "{share} % answered at once");
