@@ -144,7 +144,7 @@ async fn p_converge_a_pass_brings_the_others_all_that_one_holds() {
 
     let (status, _) = says(client(&nodes, &["status"]), 0);
     for node in rows(&status[status.find('\n').unwrap()..]) {
-        assert_eq!(node[..3], ["reachable", "1999", "1"], "{status}");
+        assert_eq!(node[..3], ["ready", "1999", "1"], "{status}");
     }
 }
 

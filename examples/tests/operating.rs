@@ -84,8 +84,6 @@ fn promtool_has_nothing_to_say() {
     // With peers it is a coordinator, too.
     let peers = ["--peers", "127.0.0.1:1,127.0.0.1:2"];
     let node = node(&directory.path().join("data"), &peers);
-    write(node.port, "tea", "1", 1);
-    read(node.port, "tea");
     let (_, text) = http(node.port, "GET", "/metrics", "").unwrap();
     assert!(text.contains("kvquorum_passes_total"), "{text}");
     let mut check = Command::new("promtool");
