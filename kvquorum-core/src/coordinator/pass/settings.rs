@@ -20,9 +20,9 @@ pub struct PassSettings {
     /// the most, whichever are more. 32 MiB by default; 0 is taken for 1.
     pub max_bytes_per_second: u64,
     /// How many times as long as a step took a pass rests after it, where the
-    /// coordinator served other operations meanwhile. 100 by default, so that the pass
-    /// is at work for a hundredth of the time, and no more than one in a hundred
-    /// operations meets it. It rests for 5 seconds at the most. 0 means that it gives way
+    /// coordinator served other operations meanwhile. 250 by default, so that the pass
+    /// is at work for a 250th of the time, and less than one in a hundred operations
+    /// meets it. It rests for 5 seconds at the most. 0 means that it gives way
     /// to nobody.
     pub rests: u32,
     /// How many times a call to a replica is made at the most, the first included,
@@ -48,7 +48,7 @@ impl Default for PassSettings {
             window: 16 * 1024,
             max_keys_per_second: 250_000,
             max_bytes_per_second: 32 * 1024 * 1024,
-            rests: 100,
+            rests: 250,
             tries: 3,
             every: Duration::from_secs(600),
             jitter_percent: 20,
