@@ -78,8 +78,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             if verdict == WriteVerdict::Failed
                 && inner.asks_again(request.era, &outcomes, &mut again).await
             {
-                earlier.is_out |= may_be_seen(&outcomes);
-                earlier.may_be_seen |= earlier.is_out;
+                earlier.goes_on_with_stamp(&outcomes);
                 continue;
             }
             let (last, seen, names) = (stamp.version, earlier.may_be_seen, self.names());
@@ -119,6 +118,12 @@ impl Earlier {
             WriteVerdict::Superseded { .. } => self.knows_acknowledged && writes_meet,
             WriteVerdict::Failed => false,
         }
+    }
+
+    /// The entry is sent again as it is.
+    fn goes_on_with_stamp(&mut self, outcomes: &[Outcome<Ack>]) {
+        self.is_out |= may_be_seen(outcomes);
+        self.may_be_seen |= self.is_out;
     }
 
     /// Takes in an attempt, and tells whether to stamp the entry anew.
