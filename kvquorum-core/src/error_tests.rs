@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use crate::conditional::TooContended;
-use crate::coordinator::IdentityError;
+use crate::coordinator::{IdentityError, RejoinError};
 use crate::outcome::ReplicaFailure;
 use crate::transport::TransportError;
 use crate::{CodecError, Key, MapError, RecordError, Refusal, ReplicaId, StoreError};
@@ -62,6 +62,20 @@ fn map_errors() -> Vec<MapError> {
     ]
 }
 
+fn rejoin_errors() -> [RejoinError; 2] {
+    let source = || ReplicaFailure::Transport(TransportError::NotSent("the cause".into()));
+    [
+        RejoinError::NotTaken {
+            place: 0,
+            source: source(),
+        },
+        RejoinError::NotCopied {
+            key: "k".into(),
+            source: source(),
+        },
+    ]
+}
+
 fn without_cause() -> Vec<Box<dyn Error>> {
     let id = ReplicaId::random();
     vec![
@@ -74,6 +88,7 @@ fn without_cause() -> Vec<Box<dyn Error>> {
             found: None,
         }),
         Box::new(Refusal::OtherReplica { is: id }),
+        Box::new(RejoinError::NoReplica { place: 3 }),
     ]
 }
 
@@ -95,6 +110,9 @@ fn a_cause_is_the_source_and_not_in_the_text() {
         check(&failure, has_cause);
     }
     for error in map_errors() {
+        check(&error, true);
+    }
+    for error in rejoin_errors() {
         check(&error, true);
     }
     for error in without_cause() {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::entry::{Entry, Timestamp, Version, WriterId};
 use crate::identity::ReplicaId;
 use crate::record::Record;
+use crate::request::Refusal;
 
 /// Which losses of data replicas know of. Each [rejoin](crate::Coordinator::rejoin)
 /// begins an era, which is greater than all before. A coordinator's requests say which
@@ -38,6 +39,12 @@ impl Era {
     /// Its number.
     pub const fn get(self) -> u64 {
         self.0.get()
+    }
+
+    /// Whether rejoins can have led from this one to another. Each begins the next, and
+    /// there are not so many in the life of any cluster.
+    pub(crate) fn reaches(self, other: Self) -> bool {
+        other.get().saturating_sub(self.get()) <= 1 << 32
     }
 
     /// The one after it; `None` after the last.
@@ -83,6 +90,16 @@ impl Marks {
             era: Era::FIRST,
             announced: Era::FIRST,
             is_joining,
+        }
+    }
+
+    /// Why requests are not answered that are not of this era.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self.is_joining {
+            true => Refusal::Joining {
+                has_begun: self.has_begun(),
+            },
+            false => Refusal::Stale { era: self.era },
         }
     }
 

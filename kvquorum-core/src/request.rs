@@ -306,6 +306,14 @@ pub enum Refusal {
     /// To what only a replica that is joining takes: it is not, or not by this attempt.
     #[error("it is not joining, or not by this attempt")]
     NotJoining,
+    /// The request is of an era, or announces one, that is so far past all that the
+    /// replica knows of that no rejoins can have led there (rule J-ERA). Taken, it could
+    /// be the last that there is.
+    #[error("it is era {era} here, and the one asked for is too far ahead of it")]
+    EraTooFarAhead {
+        /// The greatest era that the replica knows of.
+        era: Era,
+    },
 }
 
 fn joining(has_begun: bool) -> &'static str {

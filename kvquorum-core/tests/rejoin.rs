@@ -751,7 +751,7 @@ async fn as_many_peers_are_needed_as_quorums_say() {
     );
     let error = map(&places).rejoin(3).run().await.unwrap_err();
     assert!(
-        matches!(error, RejoinError::NoAnswer { place: 3 }),
+        matches!(error, RejoinError::NoReplica { place: 3 }),
         "{error}"
     );
 }

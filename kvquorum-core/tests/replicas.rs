@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Change, Coordinator, Entry, Era, Key, Limits, Outcome, Record, Refusal, Replica,
-    ReplicaFailure, ReplicaId, Request, Response, ScanLimit, Store, StoreError, SystemClock,
-    Timestamp, Transport, TransportError, Version, WallClock, WriteError, WriterId,
+    Ack, Call, Change, Coordinator, Entry, Era, Key, Limits, Outcome, Record, Refusal, Replica,
+    ReplicaFailure, ReplicaId, Request, RequestKind, Response, ScanLimit, Store, StoreError,
+    SystemClock, Timestamp, Transport, TransportError, Version, WallClock, WriteError, WriterId,
 };
 use support::{MapStore, NOON, Wall, entry};
 
@@ -178,19 +178,53 @@ fn the_systems_clock_lately_is_that_of_now() {
     );
 }
 
-/// J-ERA. Bug: a replica that is asked in an era of no number never ends to enter it, or
-/// can't tell its era any more.
+/// J-ERA. Bug: a replica that is asked in the last era there is enters it, or never ends to;
+/// and then no replica can rejoin any more.
 #[tokio::test]
-async fn j_era_no_era_is_past_the_last_one() {
+async fn j_era_one_request_does_not_use_up_all_eras() {
     let store = Arc::new(MapStore::default());
     let replica = Replica::new(Arc::clone(&store)).of_new_cluster();
-    let past = serde_json::from_str::<Era>(&u64::MAX.to_string()).unwrap();
-    assert_eq!(past, Era::new(NonZeroU64::MAX));
+    let last = serde_json::from_str::<Era>(&u64::MAX.to_string()).unwrap();
+    assert_eq!(last, Era::new(NonZeroU64::MAX));
     assert_eq!(serde_json::from_str::<Era>("0").ok(), None);
     let mut read = Request::read("k");
-    read.era = Some(past);
-    assert_eq!(replica.call(&read).await.unwrap(), Response::Entry(None));
+    read.era = Some(last);
+    let refused = Response::Refused(Refusal::EraTooFarAhead { era: Era::FIRST });
+    assert_eq!(replica.call(&read).await.unwrap(), refused);
+    let announce = Request::of(RequestKind::Announce { era: last });
+    assert_eq!(replica.call(&announce).await.unwrap(), refused);
     let again = Replica::new(store);
     let identity = again.call(&Request::identify()).await.unwrap();
-    assert!(matches!(identity, Response::Identity(it) if it.era == past));
+    assert!(matches!(identity, Response::Identity(it) if it.era == Era::FIRST));
+}
+
+/// A replica that tells of the last era there is.
+struct Liar(Replica<MapStore>);
+
+impl Transport for Liar {
+    fn call(&self, request: &Request) -> Call {
+        match request.kind {
+            RequestKind::Identify { .. } => self.0.call(request),
+            _ => Call::Ready(Ok(Response::Refused(Refusal::Stale {
+                era: Era::new(NonZeroU64::MAX),
+            }))),
+        }
+    }
+
+    fn name(&self) -> &str {
+        "liar"
+    }
+}
+
+/// J-ERA. Bug: a coordinator believes one replica that is in an era from nowhere, and then
+/// no other takes what it asks.
+#[tokio::test]
+async fn j_era_one_replica_does_not_carry_a_coordinator_to_the_last() {
+    let new = || Replica::new(MapStore::default()).of_new_cluster();
+    let replicas: [Arc<dyn Transport>; 3] =
+        [Arc::new(Liar(new())), Arc::new(new()), Arc::new(new())];
+    let map = Coordinator::<3, 2, 2, _>::new(replicas);
+    map.get("k").await.ok();
+    map.put("k", "v").await.unwrap();
+    assert_eq!(map.get("k").await.unwrap().as_deref(), Some(&b"v"[..]));
 }

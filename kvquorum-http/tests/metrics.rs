@@ -269,6 +269,8 @@ async fn refusals_by_marks_are_counted() {
     assert_eq!(refused("not_joining"), 1.0);
     ask(RequestKind::Read { key: "k".into() }, 4).await;
     assert_eq!(refused("stale"), 1.0);
+    ask(RequestKind::Read { key: "k".into() }, u64::MAX).await;
+    assert_eq!(refused("era_too_far_ahead"), 1.0);
 }
 
 /// Bug: that connections cannot be accepted goes unnoticed.

@@ -114,15 +114,17 @@ impl<T, const N: usize> Inner<T, N> {
         (result, meant): CallResult,
     ) -> Result<Response, ReplicaFailure> {
         let failure = match result {
-            Ok(Response::Refused(refusal)) => {
-                match refusal {
-                    // The next call asks who it is.
-                    Refusal::OtherReplica { .. } => self.introductions.forget(replica, meant),
-                    Refusal::Stale { era } => self.introductions.observe_era(era),
-                    _ => {}
+            Ok(Response::Refused(refusal)) => match refusal {
+                Refusal::Stale { era } if !self.introductions.observe_era(era) => {
+                    ReplicaFailure::Mismatched
                 }
-                ReplicaFailure::Refused(refusal)
-            }
+                Refusal::OtherReplica { .. } => {
+                    // The next call asks who it is.
+                    self.introductions.forget(replica, meant);
+                    ReplicaFailure::Refused(refusal)
+                }
+                refusal => ReplicaFailure::Refused(refusal),
+            },
             Ok(response) => return Ok(response),
             Err(error) => ReplicaFailure::Transport(error),
         };

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::Inner;
 use super::one::call_one;
 use crate::marks::{Era, Marks};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, ReplicaFailure};
 use crate::request::{Refusal, Request, RequestKind, Response};
 use crate::told::{Status, Told};
 use crate::transport::Transport;
@@ -25,6 +25,9 @@ const MOST_WAITS: u8 = 2;
 /// How long to wait for somebody else who opens a new cluster, times how often that was
 /// waited for.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// What each replica said of itself.
+pub(super) type Statuses = Vec<Result<Status, ReplicaFailure>>;
 
 impl<T: Transport, const N: usize> Inner<T, N> {
     /// Whether what has failed in the era in which it was asked is to be asked of all
@@ -79,7 +82,7 @@ impl<T: Transport, const N: usize> Inner<T, N> {
     /// at which none of them held anything that was acknowledged; and each opens only if
     /// it has not lost anything since then. One that this did not reach is opened later,
     /// by what was found then.
-    pub(super) async fn open_new(self: &Arc<Self>, told: &[Option<Status>]) -> Vec<usize> {
+    pub(super) async fn open_new(self: &Arc<Self>, told: &Statuses) -> Vec<usize> {
         if let Some(boots) = all_new(told)
             && all_new(&self.statuses().await).as_ref() == Some(&boots)
         {
@@ -91,13 +94,13 @@ impl<T: Transport, const N: usize> Inner<T, N> {
             let boot = new_boot(told).filter(|boot| *boot == found)?;
             let request = Request::of(RequestKind::Open { boot }).in_era(Era::FIRST);
             let opening = call_one_marks(self, replica, request);
-            Some(async move { opening.await.map(|_| replica) })
+            Some(async move { opening.await.map(|_| replica).ok() })
         });
         join_all(opening).await.into_iter().flatten().collect()
     }
 
     /// How each replica is.
-    pub(super) async fn statuses(self: &Arc<Self>) -> Vec<Option<Status>> {
+    pub(super) async fn statuses(self: &Arc<Self>) -> Statuses {
         join_all((0..N).map(|replica| self.status(replica, None))).await
     }
 
@@ -106,27 +109,24 @@ impl<T: Transport, const N: usize> Inner<T, N> {
         self: &Arc<Self>,
         replica: usize,
         era: Option<Era>,
-    ) -> Option<Status> {
+    ) -> Result<Status, ReplicaFailure> {
         let mut request = Request::status();
         request.era = era;
-        match call_one(self, replica, &mut request).await {
-            Ok(Response::Told(told)) => match *told {
-                Told::Status(status) => Some(status),
-                _ => None,
-            },
-            _ => None,
+        match told(call_one(self, replica, &mut request).await?) {
+            Some(Told::Status(status)) => Ok(status),
+            _ => Err(ReplicaFailure::Mismatched),
         }
     }
 }
 
 /// Of each replica the start of its process, where all are new.
-fn all_new(told: &[Option<Status>]) -> Option<Vec<u64>> {
+fn all_new(told: &Statuses) -> Option<Vec<u64>> {
     told.iter().map(new_boot).collect()
 }
 
 /// The start of a replica's process, where it is new, or lost its data.
-fn new_boot(told: &Option<Status>) -> Option<u64> {
-    let Status { marks, boot, .. } = told.as_ref()?;
+fn new_boot(told: &Result<Status, ReplicaFailure>) -> Option<u64> {
+    let Status { marks, boot, .. } = told.as_ref().ok()?;
     (marks.is_joining && !marks.has_begun()).then_some(*boot)
 }
 
@@ -135,12 +135,16 @@ pub(super) async fn call_one_marks<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     replica: usize,
     mut request: Request,
-) -> Option<Marks> {
-    match call_one(inner, replica, &mut request).await {
-        Ok(Response::Told(told)) => match *told {
-            Told::Marks(marks) => Some(marks),
-            _ => None,
-        },
+) -> Result<Marks, ReplicaFailure> {
+    match told(call_one(inner, replica, &mut request).await?) {
+        Some(Told::Marks(marks)) => Ok(marks),
+        _ => Err(ReplicaFailure::Mismatched),
+    }
+}
+
+fn told(response: Response) -> Option<Told> {
+    match response {
+        Response::Told(told) => Some(*told),
         _ => None,
     }
 }

@@ -79,8 +79,14 @@ impl<const N: usize> Introductions<N> {
         era.try_into().map_or(Era::FIRST, Era::new)
     }
 
-    pub(super) fn observe_era(&self, era: Era) {
-        self.era.fetch_max(era.get(), Ordering::Relaxed);
+    /// Takes in an era that a replica told of. Whether it can be true: in one that is too
+    /// far ahead all others would refuse what is asked.
+    pub(super) fn observe_era(&self, era: Era) -> bool {
+        let is_near = self.era().reaches(era);
+        if is_near {
+            self.era.fetch_max(era.get(), Ordering::Relaxed);
+        }
+        is_near
     }
 
     pub(super) fn found_new(&self, boots: Vec<u64>) {

@@ -10,7 +10,6 @@ use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::marks::{Era, Marks, Own};
 use crate::random;
 use crate::record::Record;
-use crate::request::Refusal;
 use crate::store::StoreError;
 use crate::told::{LastPass, Status};
 
@@ -113,17 +112,6 @@ impl Known {
             announced,
             is_joining: now & 1 == 0,
         })
-    }
-
-    /// Why a request of this era is not answered, by what is known.
-    #[cold]
-    pub(super) fn refusal(&self, marks: &Marks) -> Refusal {
-        match marks.is_joining {
-            true => Refusal::Joining {
-                has_begun: marks.has_begun(),
-            },
-            false => Refusal::Stale { era: marks.era },
-        }
     }
 
     /// Takes in who the replica is, as its store keeps it.

@@ -79,8 +79,8 @@ impl<S: Store> Replica<S> {
             (RequestKind::Join { .. } | RequestKind::Copy { .. } | RequestKind::Open { .. }, _)
             | (RequestKind::Identify { .. }, None) => self.serve(request, self.known.state()),
             (RequestKind::Status, _) if marks.is_joining => self.status_anew(),
-            _ if marks.is_joining => refused(self.known.refusal(&marks)),
-            (_, Some(era)) if era < marks.era => refused(self.known.refusal(&marks)),
+            _ if marks.is_joining => refused(marks.refusal()),
+            (_, Some(era)) if era < marks.era => refused(marks.refusal()),
             (_, Some(era)) if era > marks.era => {
                 self.then(MarksChange::Enter(era), request.clone())
             }
@@ -224,13 +224,13 @@ impl<S: Store> Replica<S> {
     /// is here once it was entered, and may have read it before.
     #[cold]
     pub(super) fn too_late(&self) -> Call {
-        match self.known.marks() {
-            Some(marks) => refused(self.known.refusal(&marks)),
-            None => refused(Refusal::NotJoining),
-        }
+        let marks = self.known.marks();
+        // It has served a request, and so it knows them.
+        refused(marks.unwrap_or(Marks::new(true)).refusal())
     }
 
-    /// What a request came to that began in this state, unless it comes [too late](Self::too_late).
+    /// What a request came to that began in this state, unless it comes
+    /// [too late](Self::too_late).
     pub(super) fn later(
         &self,
         state: State,

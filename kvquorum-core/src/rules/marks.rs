@@ -28,7 +28,8 @@ impl MarksChange {
     ///
     /// - **J-ERA.** An era is announced only if it is greater than all that were
     ///   before, so that no two rejoins have the same. A replica enters it before it
-    ///   answers a request of it, and never goes back.
+    ///   answers a request of it, and never goes back. One that no rejoins can have led
+    ///   to is [refused](Refusal::EraTooFarAhead).
     /// - **J-SILENT.** A replica that is joining enters no era but that of its rejoin,
     ///   and is no witness of what was announced. It opens in the era in which it was
     ///   copied to, and in no other.
@@ -52,15 +53,16 @@ impl MarksChange {
         let before = marks.era.max(marks.announced);
         match self {
             Self::Begin(_) => Ok(marks),
+            Self::Announce(era) | Self::Enter(era) | Self::Join(era) if !before.reaches(era) => {
+                Err(Refusal::EraTooFarAhead { era: before })
+            }
             Self::Join(era) if marks.is_joining && era >= marks.era => Ok(Marks { era, ..marks }),
             Self::Open(era) if marks.is_joining && era == marks.era => Ok(Marks {
                 is_joining: false,
                 ..marks
             }),
             Self::Join(_) | Self::Open(_) => Err(Refusal::NotJoining),
-            Self::Announce(_) | Self::Enter(_) if marks.is_joining => Err(Refusal::Joining {
-                has_begun: marks.has_begun(),
-            }),
+            Self::Announce(_) | Self::Enter(_) if marks.is_joining => Err(marks.refusal()),
             Self::Announce(era) if era > before => Ok(Marks {
                 announced: era,
                 ..marks
@@ -219,6 +221,31 @@ mod tests {
                     assert_eq!(changed(MarksChange::Open(era)), expected);
                 }
             }
+        }
+    }
+
+    /// Bug: one request with an era from nowhere leaves no further one for rejoins.
+    #[test]
+    fn j_era_none_is_entered_that_no_rejoins_lead_to() {
+        let era = |number: u64| Era::new(number.try_into().unwrap());
+        for is_joining in [false, true] {
+            let marks = Marks::new(is_joining);
+            let held = Some(Own { id: id(7), marks });
+            let far = [era((1 << 32) + 2), era(u64::MAX)];
+            for change in far.map(|far| [MarksChange::Enter(far), MarksChange::Announce(far)]) {
+                for change in change {
+                    let (after, response) = apply(change, held);
+                    assert_eq!(after, held);
+                    assert!(is_refused(&response), "{change:?}");
+                }
+            }
+            let (after, response) = apply(MarksChange::Join(era(u64::MAX)), held);
+            assert!(is_refused(&response) && after == held);
+            let near = match is_joining {
+                true => MarksChange::Join(era((1 << 32) + 1)),
+                false => MarksChange::Enter(era((1 << 32) + 1)),
+            };
+            assert!(!is_refused(&apply(near, held).1));
         }
     }
 

@@ -288,6 +288,7 @@ struct Replica {
     stale: Counter,
     joining: Counter,
     not_joining: Counter,
+    era_too_far_ahead: Counter,
     superseded: Counter,
     same_replica: Counter,
     other_cluster: Counter,
@@ -325,6 +326,7 @@ impl Replica {
             stale: refusal("stale"),
             joining: refusal("joining"),
             not_joining: refusal("not_joining"),
+            era_too_far_ahead: refusal("era_too_far_ahead"),
             same_replica: by(MISIDENTIFIED, "reason", "same_replica"),
             other_cluster: by(MISIDENTIFIED, "reason", "other_cluster"),
             repaired: by(REPAIRS, "outcome", "acked"),
@@ -347,6 +349,7 @@ impl Replica {
             Refusal::Stale { .. } => &self.stale,
             Refusal::Joining { .. } => &self.joining,
             Refusal::NotJoining => &self.not_joining,
+            Refusal::EraTooFarAhead { .. } => &self.era_too_far_ahead,
         }
     }
 }

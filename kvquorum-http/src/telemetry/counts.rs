@@ -124,6 +124,7 @@ struct Server {
     stale: Counter,
     joining: Counter,
     not_joining: Counter,
+    era_too_far_ahead: Counter,
     store_failures: Counter,
 }
 
@@ -172,6 +173,7 @@ impl ServerCounts {
             stale: refused("stale"),
             joining: refused("joining"),
             not_joining: refused("not_joining"),
+            era_too_far_ahead: refused("era_too_far_ahead"),
             store_failures: counter!(STORE_FAILURES),
         }))
     }
@@ -233,6 +235,7 @@ impl ServerCounts {
                     Refusal::Stale { .. } => &self.0.stale,
                     Refusal::Joining { .. } => &self.0.joining,
                     Refusal::NotJoining => &self.0.not_joining,
+                    Refusal::EraTooFarAhead { .. } => &self.0.era_too_far_ahead,
                     _ => return,
                 };
                 reason.increment(1);

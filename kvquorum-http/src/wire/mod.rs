@@ -65,6 +65,7 @@
 //! | response *refused, stale* | `02 07`, the era to ask in: int. What was asked may have been done, and counts for nothing |
 //! | response *refused, joining* | `02 08`, `01` where it has begun to copy, else `00` |
 //! | response *refused, not joining* | `02 09` |
+//! | response *refused, era too far ahead* | `02 0A`, the greatest era that is known: int |
 //! | response *identity* | `03`, the replica's id: int, its era: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
 //! | response *page* | `04`, how many entries: int, and of each its key: bytes, and entry; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
 //! | response *promise* | `05`, then `00` for no entry, or `01` and the entry |

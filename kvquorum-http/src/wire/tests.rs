@@ -329,6 +329,10 @@ fn responses_have_the_bytes_that_the_docs_say() {
             b"\x02\x08\x01",
         ),
         (refused(Refusal::NotJoining), b"\x02\x09"),
+        (
+            refused(Refusal::EraTooFarAhead { era: era(300) }),
+            b"\x02\x0A\xAC\x02",
+        ),
         (Response::Promise(None), b"\x05\x00"),
         (
             Response::Promise(Some(Entry::new(VERSION, "xyz"))),

@@ -138,8 +138,8 @@ impl<const N: usize> Drop for Hints<N> {
     }
 }
 
-/// Who refused a write has missed nothing, unless it was for what it loses or knows of
-/// its data: it may have copied the key before, and takes the write later.
+/// A replica that refused a write has missed nothing, unless it lost its data or is of
+/// another era: it takes the write once it is ready.
 pub(super) fn is_missed(failure: &ReplicaFailure) -> bool {
     match failure {
         ReplicaFailure::Refused(refusal) => matches!(

@@ -8,12 +8,20 @@ use crate::outcome::ReplicaFailure;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejoinError {
-    /// The replica that is to rejoin does not answer, or does not take it: it has
-    /// started again meanwhile, or another rejoin of it is going on.
-    #[error("replica {place} does not answer, or is not joining by this attempt")]
-    NoAnswer {
+    /// The coordinator has no replica at this place.
+    #[error("there is no replica {place}")]
+    NoReplica {
+        /// The place, from 0.
+        place: usize,
+    },
+    /// The replica that is to rejoin did not take its part: it does not answer, has started
+    /// again meanwhile, or another rejoin of it is going on.
+    #[error("replica {place} did not take its part in its rejoin")]
+    NotTaken {
         /// Its place, from 0.
         place: usize,
+        /// Why.
+        source: ReplicaFailure,
     },
     /// Too few of its peers have their data, and answer. Where more of them can't be had
     /// any more, see [`accept_loss`](crate::Coordinator::accept_loss).

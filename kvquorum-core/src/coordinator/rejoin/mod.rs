@@ -12,13 +12,13 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::eras::call_one_marks;
+use super::eras::{Statuses, call_one_marks};
 use super::{Coordinator, Inner};
 use crate::entry::Key;
 use crate::marks::Era;
+use crate::outcome::ReplicaFailure;
 use crate::request::{Request, RequestKind};
 use crate::telemetry::Stopwatch;
-use crate::told::Status;
 use crate::transport::Transport;
 use copy::Copying;
 pub use error::RejoinError;
@@ -140,10 +140,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
     /// answer, and where an era begins meanwhile. The replica then goes on joining.
     pub async fn run(self) -> Result<RejoinProgress, RejoinError> {
         let inner = &self.coordinator.inner;
-        let told = inner.statuses().await;
-        let joiner = told.get(self.place).cloned().flatten();
-        let joiner = joiner.ok_or(RejoinError::NoAnswer { place: self.place })?;
-        if joiner.marks.is_joining && !inner.open_new(&told).await.contains(&self.place) {
+        let place = self.place;
+        let mut told = inner.statuses().await;
+        let joiner = match told.get(place) {
+            Some(Ok(joiner)) => joiner.clone(),
+            Some(Err(_)) => {
+                let source = told.swap_remove(place).err();
+                let source = source.unwrap_or(ReplicaFailure::Mismatched);
+                return Err(RejoinError::NotTaken { place, source });
+            }
+            None => return Err(RejoinError::NoReplica { place }),
+        };
+        if joiner.marks.is_joining && !inner.open_new(&told).await.contains(&place) {
             let waited = Stopwatch::started();
             let copied = self.copy(&told, joiner.boot).await;
             let progress = self.progress.borrow();
@@ -155,12 +163,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
         Ok(progress.clone())
     }
 
-    async fn copy(&self, told: &[Option<Status>], boot: u64) -> Result<(), RejoinError> {
+    async fn copy(&self, told: &Statuses, boot: u64) -> Result<(), RejoinError> {
         let inner = &self.coordinator.inner;
+        let own = inner.introductions.era();
         let known = told.iter().flatten().map(|told| &told.marks);
-        let known = known.map(|marks| marks.era.max(marks.announced)).max();
-        let era = known.max(Some(inner.introductions.era()));
-        let era = era.and_then(Era::next).ok_or(RejoinError::NoMoreEras)?;
+        let known = known.map(|marks| marks.era.max(marks.announced));
+        let known = known.filter(|era| own.reaches(*era)).max();
+        let era = known.map_or(own, |era| era.max(own)).next();
+        let era = era.ok_or(RejoinError::NoMoreEras)?;
 
         let needed = self.needed(told);
         let peers: Vec<usize> = (0..N).filter(|replica| *replica != self.place).collect();
@@ -190,7 +200,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
 
     /// From how many peers it copies. Where a loss is accepted, it is what is lost, and
     /// not what one of these still has that was busy with another rejoin.
-    fn needed(&self, told: &[Option<Status>]) -> usize {
+    fn needed(&self, told: &Statuses) -> usize {
         let needed = Coordinator::<N, W, R, T>::REJOIN_PEERS;
         let sound = told.iter().flatten().filter(|it| !it.marks.is_joining);
         match self.accepts_loss {
@@ -202,8 +212,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
     async fn joins(&self, request: Request) -> Result<(), RejoinError> {
         let joined = call_one_marks(&self.coordinator.inner, self.place, request);
         match joined.await {
-            Some(_) => Ok(()),
-            None => Err(RejoinError::NoAnswer { place: self.place }),
+            Ok(_) => Ok(()),
+            Err(source) => Err(RejoinError::NotTaken {
+                place: self.place,
+                source,
+            }),
         }
     }
 }
@@ -224,7 +237,7 @@ async fn announce<T: Transport, const N: usize>(
     let announce = Request::of(RequestKind::Announce { era });
     let announcing = peers.iter().map(|peer| {
         let announcing = call_one_marks(inner, *peer, announce.clone());
-        async move { announcing.await.map(|_| *peer) }
+        async move { announcing.await.map(|_| *peer).ok() }
     });
     join_all(announcing).await.into_iter().flatten().collect()
 }
@@ -236,7 +249,7 @@ async fn enter<T: Transport, const N: usize>(
     era: Era,
 ) -> Vec<usize> {
     let entering = peers.iter().map(|peer| async move {
-        let told = inner.status(*peer, Some(era)).await?;
+        let told = inner.status(*peer, Some(era)).await.ok()?;
         (told.marks.era == era && !told.marks.is_joining).then_some(*peer)
     });
     join_all(entering).await.into_iter().flatten().collect()
