@@ -47,7 +47,7 @@ impl Store for Tree {
         Ok(self.0.lock().unwrap().get(key).cloned())
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         let mut map = self.0.lock().unwrap();
         let decision = change.decide(map.get(key));
         match decision.action {

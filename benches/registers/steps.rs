@@ -216,7 +216,7 @@ impl Store for Counted {
         self.store.get(key).await
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         let before = self.store.get(key).await?;
         let response = self.store.apply(key, change).await?;
         if self.store.get(key).await? != before {

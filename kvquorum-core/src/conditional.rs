@@ -205,7 +205,7 @@ impl<B: ConditionalWrite> Store for Conditional<B> {
         held.map(|(bytes, _)| decode(key, bytes)).transpose()
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         let attempts = self.max_attempts.get();
         for _ in 0..attempts {
             let (held, tag) = match self.backend.load(key).await? {

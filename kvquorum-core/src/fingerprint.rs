@@ -6,7 +6,7 @@ use std::hash::Hasher;
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::entry::{Entry, Key, Version};
+use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::range::{KeyRange, Page};
 
 /// What replicas hold is told by few bytes: how many entries, and the sum of their
@@ -91,6 +91,9 @@ pub struct FingerprintRequest {
     /// How many bytes of keys and records it hashes at the most, but for the first
     /// record. It has a [limit](crate::Limits::max_hashed_bytes) of its own.
     pub max_bytes: u64,
+    /// Tombstones that are stamped before this are left out: a replica may have dropped
+    /// them.
+    pub collected: Timestamp,
 }
 
 /// What [`RequestKind::Versions`](crate::RequestKind::Versions) asks: the versions in
@@ -104,6 +107,9 @@ pub struct VersionsRequest {
     /// How many versions the answer may hold. The replica has a
     /// [limit](crate::Limits::max_scan_keys) of its own.
     pub max_keys: u64,
+    /// Tombstones that are stamped before this are left out, as
+    /// [of fingerprints](FingerprintRequest::collected).
+    pub collected: Timestamp,
 }
 
 /// What a replica holds in the beginning of a range, window by window. The last one
@@ -114,6 +120,10 @@ pub struct Windows {
     pub bytes: u64,
     /// One after the other.
     pub windows: Vec<Window>,
+    /// Tombstones that are stamped before this are left out: the replica's
+    /// [mark](crate::Marks::collected), or [that of the
+    /// request](FingerprintRequest::collected) where it is greater.
+    pub collected: Timestamp,
 }
 
 /// A part of a range, and what a replica holds there.
@@ -196,6 +206,8 @@ pub struct Versions {
     pub versions: Vec<Versioned>,
     /// How far they go, as [`Page::upto`].
     pub upto: Option<Key>,
+    /// The replica's [mark](crate::Marks::collected), as [of an entry](crate::Held).
+    pub collected: Timestamp,
 }
 
 impl Versions {

@@ -85,11 +85,11 @@ pub use bytes::Bytes;
 pub use clock::{ClockExhausted, DEFAULT_MAX_DRIFT, SystemClock, WallClock};
 pub use conditional::{Conditional, ConditionalWrite, TooContended};
 pub use coordinator::{
-    Coordinator, CoordinatorBuilder, Edit, Handoff, HintSettings, HintStats, IdentityError,
-    LONGEST_TIME_LIMIT, MAX_REPLICAS, Pass, PassCursor, PassProgress, PassReport, PassSettings,
-    Passes, ReadError, ReadReceipt, ReadReport, Rejoin, RejoinError, RejoinProgress, ReplicaPass,
-    ReplicaReport, ReplicaStats, Scan, ScanError, ScanReport, UpdateError, UpdateReport,
-    WriteError, WriteReceipt, WriteReport,
+    CollectError, Collected, CollectedReplica, Coordinator, CoordinatorBuilder, Edit, Handoff,
+    HintSettings, HintStats, IdentityError, LONGEST_TIME_LIMIT, MAX_REPLICAS, Pass, PassCursor,
+    PassProgress, PassReport, PassSettings, Passes, ReadError, ReadReceipt, ReadReport, Rejoin,
+    RejoinError, RejoinProgress, ReplicaPass, ReplicaReport, ReplicaStats, Scan, ScanError,
+    ScanReport, UpdateError, UpdateReport, WriteError, WriteReceipt, WriteReport,
 };
 pub use entry::{Entry, Key, Timestamp, Version, WriterId};
 pub use fingerprint::{
@@ -104,10 +104,10 @@ pub use range::{KeyRange, Page};
 pub use record::{Record, RecordError};
 pub use registers::{Registers, Swap, Updated};
 pub use replica::{Limits, Readiness, Replica};
-pub use request::{Ack, Refusal, Request, RequestKind, Response};
+pub use request::{Ack, Held, Refusal, Request, RequestKind, Response};
 pub use rules::{Action, Change, Decision};
 pub use store::{ScanLimit, Store, StoreError};
 #[doc(hidden)]
 pub use telemetry::{EventLimit, is_sampled};
-pub use told::{LastPass, Records, Status, Told};
+pub use told::{LastCollection, LastPass, Records, Status, Swept, Told, Waits};
 pub use transport::{Call, Transport, TransportError};

@@ -82,14 +82,23 @@ pub struct Marks {
     /// Whether it has yet to copy what its peers hold: it lost its data, or is new. Until
     /// then it answers nothing.
     pub is_joining: bool,
+    /// It takes no new entry and no ballot that is stamped before this (rule G-SEAL).
+    pub sealed: Timestamp,
+    /// Every replica holds at least the greatest entry under each key that was stamped
+    /// before this. Tombstones and anchors from before it count no more, and may be gone
+    /// (rule G-COLLECT). It is at most [`sealed`](Self::sealed).
+    pub collected: Timestamp,
 }
 
 impl Marks {
-    pub(crate) fn new(is_joining: bool) -> Self {
+    /// Those of a replica that has just begun.
+    pub fn new(is_joining: bool) -> Self {
         Self {
             era: Era::FIRST,
             announced: Era::FIRST,
             is_joining,
+            sealed: Timestamp::MIN,
+            collected: Timestamp::MIN,
         }
     }
 
@@ -114,6 +123,8 @@ impl Marks {
         bytes.put_u8(self.is_joining.into());
         bytes.put_u64(self.era.get());
         bytes.put_u64(self.announced.get());
+        bytes.put_u64(self.sealed.to_bits());
+        bytes.put_u64(self.collected.to_bits());
         bytes.into()
     }
 
@@ -127,24 +138,30 @@ impl Marks {
             (FORMAT, 1) => true,
             _ => return None,
         };
-        let mut era = || Some(Era::new(bytes.try_get_u64().ok()?.try_into().ok()?));
+        let mut number = || bytes.try_get_u64().ok();
+        let mut era = || Some(Era::new(number()?.try_into().ok()?));
         let (era, announced) = (era()?, era()?);
+        let mut timestamp = || Some(Timestamp::from_bits(number()?));
+        let (sealed, collected) = (timestamp()?, timestamp()?);
         bytes.is_empty().then_some(Self {
             era,
             announced,
             is_joining,
+            sealed,
+            collected,
         })
     }
 }
 
 const FORMAT: u8 = 1;
-const LEN: usize = 18;
+const LEN: usize = 34;
 
 /// Who a replica is, and its marks: what its store keeps under the empty key.
 ///
 /// The record is that of an entry, whose writer is the replica's id, and whose value
 /// is the marks: a byte for their format, 1; a byte that is 1 where it is joining, else
-/// 0; the era and the announced era, 8 bytes each, most significant byte first.
+/// 0; the era, the announced era, and the timestamps of `sealed` and `collected`, 8 bytes
+/// each, most significant byte first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Own {
     pub(crate) id: ReplicaId,
@@ -184,6 +201,8 @@ mod tests {
                 era: era(3),
                 announced: era(u64::MAX),
                 is_joining,
+                sealed: Timestamp::from_bits(9 << 40),
+                collected: Timestamp::from_bits(7),
             };
             let own = Own {
                 id: ReplicaId::new(NonZeroU64::MAX),

@@ -7,7 +7,7 @@ use std::ops::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Entry, Key};
+use crate::entry::{Entry, Key, Timestamp};
 
 /// A range of keys, in the order of their bytes: from one key on, up to another,
 /// which is not in it.
@@ -194,6 +194,8 @@ pub struct Page {
     /// range before this key, which is in the range, is in `entries`. `None` says
     /// that this is all in the range.
     pub upto: Option<Key>,
+    /// The replica's [mark](crate::Marks::collected), as [of an entry](crate::Held).
+    pub collected: Timestamp,
 }
 
 impl Page {

@@ -175,6 +175,27 @@ impl Record {
         }
     }
 
+    /// Whether it is a value and no more.
+    #[inline]
+    pub(crate) fn is_value(&self) -> bool {
+        matches!(self.0, Kept::Value { .. })
+    }
+
+    /// Whether its entry is a tombstone.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.order().is_some_and(|order| order.is_tombstone())
+    }
+
+    /// What counts of it where tombstones and anchors from before `collected` do not.
+    #[cold]
+    pub(crate) fn counting(&self, collected: Timestamp) -> Option<Self> {
+        let counts = |version: Version| version.timestamp >= collected;
+        let anchor = self.anchor().filter(|anchor| counts(*anchor));
+        let entry = self.entry();
+        let entry = entry.filter(|entry| entry.value.is_some() || counts(entry.version));
+        Self::new(entry, anchor)
+    }
+
     /// Compares the entry in it, or none, which is less than any, with that in another.
     #[inline]
     pub(crate) fn compare(&self, other: &Self) -> Ordering {

@@ -5,6 +5,7 @@ mod known;
 mod limits;
 mod marks;
 mod scan;
+mod sweep;
 
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ pub use marks::Readiness;
 
 use crate::clock::{SystemClock, WallClock, whole_millis};
 use crate::coordinator::PassReport;
-use crate::entry::{Entry, Key, Version};
+use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::identity::ReplicaId;
 use crate::record::Record;
-use crate::request::{Refusal, Request, RequestKind, Response};
+use crate::request::{Held, Refusal, Request, RequestKind, Response};
 use crate::rules::{Ahead, Change, MarksChange};
 use crate::store::{Store, StoreError};
 use crate::told::LastPass;
@@ -147,13 +148,18 @@ impl<S: Store> Replica<S> {
     /// Tells the replica that a pass has ended beside it, for who
     /// [asks](RequestKind::Status).
     pub fn tell_pass(&self, report: &PassReport) {
+        let ended_millis = self.wall.now_millis();
         self.known.tell_pass(LastPass {
-            ended_millis: self.wall.now_millis(),
+            ended_millis,
             keys: report.progress.keys,
             differing: report.progress.differing,
             repaired: report.progress.repaired.clone(),
             is_complete: report.is_complete(),
         });
+        if let Some(collection) = &report.collection {
+            let failure = collection.as_ref().err();
+            self.known.tell_collection(failure, ended_millis);
+        }
     }
 
     #[inline(always)]
@@ -161,36 +167,63 @@ impl<S: Store> Replica<S> {
         if let Err(refusal) = self.admit_key(key) {
             return refused(refusal);
         }
+        let collected = self.known.floors.collected();
         if let Some(result) = self.store.try_get(key) {
             if !self.known.is_still(state) {
                 return self.too_late();
             }
-            return Call::Ready(entry_of(result));
+            // Else what was read may be from before what is collected now.
+            if self.known.floors.collected() == collected {
+                return Call::Ready(held(result, collected));
+            }
         }
-        let (store, key) = (Arc::clone(&self.store), key.clone());
-        self.later(state, async move { entry_of(store.get(&key).await) })
+        self.read_later(key.clone(), state)
+    }
+
+    fn read_later(&self, key: Key, state: State) -> Call {
+        let replica = self.clone();
+        self.later(state, async move {
+            let (record, collected) = replica.as_collected(|| replica.store.get(&key)).await;
+            held(record, collected)
+        })
+    }
+
+    /// What reading brings back, and the mark that was in force all the time: what was
+    /// read before a collection must not be told under the mark of that, nor what was
+    /// read after it without.
+    async fn as_collected<A, F: Future<Output = A>>(&self, read: impl Fn() -> F) -> (A, Timestamp) {
+        loop {
+            let collected = self.known.floors.collected();
+            let it = read().await;
+            if self.known.floors.collected() == collected {
+                return (it, collected);
+            }
+        }
     }
 
     #[inline(always)]
     fn write(&self, key: &Key, entry: &Entry, state: State) -> Call {
-        let admitted = self.admit_key(key).and_then(|()| self.admit_value(entry));
-        if let Err(refusal) = admitted {
+        if let Err(refusal) = self.admit(key, entry) {
             return refused(refusal);
         }
-        let change = match self.ahead(entry.version) {
-            None => Change::write(entry.clone()),
-            Some(ahead) => Change::write_ahead(entry.clone(), ahead),
-        };
-        self.change(key, change, state)
+        let ahead = self.ahead(entry.version);
+        self.change(key, Change::write_within(entry.clone(), ahead), state)
+    }
+
+    fn repair(&self, key: &Key, entry: &Entry, state: State) -> Call {
+        if let Err(refusal) = self.admit(key, entry) {
+            return refused(refusal);
+        }
+        let ahead = self.ahead(entry.version);
+        self.change(key, Change::repair(entry.clone(), ahead), state)
     }
 
     /// What is copied to a replica that is joining.
     fn copy(&self, key: &Key, record: &Record, state: State) -> Call {
-        let entry = record.entry();
-        let admitted = self.admit_key(key).and_then(|()| {
-            let entry = entry.as_ref();
-            entry.map_or(Ok(()), |entry| self.admit_value(entry))
-        });
+        let admitted = match record.entry() {
+            Some(entry) => self.admit(key, &entry),
+            None => self.admit_key(key),
+        };
         if let Err(refusal) = admitted {
             return refused(refusal);
         }
@@ -201,23 +234,20 @@ impl<S: Store> Replica<S> {
         if let Err(refusal) = self.admit_key(key) {
             return refused(refusal);
         }
-        let change = match self.ahead(ballot) {
-            None => Change::prepare(ballot),
-            Some(ahead) => Change::prepare_ahead(ballot, ahead),
-        };
-        self.change(key, change, state)
+        let ahead = self.ahead(ballot);
+        self.change(key, Change::prepare_within(ballot, ahead), state)
     }
 
     #[inline]
-    fn change(&self, key: &Key, change: Change, state: State) -> Call {
-        let change = match self.store.try_apply(key, change) {
+    fn change(&self, key: &Key, change: Change<'static>, state: State) -> Call {
+        let change = match self.store.try_apply(key, change.under(&self.known.floors)) {
             Ok(result) => {
                 if !self.known.is_still(state) {
                     return self.too_late();
                 }
                 return Call::Ready(result.map_err(TransportError::Store));
             }
-            Err(change) => change,
+            Err(change) => change.into_owned(),
         };
         let (store, key) = (Arc::clone(&self.store), key.clone());
         self.later(state, async move {
@@ -232,6 +262,7 @@ impl<S: Store> Replica<S> {
         match &request.kind {
             RequestKind::Read { key } => self.read(key, state),
             RequestKind::Write { key, entry } => self.write(key, entry, state),
+            RequestKind::Repair { key, entry } => self.repair(key, entry, state),
             RequestKind::Prepare { key, ballot } => self.prepare(key, *ballot, state),
             RequestKind::Identify { quorums } => self.identify(*quorums),
             RequestKind::Status => self.status(),
@@ -251,7 +282,16 @@ impl<S: Store> Replica<S> {
             RequestKind::Join { .. } | RequestKind::Copy { .. } | RequestKind::Open { .. } => {
                 self.join(request, state)
             }
+            RequestKind::Seal { to } => self.seal(*to),
+            RequestKind::Collect { to, boot } => self.collect(*to, *boot),
+            RequestKind::Sweep { range, max_keys } => {
+                self.sweep(range.clone(), self.page(*max_keys, u64::MAX), state)
+            }
         }
+    }
+
+    fn admit(&self, key: &Key, entry: &Entry) -> Result<(), Refusal> {
+        self.admit_key(key).and_then(|()| self.admit_value(entry))
     }
 
     fn admit_key(&self, key: &Key) -> Result<(), Refusal> {
@@ -282,8 +322,13 @@ impl<S: Store> Replica<S> {
     /// and what the clock reads.
     #[inline(always)]
     fn ahead(&self, version: Version) -> Option<Ahead> {
+        self.ahead_of(version.timestamp)
+    }
+
+    #[inline(always)]
+    fn ahead_of(&self, timestamp: Timestamp) -> Option<Ahead> {
         let max_drift_millis = self.max_drift_millis;
-        let millis = version.timestamp.millis();
+        let millis = timestamp.millis();
         let is_admitted_at = |now: u64| millis <= now.saturating_add(max_drift_millis);
         // What was admitted a moment ago is admitted now.
         if is_admitted_at(self.wall.lately_millis()) {
@@ -291,7 +336,7 @@ impl<S: Store> Replica<S> {
         }
         let now_millis = self.wall.now_millis();
         (!is_admitted_at(now_millis)).then_some(Ahead {
-            timestamp: version.timestamp,
+            timestamp,
             now_millis,
             max_drift_millis,
         })
@@ -299,9 +344,17 @@ impl<S: Store> Replica<S> {
 }
 
 #[inline(always)]
-fn entry_of(result: Result<Option<Record>, StoreError>) -> Result<Response, TransportError> {
+fn held(
+    result: Result<Option<Record>, StoreError>,
+    collected: Timestamp,
+) -> Result<Response, TransportError> {
     let record = result.map_err(TransportError::Store)?;
-    Ok(Response::Entry(record.and_then(Record::into_entry)))
+    let record = match record {
+        Some(record) if !record.is_value() => record.counting(collected),
+        record => record,
+    };
+    let entry = record.and_then(Record::into_entry);
+    Ok(Response::Entry(Held { entry, collected }))
 }
 
 fn refused(refusal: Refusal) -> Call {

@@ -91,6 +91,10 @@ pub enum RequestKind {
     Join {
         /// The start of the process that is meant.
         boot: u64,
+        /// The greatest [mark](crate::Marks::sealed) of those that are copied from.
+        sealed: Timestamp,
+        /// The greatest [mark](crate::Marks::collected) of those that are copied from.
+        collected: Timestamp,
     },
     /// Read the records in the beginning of a range, for one that is joining. Answered
     /// by [`Told::Records`].
@@ -116,6 +120,40 @@ pub enum RequestKind {
         /// The start of the process that is meant.
         boot: u64,
     },
+    /// Take no new entry and no ballot from now on that is stamped before this (rule
+    /// G-SEAL). Answered by [`Told::Status`].
+    Seal {
+        /// The timestamp. One past the replica's clock is
+        /// [refused](Refusal::TooFarAhead).
+        to: Timestamp,
+    },
+    /// Every replica holds at least the greatest entry under each key that was stamped
+    /// before this: tombstones from before it are no longer needed (rule G-COLLECT).
+    /// Answered by [`Told::Marks`].
+    Collect {
+        /// The timestamp. The replica must be sealed up to it.
+        to: Timestamp,
+        /// The start of the process that was sealed. One that has started anew since may
+        /// have been given back data from before.
+        boot: u64,
+    },
+    /// Drop what counts no more in the beginning of a range: tombstones and anchors that
+    /// are [collected](crate::Marks::collected). Answered by [`Told::Swept`].
+    Sweep {
+        /// The range.
+        range: KeyRange,
+        /// How many records the replica looks at at the most. It has a
+        /// [limit](crate::Limits::max_scan_keys) of its own.
+        max_keys: u64,
+    },
+    /// Write an entry that a replica held when it was read, in the era of the request,
+    /// unless a greater one is held. Answered by [`Response::Ack`].
+    Repair {
+        /// The key.
+        key: Key,
+        /// The entry, with its original version.
+        entry: Entry,
+    },
 }
 
 impl Request {
@@ -129,6 +167,12 @@ impl Request {
     pub fn write(key: impl Into<Key>, entry: Entry) -> Self {
         let key = key.into();
         Self::of(RequestKind::Write { key, entry })
+    }
+
+    /// To whichever replica it is: write an entry that a replica holds.
+    pub fn repair(key: impl Into<Key>, entry: Entry) -> Self {
+        let key = key.into();
+        Self::of(RequestKind::Repair { key, entry })
     }
 
     /// To whichever replica it is: promise a ballot for a key.
@@ -177,6 +221,7 @@ impl Request {
         match &self.kind {
             RequestKind::Read { key }
             | RequestKind::Write { key, .. }
+            | RequestKind::Repair { key, .. }
             | RequestKind::Prepare { key, .. }
             | RequestKind::Copy { key, .. } => Some(key),
             _ => None,
@@ -195,10 +240,9 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Response {
-    /// To [`RequestKind::Read`]: the entry, a tombstone included, or that there is
-    /// none.
-    Entry(Option<Entry>),
-    /// To [`RequestKind::Write`]: the ack.
+    /// To [`RequestKind::Read`]: what is held under the key.
+    Entry(Held),
+    /// To [`RequestKind::Write`] and [`RequestKind::Repair`]: the ack.
     Ack(Ack),
     /// To any request: the replica did not admit it, and nothing has changed.
     Refused(Refusal),
@@ -207,11 +251,29 @@ pub enum Response {
     /// To [`RequestKind::Scan`]: what the replica holds in the beginning of the
     /// range.
     Page(Box<Page>),
-    /// To [`RequestKind::Prepare`]: the ballot is promised, and this is the entry, a
-    /// tombstone included, or that there is none.
-    Promise(Option<Entry>),
+    /// To [`RequestKind::Prepare`]: the ballot is promised, and this is held under the
+    /// key.
+    Promise(Held),
     /// To what is asked seldom.
     Told(Box<Told>),
+}
+
+/// What a replica holds under a key, and up to when it has forgotten what was deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The replica's [mark](crate::Marks::collected). An answer with a greater one says
+    /// more of what is stamped before it (rule G-VOID).
+    pub collected: Timestamp,
+    /// The entry, a tombstone included, or that there is none that counts.
+    pub entry: Option<Entry>,
+}
+
+/// Of a replica that has collected nothing.
+impl From<Option<Entry>> for Held {
+    fn from(entry: Option<Entry>) -> Self {
+        let collected = Timestamp::MIN;
+        Self { entry, collected }
+    }
 }
 
 /// A replica's confirmation that its store holds the entry of a write, or a
@@ -314,6 +376,18 @@ pub enum Refusal {
         /// The greatest era that the replica knows of.
         era: Era,
     },
+    /// To a new entry or a ballot: it is stamped before what the replica is
+    /// [sealed](crate::Marks::sealed) up to (rule G-SEAL). To a repair: before what it has
+    /// [collected](crate::Marks::collected).
+    #[error("what is stamped before {} ms is not taken any more", to.millis())]
+    Before {
+        /// From when on it is taken.
+        to: Timestamp,
+    },
+    /// To [`RequestKind::Collect`]: the replica has started anew since it was sealed, or
+    /// was not sealed so far.
+    #[error("it was not sealed so far since it has started")]
+    NotSealed,
 }
 
 fn joining(has_begun: bool) -> &'static str {

@@ -5,20 +5,30 @@
 //! a replica knows besides, such as its clock, the replica puts into the
 //! [`Change`]. So a new rule changes no store.
 
+mod floors;
 mod marks;
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
+pub(crate) use floors::Floors;
+use floors::Under;
 pub(crate) use marks::MarksChange;
 
-use crate::entry::{Entry, Timestamp, Version};
+use crate::entry::{Entry, Timestamp, Version, WriterId};
 use crate::record::Record;
-use crate::request::{Ack, Refusal, Response};
+use crate::request::{Ack, Held, Refusal, Response};
 
 /// What a request asks to be done to the record under one key. Opaque to stores,
 /// which pass the record that they hold to [`decide`](Self::decide).
+///
+/// It may borrow from the replica whose change it is. A store that hands it to another
+/// thread, or keeps it beyond the call, makes it [its own](Self::into_owned).
 #[derive(Clone, Debug)]
-pub struct Change(Kind);
+pub struct Change<'a> {
+    kind: Kind,
+    under: Under<'a>,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -28,11 +38,16 @@ enum Kind {
         entry: Record,
         ahead: Option<Box<Ahead>>,
     },
+    Repair {
+        entry: Record,
+        ahead: Option<Box<Ahead>>,
+    },
     Prepare {
         ballot: Version,
         ahead: Option<Box<Ahead>>,
     },
     Copy(Record),
+    Sweep,
     Marks(MarksChange),
     Remove,
 }
@@ -66,60 +81,97 @@ pub enum Action {
     Remove,
 }
 
-impl Change {
-    /// The write of an entry, without a bound on its timestamp.
-    pub fn write(entry: Entry) -> Self {
-        let entry = Record::from(entry);
-        Self(Kind::Write { entry, ahead: None })
+impl Change<'static> {
+    const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            under: Under::Nothing,
+        }
     }
 
-    /// The write of an entry that is stamped further ahead of the replica's clock
-    /// than it admits.
-    pub(crate) fn write_ahead(entry: Entry, ahead: Ahead) -> Self {
-        Self(Kind::Write {
+    /// The write of an entry, without a bound on its timestamp.
+    pub fn write(entry: Entry) -> Self {
+        Self::write_within(entry, None)
+    }
+
+    /// The write of an entry, and by how much it is stamped further ahead of the
+    /// replica's clock than it admits.
+    pub(crate) fn write_within(entry: Entry, ahead: Option<Ahead>) -> Self {
+        Self::new(Kind::Write {
             entry: Record::from(entry),
-            ahead: Some(Box::new(ahead)),
+            ahead: ahead.map(Box::new),
+        })
+    }
+
+    /// The write of an entry that a replica holds.
+    pub(crate) fn repair(entry: Entry, ahead: Option<Ahead>) -> Self {
+        Self::new(Kind::Repair {
+            entry: Record::from(entry),
+            ahead: ahead.map(Box::new),
         })
     }
 
     /// The promise of a ballot, without a bound on its timestamp.
     pub fn prepare(ballot: Version) -> Self {
-        Self(Kind::Prepare {
-            ballot,
-            ahead: None,
-        })
+        Self::prepare_within(ballot, None)
     }
 
-    /// The promise of a ballot that is stamped further ahead of the replica's clock
-    /// than it admits.
-    pub(crate) fn prepare_ahead(ballot: Version, ahead: Ahead) -> Self {
-        Self(Kind::Prepare {
+    /// The promise of a ballot, and by how much it is stamped further ahead of the
+    /// replica's clock than it admits.
+    pub(crate) fn prepare_within(ballot: Version, ahead: Option<Ahead>) -> Self {
+        Self::new(Kind::Prepare {
             ballot,
-            ahead: Some(Box::new(ahead)),
+            ahead: ahead.map(Box::new),
         })
     }
 
     /// What is copied to a replica that is joining.
     pub(crate) fn copy(record: Record) -> Self {
-        Self(Kind::Copy(record))
+        Self::new(Kind::Copy(record))
+    }
+
+    /// That what counts no more is dropped.
+    pub(crate) fn sweep() -> Self {
+        Self::new(Kind::Sweep)
     }
 
     /// A change of what the replica keeps of itself, under the empty key.
     pub(crate) fn marks(change: MarksChange) -> Self {
-        Self(Kind::Marks(change))
+        Self::new(Kind::Marks(change))
     }
 
     /// The removal of whatever is held. No request asks for it; it is there to
     /// test stores with.
     pub fn remove() -> Self {
-        Self(Kind::Remove)
+        Self::new(Kind::Remove)
+    }
+
+    /// To be decided by these floors.
+    #[inline]
+    pub(crate) fn under(self, floors: &Arc<Floors>) -> Change<'_> {
+        Change {
+            kind: self.kind,
+            under: Under::Lent(floors),
+        }
+    }
+}
+
+impl Change<'_> {
+    /// The same change, which borrows nothing.
+    pub fn into_owned(self) -> Change<'static> {
+        Change {
+            kind: self.kind,
+            under: self.under.into_owned(),
+        }
     }
 
     /// Decides what becomes of the record that is held under the key.
     ///
     /// A record holds an entry and an *anchor*, the greatest ballot that was
-    /// promised under the key. A write may be a put, a repair, or the second phase
-    /// of an update: there is no difference. The first of these that is true decides:
+    /// promised under the key. What is stamped before the replica's
+    /// [mark](crate::Marks::collected) counts as not held, if it is a tombstone or an
+    /// anchor. A write may be a put, or the second phase of an update: there is no
+    /// difference. The first of these that is true decides:
     ///
     /// 1. **C-DRIFT.** It is stamped too far ahead of the replica's clock, and
     ///    more than one step past what is held or promised:
@@ -130,26 +182,40 @@ impl Change {
     /// 3. **L-PROMISE.** It is below the anchor: [refused](Refusal::Promised), even
     ///    where a greater entry is held. The update that was promised that ballot has
     ///    not seen this entry, and is going to overwrite it.
-    /// 4. It is less than the entry that is held: [superseded](Ack::Superseded).
-    /// 5. Else it replaces that entry, and is [applied](Ack::Applied). The anchor
+    /// 4. **G-SEAL.** It is stamped before what the replica is
+    ///    [sealed](crate::Marks::sealed) up to: [refused](Refusal::Before).
+    /// 5. It is less than the entry that is held: [superseded](Ack::Superseded).
+    /// 6. Else it replaces that entry, and is [applied](Ack::Applied). The anchor
     ///    stays, whatever is written over it.
+    ///
+    /// A repair is a write, but for the fourth rule: what was written before the seal may
+    /// still be brought to those that lack it. It is refused where it is stamped before
+    /// what the replica has [collected](crate::Marks::collected) (**G-COLLECT**): what had
+    /// deleted it may be forgotten.
     ///
     /// The promise of a ballot:
     ///
     /// 1. **C-DRIFT**, as of a write.
     /// 2. It is below the anchor: [refused](Refusal::Promised).
     /// 3. It is below the entry that is held: [refused](Refusal::Superseded).
-    /// 4. Else it is the anchor from now on, and the entry is
+    /// 4. **G-SEAL**, as of a write.
+    /// 5. Else it is the anchor from now on, and the entry is
     ///    [told](Response::Promise).
     ///
     /// Of what is copied to a replica that is joining, the greater entry is kept, and
     /// the greater anchor, each for itself.
     #[inline(always)]
     pub fn decide(self, held: Option<&Record>) -> Decision {
-        match self.0 {
-            Kind::Write { entry, ahead } => write(entry, ahead, held),
-            Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, held),
+        let under = &self.under;
+        match self.kind {
+            Kind::Write { entry, ahead } => write(entry, ahead, under, under.sealed(), held),
+            Kind::Repair { entry, ahead } => {
+                let floor = under.collected();
+                write(entry, ahead, under, floor, held)
+            }
+            Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, under, held),
             Kind::Copy(record) => copy(&record, held),
+            Kind::Sweep => sweep(under, held),
             Kind::Marks(change) => change.decide(held),
             Kind::Remove => Decision {
                 action: Action::Remove,
@@ -179,11 +245,30 @@ impl Decision {
 // of the way of what is usual.
 
 #[inline(always)]
-fn write(entry: Record, ahead: Option<Box<Ahead>>, held: Option<&Record>) -> Decision {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal(held)) {
+fn write(
+    entry: Record,
+    ahead: Option<Box<Ahead>>,
+    under: &Under<'_>,
+    floor: Timestamp,
+    held: Option<&Record>,
+) -> Decision {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held)) {
         return Decision::keep(Response::Refused(refusal));
     }
+    let counting;
+    let held = match held {
+        // A value counts whenever it was written.
+        None => None,
+        Some(held) if held.is_value() => Some(held),
+        Some(held) => {
+            counting = held.counting(under.collected());
+            counting.as_ref()
+        }
+    };
     let Some(held) = held else {
+        if is_before(&entry, floor) {
+            return before(floor);
+        }
         return Decision::replace(entry, Response::Ack(Ack::Applied));
     };
     let compared = held.compare(&entry);
@@ -195,6 +280,9 @@ fn write(entry: Record, ahead: Option<Box<Ahead>>, held: Option<&Record>) -> Dec
         && entry.version() < Some(anchor)
     {
         return promised(anchor, held);
+    }
+    if is_before(&entry, floor) {
+        return before(floor);
     }
     if compared == Ordering::Greater
         && let Some(by) = held.version()
@@ -208,28 +296,64 @@ fn write(entry: Record, ahead: Option<Box<Ahead>>, held: Option<&Record>) -> Dec
     Decision::replace(entry, Response::Ack(Ack::Applied))
 }
 
+#[inline]
+fn is_before(entry: &Record, floor: Timestamp) -> bool {
+    entry.version().is_some_and(|it| it.timestamp < floor)
+}
+
 #[cold]
-fn prepare(ballot: Version, ahead: Option<Box<Ahead>>, held: Option<&Record>) -> Decision {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal(held)) {
+fn before(to: Timestamp) -> Decision {
+    Decision::keep(Response::Refused(Refusal::Before { to }))
+}
+
+#[cold]
+fn prepare(
+    ballot: Version,
+    ahead: Option<Box<Ahead>>,
+    under: &Under<'_>,
+    held: Option<&Record>,
+) -> Decision {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held)) {
         return Decision::keep(Response::Refused(refusal));
     }
-    let anchor = held.and_then(Record::anchor);
-    if let (Some(anchor), Some(held)) = (anchor, held)
+    let collected = under.collected();
+    let held = held.and_then(|held| held.counting(collected));
+    let anchor = held.as_ref().and_then(Record::anchor);
+    if let (Some(anchor), Some(held)) = (anchor, &held)
         && ballot < anchor
     {
         return promised(anchor, held);
     }
-    if let Some(by) = held.and_then(Record::version)
+    if let Some(by) = held.as_ref().and_then(Record::version)
         && ballot < by
     {
         return Decision::keep(Response::Refused(Refusal::Superseded { by }));
     }
-    let entry = held.and_then(Record::entry);
-    if anchor == Some(ballot) {
-        return Decision::keep(Response::Promise(entry));
+    let sealed = under.sealed();
+    if ballot.timestamp < sealed {
+        return before(sealed);
     }
-    let record = Record::anchored(entry.clone(), ballot);
-    Decision::replace(record, Response::Promise(entry))
+    let entry = held.and_then(Record::into_entry);
+    let promise = Response::Promise(Held {
+        entry: entry.clone(),
+        collected,
+    });
+    if anchor == Some(ballot) {
+        return Decision::keep(promise);
+    }
+    Decision::replace(Record::anchored(entry, ballot), promise)
+}
+
+#[cold]
+fn sweep(under: &Under<'_>, held: Option<&Record>) -> Decision {
+    let counting = held.and_then(|held| held.counting(under.collected()));
+    let action = match counting {
+        None if held.is_some() => Action::Remove,
+        Some(counting) if held != Some(&counting) => Action::Replace(counting),
+        _ => Action::Keep,
+    };
+    let response = Response::Ack(Ack::Applied);
+    Decision { action, response }
 }
 
 #[cold]
@@ -263,17 +387,21 @@ fn promised(anchor: Version, held: &Record) -> Decision {
 
 impl Ahead {
     #[cold]
-    fn refusal(self, held: Option<&Record>) -> Option<Refusal> {
+    fn refusal_past(self, held: Option<&Record>) -> Option<Refusal> {
         let seen = held.and_then(|held| held.version().max(held.anchor()));
         let as_far = seen.is_some_and(|seen| {
             let next = seen.timestamp.next();
             next.is_none_or(|next| self.timestamp <= next)
         });
-        (!as_far).then_some(Refusal::TooFarAhead {
+        (!as_far).then(|| self.refusal())
+    }
+
+    pub(crate) fn refusal(self) -> Refusal {
+        Refusal::TooFarAhead {
             timestamp: self.timestamp,
             now_millis: self.now_millis,
             max_drift_millis: self.max_drift_millis,
-        })
+        }
     }
 }
 
@@ -288,6 +416,10 @@ impl Refusal {
     pub(crate) fn by(&self) -> Option<Version> {
         match self {
             Self::Promised { by } | Self::Superseded { by } => Some(*by),
+            Self::Before { to } => Some(Version {
+                timestamp: *to,
+                writer: WriterId::ANONYMOUS,
+            }),
             _ => None,
         }
     }

@@ -44,7 +44,7 @@ use crate::rules::Change;
 ///         Ok(self.0.lock().unwrap().get(key).cloned())
 ///     }
 ///
-///     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+///     async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
 ///         let mut map = self.0.lock().unwrap();
 ///         let decision = change.decide(map.get(key));
 ///         match decision.action {
@@ -132,8 +132,8 @@ use crate::rules::Change;
 ///         self.run(move |database| database.read(&key)).await
 ///     }
 ///
-///     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
-///         let key = key.clone();
+///     async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
+///         let (key, change) = (key.clone(), change.into_owned());
 ///         self.run(move |database| {
 ///             let held = database.read(&key)?;
 ///             let Decision { action, response } = change.decide(held.as_ref());
@@ -186,10 +186,15 @@ pub trait Store: Send + Sync + 'static {
     /// - On `Err` the change has been made as a whole, or not at all.
     /// - Where the future is dropped half-way, the change is made as a whole, now or
     ///   later, or not at all.
+    /// - When a change under the empty key has returned, whoever reads or scans sees what
+    ///   became of each change whose decision had begun before that of this one; or it is
+    ///   never made. A replica keeps its marks there, and what they forbid must not turn
+    ///   up afterwards. A store that makes its changes one after the other, or under a
+    ///   lock that readers take as well, need do nothing for it.
     fn apply(
         &self,
         key: &Key,
-        change: Change,
+        change: Change<'_>,
     ) -> impl Future<Output = Result<Response, StoreError>> + Send;
 
     /// Records in ascending order of the keys' bytes, from the beginning of a
@@ -240,7 +245,11 @@ pub trait Store: Send + Sync + 'static {
     ///   will be from this.
     /// - A result is what `apply` would have brought back, and promises the same.
     /// - It returns at once, as `try_get` does.
-    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+    fn try_apply<'a>(
+        &self,
+        key: &Key,
+        change: Change<'a>,
+    ) -> Result<Result<Response, StoreError>, Change<'a>> {
         let _ = key;
         Err(change)
     }
@@ -254,7 +263,7 @@ impl<S: Store> Store for Arc<S> {
     fn apply(
         &self,
         key: &Key,
-        change: Change,
+        change: Change<'_>,
     ) -> impl Future<Output = Result<Response, StoreError>> + Send {
         S::apply(self, key, change)
     }
@@ -271,7 +280,11 @@ impl<S: Store> Store for Arc<S> {
         S::try_get(self, key)
     }
 
-    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+    fn try_apply<'a>(
+        &self,
+        key: &Key,
+        change: Change<'a>,
+    ) -> Result<Result<Response, StoreError>, Change<'a>> {
         S::try_apply(self, key, change)
     }
 }

@@ -6,9 +6,9 @@
 
 use std::cmp::Ordering;
 
-use crate::entry::{Entry, Version};
+use crate::entry::{Entry, Timestamp, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
-use crate::request::{Ack, Response};
+use crate::request::{Ack, Held, Response};
 
 /// How a write was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ enum Knowledge {
     NotAsked,
     Asked,
     /// It answered, or acked a repair: it holds this or a greater entry.
-    Holds(Option<Entry>),
+    Holds(Held),
     /// It is being sent an entry greater than the one that it answered with.
     Repairing(Box<Repairing>),
     /// It answered a repair of one version with that of a still greater entry.
@@ -173,7 +173,7 @@ enum Knowledge {
 
 #[derive(Debug)]
 struct Repairing {
-    held: Option<Entry>,
+    held: Held,
     repair: Entry,
 }
 
@@ -181,12 +181,27 @@ struct Repairing {
 struct Failed {
     /// Until it is reported.
     failure: Option<ReplicaFailure>,
-    held: Option<Entry>,
+    held: Option<Held>,
 }
 
 impl Knowledge {
-    fn is_behind(&self, greatest: Option<&Entry>) -> bool {
-        matches!(self, Self::Holds(held) if held.as_ref() < greatest)
+    fn is_behind(&self, greatest: Option<&Entry>, collected: Timestamp) -> bool {
+        matches!(self, Self::Holds(held) if held.counting(collected) < greatest)
+    }
+}
+
+impl Held {
+    /// What counts of the answer beside others, the greatest mark of which is this.
+    ///
+    /// **G-VOID.** What is stamped before that mark counts only from answers of that very
+    /// mark. Every replica held at least the greatest such entry when the mark was given.
+    /// So one that has it, and holds something else or nothing, says what became of the
+    /// entry; another may hold what was deleted and forgotten, out of a backup.
+    #[inline]
+    pub(crate) fn counting(&self, collected: Timestamp) -> Option<&Entry> {
+        let entry = self.entry.as_ref()?;
+        let counts = self.collected == collected || entry.version.timestamp >= collected;
+        counts.then_some(entry)
     }
 }
 
@@ -197,10 +212,12 @@ pub(crate) struct ReadTally<const N: usize> {
     replicas: [Knowledge; N],
     answered: usize,
     failed: usize,
-    /// The replica that answered with the greatest entry seen, a tombstone
+    /// The replica that answered with the greatest entry seen that counts, a tombstone
     /// included; any, where none was. It is never behind, and so keeps holding
     /// that entry until another is the greatest.
     greatest: usize,
+    /// The greatest mark that was told.
+    collected: Timestamp,
     /// Whether any two answers were not the same.
     differing: bool,
     /// Whether a replica has told that the era is over.
@@ -223,6 +240,7 @@ impl<const N: usize> ReadTally<N> {
             answered: 0,
             failed: 0,
             greatest: 0,
+            collected: Timestamp::MIN,
             differing: false,
             is_stale: false,
         }
@@ -245,13 +263,16 @@ impl<const N: usize> ReadTally<N> {
             return Added::Answer;
         };
         let (after, added) = match (std::mem::replace(knowledge, Knowledge::Asked), result) {
-            (Knowledge::Asked, Ok(Response::Entry(entry))) => {
-                self.add_answer(replica, entry);
+            (Knowledge::Asked, Ok(Response::Entry(held))) => {
+                self.add_answer(replica, held);
                 return Added::Answer;
             }
             (Knowledge::Repairing(repairing), Ok(Response::Ack(ack))) => {
                 let after = match ack {
-                    Ack::Applied => Knowledge::Holds(Some(repairing.repair)),
+                    Ack::Applied => Knowledge::Holds(Held {
+                        entry: Some(repairing.repair),
+                        collected: repairing.held.collected,
+                    }),
                     Ack::Superseded { by } => {
                         let of = repairing.repair.version;
                         Knowledge::Ahead { of, by }
@@ -264,7 +285,7 @@ impl<const N: usize> ReadTally<N> {
                 self.is_stale |= failure.is_stale();
                 let failure = Some(failure);
                 let (held, added) = match before {
-                    Knowledge::Repairing(repairing) => (repairing.held, Added::NotRepaired),
+                    Knowledge::Repairing(repairing) => (Some(repairing.held), Added::NotRepaired),
                     _ => {
                         self.failed = self.failed.saturating_add(1);
                         (None, Added::Answer)
@@ -280,8 +301,11 @@ impl<const N: usize> ReadTally<N> {
     /// Takes in a replica's answer to the read. "No such key" is one like any
     /// other.
     #[inline]
-    pub(crate) fn add_answer(&mut self, replica: usize, entry: Option<Entry>) {
-        match entry.as_ref().cmp(&self.greatest()) {
+    pub(crate) fn add_answer(&mut self, replica: usize, held: Held) {
+        if held.collected > self.collected {
+            self.raise(held.collected);
+        }
+        match held.counting(self.collected).cmp(&self.greatest()) {
             Ordering::Less => self.differing = true,
             Ordering::Equal => {}
             Ordering::Greater => {
@@ -291,8 +315,24 @@ impl<const N: usize> ReadTally<N> {
         }
         self.answered = self.answered.saturating_add(1);
         if let Some(knowledge) = self.replicas.get_mut(replica) {
-            *knowledge = Knowledge::Holds(entry);
+            *knowledge = Knowledge::Holds(held);
         }
+    }
+
+    /// Takes in a greater mark: some of what was told before may count no more.
+    fn raise(&mut self, collected: Timestamp) {
+        self.collected = collected;
+        if self.answered == 0 {
+            return;
+        }
+        self.differing = true;
+        let mut greatest = (None, 0);
+        for (replica, knowledge) in self.replicas.iter().enumerate() {
+            if let Knowledge::Holds(held) = knowledge {
+                greatest = greatest.max((held.counting(collected), replica));
+            }
+        }
+        (_, self.greatest) = greatest;
     }
 
     /// Whether there are enough answers, or can no longer be; or the era is over, and all
@@ -313,15 +353,21 @@ impl<const N: usize> ReadTally<N> {
     /// The greatest entry seen so far.
     pub(crate) fn greatest(&self) -> Option<&Entry> {
         match self.replicas.get(self.greatest) {
-            Some(Knowledge::Holds(held)) => held.as_ref(),
+            Some(Knowledge::Holds(held)) => held.counting(self.collected),
             _ => None,
         }
     }
 
+    /// The greatest mark that was told.
+    pub(crate) fn collected(&self) -> Timestamp {
+        self.collected
+    }
+
     /// The greatest entry seen, moved out: so this is asked last.
     pub(crate) fn take_greatest(&mut self) -> Option<Entry> {
+        self.greatest()?;
         match self.replicas.get_mut(self.greatest) {
-            Some(Knowledge::Holds(held)) => held.take(),
+            Some(Knowledge::Holds(held)) => held.entry.take(),
             _ => None,
         }
     }
@@ -335,7 +381,7 @@ impl<const N: usize> ReadTally<N> {
     pub(crate) fn is_repair_due(&self) -> bool {
         let greatest = self.greatest();
         let mut replicas = self.replicas.iter();
-        self.differing && replicas.any(|knowledge| knowledge.is_behind(greatest))
+        self.differing && replicas.any(|knowledge| knowledge.is_behind(greatest, self.collected))
     }
 
     fn replicas_that(&self, is: impl Fn(&Knowledge) -> bool) -> impl Iterator<Item = usize> {
@@ -350,12 +396,13 @@ impl<const N: usize> ReadTally<N> {
             return None;
         }
         let repair = self.greatest()?.clone();
+        let collected = self.collected;
         let mut replicas = self.replicas.iter_mut().enumerate();
-        let is_behind = |knowledge: &Knowledge| knowledge.is_behind(Some(&repair));
+        let is_behind = |knowledge: &Knowledge| knowledge.is_behind(Some(&repair), collected);
         let (replica, knowledge) = replicas.find(|(_, knowledge)| is_behind(knowledge))?;
         if let Knowledge::Holds(held) = knowledge {
             *knowledge = Knowledge::Repairing(Box::new(Repairing {
-                held: held.take(),
+                held: std::mem::take(held),
                 repair: repair.clone(),
             }));
         }
@@ -367,9 +414,9 @@ impl<const N: usize> ReadTally<N> {
     /// refused a lesser one, if it had promised a ballot in between.
     pub(crate) fn holders(&self, entry: Option<&Entry>) -> usize {
         self.replicas_that(|knowledge| match knowledge {
-            Knowledge::Holds(held) => held.as_ref() >= entry,
-            Knowledge::Repairing(repairing) => repairing.held.as_ref() >= entry,
-            Knowledge::Failed(failed) => failed.holds(entry),
+            Knowledge::Holds(held) => held.counting(self.collected) >= entry,
+            Knowledge::Repairing(repairing) => repairing.held.counting(self.collected) >= entry,
+            Knowledge::Failed(failed) => failed.holds(entry, self.collected),
             Knowledge::Ahead { of, .. } => Some(*of) >= entry.map(|entry| entry.version),
             Knowledge::NotAsked | Knowledge::Asked => false,
         })
@@ -379,7 +426,7 @@ impl<const N: usize> ReadTally<N> {
     /// How many replicas hold this entry or may yet turn out to.
     pub(crate) fn possible_holders(&self, entry: Option<&Entry>) -> usize {
         self.replicas_that(|knowledge| match knowledge {
-            Knowledge::Failed(failed) => failed.holds(entry),
+            Knowledge::Failed(failed) => failed.holds(entry, self.collected),
             Knowledge::Ahead { of, .. } => Some(*of) >= entry.map(|entry| entry.version),
             _ => true,
         })
@@ -389,8 +436,8 @@ impl<const N: usize> ReadTally<N> {
     /// What each replica answered, as far as it is known: the version that it
     /// holds. Failures are moved out, so this is asked once.
     pub(crate) fn report(&mut self) -> [Outcome<Option<Version>>; N] {
-        let answered = |held: &Option<Entry>| {
-            let version = held.as_ref().map(|entry| entry.version);
+        let answered = |held: &Held| {
+            let version = held.entry.as_ref().map(|entry| entry.version);
             Outcome::Answered(version)
         };
         self.replicas.each_mut().map(|knowledge| match knowledge {
@@ -408,8 +455,9 @@ impl<const N: usize> ReadTally<N> {
 }
 
 impl Failed {
-    fn holds(&self, entry: Option<&Entry>) -> bool {
-        self.held.is_some() && self.held.as_ref() >= entry
+    fn holds(&self, entry: Option<&Entry>, collected: Timestamp) -> bool {
+        let held = self.held.as_ref().and_then(|held| held.counting(collected));
+        held.is_some() && held >= entry
     }
 }
 

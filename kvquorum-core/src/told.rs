@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::entry::Key;
+use crate::entry::{Key, Timestamp};
 use crate::fingerprint::{Versions, Windows};
 use crate::marks::Marks;
 use crate::range::{KeyRange, Page};
@@ -25,6 +25,21 @@ pub enum Told {
     /// To [`RequestKind::Records`](crate::RequestKind::Records): those in the beginning of
     /// the range.
     Records(Records),
+    /// To [`RequestKind::Sweep`](crate::RequestKind::Sweep): what was dropped.
+    Swept(Swept),
+}
+
+/// What a replica has dropped in the beginning of a range.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swept {
+    /// How many records were looked at.
+    pub keys: u64,
+    /// How many of them held a tombstone that still counts.
+    pub tombstones: u64,
+    /// From how many of them something was dropped.
+    pub dropped: u64,
+    /// How far it came, as [of a page](crate::Page::upto).
+    pub upto: Option<Key>,
 }
 
 /// What a replica holds in the beginning of a range, with the ballots that it has
@@ -35,6 +50,8 @@ pub struct Records {
     pub records: Vec<(Key, Record)>,
     /// How far they go, as [of a page](crate::Page::upto).
     pub upto: Option<Key>,
+    /// The replica's [mark](crate::Marks::collected), as [of an entry](crate::Held).
+    pub collected: Timestamp,
 }
 
 impl From<Told> for Response {
@@ -51,6 +68,13 @@ impl Records {
     }
 }
 
+impl Swept {
+    /// Whether it can be of this range, and gets somewhere in it.
+    pub(crate) fn is_of(&self, range: &KeyRange) -> bool {
+        Page::is_covered(range, self.upto.as_ref(), [].into_iter())
+    }
+}
+
 /// How a replica is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -58,11 +82,38 @@ pub struct Status {
     pub marks: Marks,
     /// A number that is drawn anew at each start of its process.
     pub boot: u64,
+    /// Its clock, in milliseconds since the Unix epoch.
+    pub now_millis: u64,
     /// How many keys were copied to it since, if it was joining.
     pub copied: u64,
     /// The last [pass](crate::Coordinator::pass) that ended beside it, since its process
     /// began.
     pub last_pass: Option<LastPass>,
+    /// What the last pass that was to [collect](crate::Coordinator::collect) beside it
+    /// came to, since its process began.
+    pub last_collection: Option<LastCollection>,
+}
+
+/// A collection that has ended, as it is [told](crate::Replica::tell_pass) to a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCollection {
+    /// When, in milliseconds since the Unix epoch, by the replica's clock.
+    pub ended_millis: u64,
+    /// Why nothing was collected; `None` where something was.
+    pub waits: Option<Waits>,
+}
+
+/// Why nothing is collected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waits {
+    /// For which replica, as the coordinator beside this one calls it; `None` where the
+    /// pass was not complete.
+    pub replica: Option<String>,
+    /// The error's text.
+    pub reason: String,
+    /// Since when it has been so, in milliseconds since the Unix epoch, by the replica's
+    /// clock.
+    pub since_millis: u64,
 }
 
 /// A pass that has ended, as it is [told](crate::Replica::tell_pass) to a replica.

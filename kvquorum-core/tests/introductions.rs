@@ -88,7 +88,7 @@ async fn a_store_that_has_to_be_waited_for_keeps_it_too() {
             tokio::task::yield_now().await;
             self.0.get(key).await
         }
-        async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
             tokio::task::yield_now().await;
             self.0.apply(key, change).await
         }
@@ -128,7 +128,7 @@ async fn nobody_learns_an_id_that_is_replaced() {
             tokio::task::yield_now().await;
             held
         }
-        async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
             if self.1.try_acquire().map(|permit| permit.forget()).is_err() {
                 self.2.acquire().await.unwrap().forget();
             }

@@ -131,7 +131,7 @@ impl Store for Counting {
         self.0.get(key).await
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         self.0.apply(key, change).await
     }
 

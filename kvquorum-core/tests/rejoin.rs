@@ -429,7 +429,7 @@ impl Store for Slow {
         held
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         let response = self.0.apply(key, change).await;
         if !key.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -91,7 +91,7 @@ impl Store for Broken {
         Err(StoreError::new(DiskFull))
     }
 
-    async fn apply(&self, _: &Key, _: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, _: &Key, _: Change<'_>) -> Result<Response, StoreError> {
         Err(StoreError::new(DiskFull))
     }
 

@@ -292,7 +292,7 @@ impl Store for Panics {
         None
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         if key.is_empty() {
             let mut own = self.own.lock().unwrap();
             let decision = change.decide(own.as_ref());

@@ -468,7 +468,7 @@ impl Store for Slow {
         self.0.get(key).await
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         self.0.apply(key, change).await
     }
 
@@ -713,7 +713,7 @@ impl Store for Panicking {
         panic!("planted")
     }
 
-    async fn apply(&self, _: &Key, _: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, _: &Key, _: Change<'_>) -> Result<Response, StoreError> {
         panic!("planted")
     }
 

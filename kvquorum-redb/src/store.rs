@@ -186,8 +186,8 @@ impl Store for RedbStore {
         }
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
-        let key = key.clone();
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
+        let (key, change) = (key.clone(), change.into_owned());
         let apply = move |answer| {
             Task::Apply(Apply {
                 key,

@@ -60,7 +60,7 @@ type Answer<T> = oneshot::Sender<Result<T, RedbStoreError>>;
 /// A change that waits for its commit.
 pub(crate) struct Apply {
     pub(crate) key: Key,
-    pub(crate) change: Change,
+    pub(crate) change: Change<'static>,
     pub(crate) answer: Answer<Response>,
 }
 
@@ -305,7 +305,7 @@ impl<'t> Batch<'t> {
     fn apply(
         &mut self,
         key: &Key,
-        change: Change,
+        change: Change<'_>,
     ) -> Result<Result<Response, RedbStoreError>, Failure> {
         self.size = self.size.saturating_add(OVERHEAD);
         let stored = self.records.get(key.as_bytes()).map_err(failure)?;
@@ -318,7 +318,7 @@ impl<'t> Batch<'t> {
         let Decision { action, response } = change.decide(held.as_ref());
         match action {
             Action::Keep => {
-                if let Response::Promise(Some(_)) = response {
+                if let Response::Promise(_) = response {
                     // It waits in the answer for the commit.
                     self.size = self.size.saturating_add(told);
                 }

@@ -35,7 +35,7 @@ async fn the_guard_outlives_its_subject() {
             self.assert_guarded();
             self.0.get(key).await
         }
-        async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+        async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
             self.assert_guarded();
             self.0.apply(key, change).await
         }

@@ -255,7 +255,7 @@ impl Faulty {
     }
 
     /// Makes a change in one step.
-    fn step(&self, key: &Key, change: Change) -> Response {
+    fn step(&self, key: &Key, change: Change<'_>) -> Response {
         let mut map = self.map();
         let Decision { action, response } = self.decide(change, map.get(key));
         self.act(&mut map, key, action);
@@ -263,7 +263,7 @@ impl Faulty {
     }
 
     /// Makes a change in two steps, with this between them.
-    async fn in_two_steps(&self, key: &Key, change: Change) -> Response {
+    async fn in_two_steps(&self, key: &Key, change: Change<'_>) -> Response {
         let mut all = self.map().clone();
         let Decision { action, response } = self.decide(change, all.get(key));
         match (self.fault, &action) {
@@ -384,7 +384,7 @@ impl Store for Faulty {
         self.result(found)
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         let key = self.kept_key(key);
         let lock = self.lock_of(&key);
         let _held = self.admitted(&lock).await;
@@ -451,7 +451,11 @@ impl Store for Faulty {
         (self.fault == Fault::TryFindsNothing).then_some(Ok(None))
     }
 
-    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+    fn try_apply<'a>(
+        &self,
+        key: &Key,
+        change: Change<'a>,
+    ) -> Result<Result<Response, StoreError>, Change<'a>> {
         match self.fault {
             Fault::TryHandsBackMade => {
                 self.step(key, change.clone());

@@ -313,7 +313,7 @@ impl<S: Store> Store for Watched<S> {
         got
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         let fault = self.fault();
         if let Some(fault) = fault.filter(|fault| fault.before) {
             return Err(fault.strike());
@@ -355,7 +355,11 @@ impl<S: Store> Store for Watched<S> {
         Some(got)
     }
 
-    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+    fn try_apply<'a>(
+        &self,
+        key: &Key,
+        change: Change<'a>,
+    ) -> Result<Result<Response, StoreError>, Change<'a>> {
         if self.waits() {
             return Err(change);
         }

@@ -62,7 +62,7 @@ impl Store for Paced {
         self.0.get(key).await
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         self.1.keep().await;
         self.0.apply(key, change).await
     }
@@ -82,7 +82,11 @@ impl Store for Paced {
         }
     }
 
-    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+    fn try_apply<'a>(
+        &self,
+        key: &Key,
+        change: Change<'a>,
+    ) -> Result<Result<Response, StoreError>, Change<'a>> {
         match self.1 {
             Pace::Healthy => self.0.try_apply(key, change),
             Pace::Delayed | Pace::Hanging => Err(change),

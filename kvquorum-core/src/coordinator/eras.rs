@@ -142,7 +142,7 @@ pub(super) async fn call_one_marks<T: Transport, const N: usize>(
     }
 }
 
-fn told(response: Response) -> Option<Told> {
+pub(super) fn told(response: Response) -> Option<Told> {
     match response {
         Response::Told(told) => Some(*told),
         _ => None,

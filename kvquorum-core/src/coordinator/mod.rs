@@ -5,13 +5,14 @@
 //! one thing: `write` and `read` are the two kinds of operation on a key, `update`
 //! makes of them those of registers, `many` does several of them at the same time,
 //! `scan` reads ranges, `pass` compares and repairs them,
-//! `hints` remembers who missed what, `rotation` says where a read begins, `calls` drives their
+//! `collect` collects deletes, `hints` remembers who missed what, `rotation` says where a read begins, `calls` drives their
 //! calls, `operation` hands them over
 //! to the background, `background` bounds that, and `report` says what happened.
 
 mod background;
 mod builder;
 mod calls;
+mod collect;
 mod eras;
 mod hints;
 mod introductions;
@@ -36,6 +37,7 @@ pub use background::ReplicaStats;
 pub use builder::CoordinatorBuilder;
 pub(crate) use calls::Calling;
 pub use calls::LONGEST_TIME_LIMIT;
+pub use collect::{CollectError, Collected, CollectedReplica};
 pub use hints::{Handoff, HintSettings, HintStats};
 pub use introductions::IdentityError;
 pub use pass::{Pass, PassCursor, PassProgress, PassReport, PassSettings, Passes, ReplicaPass};
@@ -349,8 +351,15 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     }
 
     fn names(&self) -> [String; N] {
-        let transports = self.inner.transports.each_ref();
-        transports.map(|transport| transport.name().to_owned())
+        std::array::from_fn(|replica| self.inner.name(replica))
+    }
+}
+
+impl<T: Transport, const N: usize> Inner<T, N> {
+    /// What a replica's transport is called.
+    fn name(&self, replica: usize) -> String {
+        let transport = self.transports.get(replica);
+        transport.map_or_else(String::new, |it| it.name().to_owned())
     }
 }
 

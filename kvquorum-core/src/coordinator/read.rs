@@ -106,8 +106,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                 match result {
                     // What is usual goes straight in: `add` would move it twice
                     // more, which is a seventh of a read's instructions.
-                    Ok(Response::Entry(entry)) => {
-                        tally.add_answer(replica, entry);
+                    Ok(Response::Entry(held)) => {
+                        tally.add_answer(replica, held);
                     }
                     result => {
                         tally.asked(replica);
@@ -197,9 +197,9 @@ fn ask<T: Transport, const N: usize>(
 ) -> impl Stream<Item = Decided<Read<N>>> + Send {
     stream! {
         let calls = Calls::new(Arc::clone(&inner), pending);
-        let is_promised = false;
+        let is_refused = false;
         let began = Instant::now();
-        let mut asking = Asking { calls, tally, inner: &inner, request, is_promised };
+        let mut asking = Asking { calls, tally, inner: &inner, request, is_refused };
 
         // Each call is polled before anything is decided: all replicas are asked,
         // however fast the first of them are.
@@ -253,8 +253,8 @@ struct Asking<'a, T, const N: usize> {
     calls: Calls<T, N>,
     tally: ReadTally<N>,
     request: Request,
-    /// Whether a repair was refused because a greater ballot is promised.
-    is_promised: bool,
+    /// Whether a repair was refused because the replica is ahead of it.
+    is_refused: bool,
 }
 
 impl<T: Transport, const N: usize> Asking<'_, T, N> {
@@ -271,7 +271,7 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
             return;
         };
         while let Some((replica, entry)) = self.tally.next_repair() {
-            let mut request = Request::write(&key, entry);
+            let mut request = Request::repair(&key, entry);
             request.era = self.request.era;
             if let Some(result) = self.calls.start(replica, &mut request) {
                 self.add(replica, result);
@@ -295,7 +295,7 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
         self.ask_others(greatest.as_ref(), needed);
         let mut until = None;
         while self.is_open(self.tally.greatest(), needed) {
-            if self.is_promised && until.is_none() {
+            if self.is_refused && until.is_none() {
                 until = Instant::now().checked_add(began.elapsed());
             }
             let has_next = match until {
@@ -349,9 +349,11 @@ impl<T: Transport, const N: usize> Asking<'_, T, N> {
 
     fn add(&mut self, replica: usize, result: Result<Response, ReplicaFailure>) {
         let refusal = result.as_ref().err();
-        self.is_promised |= matches!(
+        self.is_refused |= matches!(
             refusal,
-            Some(ReplicaFailure::Refused(Refusal::Promised { .. }))
+            Some(ReplicaFailure::Refused(
+                Refusal::Promised { .. } | Refusal::Before { .. }
+            ))
         );
         record(self.inner, &mut self.tally, replica, result);
     }

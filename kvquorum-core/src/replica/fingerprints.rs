@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
 use std::vec;
 
 use tokio::task::yield_now;
@@ -13,7 +12,7 @@ use tokio::task::yield_now;
 use super::known::{State, own_key};
 use super::scan::first;
 use super::{Limits, Replica};
-use crate::entry::Key;
+use crate::entry::{Entry, Key, Timestamp};
 use crate::fingerprint::{
     Fingerprint, FingerprintRequest, Versioned, Versions, VersionsRequest, Window, WindowEnd,
     Windows, cuts_of,
@@ -30,20 +29,26 @@ const PAGE_KEYS: usize = 256;
 impl<S: Store> Replica<S> {
     /// Fingerprints of the beginning of a range, within the replica's own limits.
     pub(super) fn fingerprint(&self, asked: FingerprintRequest, state: State) -> Call {
-        let (store, limits) = (Arc::clone(&self.store), self.limits);
+        let replica = self.clone();
         self.later(state, async move {
-            let windows = windows(&*store, &asked, &limits).await;
-            let windows = windows.map_err(TransportError::Store)?;
+            let collected = asked.collected.max(replica.known.floors.collected());
+            let windows = windows(&*replica.store, &asked, collected, &replica.limits);
+            let windows = windows.await.map_err(TransportError::Store)?;
             Ok(Told::Windows(windows).into())
         })
     }
 
     /// The versions in the beginning of a range, within the replica's own limits.
     pub(super) fn versions(&self, asked: VersionsRequest, state: State) -> Call {
-        let (store, limits) = (Arc::clone(&self.store), self.limits);
+        let replica = self.clone();
         self.later(state, async move {
-            let versions = versions(&*store, &asked, &limits).await;
-            let versions = versions.map_err(TransportError::Store)?;
+            let read = || {
+                let collected = asked.collected.max(replica.known.floors.collected());
+                versions(&*replica.store, &asked, collected, &replica.limits)
+            };
+            let (versions, collected) = replica.as_collected(read).await;
+            let mut versions = versions.map_err(TransportError::Store)?;
+            versions.collected = collected;
             Ok(Told::Versions(versions).into())
         })
     }
@@ -52,11 +57,12 @@ impl<S: Store> Replica<S> {
 async fn windows<S: Store>(
     store: &S,
     asked: &FingerprintRequest,
+    collected: Timestamp,
     limits: &Limits,
 ) -> Result<Windows, StoreError> {
     let work = Work::new(limits, asked.max_keys, asked.max_bytes);
     let mut records = Records::new(store, &asked.range, work, limits);
-    let mut made = Making::new(asked, limits);
+    let mut made = Making::new(asked, collected, limits);
     while let Some((key, record)) = records.next().await? {
         if !made.has_room_for(&key) {
             return Ok(made.made);
@@ -74,6 +80,7 @@ async fn windows<S: Store>(
 async fn versions<S: Store>(
     store: &S,
     asked: &VersionsRequest,
+    collected: Timestamp,
     limits: &Limits,
 ) -> Result<Versions, StoreError> {
     let work = Work::new(limits, asked.max_keys, u64::MAX);
@@ -95,7 +102,7 @@ async fn versions<S: Store>(
         if records.is_spent() {
             found.upto = Some(after(&key)).filter(|upto| asked.range.contains(upto));
         }
-        if let Some(entry) = record.into_entry() {
+        if let Some(entry) = counting(record, collected) {
             let hash = Fingerprint::of(asked.hash_key, &key, &entry).sum;
             let version = entry.version;
             found.versions.push(Versioned { key, version, hash });
@@ -105,6 +112,14 @@ async fn versions<S: Store>(
         }
     }
     Ok(found)
+}
+
+/// The entry of a record, where it counts.
+fn counting(record: Record, collected: Timestamp) -> Option<Entry> {
+    match record.is_value() {
+        true => record.into_entry(),
+        false => record.counting(collected)?.into_entry(),
+    }
 }
 
 fn within(asked: u64, own: usize) -> usize {
@@ -202,12 +217,15 @@ struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    fn new(asked: &'a FingerprintRequest, limits: &Limits) -> Self {
+    fn new(asked: &'a FingerprintRequest, collected: Timestamp, limits: &Limits) -> Self {
         Self {
             asked,
             max: limits.max_windows.max(1),
             cuts: cuts_of(&asked.range, &asked.cuts).collect(),
-            made: Windows::default(),
+            made: Windows {
+                collected,
+                ..Windows::default()
+            },
             open: Fingerprint::default(),
             last: None,
         }
@@ -230,7 +248,7 @@ impl<'a> Making<'a> {
     fn add(&mut self, key: &Key, record: Record) {
         let len = key.len().saturating_add(record.encoded_len());
         self.made.bytes = self.made.bytes.saturating_add(len as u64);
-        if let Some(entry) = record.into_entry() {
+        if let Some(entry) = counting(record, self.made.collected) {
             let one = Fingerprint::of(self.asked.hash_key, key, &entry);
             self.open = self.open.and(one);
         }

@@ -1,17 +1,19 @@
 //! What a replica knows of itself: who it is, its marks, and who called it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::coordinator::CollectError;
 use crate::entry::Key;
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::marks::{Era, Marks, Own};
 use crate::random;
 use crate::record::Record;
+use crate::rules::Floors;
 use crate::store::StoreError;
-use crate::told::{LastPass, Status};
+use crate::told::{LastCollection, LastPass, Status, Waits};
 
 /// Shared by all clones of a replica.
 pub(super) struct Known {
@@ -26,11 +28,14 @@ pub(super) struct Known {
     /// Drawn anew at each start of the process.
     pub(super) boot: u64,
     announced: AtomicU64,
+    /// What it takes no more, and what counts no more.
+    pub(super) floors: Arc<Floors>,
     copied: AtomicU64,
     is_ready: watch::Sender<bool>,
     /// Of the coordinators that called.
     quorums: Mutex<Vec<Quorums>>,
     last_pass: Mutex<Option<LastPass>>,
+    last_collection: Mutex<Option<LastCollection>>,
 }
 
 /// An era, and whether the replica answers in it: two numbers for each era, so that
@@ -66,10 +71,12 @@ impl Known {
             new_id: OnceLock::new(),
             boot: random::number(),
             announced: AtomicU64::new(0),
+            floors: Arc::default(),
             copied: AtomicU64::new(0),
             is_ready: watch::Sender::new(false),
             quorums: Mutex::default(),
             last_pass: Mutex::default(),
+            last_collection: Mutex::default(),
         }
     }
 
@@ -111,6 +118,8 @@ impl Known {
             era,
             announced,
             is_joining: now & 1 == 0,
+            sealed: self.floors.sealed(),
+            collected: self.floors.collected(),
         })
     }
 
@@ -129,6 +138,8 @@ impl Known {
     pub(super) fn take_in(&self, marks: &Marks) {
         let announced = marks.announced.get();
         self.announced.fetch_max(announced, Ordering::Relaxed);
+        // Before it answers.
+        self.floors.take_in(marks);
         let is_open = !marks.is_joining;
         let State(state) = State::new(marks.era, is_open);
         self.state.fetch_max(state, Ordering::AcqRel);
@@ -152,15 +163,44 @@ impl Known {
         self.copied.load(Ordering::Relaxed)
     }
 
-    pub(super) fn status(&self, marks: Marks) -> Status {
+    pub(super) fn status(&self, marks: Marks, now_millis: u64) -> Status {
         let last_pass = self.last_pass.lock();
         let last_pass = last_pass.unwrap_or_else(PoisonError::into_inner).clone();
         Status {
             marks,
             boot: self.boot,
+            now_millis,
             copied: self.copied(),
             last_pass,
+            last_collection: self.last_collection().clone(),
         }
+    }
+
+    fn last_collection(&self) -> MutexGuard<'_, Option<LastCollection>> {
+        let last = self.last_collection.lock();
+        last.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what a collection came to, which has ended just now.
+    pub(super) fn tell_collection(&self, failure: Option<&CollectError>, ended_millis: u64) {
+        let mut last = self.last_collection();
+        let before = last.take().and_then(|last| last.waits);
+        let waits = failure.map(|failure| {
+            let replica = match failure {
+                CollectError::Waiting { replica, .. } => Some(replica.clone()),
+                CollectError::NotLevel => None,
+            };
+            let since = before.filter(|before| before.replica == replica);
+            Waits {
+                replica,
+                reason: failure.to_string(),
+                since_millis: since.map_or(ended_millis, |before| before.since_millis),
+            }
+        });
+        *last = Some(LastCollection {
+            ended_millis,
+            waits,
+        });
     }
 
     pub(super) fn tell_pass(&self, pass: LastPass) {

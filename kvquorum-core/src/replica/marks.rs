@@ -2,11 +2,12 @@
 
 use super::known::{State, own_key};
 use super::{Replica, refused};
+use crate::entry::Timestamp;
 use crate::identity::{Identity, Quorums, ReplicaId};
 use crate::marks::Marks;
 use crate::record::Record;
 use crate::request::{Refusal, Request, RequestKind, Response};
-use crate::rules::{Change, MarksChange};
+use crate::rules::{Ahead, Change, MarksChange};
 use crate::store::{Store, StoreError};
 use crate::told::Told;
 use crate::transport::{Call, Transport, TransportError};
@@ -122,9 +123,17 @@ impl<S: Store> Replica<S> {
             return refused(Refusal::NotJoining);
         };
         match (&request.kind, request.era) {
-            (RequestKind::Join { boot }, Some(era)) if *boot == self.known.boot => {
-                self.change_marks(MarksChange::Join(era))
-            }
+            (
+                RequestKind::Join {
+                    boot,
+                    sealed,
+                    collected,
+                },
+                Some(era),
+            ) if *boot == self.known.boot => match self.ahead_of(*sealed.max(collected)) {
+                Some(ahead) => refused(ahead.refusal()),
+                None => self.change_marks(MarksChange::Join(era, *sealed, *collected)),
+            },
             (RequestKind::Open { boot }, Some(era)) if *boot == self.known.boot => {
                 self.change_marks(MarksChange::Open(era))
             }
@@ -134,6 +143,40 @@ impl<S: Store> Replica<S> {
             }
             _ => refused(Refusal::NotJoining),
         }
+    }
+
+    /// Takes no more what is stamped before `to`.
+    ///
+    /// What was taken until now is to be seen by whoever reads once this has been answered:
+    /// a change that is decided later is refused, and one that was decided earlier is
+    /// done, by the contract of [`Store::apply`], when the replica's own record has
+    /// changed.
+    pub(super) fn seal(&self, to: Timestamp) -> Call {
+        let now_millis = self.wall.now_millis();
+        if to.millis() > now_millis {
+            let ahead = Ahead {
+                timestamp: to,
+                now_millis,
+                max_drift_millis: 0,
+            };
+            return refused(ahead.refusal());
+        }
+        self.known.floors.seal(to);
+        let replica = self.clone();
+        Call::new(async move {
+            match replica.change_marks(MarksChange::Seal(to)).await? {
+                Response::Told(_) => replica.status().await,
+                refused => Ok(refused),
+            }
+        })
+    }
+
+    /// Takes note that what is stamped before `to` is at every replica.
+    pub(super) fn collect(&self, to: Timestamp, boot: u64) -> Call {
+        if boot != self.known.boot {
+            return refused(Refusal::NotSealed);
+        }
+        self.change_marks(MarksChange::Collect(to))
     }
 
     /// Says who the replica is.
@@ -163,7 +206,10 @@ impl<S: Store> Replica<S> {
 
     /// Says how the replica is.
     pub(super) fn status(&self) -> Call {
-        self.once_known(|replica, _, marks| Told::Status(replica.known.status(marks)).into())
+        self.once_known(|replica, _, marks| {
+            let now_millis = replica.wall.now_millis();
+            Told::Status(replica.known.status(marks, now_millis)).into()
+        })
     }
 
     fn once_known(&self, tell: impl FnOnce(&Self, ReplicaId, Marks) -> Response) -> Call {
@@ -208,7 +254,7 @@ impl<S: Store> Replica<S> {
         self.learned(held)
     }
 
-    fn begin(&self) -> Change {
+    fn begin(&self) -> Change<'static> {
         let id = self.known.new_id(self.new_id);
         Change::marks(MarksChange::begin(id, !self.is_new_cluster))
     }

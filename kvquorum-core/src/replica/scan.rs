@@ -1,11 +1,10 @@
 //! Pages of what a replica holds.
 
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
 
 use super::Replica;
 use super::known::{State, own_key};
-use crate::entry::Key;
+use crate::entry::{Key, Timestamp};
 use crate::range::{KeyRange, Page, after};
 use crate::record::Record;
 use crate::request::Response;
@@ -16,23 +15,50 @@ use crate::transport::{Call, TransportError};
 impl<S: Store> Replica<S> {
     /// The first entries of a range.
     pub(super) fn scan(&self, range: KeyRange, limit: ScanLimit, state: State) -> Call {
-        let store = Arc::clone(&self.store);
+        let replica = self.clone();
         self.later(state, async move {
-            let Records { records, upto } = first_records(&*store, &range, limit).await?;
+            let Records {
+                records,
+                upto,
+                collected,
+            } = replica.counting(&range, limit).await?;
             // A record without an entry holds a promise alone.
             let entry = |(key, record): (Key, Record)| Some((key, record.into_entry()?));
             let entries = records.into_iter().filter_map(entry).collect();
-            Ok(Response::Page(Box::new(Page { entries, upto })))
+            Ok(Response::Page(Box::new(Page {
+                entries,
+                upto,
+                collected,
+            })))
         })
     }
 
     /// The first records of a range.
     pub(super) fn records(&self, range: KeyRange, limit: ScanLimit, state: State) -> Call {
-        let store = Arc::clone(&self.store);
+        let replica = self.clone();
         self.later(state, async move {
-            let records = first_records(&*store, &range, limit).await?;
+            let records = replica.counting(&range, limit).await?;
             Ok(Told::Records(records).into())
         })
+    }
+
+    /// What counts of the first records of a range.
+    async fn counting(
+        &self,
+        range: &KeyRange,
+        limit: ScanLimit,
+    ) -> Result<Records, TransportError> {
+        let read = || first_records(&*self.store, range, limit);
+        let (records, collected) = self.as_collected(read).await;
+        let mut records = records?;
+        records.collected = collected;
+        let found = records.records.into_iter();
+        let counts = |(key, record): (Key, Record)| match record.is_value() {
+            true => Some((key, record)),
+            false => Some((key, record.counting(collected)?)),
+        };
+        records.records = found.filter_map(counts).collect();
+        Ok(records)
     }
 
     /// As much as is asked for, within the replica's own limits.
@@ -46,7 +72,7 @@ impl<S: Store> Replica<S> {
 }
 
 /// It takes no more of the store than the page, and one record.
-async fn first_records<S: Store>(
+pub(super) async fn first_records<S: Store>(
     store: &S,
     range: &KeyRange,
     limit: ScanLimit,
@@ -71,7 +97,12 @@ async fn first_records<S: Store>(
         Some((last, _)) => Some(after(last)),
     };
     let upto = upto.filter(|upto| range.contains(upto));
-    Ok(Records { records, upto })
+    let collected = Timestamp::MIN;
+    Ok(Records {
+        records,
+        upto,
+        collected,
+    })
 }
 
 /// Where the entries of a range begin. What the replica keeps for itself is no entry of

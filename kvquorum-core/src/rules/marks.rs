@@ -1,6 +1,7 @@
 //! What a request does to a replica's marks.
 
 use super::Decision;
+use crate::entry::Timestamp;
 use crate::identity::ReplicaId;
 use crate::marks::{Era, Marks, Own};
 use crate::record::Record;
@@ -14,8 +15,11 @@ pub(crate) enum MarksChange {
     Begin(Own),
     Announce(Era),
     Enter(Era),
-    Join(Era),
+    /// With the greatest seal and the greatest mark of those that are copied from.
+    Join(Era, Timestamp, Timestamp),
     Open(Era),
+    Seal(Timestamp),
+    Collect(Timestamp),
 }
 
 impl MarksChange {
@@ -33,6 +37,9 @@ impl MarksChange {
     /// - **J-SILENT.** A replica that is joining enters no era but that of its rejoin,
     ///   and is no witness of what was announced. It opens in the era in which it was
     ///   copied to, and in no other.
+    /// - **G-SEAL, G-COLLECT.** What it is sealed up to and what it has collected only
+    ///   rises, and never the latter past the former. One that is joining takes both from
+    ///   those that it copies from, and is neither sealed nor told to collect.
     #[cold]
     pub(super) fn decide(self, held: Option<&Record>) -> Decision {
         let own = match (held.and_then(Own::of), self) {
@@ -53,16 +60,25 @@ impl MarksChange {
         let before = marks.era.max(marks.announced);
         match self {
             Self::Begin(_) => Ok(marks),
-            Self::Announce(era) | Self::Enter(era) | Self::Join(era) if !before.reaches(era) => {
+            Self::Announce(era) | Self::Enter(era) | Self::Join(era, ..)
+                if !before.reaches(era) =>
+            {
                 Err(Refusal::EraTooFarAhead { era: before })
             }
-            Self::Join(era) if marks.is_joining && era >= marks.era => Ok(Marks { era, ..marks }),
+            Self::Join(era, sealed, collected) if marks.is_joining && era >= marks.era => {
+                Ok(Marks {
+                    era,
+                    sealed: sealed.max(marks.sealed),
+                    collected: collected.max(marks.collected),
+                    ..marks
+                })
+            }
             Self::Open(era) if marks.is_joining && era == marks.era => Ok(Marks {
                 is_joining: false,
                 ..marks
             }),
-            Self::Join(_) | Self::Open(_) => Err(Refusal::NotJoining),
-            Self::Announce(_) | Self::Enter(_) if marks.is_joining => Err(marks.refusal()),
+            Self::Join(..) | Self::Open(_) => Err(Refusal::NotJoining),
+            _ if marks.is_joining => Err(marks.refusal()),
             Self::Announce(era) if era > before => Ok(Marks {
                 announced: era,
                 ..marks
@@ -72,6 +88,15 @@ impl MarksChange {
                 era: era.max(marks.era),
                 ..marks
             }),
+            Self::Seal(to) => Ok(Marks {
+                sealed: to.max(marks.sealed),
+                ..marks
+            }),
+            Self::Collect(to) if to <= marks.sealed => Ok(Marks {
+                collected: to.max(marks.collected),
+                ..marks
+            }),
+            Self::Collect(_) => Err(Refusal::NotSealed),
         }
     }
 }

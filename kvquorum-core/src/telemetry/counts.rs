@@ -289,6 +289,8 @@ struct Replica {
     joining: Counter,
     not_joining: Counter,
     era_too_far_ahead: Counter,
+    before: Counter,
+    not_sealed: Counter,
     superseded: Counter,
     same_replica: Counter,
     other_cluster: Counter,
@@ -327,6 +329,8 @@ impl Replica {
             joining: refusal("joining"),
             not_joining: refusal("not_joining"),
             era_too_far_ahead: refusal("era_too_far_ahead"),
+            before: refusal("before"),
+            not_sealed: refusal("not_sealed"),
             same_replica: by(MISIDENTIFIED, "reason", "same_replica"),
             other_cluster: by(MISIDENTIFIED, "reason", "other_cluster"),
             repaired: by(REPAIRS, "outcome", "acked"),
@@ -350,6 +354,8 @@ impl Replica {
             Refusal::Joining { .. } => &self.joining,
             Refusal::NotJoining => &self.not_joining,
             Refusal::EraTooFarAhead { .. } => &self.era_too_far_ahead,
+            Refusal::Before { .. } => &self.before,
+            Refusal::NotSealed => &self.not_sealed,
         }
     }
 }

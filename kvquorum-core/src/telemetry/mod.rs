@@ -50,6 +50,8 @@ pub(crate) enum CallKind {
     Versions,
     Status,
     Rejoin,
+    Repair,
+    Collect,
 }
 
 impl CallKind {
@@ -57,6 +59,7 @@ impl CallKind {
         match request.kind {
             RequestKind::Read { .. } => Self::Read,
             RequestKind::Write { .. } => Self::Write,
+            RequestKind::Repair { .. } => Self::Repair,
             RequestKind::Identify { .. } => Self::Identify,
             RequestKind::Scan { .. } => Self::Scan,
             RequestKind::Prepare { .. } => Self::Prepare,
@@ -68,6 +71,9 @@ impl CallKind {
             | RequestKind::Records { .. }
             | RequestKind::Copy { .. }
             | RequestKind::Open { .. } => Self::Rejoin,
+            RequestKind::Seal { .. } | RequestKind::Collect { .. } | RequestKind::Sweep { .. } => {
+                Self::Collect
+            }
         }
     }
 }

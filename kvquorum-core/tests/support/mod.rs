@@ -61,7 +61,7 @@ impl MapStore {
         self.0.lock().unwrap().clear();
     }
 
-    pub fn change(&self, key: &Key, change: Change) -> Response {
+    pub fn change(&self, key: &Key, change: Change<'_>) -> Response {
         let mut map = self.0.lock().unwrap();
         let decision = change.decide(map.get(key));
         match decision.action {
@@ -78,7 +78,7 @@ impl Store for MapStore {
         Ok(self.0.lock().unwrap().get(key).cloned())
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         Ok(self.change(key, change))
     }
 
@@ -86,7 +86,11 @@ impl Store for MapStore {
         Some(Ok(self.0.lock().unwrap().get(key).cloned()))
     }
 
-    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+    fn try_apply<'a>(
+        &self,
+        key: &Key,
+        change: Change<'a>,
+    ) -> Result<Result<Response, StoreError>, Change<'a>> {
         Ok(Ok(self.change(key, change)))
     }
 

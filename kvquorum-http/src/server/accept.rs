@@ -143,7 +143,7 @@ mod tests {
             std::future::pending().await
         }
 
-        async fn apply(&self, _: &Key, _: Change) -> Result<Response, StoreError> {
+        async fn apply(&self, _: &Key, _: Change<'_>) -> Result<Response, StoreError> {
             std::future::pending().await
         }
 

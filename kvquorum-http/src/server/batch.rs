@@ -157,7 +157,9 @@ impl Answer {
     /// to `uncounted` bytes needs none of the budget.
     fn new(which: u32, asked: Asked, budget: &Budget, uncounted: usize) -> Self {
         let taken = match &asked {
-            Ok(Response::Entry(Some(entry)) | Response::Promise(Some(entry))) => value_len(entry),
+            Ok(Response::Entry(held) | Response::Promise(held)) => {
+                held.entry.as_ref().map_or(0, value_len)
+            }
             Ok(Response::Page(page)) => {
                 let lens = page.entries.iter();
                 lens.flat_map(|(key, entry)| [ENTRY, key.len(), value_len(entry)])

@@ -1,7 +1,7 @@
 //! The plain face: JSON in and out, for people, curl and any language.
 
 use hyper::StatusCode;
-use kvquorum_core::{Ack, Entry, Refusal, Request, Response, Timestamp, Version, WriterId};
+use kvquorum_core::{Ack, Entry, Held, Refusal, Request, Response, Timestamp, Version, WriterId};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -137,10 +137,14 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
 
 pub(super) fn read_answer(response: Response) -> Result<Vec<u8>, Problem> {
     let (version, value) = match response {
-        Response::Entry(Some(Entry {
-            version,
-            value: Some(value),
-        })) => (version, value),
+        Response::Entry(Held {
+            entry:
+                Some(Entry {
+                    version,
+                    value: Some(value),
+                }),
+            ..
+        }) => (version, value),
         Response::Entry(_) => return Ok(b"null\n".to_vec()),
         other => return Err(not_the_answer(&other)),
     };
@@ -164,7 +168,7 @@ fn not_the_answer(response: &Response) -> Problem {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, refusal.to_string())
         }
         // Nothing is wrong with the request: what is held under the key is in its way.
-        Response::Refused(refusal @ Refusal::Promised { .. }) => {
+        Response::Refused(refusal @ (Refusal::Promised { .. } | Refusal::Before { .. })) => {
             Problem::new(StatusCode::CONFLICT, refusal.to_string())
         }
         // Nor here: the replica is.

@@ -41,18 +41,22 @@
 //! | asked: *identify* | `02`, then `00`, or `01` and the coordinator's N, W and R: three bytes |
 //! | asked: *scan* | `03`, range, how many entries at most: int, how many bytes of them at most: int |
 //! | asked: *prepare* | `04`, key: bytes, ballot: version |
-//! | asked: *fingerprint* | `05`, range, key of the hash: int, how many cuts: int, and each of them: bytes; how many entries in a window at most: int, how many records at most: int, how many bytes of them at most: int |
-//! | asked: *versions* | `06`, range, key of the hash: int, how many at most: int |
+//! | asked: *fingerprint* | `05`, range, key of the hash: int, how many cuts: int, and each of them: bytes; how many entries in a window at most: int, how many records at most: int, how many bytes of them at most: int, before when tombstones are left out: timestamp |
+//! | asked: *versions* | `06`, range, key of the hash: int, how many at most: int, before when tombstones are left out: timestamp |
 //! | asked: *status* | `07` |
 //! | asked: *announce* | `08`, era: int |
-//! | asked: *join* | `09`, the start of the process that is meant: int |
+//! | asked: *join* | `09`, the start of the process that is meant: int, what its peers are sealed up to: timestamp, and what they have collected: timestamp |
 //! | asked: *records* | `0A`, range, how many records at most: int, how many bytes of them at most: int |
 //! | asked: *copy* | `0B`, key: bytes, record |
 //! | asked: *open* | `0C`, the start of the process that is meant: int |
+//! | asked: *seal* | `0D`, timestamp |
+//! | asked: *collect* | `0E`, timestamp, the start of the process that was sealed: int |
+//! | asked: *sweep* | `0F`, range, how many records at most: int |
+//! | asked: *repair* | `10`, key: bytes, entry |
 //! | reply *answered* | `00`, response |
 //! | reply *the store failed* | `01`, what it says: text. The entry may be stored or not |
 //! | reply *not understood* | `02`, why: text. Nothing was stored |
-//! | response *entry* | `00`, then `00` for none, or `01` and an entry |
+//! | response *entry* | `00`, what the replica has collected: timestamp, then `00` for no entry, or `01` and the entry |
 //! | response *ack, applied* | `01 00` |
 //! | response *ack, superseded* | `01 01`, version |
 //! | response *refused, empty key* | `02 00` |
@@ -66,20 +70,23 @@
 //! | response *refused, joining* | `02 08`, `01` where it has begun to copy, else `00` |
 //! | response *refused, not joining* | `02 09` |
 //! | response *refused, era too far ahead* | `02 0A`, the greatest era that is known: int |
+//! | response *refused, before* | `02 0B`, from when on it is taken: timestamp |
+//! | response *refused, not sealed* | `02 0C` |
 //! | response *identity* | `03`, the replica's id: int, its era: int, then `00`, or `01` and its cluster: text; how many quorums were seen: int, and N, W and R of each: three bytes |
-//! | response *page* | `04`, how many entries: int, and of each its key: bytes, and entry; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
-//! | response *promise* | `05`, then `00` for no entry, or `01` and the entry |
-//! | response *windows* | `06 00`, how many bytes were read: int, how many windows: int, and of each where it ends: `00` at the next cut, `01` and the key before which it is: bytes, or `02` where the range does; how many entries: int, and the sum of their hashes: int |
-//! | response *versions* | `06 01`, how many: int, and of each its key: bytes, version, and hash: int; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
-//! | response *status* | `06 02`, marks, the start of its process: int, how many keys were copied to it since: int, then `00` where no pass has ended, or `01` and when it did, in ms: int, how many keys were compared: int, how many differed: int, of how many replicas it tells: int, and how many entries each was sent: int; `01` where it was complete, else `00` |
+//! | response *page* | `04`, how many entries: int, and of each its key: bytes, and entry; then `00` where they are all of the range, or `01` and the key before which they are: bytes; what the replica has collected: timestamp |
+//! | response *promise* | `05`, as *entry* |
+//! | response *windows* | `06 00`, how many bytes were read: int, how many windows: int, and of each where it ends: `00` at the next cut, `01` and the key before which it is: bytes, or `02` where the range does; how many entries: int, and the sum of their hashes: int; before when tombstones are left out: timestamp |
+//! | response *versions* | `06 01`, how many: int, and of each its key: bytes, version, and hash: int; then `00` where they are all of the range, or `01` and the key before which they are: bytes; what the replica has collected: timestamp |
+//! | response *status* | `06 02`, marks, the start of its process: int, its clock in ms: int, how many keys were copied to it since: int, then `00` where no pass has ended, or `01` and when it did, in ms: int, how many keys were compared: int, how many differed: int, of how many replicas it tells: int, and how many entries each was sent: int; `01` where it was complete, else `00`; then `00` where no collection has ended, or `01` and when it did, in ms: int, and `00` where something was collected, or `01`, then `00` or `01` and the replica that is waited for: text, why: text, and since when, in ms: int |
 //! | response *marks* | `06 03`, marks |
-//! | response *records* | `06 04`, how many: int, and of each its key: bytes, and record; then `00` where they are all of the range, or `01` and the key before which they are: bytes |
+//! | response *records* | `06 04`, how many: int, and of each its key: bytes, and record; then `00` where they are all of the range, or `01` and the key before which they are: bytes; what the replica has collected: timestamp |
+//! | response *swept* | `06 05`, how many records were looked at: int, how many tombstones still count: int, from how many records something was dropped: int, then `00` where these were all of the range, or `01` and the key before which they were: bytes |
 //!
 //! | part | bytes |
 //! |---|---|
 //! | entry | version, then `00` for a tombstone, or `01` and the value: bytes |
 //! | record | `00` where no ballot was promised, or `01` and the greatest that was: version; then `00` for no entry, or `01` and the entry |
-//! | marks | era: int, the greatest era that was announced: int, `01` where the replica is joining, else `00` |
+//! | marks | era: int, the greatest era that was announced: int, `01` where the replica is joining, else `00`; what it is sealed up to: timestamp, what it has collected: timestamp |
 //! | range | its first key: bytes, then `00` where it has no end, or `01` and the key before which it ends: bytes |
 //! | version | timestamp: int, writer: int |
 //! | timestamp | one 64-bit number: milliseconds since the Unix epoch × 65536 + counter |
@@ -128,7 +135,7 @@ pub(crate) mod frames;
 use std::error::Error;
 
 use bytes::Bytes;
-use kvquorum_core::{Entry, Key, Request, RequestKind, Response};
+use kvquorum_core::{Entry, Held, Key, Request, RequestKind, Response};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Where calls of the version spoken here go.
@@ -179,7 +186,11 @@ pub(crate) enum Reply {
 pub(crate) fn longest_beside_value(request: &Request) -> usize {
     let key_len = request.key().map_or(0, Key::len);
     let small_value_len = match &request.kind {
-        RequestKind::Write { entry, .. } if large_value(entry).is_none() => value_len(entry),
+        RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. }
+            if large_value(entry).is_none() =>
+        {
+            value_len(entry)
+        }
         // It is seldom, and copied whatever its length.
         RequestKind::Copy { record, .. } => record.encoded_len(),
         _ => 0,
@@ -195,14 +206,18 @@ pub(crate) fn encode_request(
     request: &Request,
     to: &mut Vec<u8>,
 ) -> Result<Option<Bytes>, EncodeError> {
-    if let RequestKind::Write { key, entry } = &request.kind
+    if let RequestKind::Write { key, entry } | RequestKind::Repair { key, entry } = &request.kind
         && let Some(value) = large_value(entry)
     {
+        let key = key.clone();
         let entry = Entry::new(entry.version, Bytes::new());
         let without_value = Request {
             to: request.to,
             era: request.era,
-            ..Request::write(key, entry)
+            kind: match request.kind {
+                RequestKind::Repair { .. } => RequestKind::Repair { key, entry },
+                _ => RequestKind::Write { key, entry },
+            },
         };
         return encode_apart(&without_value, value, to);
     }
@@ -212,12 +227,14 @@ pub(crate) fn encode_request(
 
 /// Appends a reply, except for a large value, as [`encode_request`] does.
 pub(crate) fn encode_reply(reply: &Reply, to: &mut Vec<u8>) -> Result<Option<Bytes>, EncodeError> {
-    if let Reply::Answered(
-        response @ (Response::Entry(Some(entry)) | Response::Promise(Some(entry))),
-    ) = reply
+    if let Reply::Answered(response @ (Response::Entry(held) | Response::Promise(held))) = reply
+        && let Some(entry) = &held.entry
     {
         if let Some(value) = large_value(entry) {
-            let without_value = Some(Entry::new(entry.version, Bytes::new()));
+            let without_value = Held {
+                entry: Some(Entry::new(entry.version, Bytes::new())),
+                ..*held
+            };
             let without_value = Reply::Answered(match response {
                 Response::Promise(_) => Response::Promise(without_value),
                 _ => Response::Entry(without_value),

@@ -109,7 +109,7 @@ impl Store for TestStore {
         Ok(self.map.lock().unwrap().get(key).cloned())
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         self.enter(key).await?;
         let mut map = self.map.lock().unwrap();
         let decision = change.decide(map.get(key));
@@ -153,7 +153,7 @@ impl Store for Picky {
         self.0.get(key).await
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         self.look_at(key).await?;
         self.0.apply(key, change).await
     }

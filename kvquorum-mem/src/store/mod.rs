@@ -119,7 +119,7 @@ impl MemStore {
         self.shard(hash).get(key.as_bytes(), hash).cloned()
     }
 
-    fn change(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    fn change(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         let hash = self.hash(key);
         let key = key.as_bytes();
         let mut shard = self.shard(hash);
@@ -168,7 +168,7 @@ impl Store for MemStore {
     fn apply(
         &self,
         key: &Key,
-        change: Change,
+        change: Change<'_>,
     ) -> impl Future<Output = Result<Response, StoreError>> + Send {
         ready(self.change(key, change))
     }
@@ -185,7 +185,11 @@ impl Store for MemStore {
         Some(Ok(self.read(key)))
     }
 
-    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+    fn try_apply<'a>(
+        &self,
+        key: &Key,
+        change: Change<'a>,
+    ) -> Result<Result<Response, StoreError>, Change<'a>> {
         Ok(self.change(key, change))
     }
 }

@@ -14,7 +14,7 @@
 //! #     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
 //! #         Ok(self.0.lock().unwrap().get(key).cloned())
 //! #     }
-//! #     async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+//! #     async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
 //! #         let mut map = self.0.lock().unwrap();
 //! #         let decision = change.decide(map.get(key));
 //! #         match decision.action {

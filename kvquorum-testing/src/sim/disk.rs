@@ -90,7 +90,7 @@ impl Disk {
         self.data().records.get(key).cloned()
     }
 
-    fn change(&self, key: &Key, change: Change) -> Response {
+    fn change(&self, key: &Key, change: Change<'_>) -> Response {
         let mut data = self.data();
         let Data { records, unsynced } = &mut *data;
         let Decision { action, response } = change.decide(records.get(key));
@@ -114,7 +114,7 @@ impl Store for Disk {
         Ok(self.record(key))
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         Ok(self.change(key, change))
     }
 
@@ -130,7 +130,11 @@ impl Store for Disk {
         Some(Ok(self.record(key)))
     }
 
-    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+    fn try_apply<'a>(
+        &self,
+        key: &Key,
+        change: Change<'a>,
+    ) -> Result<Result<Response, StoreError>, Change<'a>> {
         Ok(Ok(self.change(key, change)))
     }
 }

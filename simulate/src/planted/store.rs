@@ -130,7 +130,7 @@ impl Buggy {
         data.before.insert(key.clone(), (Instant::now(), before));
     }
 
-    async fn apply(self: Arc<Self>, key: Key, change: Change) -> Response {
+    async fn apply(self: Arc<Self>, key: Key, change: Change<'_>) -> Response {
         let held = self.record(&key);
         // What a replica keeps of itself is none of the bugs' business.
         if key.is_empty() {
@@ -169,7 +169,7 @@ impl Buggy {
 }
 
 /// What a change comes to, with a bug.
-fn decide(bug: Bug, held: Option<&Record>, change: Change) -> Decision {
+fn decide(bug: Bug, held: Option<&Record>, change: Change<'_>) -> Decision {
     let sound = change.clone().decide(held);
     let refused = |decision: &Decision| matches!(decision.response, Response::Refused(_));
     if bug == Bug::NoneAsFar {
@@ -258,7 +258,7 @@ impl Store for PlantedStore {
         Ok(buggy.record(key))
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Result<Response, StoreError> {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
         match self {
             Self::Sound(disk) => disk.apply(key, change).await,
             Self::Conditional(store) => store.apply(key, change).await,
@@ -285,7 +285,11 @@ impl Store for PlantedStore {
         }
     }
 
-    fn try_apply(&self, key: &Key, change: Change) -> Result<Result<Response, StoreError>, Change> {
+    fn try_apply<'a>(
+        &self,
+        key: &Key,
+        change: Change<'a>,
+    ) -> Result<Result<Response, StoreError>, Change<'a>> {
         match self {
             Self::Sound(disk) => disk.try_apply(key, change),
             _ => Err(change),

@@ -193,7 +193,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Handoff<N, W,
         let Some(entry) = receipt.entry() else {
             return true;
         };
-        let mut request = Request::write(key, entry.clone()).in_era(era);
+        let mut request = Request::repair(key, entry.clone()).in_era(era);
         match call_one(&self.coordinator.inner, replica, &mut request).await {
             Ok(Response::Ack(_)) => true,
             // Else it will be refused again.

@@ -11,12 +11,12 @@ use super::compare::Part;
 use crate::coordinator::Bounds;
 use crate::coordinator::one::call_one;
 use crate::coordinator::{Coordinator, Edit};
-use crate::entry::{Entry, Key};
+use crate::entry::{Entry, Key, Timestamp};
 use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd};
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
-use crate::request::{Refusal, Request, RequestKind, Response};
+use crate::request::{Held, Refusal, Request, RequestKind, Response};
 use crate::telemetry::Settling;
 use crate::told::Told;
 use crate::transport::Transport;
@@ -31,6 +31,14 @@ const SETTLING: Bounds = Bounds {
     time_limit: Duration::from_secs(10),
     past: None,
 };
+
+/// What a replica told of a range.
+pub(super) struct ToldWindows {
+    pub(super) parts: Vec<Part>,
+    /// How many it has read for it.
+    pub(super) bytes: u64,
+    pub(super) collected: Timestamp,
+}
 
 pub(super) struct Caller<const N: usize, const W: usize, const R: usize, T> {
     pub(super) coordinator: Coordinator<N, W, R, T>,
@@ -87,14 +95,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         &self,
         replica: usize,
         asked: &FingerprintRequest,
-    ) -> Result<(Vec<Part>, u64), ReplicaFailure> {
+    ) -> Result<ToldWindows, ReplicaFailure> {
         let kind = RequestKind::Fingerprint(Box::new(asked.clone()));
         if let Response::Told(told) = self.call(replica, kind).await?
             && let Told::Windows(windows) = *told
         {
-            let bytes = windows.bytes;
-            if let Some(told) = Part::all(windows, &asked.range, &asked.cuts) {
-                return Ok((told, bytes));
+            let (bytes, collected) = (windows.bytes, windows.collected);
+            if let Some(parts) = Part::all(windows, &asked.range, &asked.cuts) {
+                return Ok(ToldWindows {
+                    parts,
+                    bytes,
+                    collected,
+                });
             }
         }
         Err(self.mismatched(replica))
@@ -129,14 +141,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         }
     }
 
-    pub(super) async fn read(
-        &self,
-        replica: usize,
-        key: &Key,
-    ) -> Result<Option<Entry>, ReplicaFailure> {
+    pub(super) async fn read(&self, replica: usize, key: &Key) -> Result<Held, ReplicaFailure> {
         let Request { kind, .. } = Request::read(key);
         match self.call(replica, kind).await? {
-            Response::Entry(entry) => Ok(entry),
+            Response::Entry(held) => Ok(held),
             _ => Err(self.mismatched(replica)),
         }
     }
@@ -148,34 +156,47 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         key: &Key,
         entry: Entry,
     ) -> Result<(), ReplicaFailure> {
-        let Request { kind, .. } = Request::write(key, entry.clone());
-        let refusal = match self.call(replica, kind).await {
-            Ok(Response::Ack(_)) => return Ok(()),
-            Ok(_) => return Err(self.mismatched(replica)),
-            Err(ReplicaFailure::Refused(refusal @ Refusal::Promised { .. })) => refusal,
-            Err(failure) => return Err(failure),
+        let refusal = match self.try_repair(replica, key, entry.clone()).await {
+            Err(ReplicaFailure::Refused(
+                refusal @ (Refusal::Promised { .. } | Refusal::Before { .. }),
+            )) => refusal,
+            done => return done,
         };
         // It is most likely an update under way, which is soon over, and would be left in
         // doubt if this overtook it.
         sleep(PAUSE).await;
-        match self.read(replica, key).await? {
+        match self.read(replica, key).await?.entry {
             Some(held) if held >= entry => Ok(()),
-            _ => self.settle(replica, key, refusal).await,
+            _ => {
+                let settled = self.settle(key).await;
+                let settled = settled.ok_or(ReplicaFailure::Refused(refusal))?;
+                // The update did not have to wait for this one of them.
+                self.try_repair(replica, key, settled).await
+            }
         }
     }
 
-    /// An update that has not come to its end has the replica refuse what is below its
-    /// ballot, for ever: gives the key a version that all can take.
-    async fn settle(
+    pub(super) async fn try_repair(
         &self,
         replica: usize,
         key: &Key,
-        refusal: Refusal,
+        entry: Entry,
     ) -> Result<(), ReplicaFailure> {
-        let refused = Err(ReplicaFailure::Refused(refusal));
+        let Request { kind, .. } = Request::repair(key, entry);
+        match self.call(replica, kind).await? {
+            Response::Ack(_) => Ok(()),
+            _ => Err(self.mismatched(replica)),
+        }
+    }
+
+    /// Gives a key a version that all can take, with the value that it has, and returns
+    /// what is held then. An update that has not come to its end has replicas refuse what
+    /// is below its ballot, for ever; and what does not count any more (rule G-VOID)
+    /// may be greater than what does.
+    pub(super) async fn settle(&self, key: &Key) -> Option<Entry> {
         // Without such quorums no register is at the key.
         if R.saturating_add(W) <= N || W.saturating_mul(2) <= N {
-            return refused;
+            return None;
         }
         let as_it_is = |held: Option<&Bytes>| {
             let edit = held.cloned().map_or(Edit::Delete, Edit::Put);
@@ -187,15 +208,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         let settled = settling.await.map(|(done, ())| done.entry);
         let telemetry = &self.coordinator.inner.telemetry;
         telemetry.settled(Settling::Pass, settled.is_ok());
-        let Ok(Some(settled)) = settled else {
-            return refused;
-        };
-        // The update did not have to wait for this one of them.
-        let Request { kind, .. } = Request::write(key, settled);
-        match self.call(replica, kind).await? {
-            Response::Ack(_) => Ok(()),
-            _ => Err(self.mismatched(replica)),
-        }
+        settled.ok().flatten()
     }
 
     /// An answer that makes no sense: the replica is left out.
@@ -266,7 +279,7 @@ const HASH: usize = 16;
 
 fn sent(request: &Request) -> u64 {
     let len = match &request.kind {
-        RequestKind::Write { key, entry } => entry_len(key.len(), entry),
+        RequestKind::Repair { key, entry } => entry_len(key.len(), entry),
         RequestKind::Scan { range, .. } => range_len(range),
         RequestKind::Versions(asked) => range_len(&asked.range).saturating_add(HASH),
         RequestKind::Fingerprint(asked) => {
@@ -282,7 +295,7 @@ fn sent(request: &Request) -> u64 {
 
 fn received(response: &Response) -> u64 {
     let len: usize = match response {
-        Response::Entry(Some(entry)) => entry_len(0, entry),
+        Response::Entry(held) => held.entry.as_ref().map_or(1, |it| entry_len(0, it)),
         Response::Page(page) => page
             .entries
             .iter()
@@ -310,7 +323,7 @@ fn told_len(told: &Told) -> usize {
             ends.map(|len| len.saturating_add(NUMBER).saturating_add(HASH))
                 .sum()
         }
-        Told::Status(_) | Told::Marks(_) | Told::Records(_) => 1,
+        _ => 1,
     }
 }
 

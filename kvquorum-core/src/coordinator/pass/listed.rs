@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::entry::{Key, Version};
+use crate::entry::{Key, Timestamp, Version};
 use crate::fingerprint::Versions;
 
 /// What each replica told of one key: its version and hash, where it has one.
@@ -15,6 +15,8 @@ pub(super) struct Listed<const N: usize> {
     /// How far they go: the end of the range is `None`.
     pub(super) upto: Option<Key>,
     pub(super) held: BTreeMap<Key, Held<N>>,
+    /// The mark of each.
+    pub(super) marks: [Timestamp; N],
 }
 
 impl<const N: usize> Listed<N> {
@@ -22,7 +24,11 @@ impl<const N: usize> Listed<N> {
         let ends = answers.iter().filter_map(|(_, told)| told.upto.as_ref());
         let upto = ends.min().cloned();
         let mut held = BTreeMap::<Key, Held<N>>::new();
+        let mut marks = [Timestamp::MIN; N];
         for (replica, told) in answers {
+            if let Some(mark) = marks.get_mut(replica) {
+                *mark = told.collected;
+            }
             for it in told.versions {
                 if upto.as_ref().is_some_and(|upto| it.key >= *upto) {
                     break;
@@ -32,7 +38,7 @@ impl<const N: usize> Listed<N> {
                 }
             }
         }
-        Self { upto, held }
+        Self { upto, held, marks }
     }
 }
 
@@ -41,25 +47,41 @@ impl<const N: usize> Listed<N> {
 pub(super) struct Unlike<const N: usize> {
     pub(super) key: Key,
     pub(super) held: Held<N>,
-    /// Who told of the greatest version.
+    /// Who told of the greatest version that counts; nobody where none does.
     pub(super) sources: Vec<usize>,
+    /// Whether one holds what does not count, and no repair can get past it.
+    pub(super) is_void: bool,
 }
 
 impl<const N: usize> Unlike<N> {
-    /// `None` where these replicas hold the same.
-    pub(super) fn of(key: &Key, held: &Held<N>, replicas: &[usize]) -> Option<Self> {
+    /// `None` where these replicas hold the same. What counts is told by their marks
+    /// (rule G-VOID).
+    pub(super) fn of(
+        key: &Key,
+        held: &Held<N>,
+        marks: &[Timestamp; N],
+        replicas: &[usize],
+    ) -> Option<Self> {
         let told = |replica: &usize| held.get(*replica).copied().flatten();
         let first = told(replicas.first()?);
         if replicas.iter().all(|replica| told(replica) == first) {
             return None;
         }
+        let mark = |replica: &usize| marks.get(*replica).copied();
+        let greatest_mark = replicas.iter().filter_map(mark).max();
         let version = |replica: &usize| told(replica).map(|(version, _)| version);
-        let greatest = replicas.iter().filter_map(version).max();
-        let is_source = |replica: &&usize| version(replica) == greatest;
+        let counts = |replica: &usize| {
+            let timestamp = version(replica).map(|version| version.timestamp);
+            mark(replica) == greatest_mark || timestamp >= greatest_mark
+        };
+        let counting = || replicas.iter().filter(|replica| counts(replica));
+        let greatest = counting().filter_map(version).max();
+        let is_source = |replica: &&usize| greatest.is_some() && version(replica) == greatest;
         Some(Self {
             key: key.clone(),
             held: *held,
-            sources: replicas.iter().filter(is_source).copied().collect(),
+            sources: counting().filter(is_source).copied().collect(),
+            is_void: replicas.iter().any(|replica| version(replica) > greatest),
         })
     }
 

@@ -11,6 +11,7 @@ use crate::entry::{Entry, Key};
 use crate::fingerprint::Fingerprint;
 use crate::outcome::ReplicaFailure;
 use crate::range::KeyRange;
+use crate::request::Held;
 use crate::transport::Transport;
 
 /// What became of one key.
@@ -26,7 +27,7 @@ pub(super) struct Mended {
 struct Greatest {
     entry: Entry,
     hash: u128,
-    source: usize,
+    source: Option<usize>,
 }
 
 /// One key that some replicas lack, and how to mend it.
@@ -42,7 +43,11 @@ pub(super) struct Mending<const N: usize, const W: usize, const R: usize, T> {
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Mending<N, W, R, T> {
     pub(super) async fn run(self) -> Mended {
         let mut mended = Mended::default();
-        let Some(greatest) = self.greatest(&mut mended).await else {
+        let greatest = match self.unlike.is_void {
+            true => self.settled().await,
+            false => self.greatest(&mut mended).await,
+        };
+        let Some(greatest) = greatest else {
             let others = self.replicas.iter().copied();
             let others = others.filter(|replica| !self.unlike.sources.contains(replica));
             mended
@@ -51,7 +56,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Mending<N, W,
             return mended;
         };
         let is_behind = |replica: &usize| {
-            *replica != greatest.source && self.unlike.hash(*replica) != Some(greatest.hash)
+            Some(*replica) != greatest.source && self.unlike.hash(*replica) != Some(greatest.hash)
         };
         let behind = self.replicas.iter().copied().filter(is_behind);
         let sent = join_all(behind.map(|replica| self.send(replica, &greatest.entry))).await;
@@ -64,10 +69,16 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Mending<N, W,
         mended
     }
 
+    /// What is held once the key has a version that all can take.
+    async fn settled(&self) -> Option<Greatest> {
+        let entry = self.caller.settle(&self.unlike.key).await?;
+        Some(self.read_from(None, entry))
+    }
+
     /// The greatest of the entries that were told of.
     async fn greatest(&self, mended: &mut Mended) -> Option<Greatest> {
         if let Some((source, entry)) = &self.read {
-            return Some(self.read_from(*source, entry.clone()));
+            return Some(self.read_from(Some(*source), entry.clone()));
         }
         let mut greatest: Option<Greatest> = None;
         let mut hashes = Vec::new();
@@ -76,12 +87,19 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Mending<N, W,
             if hashes.contains(&hash) || self.caller.is_out(source) {
                 continue;
             }
+            let told = self.unlike.version(source);
             match self.caller.read(source, &self.unlike.key).await {
-                Ok(Some(entry)) if Some(entry.version) >= self.unlike.version(source) => {
+                Ok(Held {
+                    entry: Some(entry), ..
+                }) if Some(entry.version) >= told => {
                     hashes.push(hash);
                     if greatest.as_ref().is_none_or(|it| it.entry < entry) {
-                        greatest = Some(self.read_from(source, entry));
+                        greatest = Some(self.read_from(Some(source), entry));
                     }
+                }
+                // Collected meanwhile.
+                Ok(held) if told.is_some_and(|told| told.timestamp < held.collected) => {
+                    mended.not_repaired.push((source, None));
                 }
                 // It has lost what it told of.
                 Ok(_) => {
@@ -94,7 +112,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Mending<N, W,
         greatest
     }
 
-    fn read_from(&self, source: usize, entry: Entry) -> Greatest {
+    fn read_from(&self, source: Option<usize>, entry: Entry) -> Greatest {
         let hash = Fingerprint::of(self.hash_key, &self.unlike.key, &entry).sum;
         Greatest {
             entry,

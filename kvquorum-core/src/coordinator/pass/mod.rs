@@ -27,6 +27,7 @@ use crate::random;
 use crate::range::KeyRange;
 use crate::transport::Transport;
 use caller::Caller;
+pub(super) use pace::Pace;
 use report::SoFar;
 use walk::Walk;
 
@@ -108,7 +109,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 
 impl<T, const N: usize> Inner<T, N> {
     /// A number that changes when the coordinator serves puts, gets or updates.
-    fn served(&self) -> u64 {
+    pub(super) fn served(&self) -> u64 {
         let reads = self.rotation.total();
         reads.wrapping_add(self.clock.latest().to_bits())
     }
@@ -191,6 +192,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Pass<N, W, R,
             replicas: replicas.collect(),
             took: began.map_or_else(Default::default, |began| began.elapsed()),
             progress,
+            collection: None,
         };
         if began.is_some() {
             let inner = &self.walk.caller.coordinator.inner;

@@ -13,7 +13,7 @@ const LEAST_REST: Duration = Duration::from_millis(5);
 /// replica most of the time.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
-pub(super) struct Pace {
+pub(in crate::coordinator) struct Pace {
     per_key: Duration,
     max_bytes_per_second: u64,
     rests: u32,
@@ -22,7 +22,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(settings: &PassSettings) -> Self {
+    pub(in crate::coordinator) fn new(settings: &PassSettings) -> Self {
         Self {
             per_key: part_of_a_second(1, settings.max_keys_per_second),
             max_bytes_per_second: settings.max_bytes_per_second,
@@ -32,7 +32,7 @@ impl Pace {
     }
 
     /// Counts what was done since `began`.
-    pub(super) fn count(&mut self, began: Instant, keys: u64, bytes: u64) {
+    pub(in crate::coordinator) fn count(&mut self, began: Instant, keys: u64, bytes: u64) {
         let keys = u32::try_from(keys).unwrap_or(u32::MAX);
         let by_keys = self.per_key.saturating_mul(keys);
         let by_bytes = part_of_a_second(bytes, self.max_bytes_per_second);
@@ -40,13 +40,13 @@ impl Pace {
     }
 
     /// Counts a step that took others' time.
-    pub(super) fn give_way(&mut self, took: Duration) {
+    pub(in crate::coordinator) fn give_way(&mut self, took: Duration) {
         let rest = took.saturating_mul(self.rests);
         self.owe(Instant::now(), rest.min(LONGEST_REST));
     }
 
     /// Waits until it may go on.
-    pub(super) async fn rest(&self) {
+    pub(in crate::coordinator) async fn rest(&self) {
         if self.due.saturating_duration_since(Instant::now()) >= LEAST_REST {
             sleep_until(self.due).await;
         }

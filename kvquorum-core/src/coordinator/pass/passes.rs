@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::select;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::report::{PassProgress, PassReport};
 use super::settings::PassSettings;
@@ -46,6 +46,8 @@ pub struct Passes<const N: usize, const W: usize, const R: usize, T> {
     seed: u64,
     /// How many passes have ended.
     ended: u64,
+    /// When the last one ended that collected.
+    collected: Option<Instant>,
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Passes<N, W, R, T> {
@@ -58,6 +60,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Passes<N, W, 
             // Which half of it does not matter.
             seed: (seed >> 64) as u64 ^ seed as u64,
             ended: 0,
+            collected: None,
         }
     }
 
@@ -74,15 +77,36 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Passes<N, W, 
         let pause = pin!(sleep(self.pause()));
         let asked = pin!(self.coordinator.inner.hints.pass_asked());
         select(pause, asked).await;
+        let sealed = match self.is_to_collect() {
+            true => Some(self.coordinator.seal(&self.settings).await),
+            false => None,
+        };
         let mut pass = self.coordinator.pass(.., self.settings);
-        loop {
-            let goes_on = pass.step().await;
+        while pass.step().await {
             self.progress.send_replace(pass.progress());
-            if !goes_on {
-                self.ended = self.ended.saturating_add(1);
-                return pass.report();
+        }
+        self.progress.send_replace(pass.progress());
+        let mut report = pass.report();
+        if let Some(sealed) = sealed {
+            let ending = self
+                .coordinator
+                .end_collection(sealed, &self.settings, &mut report);
+            ending.await;
+            if let Some(Ok(_)) = report.collection {
+                self.collected = Some(Instant::now());
             }
         }
+        self.ended = self.ended.saturating_add(1);
+        report
+    }
+
+    /// Whether the next pass is to collect deletes: one that could not is followed by
+    /// another that tries.
+    fn is_to_collect(&self) -> bool {
+        self.settings.collect_every.is_some_and(|every| {
+            let collected = self.collected;
+            collected.is_none_or(|collected| collected.elapsed() >= every)
+        })
     }
 
     /// How long to wait for the next pass.

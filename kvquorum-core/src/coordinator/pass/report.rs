@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::coordinator::{CollectError, Collected};
 use crate::entry::Key;
 use crate::identity::ReplicaId;
 use crate::outcome::ReplicaFailure;
@@ -40,6 +41,8 @@ pub struct PassReport {
     pub took: Duration,
     /// Each replica's part, in the coordinator's order.
     pub replicas: Vec<ReplicaPass>,
+    /// What was [collected](crate::Coordinator::collect); `None` where nothing was to be.
+    pub collection: Option<Result<Collected, CollectError>>,
 }
 
 impl PassReport {

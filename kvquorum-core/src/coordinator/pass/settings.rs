@@ -32,6 +32,13 @@ pub struct PassSettings {
     /// How long after one pass ended [the next](crate::Coordinator::passes) begins. 10
     /// minutes by default.
     pub every: Duration,
+    /// How long after one pass of [`Passes`](crate::Passes) has collected deletes the next
+    /// one [does](crate::Coordinator::collect). `None`, the default, means that none does.
+    pub collect_every: Option<Duration>,
+    /// How long a delete stays at the least before it is collected. 10 minutes by default.
+    /// It is there for clocks that are behind, whose writes take a second round trip once
+    /// it is less than that; nothing is lost or undone whatever it is.
+    pub collect_lag: Duration,
     /// By how much the time until the next pass varies, at random, in percent of
     /// [`every`](Self::every): so much more or less. 20 by default; more than 100 is
     /// taken for 100.
@@ -51,6 +58,8 @@ impl Default for PassSettings {
             rests: 250,
             tries: 3,
             every: Duration::from_secs(600),
+            collect_every: None,
+            collect_lag: Duration::from_secs(600),
             jitter_percent: 20,
             hash_key: None,
         }
@@ -91,6 +100,18 @@ impl PassSettings {
     /// Sets how long after one pass ended the next begins.
     pub fn every(mut self, every: Duration) -> Self {
         self.every = every;
+        self
+    }
+
+    /// Sets how often deletes are collected.
+    pub fn collect_every(mut self, every: Duration) -> Self {
+        self.collect_every = Some(every);
+        self
+    }
+
+    /// Sets how long a delete stays at the least.
+    pub fn collect_lag(mut self, lag: Duration) -> Self {
+        self.collect_lag = lag;
         self
     }
 

@@ -19,8 +19,8 @@ use super::mend::{Mended, Mending, Pages};
 use super::pace::Pace;
 use super::report::PassProgress;
 use super::settings::PassSettings;
-use crate::entry::{Entry, Key};
-use crate::fingerprint::{FingerprintRequest, VersionsRequest};
+use crate::entry::{Entry, Key, Timestamp};
+use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest};
 use crate::outcome::ReplicaFailure;
 use crate::range::KeyRange;
 use crate::transport::Transport;
@@ -77,6 +77,8 @@ pub(super) struct Walk<const N: usize, const W: usize, const R: usize, T> {
     pub(super) caller: Arc<Caller<N, W, R, T>>,
     settings: PassSettings,
     hash_key: u128,
+    /// The greatest mark that was told.
+    collected: Timestamp,
     end: Option<Key>,
     /// What is left, the next last.
     todo: Vec<Todo>,
@@ -108,6 +110,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             caller: Arc::new(caller),
             settings,
             hash_key,
+            collected: Timestamp::MIN,
             end,
             todo: if is_something { vec![walk] } else { Vec::new() },
             states: std::array::from_fn(|_| State::default()),
@@ -207,9 +210,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             } else {
                 MOST_BYTES
             },
+            collected: self.collected,
         };
         let first = self.caller.windows(cutter, &asked).await;
-        let (first, mut read) = self.taken(cutter, first)?;
+        let first = self.taken(cutter, first)?;
+        asked.collected = self.collected_by(first.collected);
+        let (first, mut read) = (first.parts, first.bytes);
         let mut uptos = first.iter().map(|it| it.upto.clone());
         let last = uptos.next_back().flatten();
         asked.cuts = uptos.flatten().collect();
@@ -223,10 +229,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let asking = others.map(async |replica| (replica, caller.windows(replica, asked).await));
         let mut answers = vec![(cutter, first)];
         for (replica, result) in join_all(asking).await {
-            if let Some((told, bytes)) = self.taken(replica, result) {
+            if let Some(told) = self.taken(replica, result) {
+                self.collected_by(told.collected);
                 // Where the range was cut for them, its end is not that of all.
-                answers.push((replica, ended(told, last.as_ref())));
-                read = read.max(bytes);
+                answers.push((replica, ended(told.parts, last.as_ref())));
+                read = read.max(told.bytes);
             }
         }
         if answers.len() < 2 {
@@ -249,14 +256,20 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         meant.or(replicas.first().copied())
     }
 
-    /// Lists the versions in the beginning of a range, and mends what is behind. Returns
-    /// what is left of it, and how many keys were listed; `None` where too few
-    /// answered.
-    async fn list(&mut self, todo: &Todo, replicas: &[usize]) -> Option<(Option<Todo>, u64)> {
+    /// The greatest mark that was told so far, with this one.
+    fn collected_by(&mut self, mark: Timestamp) -> Timestamp {
+        self.collected = self.collected.max(mark);
+        self.collected
+    }
+
+    /// The versions that each replica holds in the beginning of a range, as far as they
+    /// count by the mark that was the greatest before.
+    async fn versions(&mut self, todo: &Todo, replicas: &[usize]) -> Vec<(usize, Versions)> {
         let asked = VersionsRequest {
             range: todo.range.clone(),
             hash_key: self.hash_key,
             max_keys: MANY,
+            collected: self.collected,
         };
         let caller = &self.caller;
         let asking = replicas.iter().copied().map(|replica| {
@@ -265,10 +278,23 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         });
         let mut answers = Vec::new();
         for (replica, result) in join_all(asking).await {
-            answers.extend(
-                self.taken(replica, result)
-                    .map(|versions| (replica, versions)),
-            );
+            if let Some(versions) = self.taken(replica, result) {
+                self.collected_by(versions.collected);
+                answers.push((replica, versions));
+            }
+        }
+        answers
+    }
+
+    /// Lists the versions in the beginning of a range, and mends what is behind. Returns
+    /// what is left of it, and how many keys were listed; `None` where too few
+    /// answered.
+    async fn list(&mut self, todo: &Todo, replicas: &[usize]) -> Option<(Option<Todo>, u64)> {
+        let before = self.collected;
+        let mut answers = self.versions(todo, replicas).await;
+        if self.collected > before {
+            // Some may have told of tombstones that others have dropped.
+            answers = self.versions(todo, replicas).await;
         }
         if answers.len() < 2 {
             return None;
@@ -278,7 +304,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let keys = listed.held.len() as u64;
         let held = listed.held.iter();
         let unlike: Vec<_> = held
-            .filter_map(|(key, held)| Unlike::of(key, held, &replicas))
+            .filter_map(|(key, held)| Unlike::of(key, held, &listed.marks, &replicas))
             .collect();
         let differing = unlike.len() as u64;
         self.mend(unlike, &listed, &replicas).await;
@@ -298,11 +324,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let mut single = Vec::new();
         for it in unlike {
             match it.only_source() {
-                Some(source) => {
+                Some(source) if !it.is_void => {
                     let wanted = by_source.entry(source).or_default();
                     wanted.insert(it.key.clone(), it);
                 }
-                None => single.push((it, None)),
+                _ => single.push((it, None)),
             }
         }
         for (source, wanted) in by_source {

@@ -9,7 +9,7 @@ use super::error::RejoinError;
 use super::{Coordinator, RejoinProgress};
 use crate::coordinator::one::call_one;
 use crate::coordinator::{Bounds, Edit};
-use crate::entry::{Key, Version};
+use crate::entry::{Key, Timestamp, Version};
 use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
@@ -30,6 +30,8 @@ pub(super) struct Copying<'a, const N: usize, const W: usize, const R: usize, T>
     /// hold is given up: too few may be there to come to an end with.
     pub(super) settles: bool,
     pub(super) era: Era,
+    /// The greatest mark of the peers.
+    pub(super) collected: Timestamp,
     pub(super) progress: &'a watch::Sender<RejoinProgress>,
 }
 
@@ -71,8 +73,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Copying<'_, N
         // `None` is the end of the range, and so the greatest.
         let ends = answered.iter().filter_map(|told| told.upto.as_ref());
         let upto = ends.min().cloned();
+        let marks = answered.iter().map(|told| told.collected);
+        if marks.max() > Some(self.collected) {
+            return Err(RejoinError::Collected);
+        }
         let mut records = BTreeMap::new();
-        let told = answered.into_iter().flat_map(|told| told.records);
+        let told = answered.into_iter().flat_map(|told| self.counting(told));
         for (key, record) in told.filter(|(key, _)| Page::covers(upto.as_ref(), key)) {
             match records.remove(&key) {
                 Some(other) => records.insert(key, merged(&record, Some(&other))),
@@ -80,6 +86,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Copying<'_, N
             };
         }
         Ok((records, upto))
+    }
+
+    /// What counts of it (rule G-VOID). A promise always does: it does no harm.
+    fn counting(&self, told: Records) -> impl Iterator<Item = (Key, Record)> {
+        let (collected, mark) = (told.collected, self.collected);
+        told.records.into_iter().filter_map(move |(key, record)| {
+            let counts = |version: Version| collected == mark || version.timestamp >= mark;
+            if record.version().is_none_or(counts) {
+                return Some((key, record));
+            }
+            Some((key, Record::new(None, record.anchor())?))
+        })
     }
 
     async fn records(&self, peer: usize, range: &KeyRange) -> Option<Records> {

@@ -47,6 +47,10 @@ pub enum RejoinError {
         /// The key.
         key: Key,
     },
+    /// Deletes were [collected](crate::Coordinator::collect) meanwhile: what was copied so
+    /// far was from before that.
+    #[error("deletes were collected meanwhile")]
+    Collected,
     /// There were as many rejoins as there can be.
     #[error("there is no further era")]
     NoMoreEras,

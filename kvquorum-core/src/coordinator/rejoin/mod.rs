@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use super::eras::{Statuses, call_one_marks};
 use super::{Coordinator, Inner};
-use crate::entry::Key;
-use crate::marks::Era;
+use crate::entry::{Key, Timestamp};
+use crate::marks::{Era, Marks};
 use crate::outcome::ReplicaFailure;
 use crate::request::{Request, RequestKind};
 use crate::telemetry::Stopwatch;
@@ -176,12 +176,22 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
         let peers: Vec<usize> = (0..N).filter(|replica| *replica != self.place).collect();
         let peers = announce(inner, &peers, era).await;
         are_enough(&peers, needed)?;
-        let peers = enter(inner, &peers, era).await;
+        let entered = enter(inner, &peers, era).await;
         inner.introductions.observe_era(era);
+        let peers: Vec<usize> = entered.iter().map(|(peer, _)| *peer).collect();
         are_enough(&peers, needed)?;
 
-        let join = Request::of(RequestKind::Join { boot }).in_era(era);
-        self.joins(join).await?;
+        let greatest = |of: fn(&Marks) -> Timestamp| {
+            let marks = entered.iter().map(|(_, marks)| of(marks));
+            marks.max().unwrap_or(Timestamp::MIN)
+        };
+        let collected = greatest(|marks| marks.collected);
+        let join = RequestKind::Join {
+            boot,
+            sealed: greatest(|marks| marks.sealed),
+            collected,
+        };
+        self.joins(Request::of(join).in_era(era)).await?;
         if !peers.is_empty() {
             let copying = Copying {
                 coordinator: &self.coordinator,
@@ -190,6 +200,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
                 needed,
                 settles: needed == Coordinator::<N, W, R, T>::REJOIN_PEERS,
                 era,
+                collected,
                 progress: &self.progress,
             };
             copying.run().await?;
@@ -242,15 +253,15 @@ async fn announce<T: Transport, const N: usize>(
     join_all(announcing).await.into_iter().flatten().collect()
 }
 
-/// Those who have entered an era.
+/// Those who have entered an era, and their marks.
 async fn enter<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     peers: &[usize],
     era: Era,
-) -> Vec<usize> {
+) -> Vec<(usize, Marks)> {
     let entering = peers.iter().map(|peer| async move {
         let told = inner.status(*peer, Some(era)).await.ok()?;
-        (told.marks.era == era && !told.marks.is_joining).then_some(*peer)
+        (told.marks.era == era && !told.marks.is_joining).then_some((*peer, told.marks))
     });
     join_all(entering).await.into_iter().flatten().collect()
 }

@@ -110,7 +110,7 @@ impl<T: Transport, const N: usize> Repairs<T, N> {
         if self.in_background {
             calls.go_to_background(|_| {});
         }
-        let mut request = Request::write(&key, entry.clone()).in_era(self.era);
+        let mut request = Request::repair(&key, entry.clone()).in_era(self.era);
         match calls.start(self.replica, &mut request) {
             Some(result) => self.take_in(&key, &entry, Some(result), tally),
             None => self.under_way.push(Sending { calls, key, entry }),

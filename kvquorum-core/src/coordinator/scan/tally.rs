@@ -20,6 +20,8 @@ pub(super) struct PageTally<const N: usize> {
     /// Up to where enough replicas have told what they hold: the least of the ends
     /// of their pages. Known once it is decided; `None` where it is the range's end.
     frontier: Option<Key>,
+    /// The greatest mark that was told.
+    collected: Timestamp,
     /// What they told, as far as the frontier.
     found: BTreeMap<Key, Found>,
 }
@@ -40,7 +42,9 @@ enum Part {
 /// What was found under one key.
 #[derive(Debug)]
 struct Found {
+    /// With the mark under which it was told.
     greatest: Entry,
+    collected: Timestamp,
     /// Who is known to hold it.
     holders: Replicas,
     /// To whom it was sent.
@@ -81,6 +85,7 @@ impl<const N: usize> PageTally<N> {
             needed,
             parts: [const { Part::NotAsked }; N],
             frontier: None,
+            collected: Timestamp::MIN,
             found: BTreeMap::new(),
         }
     }
@@ -105,7 +110,12 @@ impl<const N: usize> PageTally<N> {
         };
         // Whoever comes late has nothing to say about the frontier.
         let is_early = !self.is_answered();
-        let Page { entries, upto } = page;
+        let Page {
+            entries,
+            upto,
+            collected,
+        } = page;
+        self.collected = self.collected.max(collected);
         let answered = Part::Answered {
             entries: entries.len(),
             upto: upto.clone(),
@@ -121,26 +131,35 @@ impl<const N: usize> PageTally<N> {
             if !Page::covers(self.frontier.as_ref(), &key) {
                 break;
             }
-            self.merge(replica, key, entry);
+            self.merge(replica, key, Found::new(replica, entry, collected));
         }
     }
 
-    fn merge(&mut self, replica: usize, key: Key, entry: Entry) {
-        let mut holders = Replicas::default();
-        holders.add(replica);
+    fn merge(&mut self, replica: usize, key: Key, new: Found) {
+        let mark = self.collected;
         match self.found.entry(key) {
             Slot::Occupied(mut found) => {
                 let found = found.get_mut();
-                match entry.cmp(&found.greatest) {
-                    std::cmp::Ordering::Less => {}
-                    std::cmp::Ordering::Equal => found.holders.add(replica),
-                    std::cmp::Ordering::Greater => *found = Found::new(entry, holders),
+                // What counts goes before what does not.
+                let is_greater =
+                    (new.counts(mark), &new.greatest) > (found.counts(mark), &found.greatest);
+                if new.greatest == found.greatest {
+                    found.holders.add(replica);
+                    found.collected = found.collected.max(new.collected);
+                } else if is_greater {
+                    *found = new;
                 }
             }
             Slot::Vacant(slot) => {
-                slot.insert(Found::new(entry, holders));
+                slot.insert(new);
             }
         }
+    }
+
+    /// What was found that counts (rule G-VOID).
+    fn counting(&self) -> impl Iterator<Item = (&Key, &Found)> {
+        let found = self.found.iter();
+        found.filter(|(_, found)| found.counts(self.collected))
     }
 
     fn set(&mut self, replica: usize, part: Part) {
@@ -176,7 +195,11 @@ impl<const N: usize> PageTally<N> {
             return Vec::new();
         };
         let mut due = Vec::new();
+        let mark = self.collected;
         for (key, found) in &mut self.found {
+            if !found.counts(mark) {
+                continue;
+            }
             let is_known = Page::covers(upto.as_ref(), key);
             if !found.holders.contains(replica)
                 && !found.sent.contains(replica)
@@ -201,7 +224,7 @@ impl<const N: usize> PageTally<N> {
     /// The first key whose entry fewer than `needed` replicas are known to hold, and
     /// how many do.
     pub(super) fn not_held(&self, needed: usize) -> Option<(&Key, usize)> {
-        let mut found = self.found.iter();
+        let mut found = self.counting();
         let (key, found) = found.find(|(_, found)| found.holders.len() < needed)?;
         Some((key, found.holders.len()))
     }
@@ -218,7 +241,7 @@ impl<const N: usize> PageTally<N> {
             let value = found.greatest.value.clone()?;
             Some((key.clone(), value))
         };
-        self.found.iter().filter_map(value).collect()
+        self.counting().filter_map(value).collect()
     }
 
     /// What of the range is left.
@@ -240,12 +263,18 @@ impl<const N: usize> PageTally<N> {
 }
 
 impl Found {
-    fn new(greatest: Entry, holders: Replicas) -> Self {
+    fn new(replica: usize, greatest: Entry, collected: Timestamp) -> Self {
         Self {
             greatest,
-            holders,
+            collected,
+            holders: Replicas::one(replica),
             sent: Replicas::default(),
         }
+    }
+
+    /// Whether it counts beside answers, the greatest mark of which is this.
+    fn counts(&self, collected: Timestamp) -> bool {
+        self.collected == collected || self.greatest.version.timestamp >= collected
     }
 }
 

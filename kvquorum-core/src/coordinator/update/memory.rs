@@ -1,9 +1,9 @@
 //! What an update knows of its earlier attempts: rule L-DOUBT.
 
 use crate::coordinator::report::Late;
-use crate::entry::{Entry, Version};
+use crate::entry::Version;
 use crate::outcome::Outcome;
-use crate::request::Ack;
+use crate::request::{Ack, Held};
 use crate::tally::may_be_seen;
 
 /// What an update knows of its attempts that may have been applied.
@@ -96,8 +96,7 @@ impl<O> Memory<O> {
     }
 
     /// What a new promise shows of the earlier attempts.
-    pub(super) async fn became(&mut self, base: Option<&Entry>) -> Became {
-        let base = base.map(|base| base.version);
+    pub(super) async fn became(&mut self, base: &Held) -> Became {
         match self.shown_by(base) {
             Became::Unknown => {
                 self.settle().await;
@@ -109,12 +108,16 @@ impl<O> Memory<O> {
 
     /// Whatever of theirs the promise did not find can't be acknowledged by W replicas
     /// any more.
-    fn shown_by(&self, base: Option<Version>) -> Became {
+    /// Where nothing was found, one of them may have been a delete that is forgotten.
+    fn shown_by(&self, base: &Held) -> Became {
+        let collected = base.collected;
+        let base = base.entry.as_ref().map(|base| base.version);
         let found = |doubt: &&Doubt| Some(doubt.ballot) == base;
         let first = self.doubts.iter().map(|doubt| doubt.ballot).min();
         match (self.doubts.iter().find(found), first) {
             (Some(doubt), _) => Became::Applied(doubt.output),
             (None, Some(first)) if base > Some(first) => Became::Unknown,
+            (None, Some(first)) if base.is_none() && first.timestamp < collected => Became::Unknown,
             _ => Became::NotApplied,
         }
     }

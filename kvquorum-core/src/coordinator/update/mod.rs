@@ -198,9 +198,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Result<(Option<Entry>, O), Failure> {
         let base = self.promised(span, key, ballot).await?;
         let is_settled = base.is_settled(W);
-        let held = base.entry;
+        let became = memory.became(&base.held).await;
+        let held = base.held.entry;
         let value = held.as_ref().and_then(|held| held.value.as_ref());
-        let (left, output) = match memory.became(held.as_ref()).await {
+        let (left, output) = match became {
             Became::Unknown => {
                 let report = ReadReport::new(R, self.names(), base.outcomes);
                 return Err(Failure::unknown(Phase::Prepare(report)));
@@ -332,7 +333,8 @@ fn ended(error: &UpdateError) -> Ended {
 }
 
 /// Whether replicas did not take what was read because they are ahead of it: they
-/// promised a greater ballot, or hold a greater entry, which need not have seen it.
+/// promised a greater ballot, or hold a greater entry, which need not have seen it, or
+/// have collected what it was deleted by.
 pub(crate) fn is_overtaken(error: &ReadError) -> bool {
     let ReadError::NotRepaired { entry, report, .. } = error else {
         return false;
@@ -340,7 +342,7 @@ pub(crate) fn is_overtaken(error: &ReadError) -> bool {
     let read = entry.as_ref().map(|entry| entry.version);
     let mut outcomes = report.replicas().iter().map(ReplicaReport::outcome);
     outcomes.any(|outcome| match outcome.refusal() {
-        Some(refusal) => matches!(refusal, Refusal::Promised { .. }),
+        Some(refusal) => matches!(refusal, Refusal::Promised { .. } | Refusal::Before { .. }),
         None => outcome.answer().is_some_and(|held| *held > read),
     })
 }
@@ -390,6 +392,6 @@ impl Failure {
 /// Whether what was found needs no second phase to be safe.
 impl<const N: usize> Promises<N> {
     fn is_settled(&self, needed: usize) -> bool {
-        self.entry.is_none() || self.holders >= needed
+        self.held.entry.is_none() || self.holders >= needed
     }
 }

@@ -8,9 +8,9 @@ use futures_core::Stream;
 use crate::coordinator::Inner;
 use crate::coordinator::calls::Calls;
 use crate::coordinator::operation::Decided;
-use crate::entry::{Entry, Version};
+use crate::entry::Version;
 use crate::outcome::{Outcome, ReplicaFailure};
-use crate::request::{Request, Response};
+use crate::request::{Held, Request, Response};
 use crate::tally::ReadTally;
 use crate::transport::Transport;
 
@@ -18,8 +18,8 @@ use crate::transport::Transport;
 pub(super) struct Promises<const N: usize> {
     /// Whether as many promised as were needed.
     pub(super) is_enough: bool,
-    /// The greatest entry that they hold.
-    pub(super) entry: Option<Entry>,
+    /// The greatest entry that they hold, and the greatest mark that they told.
+    pub(super) held: Held,
     /// How many of them hold it.
     pub(super) holders: usize,
     pub(super) outcomes: [Outcome<Option<Version>>; N],
@@ -61,7 +61,10 @@ pub(super) fn prepare<T: Transport, const N: usize>(
         let decision = Promises {
             is_enough: tally.is_answered(),
             outcomes: tally.report(),
-            entry: tally.take_greatest(),
+            held: Held {
+                collected: tally.collected(),
+                entry: tally.take_greatest(),
+            },
             holders,
         };
         yield Decided { decision, unfinished: calls.are_under_way() };
@@ -72,7 +75,7 @@ pub(super) fn prepare<T: Transport, const N: usize>(
 /// A promise tells what a read would.
 fn promise(result: Result<Response, ReplicaFailure>) -> Result<Response, ReplicaFailure> {
     match result {
-        Ok(Response::Promise(entry)) => Ok(Response::Entry(entry)),
+        Ok(Response::Promise(held)) => Ok(Response::Entry(held)),
         Ok(_) => Err(ReplicaFailure::Mismatched),
         Err(failure) => Err(failure),
     }

@@ -186,7 +186,7 @@ impl<S: Store> Subject<S> {
         sound(result, || format!("`get` of {}", Named(key)))
     }
 
-    async fn apply(&self, key: &Key, change: Change) -> Response {
+    async fn apply(&self, key: &Key, change: Change<'_>) -> Response {
         let tried = match self.tries() {
             true => self.store.try_apply(key, change),
             false => Err(change),
@@ -262,7 +262,7 @@ impl<S: Store> Subject<S> {
 
     /// Makes a change that nothing races, and looks what it left. The model knows
     /// what is held.
-    async fn step(&self, model: &mut Model, key: &Key, change: Change) {
+    async fn step(&self, model: &mut Model, key: &Key, change: Change<'_>) {
         let what = format!("{change:?}");
         let before = model.get(key).cloned();
         let expected = model.apply(key, change.clone());
@@ -315,7 +315,7 @@ impl Model {
         self.0.get(key)
     }
 
-    fn apply(&mut self, key: &Key, change: Change) -> Response {
+    fn apply(&mut self, key: &Key, change: Change<'_>) -> Response {
         let decision = change.decide(self.0.get(key));
         match decision.action {
             Action::Keep => None,

@@ -202,7 +202,7 @@ impl<S: Store> AtOnce<S> {
     }
 
     /// Makes a change at once, or, if it is handed back and `insists`, otherwise.
-    async fn make(&self, model: &mut Model, change: Change, insists: bool) {
+    async fn make(&self, model: &mut Model, change: Change<'_>, insists: bool) {
         let (key, what) = (&self.key, format!("{change:?}"));
         let before = model.get(key).cloned();
         let require = |clause: &Clause, how: &str, response: Response, expected: Response| {

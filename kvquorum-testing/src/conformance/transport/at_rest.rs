@@ -105,7 +105,7 @@ impl<T: Transport> Others<T> {
             let applied = Response::Ack(Ack::Applied);
             let write = Request::write(&key, entry.clone());
             self.require_sent(write, |ack| *ack == applied).await;
-            let found = Response::Entry(Some(entry));
+            let found = Response::Entry(Some(entry).into());
             let read = Request::read(&key);
             self.require_sent(read, |entry| *entry == found).await;
         }

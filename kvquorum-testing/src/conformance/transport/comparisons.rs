@@ -4,7 +4,7 @@ use std::ops::{Bound, RangeBounds};
 
 use kvquorum_core::{
     Entry, Fingerprint, FingerprintRequest, Key, KeyRange, Record, Request, RequestKind, Response,
-    Told, Transport, Versioned, VersionsRequest,
+    Timestamp, Told, Transport, Versioned, VersionsRequest,
 };
 
 use super::pages::{Held, fill};
@@ -40,6 +40,7 @@ pub(super) async fn run<T: Transport>(link: T) {
                 every,
                 max_keys,
                 max_bytes,
+                collected: Timestamp::MIN,
             };
             windows(&link, &held, request).await;
         }
@@ -53,6 +54,7 @@ pub(super) async fn run<T: Transport>(link: T) {
                     range,
                     hash_key,
                     max_keys,
+                    collected: Timestamp::MIN,
                 },
             )
             .await;

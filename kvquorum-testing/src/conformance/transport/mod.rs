@@ -165,7 +165,7 @@ impl<T: Transport> Subject<T> {
     async fn read(&self, key: &Key) -> Option<Entry> {
         let request = Request::read(key);
         match self.ask(request.clone()).await {
-            Response::Entry(entry) => entry,
+            Response::Entry(held) => held.entry,
             other => mistaken(&request, &other),
         }
     }

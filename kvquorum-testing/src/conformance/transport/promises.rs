@@ -101,11 +101,11 @@ async fn promised<T: Transport>(
     let request = Request::prepare(key, ballot);
     match link.ask(request.clone()).await {
         Response::Promise(told) => UNCHANGED.require(
-            told.as_ref() == expected,
+            told.entry.as_ref() == expected,
             format_args!(
                 "{} told {}; expected {}",
                 asked(&request),
-                Shown::entry(told.as_ref()),
+                Shown::entry(told.entry.as_ref()),
                 Shown::entry(expected),
             ),
         ),

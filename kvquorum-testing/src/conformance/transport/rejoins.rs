@@ -3,8 +3,8 @@
 use std::num::NonZeroU64;
 
 use kvquorum_core::{
-    Ack, Action, Change, Entry, Era, Key, KeyRange, Marks, Record, Records, Refusal, Request,
-    RequestKind, Response, ScanLimit, Status, Told, Transport, Version,
+    Ack, Action, Change, Entry, Era, Held, Key, KeyRange, Marks, Record, Records, Refusal, Request,
+    RequestKind, Response, ScanLimit, Status, Timestamp, Told, Transport, Version,
 };
 
 use super::super::futures::together;
@@ -82,11 +82,7 @@ async fn begin<T: Transport>(link: &Subject<T>) -> u64 {
         first == again,
         format_args!("first it was {first:?}, then {again:?}"),
     );
-    let marks = Marks {
-        era: Era::FIRST,
-        announced: Era::FIRST,
-        is_joining: true,
-    };
+    let marks = Marks::new(true);
     UNCHANGED.require(
         (first.marks, first.copied, &first.last_pass) == (marks, 0, &None),
         format_args!("a fresh replica is {first:?}"),
@@ -94,14 +90,35 @@ async fn begin<T: Transport>(link: &Subject<T>) -> u64 {
     silent(link, false).await;
     let [lower, era, ..] = eras_in_a_row();
     let boot = first.boot;
+    let Marks {
+        sealed, collected, ..
+    } = joined();
+    let join = |boot| RequestKind::Join {
+        boot,
+        sealed,
+        collected,
+    };
     for other in [boot ^ 1, boot ^ (1 << 63)] {
-        refused(link, of(RequestKind::Join { boot: other }, era)).await;
+        refused(link, of(join(other), era)).await;
     }
-    let joins = of(RequestKind::Join { boot }, era);
-    marked(link, joins, Marks { era, ..marks }).await;
-    refused(link, of(RequestKind::Join { boot }, lower)).await;
+    let marks = Marks {
+        era,
+        is_joining: true,
+        ..joined()
+    };
+    marked(link, of(join(boot), era), marks).await;
+    refused(link, of(join(boot), lower)).await;
     silent(link, true).await;
     boot
+}
+
+/// The marks of a replica that has joined, but for its era.
+fn joined() -> Marks {
+    Marks {
+        sealed: Timestamp::from_bits((1 << 40) + 3),
+        collected: Timestamp::from_bits(300),
+        ..Marks::new(false)
+    }
 }
 
 /// It answers nothing, and says how far it is.
@@ -118,10 +135,10 @@ async fn silent<T: Transport>(link: &Subject<T>, has_begun: bool) {
     }
 }
 
-type Held = Vec<(Key, Record)>;
+type All = Vec<(Key, Record)>;
 
 /// Records of every kind, under keys that an encoding could bend.
-async fn copy<T: Transport>(link: &Subject<T>) -> Held {
+async fn copy<T: Transport>(link: &Subject<T>) -> All {
     let [lower, era, ..] = eras_in_a_row();
     let ballot = version(PAST + 2, (1 << 53) + 1);
     let promised = |entry: Option<Entry>| anchored(ballot, entry.map(Record::from));
@@ -134,7 +151,7 @@ async fn copy<T: Transport>(link: &Subject<T>) -> Held {
         value(PAST, 300, vec![0xff; 20_000]).into(),
         promised(Some(value(PAST, 300, vec![0xfe; 20_000]))),
     ];
-    let mut held: Held = awkward_keys()
+    let mut held: All = awkward_keys()
         .into_iter()
         .zip(records.into_iter().cycle())
         .collect();
@@ -172,17 +189,13 @@ async fn opened<T: Transport>(link: &Subject<T>, boot: u64) {
     let [lower, era, ..] = eras_in_a_row();
     refused(link, of(RequestKind::Open { boot: boot ^ 1 }, era)).await;
     refused(link, of(RequestKind::Open { boot }, lower)).await;
-    let marks = Marks {
-        era,
-        announced: Era::FIRST,
-        is_joining: false,
-    };
+    let marks = Marks { era, ..joined() };
     marked(link, of(RequestKind::Open { boot }, era), marks).await;
     refused(link, of(RequestKind::Open { boot }, era)).await;
 }
 
 /// Pages of what was copied.
-async fn pages<T: Transport>(link: &Subject<T>, held: &Held) {
+async fn pages<T: Transport>(link: &Subject<T>, held: &All) {
     let [_, era, ..] = eras_in_a_row();
     for range in [
         KeyRange::from(..),
@@ -197,16 +210,22 @@ async fn pages<T: Transport>(link: &Subject<T>, held: &Held) {
                 max_bytes,
             };
             let request = of(wanted, era);
-            let Told::Records(Records { records, upto }) = told(link, &request).await else {
+            let Told::Records(Records {
+                records,
+                upto,
+                collected,
+            }) = told(link, &request).await
+            else {
                 ITS_OWN_ANSWER.broken(format_args!("{request:?} was answered by no records"))
             };
             let is_covered = |key: &Key| upto.as_ref().is_none_or(|upto| key < upto);
             let within = |(key, _): &&(Key, Record)| range.contains(key) && is_covered(key);
-            let expected: Held = held.iter().filter(within).cloned().collect();
+            let expected: All = held.iter().filter(within).cloned().collect();
             let is_whole = upto.is_none();
             let is_bounded = max_keys < u64::MAX || max_bytes < u64::MAX;
             UNCHANGED.require(
                 records == expected
+                    && collected == joined().collected
                     && records.len() as u64 <= max_keys
                     && (is_whole || is_bounded || records.len() > held.len() / 2),
                 format_args!(
@@ -230,7 +249,11 @@ async fn eras<T: Transport>(link: &Subject<T>) {
         let request = read(now);
         let response = link.ask(request.clone()).await;
         UNCHANGED.require(
-            response == Response::Entry(None),
+            response
+                == Response::Entry(Held {
+                    collected: joined().collected,
+                    entry: None,
+                }),
             format_args!("{} was answered by {response:?}", asked(&request)),
         );
     }
@@ -244,7 +267,7 @@ async fn eras<T: Transport>(link: &Subject<T>) {
     let marks = Marks {
         era: later,
         announced: last,
-        is_joining: false,
+        ..joined()
     };
     marked(link, announce(last), marks).await;
     stale(announce(last), last).await;

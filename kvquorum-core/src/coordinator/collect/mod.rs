@@ -1,0 +1,253 @@
+//! Collecting deletes: rules G-SEAL, G-LEVEL, G-COLLECT and G-VOID.
+//!
+//! `mod.rs` goes through a round, and `report` says what it came to. What a replica does
+//! is in the rule book, `rules.rs` and `rules/marks.rs`; how answers count together is in
+//! the tallies.
+
+mod report;
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+pub use report::{CollectError, Collected, CollectedReplica};
+
+use super::eras::{call_one_marks, told};
+use super::one::call_one;
+use super::pass::{Pace, PassReport, PassSettings};
+use super::{Coordinator, Inner};
+use crate::clock::whole_millis;
+use crate::entry::Timestamp;
+use crate::marks::Era;
+use crate::outcome::ReplicaFailure;
+use crate::range::KeyRange;
+use crate::request::{Request, RequestKind};
+use crate::told::{Status, Swept, Told};
+use crate::transport::Transport;
+
+/// How many records a replica looks at before it lets others go on.
+const SWEPT_AT_ONCE: u64 = 1024;
+
+impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
+    /// A pass over the whole map that also collects deletes: after it, tombstones that
+    /// were written longer ago than the [lag](PassSettings::collect_lag) are gone from all
+    /// replicas. What it came to is in the report's
+    /// [`collection`](PassReport::collection).
+    ///
+    /// 1. **G-SEAL.** All N replicas are sealed: from now on each refuses new entries, and
+    ///    ballots of updates, that are stamped before a time, which is in the past. Who
+    ///    has stamped one stamps again.
+    /// 2. **G-LEVEL.** A [pass](Self::pass) brings each replica the greatest entry under
+    ///    each key. Nothing older than the seal can come in behind it.
+    /// 3. **G-COLLECT.** Each replica that has not started anew since it was sealed is
+    ///    told that, and keeps it as its [mark](crate::Marks::collected). What is a
+    ///    tombstone from before the mark counts no more there, and is dropped,
+    ///    [lazily](RequestKind::Sweep). Repairs with older entries are refused.
+    ///
+    /// A collected delete is never undone. No timing is assumed for that: old messages may
+    /// arrive whenever they like. Even a replica that was given back its data out of an
+    /// old backup does not undo one, as long as one replica of each read quorum has kept
+    /// its own:
+    ///
+    /// - **G-VOID.** Answers tell the mark. What is stamped before the greatest mark of the
+    ///   answers to a read counts only from answers of that mark.
+    ///
+    /// While a replica is away, or has yet to [rejoin](Self::rejoin), nothing is
+    /// collected: [`CollectError::Waiting`] says for which one. A round that ends half-way
+    /// does no harm, and the next one begins anew. Any number of coordinators may collect
+    /// at the same time.
+    ///
+    /// Writes whose clock is behind by more than the lag take a second round trip from then
+    /// on. Clients that bring their own timestamps are refused where those are older than
+    /// the seal.
+    ///
+    /// The idea is the garbage collection of Rystsov, *CASPaxos* (2018), section 3.1, with
+    /// the replicas' seal in the place of the proposers' ages.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use kvquorum_core::{Coordinator, PassSettings, Replica, Store};
+    /// # use kvquorum_mem::MemStore;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let replicas = [(); 3].map(|()| Replica::new(MemStore::new()));
+    /// let map = Coordinator::<3, 2, 2, _>::new(replicas.clone());
+    /// map.put("tea", "green").await?;
+    /// map.delete("tea").await?;
+    /// assert!(replicas[0].store().get(&"tea".into()).await?.is_some());
+    ///
+    /// // Without a lag, what was deleted until a moment ago is collected.
+    /// # tokio::time::sleep(Duration::from_millis(2)).await;
+    /// let settings = PassSettings::default().collect_lag(Duration::ZERO);
+    /// let report = map.collect(settings).await;
+    /// assert!(report.collection.is_some_and(|collected| collected.is_ok()));
+    /// assert_eq!(replicas[0].store().get(&"tea".into()).await?, None);
+    /// # Ok(()) }
+    /// ```
+    pub async fn collect(&self, settings: PassSettings) -> PassReport {
+        let sealed = self.seal(&settings).await;
+        let mut report = self.pass(.., settings).run().await;
+        self.end_collection(sealed, &settings, &mut report).await;
+        report
+    }
+
+    /// Seals all replicas, in one era.
+    pub(super) async fn seal(&self, settings: &PassSettings) -> Result<Sealed<N>, CollectError> {
+        let inner = &self.inner;
+        let mut clocks = vec![inner.clock.wall_millis()];
+        for (place, told) in inner.statuses().await.into_iter().enumerate() {
+            let Status {
+                now_millis, marks, ..
+            } = self.waits_for(place, told)?;
+            if marks.is_joining {
+                return Err(self.waiting(place, ReplicaFailure::Refused(marks.refusal())));
+            }
+            inner.introductions.observe_era(marks.era);
+            clocks.push(now_millis);
+        }
+        // No replica takes a seal past its clock.
+        let least = clocks.into_iter().min().unwrap_or(0);
+        let lag = whole_millis(settings.collect_lag);
+        let upto = Timestamp::saturating_from_millis(least.saturating_sub(lag));
+        let era = inner.introductions.era();
+        let seal = Request::of(RequestKind::Seal { to: upto }).in_era(era);
+        let sealing = (0..N).map(|replica| status_after(inner, replica, seal.clone()));
+        let mut boots = [0; N];
+        for ((place, told), boot) in join_all(sealing)
+            .await
+            .into_iter()
+            .enumerate()
+            .zip(&mut boots)
+        {
+            *boot = self.waits_for(place, told)?.boot;
+        }
+        Ok(Sealed { era, upto, boots })
+    }
+
+    /// Has replicas collect what a pass has brought to all of them, and drop what counts
+    /// no more.
+    pub(super) async fn end_collection(
+        &self,
+        sealed: Result<Sealed<N>, CollectError>,
+        settings: &PassSettings,
+        report: &mut PassReport,
+    ) {
+        let collected = match sealed {
+            Ok(sealed) => match report.is_complete() {
+                true => Ok(self.collect_sealed(sealed, settings).await),
+                false => Err(CollectError::NotLevel),
+            },
+            Err(error) => Err(error),
+        };
+        report.collection = Some(collected);
+    }
+
+    async fn collect_sealed(&self, sealed: Sealed<N>, settings: &PassSettings) -> Collected {
+        let inner = &self.inner;
+        let Sealed { era, upto, boots } = sealed;
+        let collecting = boots
+            .into_iter()
+            .enumerate()
+            .map(|(replica, boot)| async move {
+                let collect = RequestKind::Collect { to: upto, boot };
+                let request = Request::of(collect).in_era(era);
+                let collected = call_one_marks(inner, replica, request).await;
+                let mut swept = CollectedReplica::new(inner.name(replica), collected.err());
+                if swept.failure.is_none() {
+                    swept.failure = self.sweep(replica, settings, &mut swept).await.err();
+                }
+                swept
+            });
+        Collected {
+            upto,
+            replicas: join_all(collecting).await,
+        }
+    }
+
+    /// Has a replica drop what counts no more, a little at a time.
+    async fn sweep(
+        &self,
+        replica: usize,
+        settings: &PassSettings,
+        swept: &mut CollectedReplica,
+    ) -> Result<(), ReplicaFailure> {
+        let inner = &self.inner;
+        let mut pace = Pace::new(settings);
+        let mut left = Some(KeyRange::from(..));
+        while let Some(range) = left {
+            pace.rest().await;
+            let (began, served) = (Instant::now(), inner.served());
+            let part = sweep_part(inner, replica, &range, settings.tries).await?;
+            if !part.is_of(&range) {
+                return Err(ReplicaFailure::Mismatched);
+            }
+            swept.dropped = swept.dropped.saturating_add(part.dropped);
+            swept.tombstones = swept.tombstones.saturating_add(part.tombstones);
+            left = part.upto.map(|upto| range.starting_at(upto));
+            pace.count(began, part.keys, 0);
+            if inner.served() != served {
+                pace.give_way(began.elapsed());
+            }
+        }
+        Ok(())
+    }
+
+    fn waits_for<A>(
+        &self,
+        place: usize,
+        told: Result<A, ReplicaFailure>,
+    ) -> Result<A, CollectError> {
+        told.map_err(|source| self.waiting(place, source))
+    }
+
+    fn waiting(&self, place: usize, source: ReplicaFailure) -> CollectError {
+        let replica = self.inner.name(place);
+        CollectError::Waiting { replica, source }
+    }
+}
+
+/// All replicas take nothing new that is stamped before a time.
+pub(super) struct Sealed<const N: usize> {
+    era: Era,
+    upto: Timestamp,
+    /// The start of each one's process.
+    boots: [u64; N],
+}
+
+async fn status_after<T: Transport, const N: usize>(
+    inner: &Arc<Inner<T, N>>,
+    replica: usize,
+    mut request: Request,
+) -> Result<Status, ReplicaFailure> {
+    match told(call_one(inner, replica, &mut request).await?) {
+        Some(Told::Status(status)) => Ok(status),
+        _ => Err(ReplicaFailure::Mismatched),
+    }
+}
+
+/// Has a replica drop what counts no more in the beginning of a range; again, where it
+/// does not answer in time.
+async fn sweep_part<T: Transport, const N: usize>(
+    inner: &Arc<Inner<T, N>>,
+    replica: usize,
+    range: &KeyRange,
+    tries: u32,
+) -> Result<Swept, ReplicaFailure> {
+    let sweep = RequestKind::Sweep {
+        range: range.clone(),
+        max_keys: SWEPT_AT_ONCE,
+    };
+    let mut request = Request::of(sweep);
+    let mut tries = 1..tries.max(1);
+    loop {
+        match call_one(inner, replica, &mut request).await {
+            Ok(response) => match told(response) {
+                Some(Told::Swept(swept)) => return Ok(swept),
+                _ => return Err(ReplicaFailure::Mismatched),
+            },
+            Err(ReplicaFailure::TimedOut(_)) if tries.next().is_some() => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+}
