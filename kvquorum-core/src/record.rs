@@ -76,17 +76,14 @@ enum Kept {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Other {
-    Tombstone {
-        version: Version,
-    },
-    /// One that expires.
-    Expiring(Box<Entry>),
-    Anchored(Box<Anchored>),
+    Tombstone { version: Version },
+    Rare(Box<Rare>),
 }
 
+/// What has an anchor, or expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Anchored {
-    anchor: Version,
+struct Rare {
+    anchor: Option<Version>,
     entry: Option<Entry>,
 }
 
@@ -138,8 +135,29 @@ impl Record {
 
     #[cold]
     pub(crate) fn anchored(entry: Option<Entry>, anchor: Version) -> Self {
-        let anchored = Box::new(Anchored { anchor, entry });
-        Self(Kept::Other(Other::Anchored(anchored)))
+        Self::rare(entry, Some(anchor))
+    }
+
+    #[cold]
+    fn rare(entry: Option<Entry>, anchor: Option<Version>) -> Self {
+        Self(Kept::Other(Other::Rare(Box::new(Rare { anchor, entry }))))
+    }
+
+    /// The record of an entry alone.
+    #[inline(always)]
+    pub(crate) fn of(entry: &Entry) -> Self {
+        match &entry.value {
+            Some(value) if entry.expires_millis.is_none() => Self(Kept::Value {
+                version: entry.version,
+                value: value.clone(),
+            }),
+            _ => Self::of_other(entry),
+        }
+    }
+
+    #[cold]
+    fn of_other(entry: &Entry) -> Self {
+        entry.clone().into()
     }
 
     /// The entry in it, with a reference to the value rather than a copy.
@@ -148,7 +166,7 @@ impl Record {
     }
 
     /// The entry in it.
-    #[inline]
+    #[inline(always)]
     pub fn into_entry(self) -> Option<Entry> {
         match self.0 {
             Kept::Value { version, value } => Some(Entry {
@@ -157,8 +175,7 @@ impl Record {
                 value: Some(value),
             }),
             Kept::Other(Other::Tombstone { version }) => Some(Entry::tombstone(version)),
-            Kept::Other(Other::Expiring(entry)) => Some(*entry),
-            Kept::Other(Other::Anchored(anchored)) => anchored.entry,
+            Kept::Other(Other::Rare(rare)) => rare.entry,
         }
     }
 
@@ -166,7 +183,7 @@ impl Record {
     #[inline]
     pub fn anchor(&self) -> Option<Version> {
         match &self.0 {
-            Kept::Other(Other::Anchored(anchored)) => Some(anchored.anchor),
+            Kept::Other(Other::Rare(rare)) => rare.anchor,
             _ => None,
         }
     }
@@ -178,17 +195,17 @@ impl Record {
             Kept::Value { version, .. } | Kept::Other(Other::Tombstone { version }) => {
                 Some(*version)
             }
-            Kept::Other(Other::Expiring(entry)) => Some(entry.version),
-            Kept::Other(Other::Anchored(anchored)) => {
-                anchored.entry.as_ref().map(|entry| entry.version)
-            }
+            Kept::Other(Other::Rare(rare)) => rare.entry.as_ref().map(|entry| entry.version),
         }
     }
 
     /// Whether it is a value and no more: then it [counts](Self::counting).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_value(&self) -> bool {
-        matches!(self.0, Kept::Value { .. } | Kept::Other(Other::Expiring(_)))
+        match &self.0 {
+            Kept::Value { .. } => true,
+            Kept::Other(_) => self.anchor().is_none() && !self.is_tombstone(),
+        }
     }
 
     /// Whether its value has expired, by a clock that reads this.
@@ -213,7 +230,7 @@ impl Record {
     }
 
     /// Compares the entry in it, or none, which is less than any, with that in another.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn compare(&self, other: &Self) -> Ordering {
         match self.version().cmp(&other.version()) {
             Ordering::Equal => self.order().cmp(&other.order()),
@@ -226,8 +243,7 @@ impl Record {
         match &self.0 {
             Kept::Value { version, value } => Some(Order::of(*version, Some(value))),
             Kept::Other(Other::Tombstone { version }) => Some(Order::of(*version, None)),
-            Kept::Other(Other::Expiring(entry)) => Some(entry.order()),
-            Kept::Other(Other::Anchored(anchored)) => anchored.entry.as_ref().map(Entry::order),
+            Kept::Other(Other::Rare(rare)) => rare.entry.as_ref().map(Entry::order),
         }
     }
 
@@ -324,21 +340,24 @@ fn take_version(encoded: &mut Bytes, len: usize) -> Result<Version, RecordError>
 }
 
 impl From<Entry> for Record {
-    #[inline]
     fn from(entry: Entry) -> Self {
-        Self(match entry {
-            Entry {
-                version,
-                expires_millis: None,
-                value: Some(value),
-            } => Kept::Value { version, value },
-            Entry {
-                version,
-                value: None,
-                ..
-            } => Kept::Other(Other::Tombstone { version }),
-            expiring => Kept::Other(Other::Expiring(Box::new(expiring))),
-        })
+        let Entry {
+            version,
+            expires_millis,
+            value,
+        } = entry;
+        match value {
+            Some(value) if expires_millis.is_none() => Self(Kept::Value { version, value }),
+            None => Self(Kept::Other(Other::Tombstone { version })),
+            value => {
+                let entry = Entry {
+                    version,
+                    expires_millis,
+                    value,
+                };
+                Self::rare(Some(entry), None)
+            }
+        }
     }
 }
 

@@ -82,87 +82,82 @@ pub enum Action {
 }
 
 impl Change<'static> {
-    const fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            under: Under::Nothing,
-        }
-    }
-
     /// The write of an entry, without a bound on its timestamp.
     pub fn write(entry: Entry) -> Self {
-        Self::write_within(entry, None)
-    }
-
-    /// The write of an entry, and by how much it is stamped further ahead of the
-    /// replica's clock than it admits.
-    pub(crate) fn write_within(entry: Entry, ahead: Option<Ahead>) -> Self {
-        Self::new(Kind::Write {
-            entry: Record::from(entry),
-            ahead: ahead.map(Box::new),
-        })
-    }
-
-    /// The write of an entry that a replica holds.
-    pub(crate) fn repair(entry: Entry, ahead: Option<Ahead>) -> Self {
-        Self::new(Kind::Repair {
-            entry: Record::from(entry),
-            ahead: ahead.map(Box::new),
-        })
+        Self::new(write_of(&entry, None), Under::Nothing)
     }
 
     /// The promise of a ballot, without a bound on its timestamp.
     pub fn prepare(ballot: Version) -> Self {
-        Self::prepare_within(ballot, None)
-    }
-
-    /// The promise of a ballot, and by how much it is stamped further ahead of the
-    /// replica's clock than it admits.
-    pub(crate) fn prepare_within(ballot: Version, ahead: Option<Ahead>) -> Self {
-        Self::new(Kind::Prepare {
-            ballot,
-            ahead: ahead.map(Box::new),
-        })
+        let ahead = None;
+        Self::new(Kind::Prepare { ballot, ahead }, Under::Nothing)
     }
 
     /// What is copied to a replica that is joining.
     pub(crate) fn copy(record: Record) -> Self {
-        Self::new(Kind::Copy(record))
-    }
-
-    /// That what counts no more is dropped.
-    pub(crate) fn sweep() -> Self {
-        Self::new(Kind::Sweep)
+        Self::new(Kind::Copy(record), Under::Nothing)
     }
 
     /// A change of what the replica keeps of itself, under the empty key.
     pub(crate) fn marks(change: MarksChange) -> Self {
-        Self::new(Kind::Marks(change))
+        Self::new(Kind::Marks(change), Under::Nothing)
     }
 
     /// The removal of whatever is held. No request asks for it; it is there to
     /// test stores with.
     pub fn remove() -> Self {
-        Self::new(Kind::Remove)
-    }
-
-    /// To be decided by these floors.
-    #[inline]
-    pub(crate) fn under(self, floors: &Arc<Floors>) -> Change<'_> {
-        Change {
-            kind: self.kind,
-            under: Under::Lent(floors),
-        }
+        Self::new(Kind::Remove, Under::Nothing)
     }
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    #[inline(always)]
+    const fn new(kind: Kind, under: Under<'a>) -> Self {
+        Self { kind, under }
+    }
+
+    /// The write of an entry, by these floors, and by how much it is stamped further ahead
+    /// of the replica's clock than it admits.
+    #[inline(always)]
+    pub(crate) fn write_under(
+        entry: &Entry,
+        ahead: Option<Ahead>,
+        floors: &'a Arc<Floors>,
+    ) -> Self {
+        Self::new(write_of(entry, ahead), Under::Lent(floors))
+    }
+
+    /// The write of an entry that a replica holds, as [`write_under`](Self::write_under).
+    pub(crate) fn repair_under(
+        entry: &Entry,
+        ahead: Option<Ahead>,
+        floors: &'a Arc<Floors>,
+    ) -> Self {
+        let repair = Kind::Repair {
+            entry: Record::of(entry),
+            ahead: ahead.map(Box::new),
+        };
+        Self::new(repair, Under::Lent(floors))
+    }
+
+    /// The promise of a ballot, as [`write_under`](Self::write_under).
+    pub(crate) fn prepare_under(
+        ballot: Version,
+        ahead: Option<Ahead>,
+        floors: &'a Arc<Floors>,
+    ) -> Self {
+        let ahead = ahead.map(Box::new);
+        Self::new(Kind::Prepare { ballot, ahead }, Under::Lent(floors))
+    }
+
+    /// That what counts no more is dropped.
+    pub(crate) fn sweep_under(floors: &'a Arc<Floors>) -> Self {
+        Self::new(Kind::Sweep, Under::Lent(floors))
+    }
+
     /// The same change, which borrows nothing.
     pub fn into_owned(self) -> Change<'static> {
-        Change {
-            kind: self.kind,
-            under: self.under.into_owned(),
-        }
+        Change::new(self.kind, self.under.into_owned())
     }
 
     /// Decides what becomes of the record that is held under the key.
@@ -174,7 +169,7 @@ impl Change<'_> {
     /// difference. The first of these that is true decides:
     ///
     /// 1. **C-DRIFT.** It is stamped too far ahead of the replica's clock, and
-    ///    more than one step past what is held or promised:
+    ///    more than one step past what is held, promised or sealed:
     ///    [refused](Refusal::TooFarAhead). So a key that holds an entry from the
     ///    future, acknowledged while clocks were wrong, can be written again, and
     ///    each such write takes it at most one step further.
@@ -209,10 +204,7 @@ impl Change<'_> {
         let under = &self.under;
         match self.kind {
             Kind::Write { entry, ahead } => write(entry, ahead, under, under.sealed(), held),
-            Kind::Repair { entry, ahead } => {
-                let floor = under.collected();
-                write(entry, ahead, under, floor, held)
-            }
+            Kind::Repair { entry, ahead } => repair(entry, ahead, under, held),
             Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, under, held),
             Kind::Copy(record) => copy(&record, held),
             Kind::Sweep => sweep(under, held),
@@ -222,6 +214,14 @@ impl Change<'_> {
                 response: Response::Ack(Ack::Applied),
             },
         }
+    }
+}
+
+#[inline(always)]
+fn write_of(entry: &Entry, ahead: Option<Ahead>) -> Kind {
+    Kind::Write {
+        entry: Record::of(entry),
+        ahead: ahead.map(Box::new),
     }
 }
 
@@ -252,7 +252,7 @@ fn write(
     floor: Timestamp,
     held: Option<&Record>,
 ) -> Decision {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held)) {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, under.sealed())) {
         return Decision::keep(Response::Refused(refusal));
     }
     let counting;
@@ -267,7 +267,7 @@ fn write(
     };
     let Some(held) = held else {
         if is_before(&entry, floor) {
-            return before(floor);
+            return before(floor, None);
         }
         return Decision::replace(entry, Response::Ack(Ack::Applied));
     };
@@ -282,7 +282,7 @@ fn write(
         return promised(anchor, held);
     }
     if is_before(&entry, floor) {
-        return before(floor);
+        return before(floor, Some(held));
     }
     if compared == Ordering::Greater
         && let Some(by) = held.version()
@@ -296,13 +296,26 @@ fn write(
     Decision::replace(entry, Response::Ack(Ack::Applied))
 }
 
+#[cold]
+fn repair(
+    entry: Record,
+    ahead: Option<Box<Ahead>>,
+    under: &Under<'_>,
+    held: Option<&Record>,
+) -> Decision {
+    write(entry, ahead, under, under.collected(), held)
+}
+
 #[inline]
 fn is_before(entry: &Record, floor: Timestamp) -> bool {
     entry.version().is_some_and(|it| it.timestamp < floor)
 }
 
 #[cold]
-fn before(to: Timestamp) -> Decision {
+fn before(floor: Timestamp, held: Option<&Record>) -> Decision {
+    // As of a promise: so that whoever stamps past it is past all that is here.
+    let held = held.and_then(Record::version);
+    let to = held.map_or(floor, |held| floor.max(held.timestamp));
     Decision::keep(Response::Refused(Refusal::Before { to }))
 }
 
@@ -313,7 +326,7 @@ fn prepare(
     under: &Under<'_>,
     held: Option<&Record>,
 ) -> Decision {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held)) {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, under.sealed())) {
         return Decision::keep(Response::Refused(refusal));
     }
     let collected = under.collected();
@@ -331,7 +344,7 @@ fn prepare(
     }
     let sealed = under.sealed();
     if ballot.timestamp < sealed {
-        return before(sealed);
+        return before(sealed, held.as_ref());
     }
     let entry = held.and_then(Record::into_entry);
     let promise = Response::Promise(Held {
@@ -387,12 +400,10 @@ fn promised(anchor: Version, held: &Record) -> Decision {
 
 impl Ahead {
     #[cold]
-    fn refusal_past(self, held: Option<&Record>) -> Option<Refusal> {
+    fn refusal_past(self, held: Option<&Record>, sealed: Timestamp) -> Option<Refusal> {
         let seen = held.and_then(|held| held.version().max(held.anchor()));
-        let as_far = seen.is_some_and(|seen| {
-            let next = seen.timestamp.next();
-            next.is_none_or(|next| self.timestamp <= next)
-        });
+        let seen = seen.map_or(sealed, |seen| sealed.max(seen.timestamp));
+        let as_far = seen.next().is_none_or(|next| self.timestamp <= next);
         (!as_far).then(|| self.refusal())
     }
 

@@ -27,18 +27,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         loop {
             let read = match self.ask_at_once(&mut request, repair) {
                 // What is usual is moved no further.
-                Start::Settled(read) => {
+                Start::Settled(mut read) => {
                     if read.is_done(W) {
                         inner.telemetry.end(Kind::Get, Ended::Done, &waited);
+                        inner.hide_expired(&mut read.entry);
                         let Read {
                             entry, outcomes, ..
                         } = read;
-                        let is_hidden = inner.has_expired(entry.as_ref());
-                        return Ok(ReadReceipt {
-                            entry,
-                            is_hidden,
-                            outcomes,
-                        });
+                        return Ok(ReadReceipt { entry, outcomes });
                     }
                     read
                 }
@@ -57,11 +53,14 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 
     fn end(
         &self,
-        read: Read<N>,
+        mut read: Read<N>,
         repair: Repair,
         waited: &Stopwatch,
     ) -> Result<ReadReceipt<N>, ReadError> {
         let is_done = read.is_done(W);
+        if is_done {
+            self.inner.hide_expired(&mut read.entry);
+        }
         let Read {
             entry,
             answered,
@@ -71,12 +70,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let end = |ended| self.inner.telemetry.end(Kind::Get, ended, waited);
         if is_done {
             end(Ended::Done);
-            let is_hidden = self.inner.has_expired(entry.as_ref());
-            return Ok(ReadReceipt {
-                entry,
-                is_hidden,
-                outcomes,
-            });
+            return Ok(ReadReceipt { entry, outcomes });
         }
         let report = Box::new(ReadReport::new(R, self.names(), outcomes));
         if !answered {
@@ -398,12 +392,21 @@ fn record<T, const N: usize>(
 }
 
 impl<T, const N: usize> Inner<T, N> {
-    /// Whether the value has expired, by this coordinator's clock (rule X-HIDE).
+    /// X-HIDE. Takes a value away that has expired, by this coordinator's clock.
     #[inline]
-    pub(super) fn has_expired(&self, entry: Option<&Entry>) -> bool {
-        let expires = |entry: &&Entry| entry.expires_millis.is_some();
-        let expiring = entry.filter(expires);
-        expiring.is_some_and(|entry| entry.has_expired(self.clock.wall_millis()))
+    fn hide_expired(&self, entry: &mut Option<Entry>) {
+        if let Some(entry) = entry
+            && entry.expires_millis.is_some()
+            && self.has_expired(entry)
+        {
+            entry.value = None;
+        }
+    }
+
+    /// Whether the value has expired, by this coordinator's clock.
+    #[cold]
+    pub(super) fn has_expired(&self, entry: &Entry) -> bool {
+        entry.expires_millis.is_some() && entry.has_expired(self.clock.wall_millis())
     }
 
     /// C-MONOTONIC: later timestamps are greater than all that answers told of, as far
