@@ -208,10 +208,13 @@ impl Change<'_> {
     pub fn decide(self, held: Option<&Record>) -> Decision {
         let under = &self.under;
         match self.kind {
-            Kind::Write { entry, ahead } => write(entry, ahead, under, under.sealed(), held),
+            Kind::Write { entry, ahead } => {
+                write(entry, ahead, under.sealed(), || under.collected(), held)
+            }
             Kind::Repair { entry, ahead } => {
-                let floor = under.collected();
-                write(entry, ahead, under, floor, held)
+                // Read once: what it does not exceed and what counts no more are one mark.
+                let collected = under.collected();
+                write(entry, ahead, collected, || collected, held)
             }
             Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, under, held),
             Kind::Copy(record) => copy(&record, held),
@@ -248,8 +251,8 @@ impl Decision {
 fn write(
     entry: Record,
     ahead: Option<Box<Ahead>>,
-    under: &Under<'_>,
     floor: Timestamp,
+    collected: impl FnOnce() -> Timestamp,
     held: Option<&Record>,
 ) -> Decision {
     if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held)) {
@@ -261,7 +264,7 @@ fn write(
         None => None,
         Some(held) if held.is_value() => Some(held),
         Some(held) => {
-            counting = held.counting(under.collected());
+            counting = held.counting(collected());
             counting.as_ref()
         }
     };
