@@ -376,9 +376,15 @@ mod tests {
 
     fn entries() -> impl Strategy<Value = Entry> {
         let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40));
-        (versions(), value).prop_map(|(version, value)| Entry {
-            version,
-            value: value.map(Bytes::from),
+        let parts = (versions(), value, any::<u64>(), any::<bool>());
+        parts.prop_map(|(version, value, expires, does)| {
+            let value = value.map(Bytes::from);
+            let value = value.map(|value| Entry::new(version, value));
+            let entry = value.unwrap_or(Entry::tombstone(version));
+            match expires.try_into() {
+                Ok(expires) if does => entry.expiring_at(expires),
+                _ => entry,
+            }
         })
     }
 
@@ -445,7 +451,22 @@ mod tests {
             anchored(Some(Entry::tombstone(version))),
             [&[1, 5], &promised[..], &head].concat()
         );
+        let expires = 0x2122_2324_2526_2728.try_into().unwrap();
+        let expiring = || Entry::new(version, "tea").expiring_at(expires);
+        let at = [0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28];
+        assert_eq!(
+            encoded(&expiring().into()),
+            [&[1, 3], &head[..], &at, b"tea"].concat()
+        );
+        assert_eq!(
+            anchored(Some(expiring())),
+            [&[1, 7], &promised[..], &head, &at, b"tea"].concat()
+        );
         let decode = |bytes: &[u8]| Record::decode(Bytes::copy_from_slice(bytes)).unwrap_err();
+        let never = [&[1, 3], &head[..], &[0; 8], b"tea"].concat();
+        assert_eq!(decode(&never), RecordError::Kind { kind: 3 });
+        let cut = [&[1, 3], &head[..], &at[..7]].concat();
+        assert_eq!(decode(&cut), RecordError::Short { len: 25 });
         assert_eq!(decode(&[2]), RecordError::Format { format: 2 });
         assert_eq!(decode(&value[..17]), RecordError::Short { len: 17 });
         let with_value = [&tombstone[..], b"tea"].concat();

@@ -212,7 +212,7 @@ impl<S: Store> Replica<S> {
             return refused(refusal);
         }
         let ahead = self.ahead(entry.version);
-        let change = Change::write_under(entry, ahead, &self.floors);
+        let change = Change::write_within(entry, ahead).under(&self.floors);
         self.change(key, change, state)
     }
 
@@ -221,7 +221,7 @@ impl<S: Store> Replica<S> {
             return refused(refusal);
         }
         let ahead = self.ahead(entry.version);
-        let change = Change::repair_under(entry, ahead, &self.floors);
+        let change = Change::repair(entry, ahead).under(&self.floors);
         self.change(key, change, state)
     }
 
@@ -242,7 +242,7 @@ impl<S: Store> Replica<S> {
             return refused(refusal);
         }
         let ahead = self.ahead(ballot);
-        let change = Change::prepare_under(ballot, ahead, &self.floors);
+        let change = Change::prepare_within(ballot, ahead).under(&self.floors);
         self.change(key, change, state)
     }
 

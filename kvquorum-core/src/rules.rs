@@ -82,82 +82,85 @@ pub enum Action {
 }
 
 impl Change<'static> {
+    #[inline(always)]
+    const fn new(kind: Kind) -> Self {
+        let under = Under::Nothing;
+        Self { kind, under }
+    }
+
     /// The write of an entry, without a bound on its timestamp.
     pub fn write(entry: Entry) -> Self {
-        Self::new(write_of(&entry, None), Under::Nothing)
+        Self::write_within(&entry, None)
+    }
+
+    /// The write of an entry, and by how much it is stamped further ahead of the
+    /// replica's clock than it admits.
+    #[inline(always)]
+    pub(crate) fn write_within(entry: &Entry, ahead: Option<Ahead>) -> Self {
+        Self::new(Kind::Write {
+            entry: Record::of(entry),
+            ahead: ahead.map(Box::new),
+        })
+    }
+
+    /// The write of an entry that a replica holds.
+    pub(crate) fn repair(entry: &Entry, ahead: Option<Ahead>) -> Self {
+        Self::new(Kind::Repair {
+            entry: Record::of(entry),
+            ahead: ahead.map(Box::new),
+        })
     }
 
     /// The promise of a ballot, without a bound on its timestamp.
     pub fn prepare(ballot: Version) -> Self {
-        let ahead = None;
-        Self::new(Kind::Prepare { ballot, ahead }, Under::Nothing)
+        Self::prepare_within(ballot, None)
+    }
+
+    /// The promise of a ballot, and by how much it is stamped further ahead of the
+    /// replica's clock than it admits.
+    pub(crate) fn prepare_within(ballot: Version, ahead: Option<Ahead>) -> Self {
+        let ahead = ahead.map(Box::new);
+        Self::new(Kind::Prepare { ballot, ahead })
     }
 
     /// What is copied to a replica that is joining.
     pub(crate) fn copy(record: Record) -> Self {
-        Self::new(Kind::Copy(record), Under::Nothing)
+        Self::new(Kind::Copy(record))
+    }
+
+    /// That what counts no more is dropped.
+    pub(crate) fn sweep() -> Self {
+        Self::new(Kind::Sweep)
     }
 
     /// A change of what the replica keeps of itself, under the empty key.
     pub(crate) fn marks(change: MarksChange) -> Self {
-        Self::new(Kind::Marks(change), Under::Nothing)
+        Self::new(Kind::Marks(change))
     }
 
     /// The removal of whatever is held. No request asks for it; it is there to
     /// test stores with.
     pub fn remove() -> Self {
-        Self::new(Kind::Remove, Under::Nothing)
+        Self::new(Kind::Remove)
+    }
+
+    /// To be decided by these floors.
+    #[inline(always)]
+    pub(crate) fn under(self, floors: &Arc<Floors>) -> Change<'_> {
+        Change {
+            kind: self.kind,
+            under: Under::Lent(floors),
+        }
     }
 }
 
-impl<'a> Change<'a> {
-    #[inline(always)]
-    const fn new(kind: Kind, under: Under<'a>) -> Self {
-        Self { kind, under }
-    }
-
-    /// The write of an entry, by these floors, and by how much it is stamped further ahead
-    /// of the replica's clock than it admits.
-    #[inline(always)]
-    pub(crate) fn write_under(
-        entry: &Entry,
-        ahead: Option<Ahead>,
-        floors: &'a Arc<Floors>,
-    ) -> Self {
-        Self::new(write_of(entry, ahead), Under::Lent(floors))
-    }
-
-    /// The write of an entry that a replica holds, as [`write_under`](Self::write_under).
-    pub(crate) fn repair_under(
-        entry: &Entry,
-        ahead: Option<Ahead>,
-        floors: &'a Arc<Floors>,
-    ) -> Self {
-        let repair = Kind::Repair {
-            entry: Record::of(entry),
-            ahead: ahead.map(Box::new),
-        };
-        Self::new(repair, Under::Lent(floors))
-    }
-
-    /// The promise of a ballot, as [`write_under`](Self::write_under).
-    pub(crate) fn prepare_under(
-        ballot: Version,
-        ahead: Option<Ahead>,
-        floors: &'a Arc<Floors>,
-    ) -> Self {
-        let ahead = ahead.map(Box::new);
-        Self::new(Kind::Prepare { ballot, ahead }, Under::Lent(floors))
-    }
-
-    /// That what counts no more is dropped.
-    pub(crate) fn sweep_under(floors: &'a Arc<Floors>) -> Self {
-        Self::new(Kind::Sweep, Under::Lent(floors))
-    }
-
+impl Change<'_> {
     /// The same change, which borrows nothing.
     pub fn into_owned(self) -> Change<'static> {
-        Change::new(self.kind, self.under.into_owned())
+        Change {
+            kind: self.kind,
+            under: self.under.into_owned(),
+        }
     }
 
     /// Decides what becomes of the record that is held under the key.
@@ -203,7 +206,10 @@ impl<'a> Change<'a> {
     pub fn decide(self, held: Option<&Record>) -> Decision {
         let under = &self.under;
         match self.kind {
-            Kind::Write { entry, ahead } => write(entry, ahead, under, under.sealed(), held),
+            Kind::Write { entry, ahead } => {
+                let (sealed, collected) = (under.sealed(), || under.collected());
+                write(entry, ahead, (sealed, sealed), collected, held)
+            }
             Kind::Repair { entry, ahead } => repair(entry, ahead, under, held),
             Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, under, held),
             Kind::Copy(record) => copy(&record, held),
@@ -214,14 +220,6 @@ impl<'a> Change<'a> {
                 response: Response::Ack(Ack::Applied),
             },
         }
-    }
-}
-
-#[inline(always)]
-fn write_of(entry: &Entry, ahead: Option<Ahead>) -> Kind {
-    Kind::Write {
-        entry: Record::of(entry),
-        ahead: ahead.map(Box::new),
     }
 }
 
@@ -248,11 +246,11 @@ impl Decision {
 fn write(
     entry: Record,
     ahead: Option<Box<Ahead>>,
-    under: &Under<'_>,
-    floor: Timestamp,
+    (floor, sealed): (Timestamp, Timestamp),
+    collected: impl FnOnce() -> Timestamp,
     held: Option<&Record>,
 ) -> Decision {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, under.sealed())) {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, sealed)) {
         return Decision::keep(Response::Refused(refusal));
     }
     let counting;
@@ -261,7 +259,7 @@ fn write(
         None => None,
         Some(held) if held.is_value() => Some(held),
         Some(held) => {
-            counting = held.counting(under.collected());
+            counting = held.counting(collected());
             counting.as_ref()
         }
     };
@@ -303,7 +301,15 @@ fn repair(
     under: &Under<'_>,
     held: Option<&Record>,
 ) -> Decision {
-    write(entry, ahead, under, under.collected(), held)
+    // Read once: what it does not exceed and what counts no more are one mark.
+    let collected = under.collected();
+    write(
+        entry,
+        ahead,
+        (collected, under.sealed()),
+        || collected,
+        held,
+    )
 }
 
 #[inline]
@@ -401,9 +407,13 @@ fn promised(anchor: Version, held: &Record) -> Decision {
 impl Ahead {
     #[cold]
     fn refusal_past(self, held: Option<&Record>, sealed: Timestamp) -> Option<Refusal> {
-        let seen = held.and_then(|held| held.version().max(held.anchor()));
-        let seen = seen.map_or(sealed, |seen| sealed.max(seen.timestamp));
-        let as_far = seen.next().is_none_or(|next| self.timestamp <= next);
+        let held = held.and_then(|held| held.version().max(held.anchor()));
+        let held = held.map(|held| held.timestamp);
+        let seen = held.max((sealed > Timestamp::MIN).then_some(sealed));
+        let as_far = seen.is_some_and(|seen| {
+            let next = seen.next();
+            next.is_none_or(|next| self.timestamp <= next)
+        });
         (!as_far).then(|| self.refusal())
     }
 

@@ -280,7 +280,7 @@ impl Shared {
     fn sent(&self, request: &Request) -> Request {
         let mut request = request.clone();
         match (self.fault, &mut request.kind) {
-            (Fault::RoundsWriters, RequestKind::Write { entry, .. }) => {
+            (Fault::RoundsWriters, RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. }) => {
                 entry.version.writer = WriterId::new(rounded(entry.version.writer.get()));
             }
             (Fault::BlursBallot, RequestKind::Prepare { ballot, .. }) => {
@@ -331,14 +331,16 @@ impl Shared {
     /// What becomes of a response on its way.
     fn received(&self, mut response: Response) -> Result<Response, TransportError> {
         match (self.fault, &mut response) {
-            (Fault::DropsTombstone, Response::Entry(entry)) => {
-                entry.take_if(|entry| entry.value.is_none());
+            (Fault::DropsTombstone, Response::Entry(held)) => {
+                held.entry.take_if(|entry| entry.value.is_none());
             }
-            (Fault::EmptyIsTombstone, Response::Entry(Some(entry))) => {
-                entry.value.take_if(|value| value.is_empty());
+            (Fault::EmptyIsTombstone, Response::Entry(held)) => {
+                if let Some(entry) = &mut held.entry {
+                    entry.value.take_if(|value| value.is_empty());
+                }
             }
-            (Fault::CutsValues, Response::Entry(Some(entry))) => {
-                if let Some(value) = &mut entry.value {
+            (Fault::CutsValues, Response::Entry(held)) => {
+                if let Some(value) = held.entry.as_mut().and_then(|it| it.value.as_mut()) {
                     value.truncate(65_536);
                 }
             }
@@ -353,9 +355,9 @@ impl Shared {
                 }
             }
             (fault, Response::Told(told)) => bend(fault, told),
-            (Fault::DropsPromisedEntry, Response::Promise(entry)) => *entry = None,
-            (Fault::PromiseIsEntry, Response::Promise(entry)) => {
-                return Ok(Response::Entry(entry.take()));
+            (Fault::DropsPromisedEntry, Response::Promise(held)) => held.entry = None,
+            (Fault::PromiseIsEntry, Response::Promise(held)) => {
+                return Ok(Response::Entry(std::mem::take(held)));
             }
             (Fault::AlwaysApplied, Response::Ack(ack)) => *ack = Ack::Applied,
             (Fault::RefusalIsError, Response::Refused(refusal)) => {
@@ -410,18 +412,21 @@ impl Shared {
                 unread.1 = None;
             }
             Fault::KeepsRefused => {
-                if let (Response::Refused(_), RequestKind::Write { key, entry }) =
-                    (&response, request.kind)
+                if let (
+                    Response::Refused(_),
+                    RequestKind::Write { key, entry } | RequestKind::Repair { key, entry },
+                ) = (&response, request.kind)
                 {
                     let change = Change::write(entry);
                     self.replica.store().apply(&key, change).await?;
                 }
             }
             Fault::FullBuffer => {
-                let len = match &response {
-                    Response::Entry(Some(entry)) => entry.value.as_ref().map_or(0, |v| v.len()),
-                    _ => 0,
+                let value = match &response {
+                    Response::Entry(held) => held.entry.as_ref().and_then(|it| it.value.as_ref()),
+                    _ => None,
                 };
+                let len = value.map_or(0, |value| value.len());
                 if len > 65_536 {
                     let _buffer = self.permits.acquire().await.unwrap();
                     yield_now().await;

@@ -188,7 +188,7 @@ impl Known {
         let waits = failure.map(|failure| {
             let replica = match failure {
                 CollectError::Waiting { replica, .. } => Some(replica.clone()),
-                CollectError::NotLevel => None,
+                CollectError::NotLevel | CollectError::Rejoined => None,
             };
             let since = before.filter(|before| before.replica == replica);
             Waits {

@@ -62,7 +62,7 @@ impl<S: Store> Replica<S> {
     }
 
     async fn drop_from(&self, key: &Key) -> Result<(), StoreError> {
-        let change = Change::sweep_under(&self.floors);
+        let change = Change::sweep().under(&self.floors);
         let change = match self.store.try_apply(key, change) {
             Ok(done) => return done.map(drop),
             Err(change) => change,
