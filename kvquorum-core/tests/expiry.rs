@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use kvquorum_core::{
-    Collected, Coordinator, Edit, Entry, Key, PassSettings, Replica, Swap, Version,
+    Change, Collected, Coordinator, Edit, Entry, Key, PassSettings, Replica, Request, Response,
+    Swap, Timestamp, Transport, Version,
 };
 use support::{MapStore, NOON, Wall};
 
@@ -185,7 +186,6 @@ async fn x_slowest_it_is_removed_when_all_clocks_are_past() {
 }
 
 async fn takes(stage: &Stage, entry: Entry) -> bool {
-    use kvquorum_core::{Request, Response, Transport};
     let repair = Request::repair("k", entry);
     let answer = stage.replicas[0].call(&repair).await.unwrap();
     matches!(answer, Response::Ack(_))
@@ -217,21 +217,18 @@ async fn p_converge_the_time_goes_where_the_value_goes() {
     map.put_with_ttl("k", "tea", TTL).await.unwrap();
     let [a, b, c] = &stage.replicas;
     let entry = a.store().entry("k").unwrap();
-    c.store()
-        .change(&Key::from("k"), kvquorum_core::Change::remove());
+    c.store().change(&Key::from("k"), Change::remove());
     let report = map.pass(.., PassSettings::default()).run().await;
     assert!(report.is_complete());
     assert_eq!(c.store().entry("k"), Some(entry.clone()));
 
     // A promise that nobody came back for keeps repairs out: the key is settled.
     let ballot = Version {
-        timestamp: entry.version.timestamp.next().unwrap(),
+        timestamp: Timestamp::from_bits(entry.version.timestamp.to_bits() + 99),
         ..entry.version
     };
-    b.store()
-        .change(&Key::from("k"), kvquorum_core::Change::remove());
-    b.store()
-        .change(&Key::from("k"), kvquorum_core::Change::prepare(ballot));
+    b.store().change(&Key::from("k"), Change::remove());
+    b.store().change(&Key::from("k"), Change::prepare(ballot));
     let report = map.pass(.., PassSettings::default()).run().await;
     assert!(report.is_complete());
     for held in stage.held() {
