@@ -10,7 +10,7 @@ use super::compare::Part;
 use crate::coordinator::Bounds;
 use crate::coordinator::one::call_one;
 use crate::coordinator::{Coordinator, Left};
-use crate::entry::{Entry, Key, Timestamp};
+use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd};
 use crate::identity::ReplicaId;
 use crate::marks::Era;
@@ -175,7 +175,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         match self.read(replica, key).await?.entry {
             Some(held) if held >= entry => Ok(()),
             _ => {
-                let settled = self.settle(key).await;
+                let settled = self.settle(key, refusal.by()).await;
                 let settled = settled.ok_or(ReplicaFailure::Refused(refusal))?;
                 // The update did not have to wait for this one of them.
                 self.try_repair(era, replica, key, settled).await
@@ -198,18 +198,19 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
     }
 
     /// Gives a key a version that all can take, with the value that it has, and returns
-    /// what is held then. An update that has not come to its end has replicas refuse what
-    /// is below its ballot, for ever; and what does not count any more (rule G-VOID)
-    /// may be greater than what does.
-    pub(super) async fn settle(&self, key: &Key) -> Option<Entry> {
+    /// what is held then: past this version, where one is given. An update that has not
+    /// come to its end has replicas refuse what is below its ballot, for ever; and what
+    /// does not count any more (rule G-VOID) may be greater than what does.
+    pub(super) async fn settle(&self, key: &Key, past: Option<Version>) -> Option<Entry> {
         // Without such quorums no register is at the key.
         if !Coordinator::<N, W, R, T>::UPDATES {
             return None;
         }
         let as_it_is = |held: Option<&Entry>| (Some(Left::same(held)), ());
+        let bounds = Bounds { past, ..SETTLING };
         let settling = self
             .coordinator
-            .update_within(key.clone(), SETTLING, as_it_is);
+            .update_within(key.clone(), bounds, as_it_is);
         let settled = settling.await.map(|(done, ())| done.entry);
         let telemetry = &self.coordinator.inner.telemetry;
         telemetry.settled(Settling::Pass, settled.is_ok());

@@ -74,7 +74,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Mending<N, W,
 
     /// What is held once the key has a version that all can take.
     async fn settled(&self) -> Option<Greatest> {
-        let entry = self.caller.settle(&self.unlike.key).await?;
+        let entry = self
+            .caller
+            .settle(&self.unlike.key, self.unlike.greatest())
+            .await?;
         Some(self.read_from(None, entry))
     }
 
