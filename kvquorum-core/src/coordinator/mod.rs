@@ -49,7 +49,7 @@ pub(crate) use update::{Bounds, Done, is_overtaken};
 pub use update::{Edit, UpdateError, UpdateReport};
 
 use crate::clock::Clock;
-use crate::entry::{Key, WriterId};
+use crate::entry::{Entry, Key, WriterId};
 use crate::identity::{Identity, Quorums};
 use crate::store::ScanLimit;
 use crate::telemetry::{Kind, Telemetry};
@@ -286,8 +286,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// **R-FAIL.** As soon as R answers are out of reach.
     pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Bytes>, ReadError> {
-        let receipt = self.get_with_receipt(key).await?;
-        Ok(receipt.into_value())
+        let reading = self.read(key.into(), self.inner.settings.repair);
+        let entry: Option<Entry> = reading.await?;
+        Ok(entry.and_then(|entry| entry.value))
     }
 
     /// As [`get`](Self::get), and tells the entry's version and what each
