@@ -199,13 +199,10 @@ impl Record {
         }
     }
 
-    /// Whether it is a value and no more: then it [counts](Self::counting).
+    /// Whether it is a value and no more, which does not expire.
     #[inline(always)]
-    pub(crate) fn is_value(&self) -> bool {
-        match &self.0 {
-            Kept::Value { .. } => true,
-            Kept::Other(_) => self.anchor().is_none() && !self.is_tombstone(),
-        }
+    pub(crate) fn is_only_value(&self) -> bool {
+        matches!(self.0, Kept::Value { .. })
     }
 
     /// Whether its value has expired, by a clock that reads this.
@@ -219,7 +216,8 @@ impl Record {
         self.order().is_some_and(|order| order.is_tombstone())
     }
 
-    /// What counts of it where tombstones and anchors from before `collected` do not.
+    /// What counts of it where tombstones and anchors from before `collected` do not. A
+    /// value always does.
     #[cold]
     pub(crate) fn counting(&self, collected: Timestamp) -> Option<Self> {
         let counts = |version: Version| version.timestamp >= collected;

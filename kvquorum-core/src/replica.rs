@@ -363,7 +363,7 @@ fn held(
 ) -> Result<Response, TransportError> {
     let record = result.map_err(TransportError::Store)?;
     let record = match record {
-        Some(record) if !record.is_value() => record.counting(collected),
+        Some(record) if !record.is_only_value() => record.counting(collected),
         record => record,
     };
     let entry = record.and_then(Record::into_entry);

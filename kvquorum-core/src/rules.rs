@@ -206,10 +206,7 @@ impl Change<'_> {
     pub fn decide(self, held: Option<&Record>) -> Decision {
         let under = &self.under;
         match self.kind {
-            Kind::Write { entry, ahead } => {
-                let (sealed, collected) = (under.sealed(), || under.collected());
-                write(entry, ahead, (sealed, sealed), collected, held)
-            }
+            Kind::Write { entry, ahead } => write(entry, ahead, under, held),
             Kind::Repair { entry, ahead } => repair(entry, ahead, under, held),
             Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, under, held),
             Kind::Copy(record) => copy(&record, held),
@@ -239,36 +236,55 @@ impl Decision {
     }
 }
 
-// The order of the lines in these two is part of the rule. What is rare is kept out
+// The order of the lines in these is part of the rule. What is rare is kept out
 // of the way of what is usual.
 
 #[inline(always)]
 fn write(
     entry: Record,
     ahead: Option<Box<Ahead>>,
-    (floor, sealed): (Timestamp, Timestamp),
-    collected: impl FnOnce() -> Timestamp,
+    under: &Under<'_>,
     held: Option<&Record>,
 ) -> Decision {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, sealed)) {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, under.sealed())) {
         return Decision::keep(Response::Refused(refusal));
     }
-    let counting;
-    let held = match held {
-        // A value counts whenever it was written.
-        None => None,
-        Some(held) if held.is_value() => Some(held),
-        Some(held) => {
-            counting = held.counting(collected());
-            counting.as_ref()
-        }
-    };
-    let Some(held) = held else {
-        if is_before(&entry, floor) {
-            return before(floor, None);
-        }
-        return Decision::replace(entry, Response::Ack(Ack::Applied));
-    };
+    let floor = under.sealed();
+    match held {
+        Some(held) if held.is_only_value() => write_over(entry, floor, held),
+        Some(held) => write_over_other(entry, floor, under.collected(), held),
+        None => write_first(entry, floor),
+    }
+}
+
+#[cold]
+fn repair(
+    entry: Record,
+    ahead: Option<Box<Ahead>>,
+    under: &Under<'_>,
+    held: Option<&Record>,
+) -> Decision {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, under.sealed())) {
+        return Decision::keep(Response::Refused(refusal));
+    }
+    // Read once: what it does not exceed and what counts no more are one mark.
+    let collected = under.collected();
+    match held {
+        Some(held) => write_over_other(entry, collected, collected, held),
+        None => write_first(entry, collected),
+    }
+}
+
+#[inline(always)]
+fn write_first(entry: Record, floor: Timestamp) -> Decision {
+    if is_before(&entry, floor) {
+        return before(floor, None);
+    }
+    Decision::replace(entry, Response::Ack(Ack::Applied))
+}
+
+#[inline(always)]
+fn write_over(entry: Record, floor: Timestamp, held: &Record) -> Decision {
     let compared = held.compare(&entry);
     if compared == Ordering::Equal {
         return Decision::keep(Response::Ack(Ack::Applied));
@@ -295,21 +311,16 @@ fn write(
 }
 
 #[cold]
-fn repair(
+fn write_over_other(
     entry: Record,
-    ahead: Option<Box<Ahead>>,
-    under: &Under<'_>,
-    held: Option<&Record>,
+    floor: Timestamp,
+    collected: Timestamp,
+    held: &Record,
 ) -> Decision {
-    // Read once: what it does not exceed and what counts no more are one mark.
-    let collected = under.collected();
-    write(
-        entry,
-        ahead,
-        (collected, under.sealed()),
-        || collected,
-        held,
-    )
+    match held.counting(collected) {
+        Some(held) => write_over(entry, floor, &held),
+        None => write_first(entry, floor),
+    }
 }
 
 #[inline]

@@ -4,6 +4,7 @@
 //! whether the operation is decided and how. It sends nothing and waits for
 //! nothing: that is the coordinator's part.
 
+use std::array;
 use std::cmp::Ordering;
 
 use crate::entry::{Entry, Timestamp, Version};
@@ -244,7 +245,8 @@ impl<const N: usize> ReadTally<N> {
     pub(crate) fn new(needed: usize) -> Self {
         Self {
             needed,
-            replicas: [const { Knowledge::NotAsked }; N],
+            // A constant would be copied with all the room that a place has.
+            replicas: array::from_fn(|_| Knowledge::NotAsked),
             answered: 0,
             failed: 0,
             greatest: 0,

@@ -116,7 +116,7 @@ async fn versions<S: Store>(
 
 /// The entry of a record, where it counts.
 fn counting(record: Record, collected: Timestamp) -> Option<Entry> {
-    match record.is_value() {
+    match record.is_only_value() {
         true => record.into_entry(),
         false => record.counting(collected)?.into_entry(),
     }

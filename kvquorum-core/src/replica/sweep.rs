@@ -35,7 +35,7 @@ impl<S: Store> Replica<S> {
                 |(key, record): &(Key, Record)| record.has_expired(expired_by).then(|| key.clone());
             let expired = records.iter().filter_map(has_expired).collect();
             let is_due = |(_, record): &(Key, Record)| {
-                if record.is_value() {
+                if record.is_only_value() {
                     return false;
                 }
                 let counting = record.counting(collected);
