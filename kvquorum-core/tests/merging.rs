@@ -53,7 +53,7 @@ proptest! {
         prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
     }
 
-    /// Version first, then tombstone over value, then the value's bytes.
+    /// Version first, then tombstone over value, then the value's bytes, then when it expires.
     #[test]
     fn the_order_is_as_written(a in entries(), b in entries()) {
         let expected = a
@@ -62,7 +62,8 @@ proptest! {
             .cmp(&b.version.timestamp)
             .then(a.version.writer.cmp(&b.version.writer))
             .then(a.value.is_none().cmp(&b.value.is_none()))
-            .then(a.value.cmp(&b.value));
+            .then(a.value.cmp(&b.value))
+            .then(a.expires_millis.cmp(&b.expires_millis));
         prop_assert_eq!(a.cmp(&b), expected);
     }
 }
