@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use redb::backends::FileBackend;
 
@@ -66,6 +67,8 @@ impl RedbStore {
         let path = path.as_ref().to_owned();
         let queue = self.queue();
         let backup = move |engine: &Engine| {
+            let backups = engine.backups.read();
+            let _under_way = backups.unwrap_or_else(PoisonError::into_inner);
             let made = make(engine, &path, || queue.is_closed());
             engine.telemetry.backed_up(made.is_ok());
             Ok(made)
