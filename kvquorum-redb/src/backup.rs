@@ -50,7 +50,7 @@ impl RedbStore {
     /// It is made on one of Tokio's threads for blocking work, takes the place of
     /// a [scan](crate::RedbStoreBuilder::max_scans), and goes on where its future is
     /// dropped. Until it ends, the store's file grows by what is written to it, as
-    /// no space becomes free. [Closing](Self::close) the store ends it.
+    /// no space becomes free, and cannot be [compacted](Self::compact). [Closing](Self::close) the store ends it.
     ///
     /// **The copy is the same replica**: it holds the id that a
     /// [`Replica`](kvquorum_core::Replica) keeps in its store. Coordinators count

@@ -32,29 +32,32 @@ const LEAST_FREED: u64 = 1 << 20;
 impl RedbStore {
     /// Gives the space that the file does not use back to the file system.
     ///
-    /// What is removed or overwritten leaves space that later changes use again, so
-    /// a store that is never compacted does not grow beyond the most that it ever
-    /// held. What is free at the end of the file is given back without this, too, by
-    /// the commits that follow. A compaction moves what lies at the end into the gaps
-    /// before it, and then cuts the file off. It is for a store that has lost much and
-    /// will not soon hold as much again.
+    /// Without it, too, later changes use the space again that was left by what was
+    /// removed or overwritten. The file grows by doubling, and so is up to about twice
+    /// as long as what it held at the most. Commits cut off its end by themselves
+    /// where much of that is free. A compaction moves what lies at the end into the
+    /// gaps before it, and then cuts all off that is free; pages that are partly full
+    /// stay so. It is for a store that has lost much and will not soon hold as much
+    /// again. The next change may double the file's length once more: what was never
+    /// written of it takes no space where the file system has sparse files.
     ///
-    /// **Writes, reads and scans wait until it is over.** None of them fails because of it;
-    /// [`close`](Self::close), [`check`](Self::check) and [`reopen`](Self::reopen) wait
-    /// as well. It begins with the end of the commit, the reads and the scans under
-    /// way, which those that come meanwhile wait for too, and then reads every page in
-    /// use two times or more, and writes those that it moves once. No time limit
-    /// bounds that; the README tells how long it took. It has about 100 bytes in memory
-    /// for each page of 4 KiB in use, 1,000,000 pages at the most. Where several
-    /// replicas are to be compacted, compact one after the other: together they
-    /// leave a quorum waiting.
+    /// **Writes, reads and scans wait until it is over.** None of them fails because
+    /// of it; [`close`](Self::close), [`check`](Self::check) and
+    /// [`reopen`](Self::reopen) wait as well. It begins when the commit, the reads and
+    /// the scans under way have ended, which those that come meanwhile wait for too.
+    /// Then it reads every page in use two times or more, and writes once those that
+    /// it moves and those that lead to them. No time limit bounds that: the README
+    /// tells how long it took. It takes some 100 bytes of memory for each page of
+    /// 4 KiB in use, of 1,000,000 pages at the most. Where several replicas are to be
+    /// compacted, compact one after the other: together they leave no quorum to
+    /// answer.
     ///
     /// It is a series of commits, each of them flushed: a loss of power or the end of
     /// the process leaves all records, and the next opening checks the whole file, as
-    /// after any such end.
+    /// after any such end. It needs little room on the disk besides the file.
     ///
-    /// It is made by the thread that writes. A compaction that has begun goes on where
-    /// its future is dropped.
+    /// It is made by the thread that writes, in its turn. Dropping the future of one
+    /// that waits takes it back; one that has begun is finished.
     ///
     /// # Errors
     ///
@@ -62,7 +65,10 @@ impl RedbStore {
     /// it would have to wait for with all reads behind it; nothing was changed, and it
     /// may be tried again when the backup has ended. A backup that is asked for during
     /// a compaction waits for its end. [`RedbStoreError::WriteFailed`] where the disk
-    /// failed; no record is lost, and what holds after a write that failed holds here.
+    /// failed: no record is lost, and writes are refused until the store is
+    /// [opened again](Self::reopen). What any change would fail with:
+    /// [`RedbStoreError::WritesRefused`], [`RedbStoreError::ReopenFailed`],
+    /// [`RedbStoreError::Closed`].
     pub async fn compact(&self) -> Result<Compaction, RedbStoreError> {
         self.ask(Task::Compact).await
     }

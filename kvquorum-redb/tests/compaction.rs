@@ -150,7 +150,12 @@ async fn reads_and_writes_wait_for_a_compaction() {
         spawn_blocking(move || held_disk.until_a_sync_waits())
             .await
             .unwrap();
-        assert!(store.try_get(&key(0)).is_none(), "on an async thread");
+        let on_spot = Arc::clone(&store);
+        let on_spot = spawn_blocking(move || on_spot.try_get(&key(0)).is_none());
+        let Ok(is_put_off) = timeout(LATE, on_spot).await else {
+            disk.let_syncs_go();
+            panic!("an async thread waits");
+        };
         let mut waiting = JoinSet::new();
         for number in 0..8 {
             let store = Arc::clone(&store);
@@ -170,6 +175,7 @@ async fn reads_and_writes_wait_for_a_compaction() {
         }
         let early = timeout(SOON, waiting.join_next()).await;
         disk.let_syncs_go();
+        assert!(is_put_off.unwrap(), "read beside a compaction");
         assert!(early.is_err(), "the engine is no one else's meanwhile");
         timeout(LATE, waiting.join_all()).await.unwrap();
         let compaction = compacting.await.unwrap().unwrap();
