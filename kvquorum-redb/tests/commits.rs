@@ -61,7 +61,7 @@ async fn what_promises_tell_counts_for_a_commit() {
     for (place, change) in applied.into_iter().enumerate() {
         let response = change.await.unwrap();
         if place % 2 == 1 {
-            assert_eq!(response, Response::Promise(Some(told.clone())));
+            assert_eq!(response, Response::Promise(Some(told.clone()).into()));
         }
     }
     // The first is one that was under way.

@@ -15,7 +15,8 @@ use std::time::Duration;
 use common::{OneLock, are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
     Ack, Call, Change, Era, Key, KeyRange, Quorums, Record, Refusal, Replica, ReplicaId, Request,
-    RequestKind, Response, Store, StoreError, Told, Transport, TransportError, WindowEnd, WriterId,
+    RequestKind, Response, Store, StoreError, Timestamp, Told, Transport, TransportError,
+    WindowEnd, WriterId,
 };
 use kvquorum_testing::conformance;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -121,6 +122,26 @@ enum Fault {
     StaleIsError,
     /// Nothing is told of how much was copied.
     DropsCopied,
+    /// A seal is of a whole millisecond on the way.
+    BlursSeals,
+    /// Up to when is to be collected goes through a JSON number.
+    RoundsCollections,
+    /// Repairs are writes on the way.
+    RepairIsWrite,
+    /// What was collected is not told with an entry, or that there is none.
+    DropsMarks,
+    /// What was collected is not told with a page.
+    PagesWithoutMarks,
+    /// Which tombstones are to be left out is not sent.
+    DropsLeftOut,
+    /// What tombstones were left out is not told.
+    BlursLeftOut,
+    /// Sweeps do not say that there is more.
+    SweepsAreTheLast,
+    /// Marks do not tell what was collected.
+    BlursCollected,
+    /// Only the refusal of what is stamped too early becomes an error.
+    BeforeIsError,
     /// Calls go to two replicas in turns.
     TwoReplicas,
     /// Only calls that meet others go to a second replica.
@@ -179,6 +200,10 @@ fn bend(fault: Fault, told: &mut Told) {
         (Fault::RecordsAreTheLast, Told::Records(told)) => told.upto = None,
         (Fault::BlursMarks, Told::Marks(marks)) => marks.announced = marks.era,
         (Fault::DropsCopied, Told::Status(status)) => status.copied = 0,
+        (Fault::BlursCollected, Told::Marks(marks)) => marks.collected = Timestamp::MIN,
+        (Fault::BlursLeftOut, Told::Versions(told)) => told.collected = Timestamp::MIN,
+        (Fault::BlursLeftOut, Told::Windows(told)) => told.collected = Timestamp::MIN,
+        (Fault::SweepsAreTheLast, Told::Swept(swept)) => swept.upto = None,
         _ => {}
     }
 }
@@ -315,8 +340,29 @@ impl Shared {
             (Fault::DropsEvery, RequestKind::Fingerprint(asked)) => asked.every = u64::MAX,
             (Fault::DropsWork, RequestKind::Fingerprint(asked)) => asked.max_keys = u64::MAX,
             (Fault::DropsWork, RequestKind::Versions(asked)) => asked.max_keys = u64::MAX,
-            (Fault::CutsBoots, RequestKind::Join { boot } | RequestKind::Open { boot }) => {
-                *boot = u64::from(*boot as u32)
+            (
+                Fault::CutsBoots,
+                RequestKind::Join { boot, .. }
+                | RequestKind::Open { boot }
+                | RequestKind::Collect { boot, .. },
+            ) => *boot = u64::from(*boot as u32),
+            (Fault::BlursSeals, RequestKind::Seal { to }) => {
+                *to = Timestamp::from_bits(to.to_bits() >> 16 << 16);
+            }
+            (Fault::RoundsCollections, RequestKind::Collect { to, .. }) => {
+                *to = Timestamp::from_bits(rounded(to.to_bits()));
+            }
+            (Fault::RepairIsWrite, RequestKind::Repair { key, entry }) => {
+                request.kind = RequestKind::Write {
+                    key: key.clone(),
+                    entry: entry.clone(),
+                };
+            }
+            (Fault::DropsLeftOut, RequestKind::Fingerprint(asked)) => {
+                asked.collected = Timestamp::MIN;
+            }
+            (Fault::DropsLeftOut, RequestKind::Versions(asked)) => {
+                asked.collected = Timestamp::MIN;
             }
             (Fault::DropsCopiedPromise, RequestKind::Copy { record, .. }) => drop_promise(record),
             (Fault::DropsEra, _) => request.era = None,
@@ -331,17 +377,21 @@ impl Shared {
     /// What becomes of a response on its way.
     fn received(&self, mut response: Response) -> Result<Response, TransportError> {
         match (self.fault, &mut response) {
-            (Fault::DropsTombstone, Response::Entry(entry)) => {
-                entry.take_if(|entry| entry.value.is_none());
+            (Fault::DropsTombstone, Response::Entry(held)) => {
+                held.entry.take_if(|entry| entry.value.is_none());
             }
-            (Fault::EmptyIsTombstone, Response::Entry(Some(entry))) => {
-                entry.value.take_if(|value| value.is_empty());
+            (Fault::EmptyIsTombstone, Response::Entry(held)) => {
+                if let Some(entry) = &mut held.entry {
+                    entry.value.take_if(|value| value.is_empty());
+                }
             }
-            (Fault::CutsValues, Response::Entry(Some(entry))) => {
-                if let Some(value) = &mut entry.value {
+            (Fault::CutsValues, Response::Entry(held)) => {
+                if let Some(value) = held.entry.as_mut().and_then(|it| it.value.as_mut()) {
                     value.truncate(65_536);
                 }
             }
+            (Fault::DropsMarks, Response::Entry(held)) => held.collected = Timestamp::MIN,
+            (Fault::PagesWithoutMarks, Response::Page(page)) => page.collected = Timestamp::MIN,
             (Fault::PagesWithoutTombstones, Response::Page(page)) => {
                 page.entries.retain(|(_, entry)| entry.value.is_some());
             }
@@ -353,9 +403,9 @@ impl Shared {
                 }
             }
             (fault, Response::Told(told)) => bend(fault, told),
-            (Fault::DropsPromisedEntry, Response::Promise(entry)) => *entry = None,
-            (Fault::PromiseIsEntry, Response::Promise(entry)) => {
-                return Ok(Response::Entry(entry.take()));
+            (Fault::DropsPromisedEntry, Response::Promise(held)) => held.entry = None,
+            (Fault::PromiseIsEntry, Response::Promise(held)) => {
+                return Ok(Response::Entry(held.clone()));
             }
             (Fault::AlwaysApplied, Response::Ack(ack)) => *ack = Ack::Applied,
             (Fault::RefusalIsError, Response::Refused(refusal)) => {
@@ -369,6 +419,9 @@ impl Shared {
             }
             (Fault::StaleIsError, Response::Refused(Refusal::Stale { .. })) => {
                 return Err(TransportError::NoAnswer("409".into()));
+            }
+            (Fault::BeforeIsError, Response::Refused(Refusal::Before { .. })) => {
+                return Err(TransportError::Rejected("409".into()));
             }
             (Fault::BlursRefusals, Response::Refused(Refusal::KeyTooLong { len, .. })) => *len = 0,
             (Fault::RoundsIds, Response::Identity(identity)) => {
@@ -419,9 +472,10 @@ impl Shared {
             }
             Fault::FullBuffer => {
                 let len = match &response {
-                    Response::Entry(Some(entry)) => entry.value.as_ref().map_or(0, |v| v.len()),
-                    _ => 0,
+                    Response::Entry(held) => held.entry.as_ref().and_then(|it| it.value.as_ref()),
+                    _ => None,
                 };
+                let len = len.map_or(0, |value| value.len());
                 if len > 65_536 {
                     let _buffer = self.permits.acquire().await.unwrap();
                     yield_now().await;
@@ -567,6 +621,16 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::BlursJoining, &[UNCHANGED]),
     (Fault::StaleIsError, &[REFUSAL]),
     (Fault::DropsCopied, &[UNCHANGED]),
+    (Fault::BlursSeals, &[UNCHANGED]),
+    (Fault::RoundsCollections, &[UNCHANGED]),
+    (Fault::RepairIsWrite, &[OWN]),
+    (Fault::DropsMarks, &[UNCHANGED]),
+    (Fault::PagesWithoutMarks, &[UNCHANGED]),
+    (Fault::DropsLeftOut, &[UNCHANGED]),
+    (Fault::BlursLeftOut, &[UNCHANGED]),
+    (Fault::SweepsAreTheLast, &[UNCHANGED]),
+    (Fault::BlursCollected, &[UNCHANGED]),
+    (Fault::BeforeIsError, &[REFUSAL]),
     (Fault::TwoReplicas, &[SAME_REPLICA]),
     (Fault::SecondReplicaUnderLoad, &[SAME_REPLICA]),
 ];
