@@ -280,7 +280,8 @@ async fn a_plain_write_below_a_promise_is_a_conflict() {
     let body = |millis| format!("{{\"key\":\"k\",\"value\":1,\"timestamp\":{millis}}}");
     let answer = client.ask(post("/write", body(1))).await;
     assert_eq!(answer.status, 409);
-    assert!(answer.error().contains("is promised"), "{answer:?}");
+    assert!(answer.body.contains("is promised"), "{answer:?}");
+    assert!(answer.body.contains(",\"from\":3}"), "{answer:?}");
     assert_eq!(answer.header("kvquorum-nothing-stored"), Some("1"));
     assert_eq!(store.entries(), []);
     assert_eq!(client.ask(post("/write", body(3))).await.status, 200);
