@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::num::NonZeroU64;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -247,7 +248,7 @@ impl fmt::Display for Version {
 /// What is stored under a key: a version, and a value or a tombstone.
 ///
 /// Entries are totally ordered: by version, then a tombstone over a value,
-/// then by the value's bytes. Merging two entries is taking the maximum in that
+/// then by the value's bytes, then by when they expire. Merging two entries is taking the maximum in that
 /// order, and so commutative, associative and idempotent: replicas that have
 /// seen the same entries hold the same entry, in whatever order they came.
 /// It is the last-write-wins register of Shapiro et al., *A comprehensive
@@ -269,6 +270,9 @@ impl fmt::Display for Version {
 pub struct Entry {
     /// Decides which of two entries wins.
     pub version: Version,
+    /// From when on the value reads as absent, in milliseconds since the Unix epoch;
+    /// `None` where it never does (rule X-HIDE). A tombstone has none.
+    pub expires_millis: Option<NonZeroU64>,
     /// The value; `None` is a tombstone, the entry that a delete writes.
     pub value: Option<Bytes>,
 }
@@ -278,24 +282,44 @@ impl Entry {
     pub fn new(version: Version, value: impl Into<Bytes>) -> Self {
         Self {
             version,
+            expires_millis: None,
             value: Some(value.into()),
         }
+    }
+
+    /// The same, if it expires at this time, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn expiring_at(mut self, millis: NonZeroU64) -> Self {
+        if self.value.is_some() {
+            self.expires_millis = Some(millis);
+        }
+        self
     }
 
     /// An entry that says the key was deleted.
     pub const fn tombstone(version: Version) -> Self {
         Self {
             version,
+            expires_millis: None,
             value: None,
         }
     }
-}
 
-impl Entry {
+    /// Whether its value has expired, by a clock that reads so many milliseconds since
+    /// the Unix epoch.
+    #[inline]
+    pub fn has_expired(&self, now_millis: u64) -> bool {
+        self.expires_millis.is_some_and(|at| at.get() <= now_millis)
+    }
+
     /// Its place in the order of entries.
     #[inline]
     pub(crate) fn order(&self) -> Order<'_> {
-        Order::of(self.version, self.value.as_ref())
+        let expires_millis = self.value.as_ref().and(self.expires_millis);
+        Order {
+            expires_millis,
+            ..Order::of(self.version, self.value.as_ref())
+        }
     }
 }
 
@@ -306,6 +330,7 @@ pub(crate) struct Order<'a> {
     version: Version,
     is_tombstone: bool,
     value: &'a [u8],
+    expires_millis: Option<NonZeroU64>,
 }
 
 impl<'a> Order<'a> {
@@ -315,7 +340,12 @@ impl<'a> Order<'a> {
             version,
             is_tombstone: value.is_none(),
             value: value.map_or(&[], |value| value),
+            expires_millis: None,
         }
+    }
+
+    pub(crate) fn expires_millis(self) -> Option<NonZeroU64> {
+        self.expires_millis
     }
 
     pub(crate) fn version(self) -> Version {

@@ -12,8 +12,8 @@ use crate::range::{KeyRange, Page};
 /// What replicas hold is told by few bytes: how many entries, and the sum of their
 /// hashes.
 ///
-/// An entry's hash covers its key, its version, and its value or that it is a
-/// tombstone. It is that of SipHash-1-3 with 128 bits (Aumasson and Bernstein,
+/// An entry's hash covers its key, its version, its value or that it is a tombstone, and
+/// when it expires. It is that of SipHash-1-3 with 128 bits (Aumasson and Bernstein,
 /// *SipHash: a fast short-input PRF*, 2012), under a key that whoever asks draws anew
 /// for each pass. All numbers are eight bytes, the least first:
 ///
@@ -21,7 +21,8 @@ use crate::range::{KeyRange, Page};
 /// |---|---|
 /// | the length of the key | 8 |
 /// | the version's timestamp and writer | 16 |
-/// | 0 for a tombstone, 1 for a value | 1 |
+/// | 0 for a tombstone, 1 for a value, 2 for one that expires | 1 |
+/// | when it expires, where it does | 8 |
 /// | the key, and then the value | as they are |
 ///
 /// The sum is taken modulo 2¹²⁸, so that the fingerprints of neighbouring ranges add
@@ -50,7 +51,14 @@ impl Fingerprint {
         hasher.write(&(key.len() as u64).to_le_bytes());
         hasher.write(&entry.version.timestamp.to_bits().to_le_bytes());
         hasher.write(&entry.version.writer.get().to_le_bytes());
-        hasher.write(&[u8::from(entry.value.is_some())]);
+        match (&entry.value, entry.expires_millis) {
+            (None, _) => hasher.write(&[0]),
+            (Some(_), None) => hasher.write(&[1]),
+            (Some(_), Some(expires)) => {
+                hasher.write(&[2]);
+                hasher.write(&expires.get().to_le_bytes());
+            }
+        }
         hasher.write(key.as_bytes());
         if let Some(value) = &entry.value {
             hasher.write(value);

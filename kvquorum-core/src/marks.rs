@@ -171,7 +171,7 @@ pub(crate) struct Own {
 impl Own {
     /// `None` where the record is not one that this release can read.
     pub(crate) fn of(record: &Record) -> Option<Self> {
-        let Entry { version, value } = record.entry()?;
+        let Entry { version, value, .. } = record.entry()?;
         Some(Self {
             id: ReplicaId::new(version.writer.get().try_into().ok()?),
             marks: Marks::decode(&value?)?,

@@ -22,13 +22,14 @@ use crate::entry::{Entry, Order, Timestamp, Version, WriterId};
 /// | bytes | meaning |
 /// |---|---|
 /// | 1 | the format of what follows: 1 |
-/// | 1 | what it is: 0 for a value, 1 for a tombstone, 2 for no entry; and 4 more where there is an anchor |
+/// | 1 | what it is: 0 for a value, 1 for a tombstone, 2 for no entry, 3 for a value that expires; and 4 more where there is an anchor |
 /// | 16 | the anchor, where there is one |
 /// | 16 | the entry's version, where there is an entry |
+/// | 8 | when it expires, where it does, in milliseconds since the Unix epoch |
 /// | the rest | the value |
 ///
-/// A version is its timestamp and its writer, 8 bytes each, most significant byte
-/// first. A later release may write another format. It will read this one.
+/// A version is its timestamp and its writer, 8 bytes each. Numbers have the most
+/// significant byte first. A later release may write another format. It will read this one.
 ///
 /// ```
 /// use kvquorum_core::{Entry, Record, Timestamp, Version, WriterId};
@@ -75,7 +76,11 @@ enum Kept {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Other {
-    Tombstone { version: Version },
+    Tombstone {
+        version: Version,
+    },
+    /// One that expires.
+    Expiring(Box<Entry>),
     Anchored(Box<Anchored>),
 }
 
@@ -115,8 +120,10 @@ const FORMAT: u8 = 1;
 const VALUE: u8 = 0;
 const TOMBSTONE: u8 = 1;
 const NO_ENTRY: u8 = 2;
+const EXPIRING: u8 = 3;
 const ANCHORED: u8 = 4;
 const HEAD_LEN: usize = 2;
+const EXPIRES_LEN: usize = 8;
 const VERSION_LEN: usize = 16;
 
 impl Record {
@@ -146,9 +153,11 @@ impl Record {
         match self.0 {
             Kept::Value { version, value } => Some(Entry {
                 version,
+                expires_millis: None,
                 value: Some(value),
             }),
             Kept::Other(Other::Tombstone { version }) => Some(Entry::tombstone(version)),
+            Kept::Other(Other::Expiring(entry)) => Some(*entry),
             Kept::Other(Other::Anchored(anchored)) => anchored.entry,
         }
     }
@@ -169,16 +178,23 @@ impl Record {
             Kept::Value { version, .. } | Kept::Other(Other::Tombstone { version }) => {
                 Some(*version)
             }
+            Kept::Other(Other::Expiring(entry)) => Some(entry.version),
             Kept::Other(Other::Anchored(anchored)) => {
                 anchored.entry.as_ref().map(|entry| entry.version)
             }
         }
     }
 
-    /// Whether it is a value and no more.
+    /// Whether it is a value and no more: then it [counts](Self::counting).
     #[inline]
     pub(crate) fn is_value(&self) -> bool {
-        matches!(self.0, Kept::Value { .. })
+        matches!(self.0, Kept::Value { .. } | Kept::Other(Other::Expiring(_)))
+    }
+
+    /// Whether its value has expired, by a clock that reads this.
+    pub(crate) fn has_expired(&self, now_millis: u64) -> bool {
+        let expires = self.order().and_then(Order::expires_millis);
+        expires.is_some_and(|at| at.get() <= now_millis)
     }
 
     /// Whether its entry is a tombstone.
@@ -210,6 +226,7 @@ impl Record {
         match &self.0 {
             Kept::Value { version, value } => Some(Order::of(*version, Some(value))),
             Kept::Other(Other::Tombstone { version }) => Some(Order::of(*version, None)),
+            Kept::Other(Other::Expiring(entry)) => Some(entry.order()),
             Kept::Other(Other::Anchored(anchored)) => anchored.entry.as_ref().map(Entry::order),
         }
     }
@@ -219,7 +236,12 @@ impl Record {
         let anchor = self.anchor().map_or(0, |_| VERSION_LEN);
         let order = self.order();
         let entry = order.map_or(0, |it| it.value().len().saturating_add(VERSION_LEN));
-        entry.saturating_add(anchor).saturating_add(HEAD_LEN)
+        let expires = order.and_then(Order::expires_millis);
+        let expires = expires.map_or(0, |_| EXPIRES_LEN);
+        entry
+            .saturating_add(expires)
+            .saturating_add(anchor)
+            .saturating_add(HEAD_LEN)
     }
 
     /// Appends the record's bytes.
@@ -229,6 +251,7 @@ impl Record {
         let entry = match order {
             None => NO_ENTRY,
             Some(order) if order.is_tombstone() => TOMBSTONE,
+            Some(order) if order.expires_millis().is_some() => EXPIRING,
             Some(_) => VALUE,
         };
         to.put_u8(FORMAT);
@@ -236,6 +259,9 @@ impl Record {
         for version in [anchor, order.map(Order::version)].into_iter().flatten() {
             to.put_u64(version.timestamp.to_bits());
             to.put_u64(version.writer.get());
+        }
+        if let Some(expires) = order.and_then(Order::expires_millis) {
+            to.put_u64(expires.get());
         }
         to.put_slice(order.map_or(&[], Order::value));
     }
@@ -264,6 +290,15 @@ impl Record {
                 let version = take_version(&mut encoded, len)?;
                 Some(Entry::new(version, mem::take(&mut encoded)))
             }
+            EXPIRING => {
+                let version = take_version(&mut encoded, len)?;
+                let expires = encoded.try_get_u64();
+                let expires = expires.map_err(|_| RecordError::Short { len })?;
+                let expires = expires.try_into();
+                let expires = expires.map_err(|_| RecordError::Kind { kind })?;
+                let entry = Entry::new(version, mem::take(&mut encoded));
+                Some(entry.expiring_at(expires))
+            }
             TOMBSTONE => Some(Entry::tombstone(take_version(&mut encoded, len)?)),
             NO_ENTRY => None,
             _ => return Err(RecordError::Kind { kind }),
@@ -290,10 +325,19 @@ fn take_version(encoded: &mut Bytes, len: usize) -> Result<Version, RecordError>
 
 impl From<Entry> for Record {
     #[inline]
-    fn from(Entry { version, value }: Entry) -> Self {
-        Self(match value {
-            Some(value) => Kept::Value { version, value },
-            None => Kept::Other(Other::Tombstone { version }),
+    fn from(entry: Entry) -> Self {
+        Self(match entry {
+            Entry {
+                version,
+                expires_millis: None,
+                value: Some(value),
+            } => Kept::Value { version, value },
+            Entry {
+                version,
+                value: None,
+                ..
+            } => Kept::Other(Other::Tombstone { version }),
+            expiring => Kept::Other(Other::Expiring(Box::new(expiring))),
         })
     }
 }
@@ -395,6 +439,6 @@ mod tests {
     /// sake of those it did.
     #[test]
     fn a_record_takes_no_more_room_than_its_entry() {
-        assert_eq!(size_of::<Record>(), size_of::<Entry>());
+        assert!(size_of::<Record>() <= size_of::<Entry>());
     }
 }

@@ -284,8 +284,13 @@ impl<S: Store> Replica<S> {
             }
             RequestKind::Seal { to } => self.seal(*to),
             RequestKind::Collect { to, boot } => self.collect(*to, *boot),
-            RequestKind::Sweep { range, max_keys } => {
-                self.sweep(range.clone(), self.page(*max_keys, u64::MAX), state)
+            RequestKind::Sweep {
+                range,
+                max_keys,
+                expired_by,
+            } => {
+                let limit = self.page(*max_keys, u64::MAX);
+                self.sweep(range.clone(), limit, *expired_by, state)
             }
         }
     }

@@ -138,13 +138,17 @@ pub enum RequestKind {
         boot: u64,
     },
     /// Drop what counts no more in the beginning of a range: tombstones and anchors that
-    /// are [collected](crate::Marks::collected). Answered by [`Told::Swept`].
+    /// are [collected](crate::Marks::collected). And tell under which keys the value has
+    /// expired. Answered by [`Told::Swept`].
     Sweep {
         /// The range.
         range: KeyRange,
         /// How many records the replica looks at at the most. It has a
         /// [limit](crate::Limits::max_scan_keys) of its own.
         max_keys: u64,
+        /// By when values have expired that are told, in milliseconds since the Unix
+        /// epoch. 0 tells of none.
+        expired_by: u64,
     },
     /// Write an entry that a replica held when it was read, in the era of the request,
     /// unless a greater one is held. Answered by [`Response::Ack`].

@@ -38,6 +38,8 @@ pub struct Swept {
     pub tombstones: u64,
     /// From how many of them something was dropped.
     pub dropped: u64,
+    /// Under which of them the value has expired.
+    pub expired: Vec<Key>,
     /// How far it came, as [of a page](crate::Page::upto).
     pub upto: Option<Key>,
 }

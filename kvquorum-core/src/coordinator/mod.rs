@@ -28,6 +28,7 @@ mod scan;
 mod update;
 mod write;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,10 +48,10 @@ pub use report::{
 };
 pub use scan::{Scan, ScanError, ScanReport};
 use update::Turns;
-pub(crate) use update::{Bounds, Done, is_overtaken};
+pub(crate) use update::{Bounds, Done, Left, is_overtaken};
 pub use update::{Edit, UpdateError, UpdateReport};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, whole_millis};
 use crate::entry::{Key, WriterId};
 use crate::identity::{Identity, Quorums};
 use crate::store::ScanLimit;
@@ -195,6 +196,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         );
     };
 
+    /// Whether updates are safe.
+    pub(crate) const UPDATES: bool = R + W > N && 2 * W > N;
+
     const QUORUMS_OVERLAP: () = assert!(
         R + W > N,
         "kvquorum: blocking repair needs overlapping quorums, R + W > N"
@@ -255,26 +259,78 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         key: impl Into<Key>,
         value: impl Into<Bytes>,
     ) -> Result<WriteReceipt<N>, WriteError> {
-        self.write(Kind::Put, key.into(), Some(value.into())).await
+        self.write(Kind::Put, key.into(), Some(value.into()), None)
+            .await
+    }
+
+    /// As [`put`](Self::put), of a value that expires: it is there for so long from now on,
+    /// by this coordinator's clock. More than there are milliseconds in a `u64` is taken
+    /// for that.
+    ///
+    /// The time is kept with the value, at all replicas. A later put replaces both: a
+    /// plain one leaves a value that stays.
+    ///
+    /// - **X-HIDE.** Each reader takes the value for absent once its own clock is past
+    ///   that time. Where clocks differ, some may do so earlier than others. Nobody has
+    ///   lost it by that.
+    /// - **X-SLOWEST.** It is removed only when the clocks of all N replicas are past that
+    ///   time, by a delete that a [collection](Self::collect) writes where it finds it; as
+    ///   an update of a [register](crate::Registers), so that it removes no other value.
+    ///   That needs `R + W > N` and `2 W > N`; under other quorums the value stays, and
+    ///   is hidden.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use kvquorum_core::{Coordinator, Replica};
+    /// # use kvquorum_mem::MemStore;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let replicas = [(); 3].map(|()| Replica::new(MemStore::new()));
+    /// let sessions = Coordinator::<3, 2, 2, _>::new(replicas);
+    /// sessions.put_with_ttl("5f3a", "alice", Duration::from_secs(1800)).await?;
+    /// assert!(sessions.get("5f3a").await?.is_some());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub async fn put_with_ttl(
+        &self,
+        key: impl Into<Key>,
+        value: impl Into<Bytes>,
+        ttl: Duration,
+    ) -> Result<WriteReceipt<N>, WriteError> {
+        let expires = self.now_millis().saturating_add(whole_millis(ttl));
+        let expires = NonZeroU64::new(expires).unwrap_or(NonZeroU64::MIN);
+        self.write(Kind::Put, key.into(), Some(value.into()), Some(expires))
+            .await
+    }
+
+    /// What the wall clock reads.
+    pub(crate) fn now_millis(&self) -> u64 {
+        self.inner.clock.wall_millis()
     }
 
     /// Deletes a key: writes a tombstone, in every way as
     /// [`put`](Self::put) writes a value, whether or not there is one.
     ///
-    /// The tombstone stays, and takes as much room as its key.
+    /// The tombstone takes as much room as its key, and stays until it is
+    /// [collected](Self::collect).
     ///
     /// # Errors
     ///
     /// As [`put`](Self::put).
     pub async fn delete(&self, key: impl Into<Key>) -> Result<WriteReceipt<N>, WriteError> {
-        self.write(Kind::Delete, key.into(), None).await
+        self.write(Kind::Delete, key.into(), None, None).await
     }
 
     /// Reads the value under a key; `None` where there is none.
     ///
     /// - **R-QUORUM.** The answer is the greatest entry among the first R
     ///   answers; a replica that answers "no such key" has answered. A
-    ///   tombstone reads as absent.
+    ///   tombstone reads as absent, and so does a value that [has
+    ///   expired](Self::put_with_ttl).
     /// - **R-REPAIR.** A replica found behind, those that answer after the
     ///   decision included, is sent the greatest entry with its original
     ///   version: in the background, unless set otherwise.

@@ -33,7 +33,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
                         let Read {
                             entry, outcomes, ..
                         } = read;
-                        return Ok(ReadReceipt { entry, outcomes });
+                        let is_hidden = inner.has_expired(entry.as_ref());
+                        return Ok(ReadReceipt {
+                            entry,
+                            is_hidden,
+                            outcomes,
+                        });
                     }
                     read
                 }
@@ -66,7 +71,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let end = |ended| self.inner.telemetry.end(Kind::Get, ended, waited);
         if is_done {
             end(Ended::Done);
-            return Ok(ReadReceipt { entry, outcomes });
+            let is_hidden = self.inner.has_expired(entry.as_ref());
+            return Ok(ReadReceipt {
+                entry,
+                is_hidden,
+                outcomes,
+            });
         }
         let report = Box::new(ReadReport::new(R, self.names(), outcomes));
         if !answered {
@@ -388,6 +398,14 @@ fn record<T, const N: usize>(
 }
 
 impl<T, const N: usize> Inner<T, N> {
+    /// Whether the value has expired, by this coordinator's clock (rule X-HIDE).
+    #[inline]
+    pub(super) fn has_expired(&self, entry: Option<&Entry>) -> bool {
+        let expires = |entry: &&Entry| entry.expires_millis.is_some();
+        let expiring = entry.filter(expires);
+        expiring.is_some_and(|entry| entry.has_expired(self.clock.wall_millis()))
+    }
+
     /// C-MONOTONIC: later timestamps are greater than all that answers told of, as far
     /// as the clock follows.
     fn observe_greatest(&self, tally: &ReadTally<N>) {

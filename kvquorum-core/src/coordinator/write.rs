@@ -2,6 +2,7 @@
 //! W-SUPERSEDED.
 
 use std::mem::forget;
+use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         kind: Kind,
         key: Key,
         value: Option<Bytes>,
+        expires_millis: Option<NonZeroU64>,
     ) -> Result<WriteReceipt<N>, WriteError> {
         let inner = &self.inner;
         let span = OperationSpan::new(kind);
@@ -41,7 +43,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             inner.telemetry.end(kind, Ended::ClockExhausted, &waited);
         })?;
         let version = stamp.version;
-        let mut request = Request::write(key, Entry { version, value });
+        let entry = Entry {
+            version,
+            expires_millis,
+            value,
+        };
+        let mut request = Request::write(key, entry);
         let mut earlier = Earlier::default();
         let (mut attempts, mut again) = (1, 0);
         loop {

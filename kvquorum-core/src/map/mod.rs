@@ -12,6 +12,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -229,6 +230,35 @@ where
         Ok(self.coordinator.put(key, value).await?)
     }
 
+    /// Writes a value that expires: [`Coordinator::put_with_ttl`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use kvquorum_core::{Map, MapError};
+    /// async fn log_in(sessions: &Map<String, u64, 3, 2, 2>, token: &str) -> Result<(), MapError> {
+    ///     sessions.put_with_ttl(token, &7, Duration::from_secs(1800)).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub async fn put_with_ttl<Q>(
+        &self,
+        key: &Q,
+        value: &V,
+        ttl: Duration,
+    ) -> Result<WriteReceipt<N>, MapError>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + Ord + ?Sized,
+    {
+        let key = self.encode_key(key)?;
+        let value = self.encode_value(value)?;
+        Ok(self.coordinator.put_with_ttl(key, value, ttl).await?)
+    }
+
     /// Reads the value under a key; `None` where there is none:
     /// [`Coordinator::get`].
     ///
@@ -288,8 +318,8 @@ where
     {
         let key = self.encode_key(key)?;
         let receipt = self.coordinator.get_with_receipt(key).await?;
-        let stored = receipt.entry().and_then(|entry| entry.value.as_ref());
-        let value = stored
+        let value = receipt
+            .value()
             .map(|value| self.encoding.decode_value(value))
             .transpose()?;
         Ok((value, receipt))

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 
 pub use result::{Swap, Updated};
 
-use crate::coordinator::{Bounds, Coordinator, Done, Edit, UpdateError, is_overtaken};
-use crate::entry::{Key, Version};
+use crate::coordinator::{Bounds, Coordinator, Done, Edit, Left, UpdateError, is_overtaken};
+use crate::entry::{Entry, Key, Version};
 use crate::map::{Codec, Json, Map, MapError};
 use crate::transport::Transport;
 
@@ -98,14 +98,21 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let () = Self::UPDATES_ARE_SAFE;
         let key = key.into();
         async move {
-            let edit = |before: Option<&Bytes>| {
+            let edit = |held: Option<&Entry>| {
+                let held = self.live(held);
+                let before = held.and_then(|held| held.value.as_ref());
                 let edit = change(before);
-                (edit.clone(), (before.cloned(), edit))
+                (edit.clone().leaves(held), (before.cloned(), edit))
             };
             let done = self.update_within(key, Bounds::DEFAULT, edit);
             let (done, (before, edit)) = done.await?;
             Ok(Updated::new(before, edit, done.entry, done.attempts))
         }
+    }
+
+    /// An entry, unless it has expired (rule X-HIDE).
+    fn live<'a>(&self, entry: Option<&'a Entry>) -> Option<&'a Entry> {
+        entry.filter(|entry| !entry.has_expired(self.now_millis()))
     }
 }
 
@@ -191,8 +198,9 @@ where
             Err(error) => return Err(error.into()),
         };
         let version = entry.as_ref().map(|entry| entry.version);
-        let value = entry.and_then(|entry| entry.value);
-        Ok((self.decode(value.as_ref())?, version))
+        let live = coordinator.live(entry.as_ref());
+        let value = live.and_then(|entry| entry.value.as_ref());
+        Ok((self.decode(value)?, version))
     }
 
     /// Writes a value, whatever there was, and returns its version: two round trips.
@@ -207,8 +215,7 @@ where
         Q: Serialize + Ord + ?Sized,
     {
         let value = Bytes::from(self.map.encode_value(value)?);
-        self.write(self.map.encode_key(key)?, &Edit::Put(value))
-            .await
+        self.write(self.map.encode_key(key)?, Some(value)).await
     }
 
     /// Deletes a value, whether or not there is one, and returns the version of the
@@ -222,12 +229,16 @@ where
         K: Borrow<Q>,
         Q: Serialize + Ord + ?Sized,
     {
-        self.write(self.map.encode_key(key)?, &Edit::Delete).await
+        self.write(self.map.encode_key(key)?, None).await
     }
 
-    async fn write(&self, key: Key, edit: &Edit<Bytes>) -> Result<Version, MapError> {
+    async fn write(&self, key: Key, value: Option<Bytes>) -> Result<Version, MapError> {
         let coordinator = self.map.coordinator();
-        let edit = |_: Option<&Bytes>| (edit.clone(), ());
+        let left = Left {
+            value,
+            expires_millis: None,
+        };
+        let edit = |_: Option<&Entry>| (Some(left.clone()), ());
         let (done, ()) = coordinator.update_within(key, self.bounds, edit).await?;
         Ok(done.ballot)
     }
@@ -239,6 +250,10 @@ where
     /// becomes of it. It may run several times, each time with another value, and its
     /// last run need not be the one that counts: it should do nothing else. What it
     /// found and left in the one that counts is in the [`Updated`].
+    ///
+    /// A value that is put in place of one that
+    /// [expires](crate::Coordinator::put_with_ttl) does so at the same time. One that has
+    /// expired, by this coordinator's clock, is none.
     ///
     /// ```
     /// # use kvquorum_core::{Coordinator, Edit, MapError, Replica};
@@ -357,11 +372,15 @@ where
         Q: Serialize + Ord + ?Sized,
     {
         let key = self.map.encode_key(key)?;
-        let edit = |held: Option<&Bytes>| match self.decode(held).and_then(&mut edit) {
-            Ok((edit, told)) => (edit, Ok(told)),
-            Err(error) => (Edit::Keep, Err(error)),
-        };
         let coordinator = self.map.coordinator();
+        let edit = |held: Option<&Entry>| {
+            let held = coordinator.live(held);
+            let value = held.and_then(|held| held.value.as_ref());
+            match self.decode(value).and_then(&mut edit) {
+                Ok((edit, told)) => (edit.leaves(held), Ok(told)),
+                Err(error) => (None, Err(error)),
+            }
+        };
         let (done, told) = coordinator.update_within(key, self.bounds, edit).await?;
         Ok((done, told?))
     }

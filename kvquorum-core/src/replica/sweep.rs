@@ -14,9 +14,16 @@ use crate::told::{Records, Swept, Told};
 use crate::transport::{Call, TransportError};
 
 impl<S: Store> Replica<S> {
-    /// Drops what counts no more in the beginning of a range. The mark that it goes by is
-    /// kept by the store: nothing is dropped before that.
-    pub(super) fn sweep(&self, range: KeyRange, limit: ScanLimit, state: State) -> Call {
+    /// Drops what counts no more in the beginning of a range, and tells which values have
+    /// expired. The mark that it goes by is kept by the store: nothing is dropped before
+    /// that.
+    pub(super) fn sweep(
+        &self,
+        range: KeyRange,
+        limit: ScanLimit,
+        expired_by: u64,
+        state: State,
+    ) -> Call {
         let replica = self.clone();
         self.later(state, async move {
             let Records { records, upto, .. } =
@@ -24,6 +31,9 @@ impl<S: Store> Replica<S> {
             let keys = records.len() as u64;
             let collected = replica.known.floors.collected();
             let mut tombstones: u64 = 0;
+            let has_expired =
+                |(key, record): &(Key, Record)| record.has_expired(expired_by).then(|| key.clone());
+            let expired = records.iter().filter_map(has_expired).collect();
             let is_due = |(_, record): &(Key, Record)| {
                 if record.is_value() {
                     return false;
@@ -44,6 +54,7 @@ impl<S: Store> Replica<S> {
                 keys,
                 tombstones,
                 dropped,
+                expired,
                 upto,
             })
             .into())

@@ -1,7 +1,10 @@
 //! The plain face: JSON in and out, for people, curl and any language.
 
 use hyper::StatusCode;
-use kvquorum_core::{Ack, Entry, Held, Refusal, Request, Response, Timestamp, Version, WriterId};
+use kvquorum_core::{
+    Ack, Entry, Held, Refusal, Request, Response, SystemClock, Timestamp, Version, WallClock,
+    WriterId,
+};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -141,10 +144,13 @@ pub(super) fn read_answer(response: Response) -> Result<Vec<u8>, Problem> {
             entry:
                 Some(Entry {
                     version,
+                    expires_millis,
                     value: Some(value),
                 }),
             ..
-        }) => (version, value),
+        }) if expires_millis.is_none_or(|at| at.get() > SystemClock.now_millis()) => {
+            (version, value)
+        }
         Response::Entry(_) => return Ok(b"null\n".to_vec()),
         other => return Err(not_the_answer(&other)),
     };

@@ -51,7 +51,7 @@
 //! | asked: *open* | `0C`, the start of the process that is meant: int |
 //! | asked: *seal* | `0D`, timestamp |
 //! | asked: *collect* | `0E`, timestamp, the start of the process that was sealed: int |
-//! | asked: *sweep* | `0F`, range, how many records at most: int |
+//! | asked: *sweep* | `0F`, range, how many records at most: int, by when values have expired that are told, in ms: int |
 //! | asked: *repair* | `10`, key: bytes, entry |
 //! | reply *answered* | `00`, response |
 //! | reply *the store failed* | `01`, what it says: text. The entry may be stored or not |
@@ -80,11 +80,11 @@
 //! | response *status* | `06 02`, marks, the start of its process: int, its clock in ms: int, how many keys were copied to it since: int, then `00` where no pass has ended, or `01` and when it did, in ms: int, how many keys were compared: int, how many differed: int, of how many replicas it tells: int, and how many entries each was sent: int; `01` where it was complete, else `00`; then `00` where no collection has ended, or `01` and when it did, in ms: int, and `00` where something was collected, or `01`, then `00` or `01` and the replica that is waited for: text, why: text, and since when, in ms: int |
 //! | response *marks* | `06 03`, marks |
 //! | response *records* | `06 04`, how many: int, and of each its key: bytes, and record; then `00` where they are all of the range, or `01` and the key before which they are: bytes; what the replica has collected: timestamp |
-//! | response *swept* | `06 05`, how many records were looked at: int, how many tombstones still count: int, from how many records something was dropped: int, then `00` where these were all of the range, or `01` and the key before which they were: bytes |
+//! | response *swept* | `06 05`, how many records were looked at: int, how many tombstones still count: int, from how many records something was dropped: int, under how many keys values have expired: int, and each of them: bytes; then `00` where these were all of the range, or `01` and the key before which they were: bytes |
 //!
 //! | part | bytes |
 //! |---|---|
-//! | entry | version, then `00` for a tombstone, or `01` and the value: bytes |
+//! | entry | version, then `00` where it does not expire, or `01` and when it does, in ms: int; then `00` for a tombstone, or `01` and the value: bytes |
 //! | record | `00` where no ballot was promised, or `01` and the greatest that was: version; then `00` for no entry, or `01` and the entry |
 //! | marks | era: int, the greatest era that was announced: int, `01` where the replica is joining, else `00`; what it is sealed up to: timestamp, what it has collected: timestamp |
 //! | range | its first key: bytes, then `00` where it has no end, or `01` and the key before which it ends: bytes |
@@ -210,7 +210,7 @@ pub(crate) fn encode_request(
         && let Some(value) = large_value(entry)
     {
         let key = key.clone();
-        let entry = Entry::new(entry.version, Bytes::new());
+        let entry = without_value_of(entry);
         let without_value = Request {
             to: request.to,
             era: request.era,
@@ -232,7 +232,7 @@ pub(crate) fn encode_reply(reply: &Reply, to: &mut Vec<u8>) -> Result<Option<Byt
     {
         if let Some(value) = large_value(entry) {
             let without_value = Held {
-                entry: Some(Entry::new(entry.version, Bytes::new())),
+                entry: Some(without_value_of(entry)),
                 ..*held
             };
             let without_value = Reply::Answered(match response {
@@ -266,6 +266,13 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError
         Ok((message, [])) => Ok(message),
         Ok((_, rest)) => Err(DecodeError::Trailing(rest.len())),
         Err(error) => Err(DecodeError::Malformed(error.into())),
+    }
+}
+
+fn without_value_of(entry: &Entry) -> Entry {
+    Entry {
+        value: Some(Bytes::new()),
+        ..*entry
     }
 }
 

@@ -45,11 +45,19 @@ impl Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.entry {
             None => f.write_str("nothing"),
-            Some(Entry { version, value }) => match value {
-                None => write!(f, "a tombstone of {version}"),
-                Some(value) => {
+            Some(Entry {
+                version,
+                expires_millis,
+                value,
+            }) => match (value, expires_millis) {
+                (None, _) => write!(f, "a tombstone of {version}"),
+                (Some(value), expires) => {
                     let len = value.len();
-                    write!(f, "{} ({len} bytes) of {version}", Cut(value))
+                    write!(f, "{} ({len} bytes) of {version}", Cut(value))?;
+                    match expires {
+                        None => Ok(()),
+                        Some(at) => write!(f, ", which expires at {at} ms"),
+                    }
                 }
             },
         }?;

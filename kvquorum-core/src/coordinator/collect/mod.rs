@@ -16,9 +16,9 @@ pub use report::{CollectError, Collected, CollectedReplica};
 use super::eras::{call_one_marks, told};
 use super::one::call_one;
 use super::pass::{Pace, PassReport, PassSettings};
-use super::{Coordinator, Inner};
+use super::{Bounds, Coordinator, Inner, Left};
 use crate::clock::whole_millis;
-use crate::entry::Timestamp;
+use crate::entry::{Entry, Key, Timestamp};
 use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::range::KeyRange;
@@ -52,6 +52,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// - **G-VOID.** Answers tell the mark. What is stamped before the greatest mark of the
     ///   answers to a read counts only from answers of that mark.
+    ///
+    /// Values that have [expired](Self::put_with_ttl) by the clocks of all replicas are
+    /// deleted as well, and then collected as other deletes are.
     ///
     /// While a replica is away, or has yet to [rejoin](Self::rejoin), nothing is
     /// collected: [`CollectError::Waiting`] says for which one. A round that ends half-way
@@ -113,16 +116,19 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let era = inner.introductions.era();
         let seal = Request::of(RequestKind::Seal { to: upto }).in_era(era);
         let sealing = (0..N).map(|replica| status_after(inner, replica, seal.clone()));
-        let mut boots = [0; N];
-        for ((place, told), boot) in join_all(sealing)
-            .await
-            .into_iter()
-            .enumerate()
-            .zip(&mut boots)
-        {
-            *boot = self.waits_for(place, told)?.boot;
+        let mut sealed = Sealed {
+            era,
+            upto,
+            boots: [0; N],
+            now_millis: u64::MAX,
+        };
+        let told = join_all(sealing).await.into_iter().enumerate();
+        for ((place, told), boot) in told.zip(&mut sealed.boots) {
+            let told = self.waits_for(place, told)?;
+            *boot = told.boot;
+            sealed.now_millis = sealed.now_millis.min(told.now_millis);
         }
-        Ok(Sealed { era, upto, boots })
+        Ok(sealed)
     }
 
     /// Has replicas collect what a pass has brought to all of them, and drop what counts
@@ -144,31 +150,49 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     }
 
     async fn collect_sealed(&self, sealed: Sealed<N>, settings: &PassSettings) -> Collected {
-        let inner = &self.inner;
-        let Sealed { era, upto, boots } = sealed;
-        let collecting = boots
-            .into_iter()
-            .enumerate()
-            .map(|(replica, boot)| async move {
-                let collect = RequestKind::Collect { to: upto, boot };
-                let request = Request::of(collect).in_era(era);
-                let collected = call_one_marks(inner, replica, request).await;
-                let mut swept = CollectedReplica::new(inner.name(replica), collected.err());
-                if swept.failure.is_none() {
-                    swept.failure = self.sweep(replica, settings, &mut swept).await.err();
-                }
-                swept
-            });
+        let Sealed { upto, .. } = sealed;
+        // All hold the same: one of them tells what has expired, another each time.
+        let teller = upto.millis().checked_rem(N as u64).unwrap_or(0);
+        let (sealed, teller) = (&sealed, usize::try_from(teller).unwrap_or(0));
+        let collecting = (0..N).map(|replica| {
+            let expired_by = match replica == teller && Self::UPDATES {
+                true => sealed.now_millis,
+                false => 0,
+            };
+            self.collect_one(replica, sealed, expired_by, settings)
+        });
         Collected {
             upto,
             replicas: join_all(collecting).await,
         }
     }
 
-    /// Has a replica drop what counts no more, a little at a time.
+    async fn collect_one(
+        &self,
+        replica: usize,
+        sealed: &Sealed<N>,
+        expired_by: u64,
+        settings: &PassSettings,
+    ) -> CollectedReplica {
+        let inner = &self.inner;
+        let boot = sealed.boots.get(replica).copied().unwrap_or(0);
+        let to = sealed.upto;
+        let request = Request::of(RequestKind::Collect { to, boot }).in_era(sealed.era);
+        let collected = call_one_marks(inner, replica, request).await;
+        let mut swept = CollectedReplica::new(inner.name(replica), collected.err());
+        if swept.failure.is_none() {
+            let sweeping = self.sweep(replica, expired_by, settings, &mut swept);
+            swept.failure = sweeping.await.err();
+        }
+        swept
+    }
+
+    /// Has a replica drop what counts no more, and deletes what it tells has expired; a
+    /// little at a time.
     async fn sweep(
         &self,
         replica: usize,
+        expired_by: u64,
         settings: &PassSettings,
         swept: &mut CollectedReplica,
     ) -> Result<(), ReplicaFailure> {
@@ -178,7 +202,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         while let Some(range) = left {
             pace.rest().await;
             let (began, served) = (Instant::now(), inner.served());
-            let part = sweep_part(inner, replica, &range, settings.tries).await?;
+            let sweep = RequestKind::Sweep {
+                range: range.clone(),
+                max_keys: SWEPT_AT_ONCE,
+                expired_by,
+            };
+            let part = sweep_part(inner, replica, sweep, settings.tries).await?;
             if !part.is_of(&range) {
                 return Err(ReplicaFailure::Mismatched);
             }
@@ -189,8 +218,25 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             if inner.served() != served {
                 pace.give_way(began.elapsed());
             }
+            let expired = self.expire(part.expired, expired_by).await;
+            swept.expired = swept.expired.saturating_add(expired);
         }
         Ok(())
+    }
+
+    /// X-SLOWEST. Deletes values that have expired by the least of all replicas' clocks,
+    /// each where it is still there. How many were.
+    async fn expire(&self, keys: Vec<Key>, now_millis: u64) -> u64 {
+        let expiring = keys.into_iter().map(|key| {
+            let delete = move |held: Option<&Entry>| {
+                let held = held.filter(|held| held.has_expired(now_millis));
+                (held.map(|_| Left::NOTHING), held.is_some())
+            };
+            self.update_within(key, Bounds::DEFAULT, delete)
+        });
+        let expired = self.do_all(expiring).await.into_iter();
+        let deleted = expired.filter(|done| matches!(done, Ok((_, true))));
+        deleted.count() as u64
     }
 
     fn waits_for<A>(
@@ -213,6 +259,8 @@ pub(super) struct Sealed<const N: usize> {
     upto: Timestamp,
     /// The start of each one's process.
     boots: [u64; N],
+    /// The least of their clocks.
+    now_millis: u64,
 }
 
 async fn status_after<T: Transport, const N: usize>(
@@ -231,13 +279,9 @@ async fn status_after<T: Transport, const N: usize>(
 async fn sweep_part<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     replica: usize,
-    range: &KeyRange,
+    sweep: RequestKind,
     tries: u32,
 ) -> Result<Swept, ReplicaFailure> {
-    let sweep = RequestKind::Sweep {
-        range: range.clone(),
-        max_keys: SWEPT_AT_ONCE,
-    };
     let mut request = Request::of(sweep);
     let mut tries = 1..tries.max(1);
     loop {

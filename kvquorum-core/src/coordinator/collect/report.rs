@@ -23,6 +23,9 @@ pub struct CollectedReplica {
     pub dropped: u64,
     /// How many tombstones it holds that still count.
     pub tombstones: u64,
+    /// How many of its values had expired, and were deleted. One replica tells them for
+    /// all.
+    pub expired: u64,
     /// Why it has not collected, or not dropped all. The next collection will.
     pub failure: Option<ReplicaFailure>,
 }
@@ -33,6 +36,7 @@ impl CollectedReplica {
             name,
             dropped: 0,
             tombstones: 0,
+            expired: 0,
             failure,
         }
     }

@@ -4,13 +4,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::compare::Part;
 use crate::coordinator::Bounds;
 use crate::coordinator::one::call_one;
-use crate::coordinator::{Coordinator, Edit};
+use crate::coordinator::{Coordinator, Left};
 use crate::entry::{Entry, Key, Timestamp};
 use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd};
 use crate::identity::ReplicaId;
@@ -195,13 +194,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
     /// may be greater than what does.
     pub(super) async fn settle(&self, key: &Key) -> Option<Entry> {
         // Without such quorums no register is at the key.
-        if R.saturating_add(W) <= N || W.saturating_mul(2) <= N {
+        if !Coordinator::<N, W, R, T>::UPDATES {
             return None;
         }
-        let as_it_is = |held: Option<&Bytes>| {
-            let edit = held.cloned().map_or(Edit::Delete, Edit::Put);
-            (edit, ())
-        };
+        let as_it_is = |held: Option<&Entry>| (Some(Left::same(held)), ());
         let settling = self
             .coordinator
             .update_within(key.clone(), SETTLING, as_it_is);

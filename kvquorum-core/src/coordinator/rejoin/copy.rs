@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use super::error::RejoinError;
 use super::{Coordinator, RejoinProgress};
 use crate::coordinator::one::call_one;
-use crate::coordinator::{Bounds, Edit};
-use crate::entry::{Key, Timestamp, Version};
+use crate::coordinator::{Bounds, Left};
+use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
@@ -150,10 +150,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Copying<'_, N
     /// may not have seen what would be copied now: so the key gets a version that is
     /// greater than this ballot.
     async fn settled(&self, key: &Key, ballot: Version) -> Result<Record, RejoinError> {
-        let as_it_is = |held: Option<&bytes::Bytes>| {
-            let edit = held.cloned().map_or(Edit::Delete, Edit::Put);
-            (edit, ())
-        };
+        let as_it_is = |held: Option<&Entry>| (Some(Left::same(held)), ());
         let not_settled = || RejoinError::NotSettled { key: key.clone() };
         let coordinator = self.coordinator;
         let bounds = Bounds {

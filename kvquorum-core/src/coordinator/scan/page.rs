@@ -205,7 +205,9 @@ impl<T: Transport, const N: usize> Asking<T, N> {
         };
         PageRead {
             not_held: not_held.map(|(key, holders)| (key.clone(), holders)),
-            values: self.tally.values(),
+            values: self
+                .tally
+                .values(|entry| self.inner.has_expired(Some(entry))),
             rest: self.tally.rest(),
             answered: self.tally.is_answered(),
             era: self.era,

@@ -235,9 +235,13 @@ impl<const N: usize> PageTally<N> {
         found.map(|found| found.greatest.version.timestamp)
     }
 
-    /// The keys that hold values, in order. Tombstones have done their part.
-    pub(super) fn values(&self) -> Vec<(Key, Bytes)> {
+    /// The keys that hold values, in order, but for those that have expired. Tombstones
+    /// have done their part.
+    pub(super) fn values(&self, has_expired: impl Fn(&Entry) -> bool) -> Vec<(Key, Bytes)> {
         let value = |(key, found): (&Key, &Found)| {
+            if has_expired(&found.greatest) {
+                return None;
+            }
             let value = found.greatest.value.clone()?;
             Some((key.clone(), value))
         };

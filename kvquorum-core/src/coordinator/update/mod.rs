@@ -9,6 +9,7 @@ mod prepare;
 mod report;
 mod turns;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,6 +63,43 @@ pub enum Edit<V> {
     Keep,
 }
 
+/// What an update leaves under its key.
+#[derive(Clone, Debug)]
+pub(crate) struct Left {
+    pub(crate) value: Option<Bytes>,
+    pub(crate) expires_millis: Option<NonZeroU64>,
+}
+
+impl Left {
+    pub(crate) const NOTHING: Self = Self {
+        value: None,
+        expires_millis: None,
+    };
+
+    /// What is there already.
+    pub(crate) fn same(held: Option<&Entry>) -> Self {
+        held.map_or(Self::NOTHING, |held| Self {
+            value: held.value.clone(),
+            expires_millis: held.expires_millis,
+        })
+    }
+}
+
+impl Edit<Bytes> {
+    /// What is left of this edit of a value; `None` where it keeps what there is. A value
+    /// that is put in place of one that expires does so at the same time.
+    pub(crate) fn leaves(self, held: Option<&Entry>) -> Option<Left> {
+        match self {
+            Self::Put(value) => Some(Left {
+                value: Some(value),
+                expires_millis: held.and_then(|held| held.expires_millis),
+            }),
+            Self::Delete => Some(Left::NOTHING),
+            Self::Keep => None,
+        }
+    }
+}
+
 /// An update that came to its end.
 pub(crate) struct Done {
     /// The version of what it has written, if it has.
@@ -103,13 +141,14 @@ struct Failure {
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
-    /// Updates a key by a function of its value. `edit` also has an output for each
-    /// attempt, and that of the one that was applied is returned.
+    /// Updates a key by a function of its entry: what is left, or nothing where that is to
+    /// stay. `edit` also has an output for each attempt, and that of the one that was
+    /// applied is returned.
     pub(crate) async fn update_within<O>(
         &self,
         key: Key,
         bounds: Bounds,
-        edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
+        edit: impl FnMut(Option<&Entry>) -> (Option<Left>, O),
     ) -> Result<(Done, O), UpdateError> {
         let span = OperationSpan::new(Kind::Update);
         let waited = Stopwatch::started();
@@ -124,7 +163,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         span: &OperationSpan,
         key: Key,
         bounds: Bounds,
-        mut edit: impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
+        mut edit: impl FnMut(Option<&Entry>) -> (Option<Left>, O),
     ) -> Result<(Done, O), UpdateError> {
         let (inner, clock, began) = (&self.inner, &self.inner.clock, Instant::now());
         let turn = inner.turns.wait(&key, inner.settings.time_limit).await;
@@ -194,32 +233,31 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         key: &Key,
         ballot: Version,
         memory: &mut Memory<O>,
-        edit: &mut impl FnMut(Option<&Bytes>) -> (Edit<Bytes>, O),
+        edit: &mut impl FnMut(Option<&Entry>) -> (Option<Left>, O),
     ) -> Result<(Option<Entry>, O), Failure> {
         let base = self.promised(span, key, ballot).await?;
         let is_settled = base.is_settled(W);
         let became = memory.became(&base.held).await;
         let held = base.held.entry;
-        let value = held.as_ref().and_then(|held| held.value.as_ref());
+        let same = || Left::same(held.as_ref());
         let (left, output) = match became {
             Became::Unknown => {
                 let report = ReadReport::new(R, self.names(), base.outcomes);
                 return Err(Failure::unknown(Phase::Prepare(report)));
             }
-            Became::Applied(output) => (value.cloned(), Output::Earlier(output)),
-            Became::NotApplied => match edit(value) {
+            Became::Applied(output) => (same(), Output::Earlier(output)),
+            Became::NotApplied => match edit(held.as_ref()) {
                 // Nothing of this update, or of another, is half done.
-                (Edit::Keep, output) if is_settled && memory.is_empty() => {
+                (None, output) if is_settled && memory.is_empty() => {
                     return Ok((held, output));
                 }
-                (Edit::Keep, output) => (value.cloned(), Output::New(output)),
-                (Edit::Put(value), output) => (Some(value), Output::New(output)),
-                (Edit::Delete, output) => (None, Output::New(output)),
+                (left, output) => (left.unwrap_or_else(same), Output::New(output)),
             },
         };
         let entry = Entry {
             version: ballot,
-            value: left,
+            expires_millis: left.expires_millis,
+            value: left.value,
         };
         let output = self
             .accepted(span, key, entry.clone(), output, memory)
@@ -313,7 +351,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         error: ReadError,
     ) -> Result<Option<Entry>, ReadError> {
         let waited = Stopwatch::started();
-        let settling = self.update_within(key, bounds, |_| (Edit::Keep, ()));
+        let settling = self.update_within(key, bounds, |_| (None, ()));
         let settled = settling.await.map(|(done, ())| done.entry);
         let telemetry = &self.inner.telemetry;
         telemetry.settled(Settling::Get, settled.is_ok());
