@@ -165,7 +165,8 @@ fn repair(key: &Key, entry: &Entry) -> Vec<u8> {
     request.extend(key.as_bytes());
     int(entry.version.timestamp.to_bits(), &mut request);
     int(entry.version.writer.get(), &mut request);
-    request.push(1);
+    // It does not expire, and is a value.
+    request.extend([0, 1]);
     int(value.len() as u64, &mut request);
     request.extend_from_slice(value);
     let len = u32::try_from(request.len()).unwrap();

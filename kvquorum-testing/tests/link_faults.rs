@@ -140,6 +140,10 @@ enum Fault {
     SweepsAreTheLast,
     /// Marks do not tell what was collected.
     BlursCollected,
+    /// When a value expires goes through a JSON number.
+    RoundsExpiries,
+    /// Sweeps do not tell what has expired.
+    DropsExpired,
     /// Only the refusal of what is stamped too early becomes an error.
     BeforeIsError,
     /// Calls go to two replicas in turns.
@@ -203,6 +207,7 @@ fn bend(fault: Fault, told: &mut Told) {
         (Fault::BlursCollected, Told::Marks(marks)) => marks.collected = Timestamp::MIN,
         (Fault::BlursLeftOut, Told::Versions(told)) => told.collected = Timestamp::MIN,
         (Fault::BlursLeftOut, Told::Windows(told)) => told.collected = Timestamp::MIN,
+        (Fault::DropsExpired, Told::Swept(swept)) => swept.expired.clear(),
         (Fault::SweepsAreTheLast, Told::Swept(swept)) => swept.upto = None,
         _ => {}
     }
@@ -307,6 +312,10 @@ impl Shared {
         match (self.fault, &mut request.kind) {
             (Fault::RoundsWriters, RequestKind::Write { entry, .. }) => {
                 entry.version.writer = WriterId::new(rounded(entry.version.writer.get()));
+            }
+            (Fault::RoundsExpiries, RequestKind::Write { entry, .. }) => {
+                let expires = entry.expires_millis.map(NonZeroU64::get).map(rounded);
+                entry.expires_millis = expires.and_then(NonZeroU64::new);
             }
             (Fault::BlursBallot, RequestKind::Prepare { ballot, .. }) => {
                 ballot.writer = WriterId::new(rounded(ballot.writer.get()));
@@ -630,6 +639,8 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::BlursLeftOut, &[UNCHANGED]),
     (Fault::SweepsAreTheLast, &[UNCHANGED]),
     (Fault::BlursCollected, &[UNCHANGED]),
+    (Fault::RoundsExpiries, &[UNCHANGED]),
+    (Fault::DropsExpired, &[UNCHANGED]),
     (Fault::BeforeIsError, &[REFUSAL]),
     (Fault::TwoReplicas, &[SAME_REPLICA]),
     (Fault::SecondReplicaUnderLoad, &[SAME_REPLICA]),

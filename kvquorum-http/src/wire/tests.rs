@@ -53,6 +53,11 @@ fn anchored(held: Option<Record>) -> Record {
     }
 }
 
+/// 301, which is `AD 02`.
+fn expiring() -> Entry {
+    Entry::new(VERSION, "xyz").expiring_at(NonZeroU64::new(301).unwrap())
+}
+
 /// An entry that is less than the ballot.
 fn lesser() -> Entry {
     let version = Version {
@@ -119,7 +124,7 @@ fn rejoining() -> [(RequestKind, &'static [u8]); 7] {
         (records, b"\x0A\x02ab\x01\x01c\xAC\x02\x01"),
         (
             copy(Entry::new(VERSION, "xyz").into()),
-            b"\x0B\x02ab\x00\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+            b"\x0B\x02ab\x00\x01\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
         ),
         (
             copy(anchored(None)),
@@ -127,7 +132,7 @@ fn rejoining() -> [(RequestKind, &'static [u8]); 7] {
         ),
         (
             copy(anchored(Some(lesser().into()))),
-            b"\x0B\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x01\x03xyz",
+            b"\x0B\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x00\x01\x03xyz",
         ),
         (RequestKind::Open { boot: 300 }, b"\x0C\xAC\x02"),
     ]
@@ -138,6 +143,7 @@ fn collecting() -> [(RequestKind, &'static [u8]); 3] {
     let sweep = |range| RequestKind::Sweep {
         range,
         max_keys: 300,
+        expired_by: 301,
     };
     let collect = RequestKind::Collect {
         to: VERSION.timestamp,
@@ -151,7 +157,7 @@ fn collecting() -> [(RequestKind, &'static [u8]); 3] {
         (collect, b"\x0E\x82\x80\x04\xAC\x02"),
         (
             sweep(KeyRange::from("ab".."c")),
-            b"\x0F\x02ab\x01\x01c\xAC\x02",
+            b"\x0F\x02ab\x01\x01c\xAC\x02\xAD\x02",
         ),
     ]
 }
@@ -175,11 +181,15 @@ fn requests_have_the_bytes_that_the_docs_say() {
         (both, b"\x01\xAC\x02\x01\xAC\x02\x00\x02ab"),
         (
             Request::write("ab", Entry::new(VERSION, "xyz")),
-            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz",
+            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
+        ),
+        (
+            Request::write("ab", expiring()),
+            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\xAD\x02\x01\x03xyz",
         ),
         (
             Request::write("ab", Entry::tombstone(VERSION)),
-            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00",
+            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00\x00",
         ),
         (Request::identify(), b"\x00\x00\x02\x00"),
         (introduced, b"\x00\x00\x02\x01\x03\x02\x01"),
@@ -206,11 +216,11 @@ fn requests_have_the_bytes_that_the_docs_say() {
         ),
         (
             Request::repair("ab", Entry::new(VERSION, "xyz")),
-            b"\x00\x00\x10\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz",
+            b"\x00\x00\x10\x02ab\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
         ),
         (
             Request::repair("ab", Entry::tombstone(VERSION)),
-            b"\x00\x00\x10\x02ab\x82\x80\x04\xAC\x02\x00",
+            b"\x00\x00\x10\x02ab\x82\x80\x04\xAC\x02\x00\x00",
         ),
     ] {
         assert_eq!(
@@ -238,9 +248,11 @@ fn a_value_sent_from_where_it_lies_has_the_same_bytes() {
             None => false,
         };
         let entry = Entry::new(VERSION, value.clone());
+        let expiring = entry.clone().expiring_at(NonZeroU64::MAX);
         for mut request in [
             Request::write("ab", entry.clone()),
             Request::repair("ab", entry.clone()),
+            Request::repair("ab", expiring.clone()),
         ] {
             (request.to, request.era) = (Some(replica()), Some(era(300)));
             let bytes = whole(|to| encode_request(&request, to));
@@ -249,7 +261,11 @@ fn a_value_sent_from_where_it_lies_has_the_same_bytes() {
             assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
         }
 
-        for response in [Response::Entry, Response::Promise] {
+        for (response, entry) in [
+            (Response::Entry as fn(Held) -> Response, &entry),
+            (Response::Promise, &entry),
+            (Response::Entry, &expiring),
+        ] {
             let reply = Reply::Answered(response(held(Some(entry.clone()))));
             let bytes = whole(|to| encode_reply(&reply, to));
             assert!(bytes == postcard::to_stdvec(&reply).unwrap());
@@ -268,7 +284,7 @@ fn no_request_takes_more_room_than_is_thought() {
     for len in [0, 127, 128, LARGE, 1 << 21] {
         let payload = vec![b'x'; len];
         let key = Key::from(payload.clone());
-        let entry = Entry::new(version, payload);
+        let entry = Entry::new(version, payload).expiring_at(NonZeroU64::MAX);
         let promised = Change::prepare(version).decide(Some(&entry.clone().into()));
         let Action::Replace(record) = promised.action else {
             panic!("{promised:?}");
@@ -354,11 +370,15 @@ fn responses_have_the_bytes_that_the_docs_say() {
         (Response::Entry(held(None)), b"\x00\xAC\x02\x00"),
         (
             Response::Entry(held(Some(Entry::new(VERSION, "xyz")))),
-            b"\x00\xAC\x02\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+            b"\x00\xAC\x02\x01\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
+        ),
+        (
+            Response::Entry(held(Some(expiring()))),
+            b"\x00\xAC\x02\x01\x82\x80\x04\xAC\x02\x01\xAD\x02\x01\x03xyz",
         ),
         (
             Response::Entry(held(Some(Entry::tombstone(VERSION)))),
-            b"\x00\xAC\x02\x01\x82\x80\x04\xAC\x02\x00",
+            b"\x00\xAC\x02\x01\x82\x80\x04\xAC\x02\x00\x00",
         ),
         (Response::Ack(Ack::Applied), b"\x01\x00"),
         (
@@ -439,7 +459,7 @@ fn responses_have_the_bytes_that_the_docs_say() {
         (Response::Promise(held(None)), b"\x05\xAC\x02\x00"),
         (
             Response::Promise(held(Some(Entry::new(VERSION, "xyz")))),
-            b"\x05\xAC\x02\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+            b"\x05\xAC\x02\x01\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
         ),
         (Response::Page(Box::default()), b"\x04\x00\x00\x00"),
         (
@@ -451,8 +471,8 @@ fn responses_have_the_bytes_that_the_docs_say() {
                 upto: Some("c".into()),
                 collected: COLLECTED,
             })),
-            b"\x04\x02\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz\
-              \x01b\x82\x80\x04\xAC\x02\x00\x01\x01c\xAC\x02",
+            b"\x04\x02\x02ab\x82\x80\x04\xAC\x02\x00\x01\x03xyz\
+              \x01b\x82\x80\x04\xAC\x02\x00\x00\x01\x01c\xAC\x02",
         ),
         (
             Told::Windows(Windows {
@@ -546,14 +566,15 @@ fn responses_have_the_bytes_that_the_docs_say() {
                 keys: 300,
                 tombstones: 1,
                 dropped: 2,
+                expired: vec!["b".into(), "ab".into()],
                 upto: Some("ab".into()),
             })
             .into(),
-            b"\x06\x05\xAC\x02\x01\x02\x01\x02ab",
+            b"\x06\x05\xAC\x02\x01\x02\x02\x01b\x02ab\x01\x02ab",
         ),
         (
             Told::Swept(Swept::default()).into(),
-            b"\x06\x05\x00\x00\x00\x00",
+            b"\x06\x05\x00\x00\x00\x00\x00",
         ),
         (
             Told::Records(Records {
@@ -566,9 +587,9 @@ fn responses_have_the_bytes_that_the_docs_say() {
                 collected: COLLECTED,
             })
             .into(),
-            b"\x06\x04\x03\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x01\x03xyz\
+            b"\x06\x04\x03\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x00\x01\x03xyz\
               \x01b\x01\x82\x80\x04\xAC\x02\x00\
-              \x01c\x00\x01\x82\x80\x04\xAC\x02\x00\x01\x01d\xAC\x02",
+              \x01c\x00\x01\x82\x80\x04\xAC\x02\x00\x00\x01\x01d\xAC\x02",
         ),
         (
             Told::Records(Records::default()).into(),
@@ -584,7 +605,7 @@ fn responses_have_the_bytes_that_the_docs_say() {
 
 #[test]
 fn whatever_is_not_exactly_one_message_is_an_error() {
-    let whole = b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz";
+    let whole = b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00\x01\x03xyz";
     for cut in 0..whole.len() {
         let decoded = decode::<Request>(&whole[..cut]);
         assert!(matches!(decoded, Err(DecodeError::Malformed(_))), "{cut}");

@@ -1,5 +1,7 @@
 //! Seals, collections, and the marks that answers tell.
 
+use std::num::NonZeroU64;
+
 use kvquorum_core::{
     Ack, Entry, Fingerprint, FingerprintRequest, Held, Key, KeyRange, Marks, Page, Records,
     Refusal, Request, RequestKind, Response, ScanLimit, Status, Swept, Timestamp, Told, Transport,
@@ -23,7 +25,6 @@ pub(super) async fn run<T: Transport>(link: T) {
     collect(&link, boot).await;
     marks_are_told(&link, &held).await;
     sweep(&link).await;
-    marks_are_told(&link, &held).await;
 }
 
 /// What is held before, by its key, and whether it counts once it is collected.
@@ -247,7 +248,7 @@ async fn compared<T: Transport>(link: &Subject<T>, held: &[(Key, Entry)], asked:
         .map(|(key, entry)| (key.clone(), entry.version))
         .collect();
     UNCHANGED.require(
-        found == expected && collected == COLLECTED.max(asked),
+        found == expected && collected == COLLECTED,
         format_args!("{versions:?} brought {found:?}, of {collected:?}; expected {expected:?}"),
     );
     let windows = Request::of(RequestKind::Fingerprint(Box::new(FingerprintRequest {
@@ -274,15 +275,15 @@ async fn compared<T: Transport>(link: &Subject<T>, held: &[(Key, Entry)], asked:
 /// What counts no more is dropped, a little at a time.
 async fn sweep<T: Transport>(link: &Subject<T>) {
     // A link may carry a request twice, and then there is nothing left to be dropped.
-    let first = swept(link).await;
+    let first = swept(link, 0).await;
     UNCHANGED.require(
         first.dropped <= DROPPED,
         format_args!("of {DROPPED} that count no more, {first:?} were dropped"),
     );
-    let again = swept(link).await;
+    let again = swept(link, 0).await;
     let expected = Swept {
-        // Two are gone, and two are new.
-        keys: entries().len() as u64,
+        // Two are gone, and three are new.
+        keys: entries().len() as u64 + 1,
         tombstones: 3,
         ..Swept::default()
     };
@@ -290,10 +291,34 @@ async fn sweep<T: Transport>(link: &Subject<T>) {
         again == expected,
         format_args!("once all was swept, it was {again:?}; expected {expected:?}"),
     );
+    expired(link, expected).await;
+}
+
+/// What has expired by a time is told, and stays.
+async fn expired<T: Transport>(link: &Subject<T>, before: Swept) {
+    let key = Key::from("expiring");
+    let expires = (1 << 53) + 1;
+    let entry = value(BASE + 30, 1, "for a while");
+    let entry = entry.expiring_at(NonZeroU64::new(expires).unwrap_or(NonZeroU64::MAX));
+    link.write_as(&UNCHANGED, &key, &entry, Ack::Applied).await;
+    link.expect(&UNCHANGED, &key, Some(&entry), "which expires")
+        .await;
+    for (expired_by, told) in [(expires - 1, vec![]), (expires, vec![key.clone()])] {
+        let expected = Swept {
+            keys: before.keys + 1,
+            expired: told,
+            ..before.clone()
+        };
+        let swept = swept(link, expired_by).await;
+        UNCHANGED.require(
+            swept == expected,
+            format_args!("by {expired_by} ms, it was {swept:?}; expected {expected:?}"),
+        );
+    }
 }
 
 /// The sum of all.
-async fn swept<T: Transport>(link: &Subject<T>) -> Swept {
+async fn swept<T: Transport>(link: &Subject<T>, expired_by: u64) -> Swept {
     const AT_ONCE: u64 = 2;
     let mut sum = Swept::default();
     let mut range = KeyRange::from(..);
@@ -301,6 +326,7 @@ async fn swept<T: Transport>(link: &Subject<T>) -> Swept {
         let sweep = RequestKind::Sweep {
             range: range.clone(),
             max_keys: AT_ONCE,
+            expired_by,
         };
         let request = Request::of(sweep);
         let Told::Swept(swept) = told(link, &request).await else {
@@ -309,6 +335,7 @@ async fn swept<T: Transport>(link: &Subject<T>) -> Swept {
         sum.keys += swept.keys;
         sum.tombstones += swept.tombstones;
         sum.dropped += swept.dropped;
+        sum.expired.extend(swept.expired);
         let is_within = swept.upto.as_ref().is_none_or(|upto| range.contains(upto));
         UNCHANGED.require(
             swept.keys <= AT_ONCE && is_within,
