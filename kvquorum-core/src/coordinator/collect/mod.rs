@@ -146,6 +146,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             },
             Err(error) => Err(error),
         };
+        self.inner.telemetry.collection_ended(&collected);
         report.collection = Some(collected);
     }
 

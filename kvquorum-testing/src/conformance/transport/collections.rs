@@ -337,7 +337,7 @@ async fn swept<T: Transport>(link: &Subject<T>, expired_by: u64) -> Swept {
         sum.keys += swept.keys;
         sum.tombstones += swept.tombstones;
         sum.dropped += swept.dropped;
-        sum.expired.extend(swept.expired);
+        sum.expired.extend_from_slice(&swept.expired);
         let is_within = swept.upto.as_ref().is_none_or(|upto| range.contains(upto));
         UNCHANGED.require(
             swept.keys <= AT_ONCE && is_within,
