@@ -318,10 +318,10 @@ impl Cluster {
     async fn copy(&self, keys: u64) -> u64 {
         let [first, second, third] = self.map.transports();
         let copied = iter(differing(keys)).map(|key| async move {
-            let Ok(Response::Entry(Some(entry))) = first.call(&Request::read(&key)).await else {
-                panic!("it is not there");
+            let Ok(Response::Entry(held)) = first.call(&Request::read(&key)).await else {
+                panic!("no answer");
             };
-            let write = Request::write(&key, entry);
+            let write = Request::write(&key, held.entry.expect("it is there"));
             let (one, other) = tokio::join!(second.call(&write), third.call(&write));
             assert!(matches!(
                 (one, other),

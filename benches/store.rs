@@ -85,7 +85,7 @@ fn next(random: &mut u64) -> usize {
     (*random >> 33) as usize
 }
 
-fn write(timestamp: u64, value: Bytes) -> Change {
+fn write(timestamp: u64, value: Bytes) -> Change<'static> {
     let version = Version {
         timestamp: Timestamp::from_bits(timestamp),
         writer: WriterId::new(1),

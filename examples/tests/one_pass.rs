@@ -5,8 +5,8 @@
 mod support;
 
 use kvquorum_core::{
-    Coordinator, Entry, FingerprintRequest, Key, Request, RequestKind, Response, ScanLimit, Told,
-    Transport, Version, WriterId,
+    Coordinator, Entry, FingerprintRequest, Key, Request, RequestKind, Response, ScanLimit,
+    Timestamp, Told, Transport, Version, WriterId,
 };
 use kvquorum_http::HttpTransport;
 use nix::sys::signal::Signal;
@@ -77,6 +77,7 @@ async fn held(node: &Node) -> (u64, u128) {
         every: u64::MAX,
         max_keys: u64::MAX,
         max_bytes: u64::MAX,
+        collected: Timestamp::MIN,
     }));
     let Response::Told(told) = link.call(&Request::of(kind)).await.unwrap() else {
         panic!("no answer to what was asked");

@@ -8,9 +8,11 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use kvquorum_core::{
-    Change, Coordinator, Entry, Key, Replica, Store, Timestamp, Version, WriterId,
+    Change, Coordinator, Entry, Key, Replica, Request, RequestKind, Response, Status, Store,
+    Timestamp, Told, Transport, Version, WriterId,
 };
 use kvquorum_http::{HttpTransport, ReplicaService, ServerTls};
 use kvquorum_redb::RedbStore;
@@ -276,6 +278,63 @@ fn the_guide_lists_every_metric() {
     listed.sort_unstable();
     let names = recorded.names();
     assert_eq!(listed, names.keys().map(String::as_str).collect::<Vec<_>>());
+}
+
+/// G-VOID. Bug: what one backup has collected comes back out of an older one.
+#[test]
+fn what_was_deleted_and_collected_is_not_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let at = |millis| Timestamp::new(millis, 0).unwrap();
+    let entry = |millis| {
+        let version = Version {
+            timestamp: at(millis),
+            writer: WriterId::new(1),
+        };
+        Entry::new(version, millis.to_string())
+    };
+    runtime.block_on(async {
+        for (name, collected, held) in [
+            ("older", 10, &[("gone", 15), ("there", 15), ("new", 25)][..]),
+            ("newer", 20, &[("there", 15)]),
+        ] {
+            let store = Arc::new(RedbStore::create_new(path(name)).await.unwrap());
+            let replica = Replica::new(Arc::clone(&store)).of_new_cluster();
+            for (key, millis) in held {
+                let write = Request::write(*key, entry(*millis));
+                replica.call(&write).await.unwrap();
+            }
+            let to = at(collected);
+            let sealed = replica.call(&Request::of(RequestKind::Seal { to }));
+            let Response::Told(told) = sealed.await.unwrap() else {
+                panic!("not sealed");
+            };
+            let Told::Status(Status { boot, .. }) = *told else {
+                panic!("{told:?}");
+            };
+            let collect = Request::of(RequestKind::Collect { to, boot });
+            replica.call(&collect).await.unwrap();
+            store.close().await.unwrap();
+        }
+        let restored = path("restored");
+        let arguments = [
+            "restore",
+            "--data",
+            &restored,
+            &path("older"),
+            &path("newer"),
+        ];
+        says(example("three-node").args(arguments).output().unwrap(), 0);
+        let store = RedbStore::open(restored).await.unwrap();
+        for (key, expected) in [("gone", None), ("there", Some(15)), ("new", Some(25))] {
+            let held = store.get(&Key::from(key)).await.unwrap();
+            let held = held.map(|record| record.entry().unwrap());
+            assert_eq!(held, expected.map(entry), "{key}");
+        }
+    });
 }
 
 /// Bugs: of a key the lesser entry or promise is restored, or the greater one keeps the

@@ -4,145 +4,22 @@
 
 mod support;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kvquorum_core::{
-    Coordinator, Entry, Request, RequestKind, Response, Status, Timestamp, Told, Transport,
-    Version, WriterId,
+    Coordinator, Entry, Request, RequestKind, Status, Timestamp, Transport, Version, WriterId,
 };
 use kvquorum_http::HttpTransport;
 use serde_json::Value;
-use support::{Node, example, free_base_port, http, says};
+use support::cluster::{Cluster, LONG, Map, status};
+use support::{example, http, says};
 use tempfile::tempdir;
 use tokio::task::JoinHandle;
 
 const KEYS: u64 = 1000;
-/// Far more than it takes, on a machine that has much else to do.
-const LONG: Duration = Duration::from_secs(60);
-
-type Map = Coordinator<3, 2, 2, HttpTransport>;
-
-/// Three nodes that know each other.
-struct Cluster {
-    base: u16,
-    /// `None` where replicas are in memory.
-    data: Option<PathBuf>,
-    nodes: [Option<Node>; 3],
-}
-
-impl Cluster {
-    async fn start(data: Option<&Path>) -> Self {
-        let cluster = loop {
-            let mut cluster = Self::stopped(data);
-            cluster.nodes = [0, 1, 2].map(|number| cluster.try_start(number));
-            if cluster.nodes.iter().all(Option::is_some) {
-                break cluster;
-            }
-        };
-        for number in 0..3 {
-            cluster.is_ready(number).await;
-        }
-        cluster
-    }
-
-    fn stopped(data: Option<&Path>) -> Self {
-        Self {
-            base: free_base_port(),
-            data: data.map(Path::to_owned),
-            nodes: [None, None, None],
-        }
-    }
-
-    fn try_start(&self, number: u16) -> Option<Node> {
-        let peers = (0..3).filter(|peer| *peer != number);
-        let peers: Vec<String> = peers.map(|peer| self.address(peer)).collect();
-        let data = self.data.as_ref().map(|_| self.directory(number));
-        // None of its passes begins before the test ends.
-        Node::try_start_beside(self.port(number), data.as_deref(), &peers.join(","), "3600")
-    }
-
-    fn port(&self, number: u16) -> u16 {
-        self.base + number
-    }
-
-    fn address(&self, number: u16) -> String {
-        format!("127.0.0.1:{}", self.port(number))
-    }
-
-    fn directory(&self, number: u16) -> PathBuf {
-        self.data.as_ref().unwrap().join(number.to_string())
-    }
-
-    fn link(&self, number: u16) -> HttpTransport {
-        HttpTransport::new(self.address(number)).unwrap()
-    }
-
-    /// One that repairs nothing, so that nothing converges by being read.
-    fn map(&self) -> Map {
-        let links = [0, 1, 2].map(|number| self.link(number));
-        Coordinator::builder(links).repair_off().build()
-    }
-
-    fn restart(&mut self, number: u16) {
-        self.nodes[usize::from(number)] = Some(self.try_start(number).unwrap());
-    }
-
-    /// Without its peers: nobody has it rejoin.
-    fn restart_alone(&mut self, number: u16) {
-        let directory = self.data.as_ref().map(|_| self.directory(number));
-        let node = Node::try_start_alone(self.port(number), directory.as_deref());
-        self.nodes[usize::from(number)] = Some(node.unwrap());
-    }
-
-    fn kill(&mut self, number: u16) {
-        self.nodes[usize::from(number)].take().unwrap().kill();
-    }
-
-    /// Kills a node, and takes its disk away if it has one.
-    fn lose(&mut self, number: u16) {
-        self.kill(number);
-        if self.data.is_some() {
-            fs::remove_dir_all(self.directory(number)).unwrap();
-        }
-    }
-
-    /// What it says to an orchestrator.
-    fn ready(&self, number: u16) -> (u16, Value) {
-        let (status, body) = http(self.port(number), "GET", "/ready", "").unwrap();
-        (status, serde_json::from_str(&body).unwrap())
-    }
-
-    async fn is_ready(&self, number: u16) {
-        self.says(number, |told| told == &(200, ready())).await;
-    }
-
-    async fn says(&self, number: u16, is_expected: impl Fn(&(u16, Value)) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let told = self.ready(number);
-            if is_expected(&told) {
-                return told.1;
-            }
-            assert!(began.elapsed() < LONG, "{told:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn client(&self, arguments: &[&str]) -> std::process::Output {
-        let nodes = [0, 1, 2].map(|number| self.address(number)).join(",");
-        let mut command = example("three-node");
-        command.args(arguments).args(["--nodes", &nodes]);
-        command.output().unwrap()
-    }
-}
-
-fn ready() -> Value {
-    serde_json::json!({"status": "ready"})
-}
 
 fn key(number: u64) -> String {
     format!("key {number:04}")
@@ -261,16 +138,6 @@ async fn j_silent_a_restart_in_memory_makes_no_key_absent() {
     nothing_acknowledged_reads_as_absent(None).await;
 }
 
-async fn status(link: &HttpTransport) -> Status {
-    match link.call(&Request::status()).await.unwrap() {
-        Response::Told(told) => match *told {
-            Told::Status(status) => status,
-            other => panic!("{other:?}"),
-        },
-        other => panic!("{other:?}"),
-    }
-}
-
 /// J-SILENT. Bugs: `/ready` says 200 of a node that answers nothing, or does not say whom
 /// it waits for, how far it is, or why it does not get on; it never becomes 200; a read
 /// is answered while one node alone knows.
@@ -313,7 +180,11 @@ async fn j_silent_an_orchestrator_sees_a_node_become_ready() {
         (request.era, request.kind) = (Some(marks.announced), kind);
         request
     };
-    let mut join = of(RequestKind::Join { boot });
+    let mut join = of(RequestKind::Join {
+        boot,
+        sealed: Timestamp::MIN,
+        collected: Timestamp::MIN,
+    });
     // An era that nobody else begins.
     let era = kvquorum_core::Era::new((1 << 20).try_into().unwrap());
     join.era = Some(era);

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kvquorum_core::{Change, Key, Record, Replica, ScanLimit, Store, StoreError, WithCauses};
+use kvquorum_core::{
+    Change, Key, Record, Replica, Request, Response, ScanLimit, Store, StoreError, Timestamp, Told,
+    Transport, TransportError, Version, WithCauses,
+};
 use kvquorum_redb::RedbStore;
 use tokio::task::JoinSet;
 
@@ -28,7 +31,8 @@ pub(crate) struct Restore {
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
 
-    /// Backups: of each key the greatest entry and promise among them are taken
+    /// Backups: of each key the greatest entry and promise among them are taken. What is
+    /// older than the deletes that any of them has collected counts only from that one
     #[arg(required = true, value_name = "BACKUP")]
     from: Vec<PathBuf>,
 }
@@ -62,8 +66,10 @@ pub(crate) async fn restore(arguments: Restore) -> Result<(), Box<dyn Error>> {
     }
     let mut backups = Vec::new();
     for path in from {
-        backups.push(Reading::new(RedbStore::open(path).await?));
+        backups.push(Reading::new(RedbStore::open(path).await?).await?);
     }
+    let collected = backups.iter().map(|it| it.collected).max();
+    let collected = collected.unwrap_or(Timestamp::MIN);
     // Under another name until it is whole: a part of it is no replica.
     let unfinished = data.with_extension("unfinished");
     let store = Arc::new(RedbStore::create_new(&unfinished).await?);
@@ -71,7 +77,7 @@ pub(crate) async fn restore(arguments: Restore) -> Result<(), Box<dyn Error>> {
     let mut changes = JoinSet::new();
     while let Some((key, records)) = next(&mut backups).await? {
         let store = Arc::clone(&store);
-        changes.spawn(async move { put(&store, &key, &records).await });
+        changes.spawn(async move { put(&store, &key, &records, collected).await });
         if changes.len() >= AT_ONCE
             && let Some(put) = changes.join_next().await
         {
@@ -100,21 +106,25 @@ const AT_ONCE: usize = 1024;
 
 /// A backup, read in the order of its keys.
 struct Reading {
-    store: RedbStore,
+    store: Arc<RedbStore>,
+    /// Up to when its replica has forgotten what was deleted.
+    collected: Timestamp,
     page: VecDeque<(Key, Record)>,
     last: Key,
     is_read: bool,
 }
 
 impl Reading {
-    fn new(store: RedbStore) -> Self {
-        Self {
+    async fn new(store: RedbStore) -> Result<Self, TransportError> {
+        let store = Arc::new(store);
+        Ok(Self {
+            collected: collected(Arc::clone(&store)).await?,
             store,
             page: VecDeque::new(),
             // Under the empty key a replica keeps who it is, and that is not restored.
             last: Key::from(""),
             is_read: false,
-        }
+        })
     }
 
     async fn key(&mut self) -> Result<Option<&Key>, StoreError> {
@@ -130,8 +140,27 @@ impl Reading {
     }
 }
 
+/// The mark that a replica has kept in its store.
+async fn collected(store: Arc<RedbStore>) -> Result<Timestamp, TransportError> {
+    // Else asking would have it begin.
+    if store.get(&Key::from("")).await?.is_none() {
+        return Ok(Timestamp::MIN);
+    }
+    let replica = Replica::new(store);
+    Ok(match replica.call(&Request::status()).await? {
+        Response::Told(told) => match *told {
+            Told::Status(status) => status.marks.collected,
+            _ => Timestamp::MIN,
+        },
+        _ => Timestamp::MIN,
+    })
+}
+
+/// What a backup holds under a key, and what its replica has collected.
+type Found = (Record, Timestamp);
+
 /// The next key of all backups, and what each holds under it.
-async fn next(backups: &mut [Reading]) -> Result<Option<(Key, Vec<Record>)>, StoreError> {
+async fn next(backups: &mut [Reading]) -> Result<Option<(Key, Vec<Found>)>, StoreError> {
     let mut first: Option<Key> = None;
     for backup in &mut *backups {
         if let Some(key) = backup.key().await?
@@ -143,20 +172,35 @@ async fn next(backups: &mut [Reading]) -> Result<Option<(Key, Vec<Record>)>, Sto
     let Some(first) = first else {
         return Ok(None);
     };
-    let pages = backups.iter_mut().map(|backup| &mut backup.page);
-    let records = pages.filter_map(|page| {
-        page.front().filter(|(key, _)| *key == first)?;
-        page.pop_front()
+    let records = backups.iter_mut().filter_map(|backup| {
+        backup.page.front().filter(|(key, _)| *key == first)?;
+        let (_, record) = backup.page.pop_front()?;
+        Some((record, backup.collected))
     });
-    let records = records.map(|(_, record)| record).collect();
+    let records = records.collect();
     Ok(Some((first, records)))
 }
 
-/// Puts the greatest entry and the greatest promise there. The lesser of the two
-/// comes first, as each would keep a lesser one out.
-async fn put(store: &RedbStore, key: &Key, records: &[Record]) -> Result<(), StoreError> {
-    let entry = records.iter().filter_map(Record::entry).max();
-    let promise = records.iter().filter_map(Record::anchor).max();
+/// Puts the greatest entry and the greatest promise there, of those that count: what is
+/// older than what was collected may have been deleted, and forgotten (rule G-VOID). The
+/// lesser of the two comes first, as each would keep a lesser one out.
+async fn put(
+    store: &RedbStore,
+    key: &Key,
+    records: &[Found],
+    collected: Timestamp,
+) -> Result<(), StoreError> {
+    let counts =
+        |version: Version, at: Timestamp| at == collected || version.timestamp >= collected;
+    let entries = records.iter().filter_map(|(record, at)| {
+        let entry = record.entry()?;
+        counts(entry.version, *at).then_some(entry)
+    });
+    let promises = records.iter().filter_map(|(record, at)| {
+        let promise = record.anchor()?;
+        counts(promise, *at).then_some(promise)
+    });
+    let (entry, promise) = (entries.max(), promises.max());
     let is_promise_first = promise <= entry.as_ref().map(|entry| entry.version);
     let entry = entry.map(Change::write);
     let promise = promise.map(Change::prepare);

@@ -204,8 +204,7 @@ impl Node {
     async fn held(&self, key: &str) -> Held {
         let asked = timeout(PATIENCE, self.link.call(&Request::read(key)));
         match asked.await {
-            Ok(Ok(Response::Entry(Some(entry)))) => Held::Entry(entry),
-            Ok(Ok(Response::Entry(None))) => Held::Nothing,
+            Ok(Ok(Response::Entry(held))) => held.entry.map_or(Held::Nothing, Held::Entry),
             Ok(Ok(Response::Refused(Refusal::Joining { .. }))) => Held::Joining,
             _ => Held::NoAnswer,
         }

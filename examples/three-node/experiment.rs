@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kvquorum_core::{
-    Coordinator, Edit, MapError, Outcome, PassSettings, ReadReceipt, SystemClock, UpdateError,
-    Version, WallClock, WriteError, WriterId,
+    Coordinator, Edit, Entry, MapError, Outcome, PassSettings, ReadReceipt, Refusal, Request,
+    Response, SystemClock, Transport, UpdateError, Version, WallClock, WriteError, WriterId,
 };
 use kvquorum_http::HttpTransport;
 use tokio::time::{sleep, timeout};
@@ -95,8 +95,9 @@ async fn tell(cluster: &mut Cluster, story: &mut Story) -> Told {
         converge(cluster, story, &two).await?;
     }
     rejoin(cluster, story, &two, juice).await?;
+    let deleted = delete(cluster, story, &two).await?;
+    collect(cluster, story, &two, juice, deleted).await?;
     disagree(cluster, story, &two).await?;
-    delete(cluster, story, &two).await?;
     count(cluster, story, &two).await
 }
 
@@ -447,7 +448,11 @@ async fn disagree(cluster: &mut Cluster, story: &mut Story, reader: &Map<2, 2>) 
     )
 }
 
-async fn delete(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>) -> Told {
+async fn delete(
+    cluster: &mut Cluster,
+    story: &mut Story,
+    map: &Map<2, 2>,
+) -> Result<Version, Box<dyn Error>> {
     story.heading("A delete")?;
     let deleted = map.delete(KEY).await?.settled().await;
     let got = map.get_with_receipt(KEY).await?;
@@ -464,7 +469,71 @@ async fn delete(cluster: &mut Cluster, story: &mut Story, map: &Map<2, 2>) -> To
     check("version read", version, Some(deleted.version()))?;
     check("value read", got.into_value(), None)?;
     let version = check_held(&held, ["a tombstone"; 3])?;
-    check("version held", version, Some(deleted.version()))
+    check("version held", version, Some(deleted.version()))?;
+    Ok(deleted.version())
+}
+
+async fn collect(
+    cluster: &mut Cluster,
+    story: &mut Story,
+    map: &Map<2, 2>,
+    juice: Version,
+    deleted: Version,
+) -> Told {
+    story.heading("The tombstones go away, and a late copy of the juice is refused")?;
+    while SystemClock.now_millis() <= deleted.timestamp.millis() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let settings = PassSettings::default().collect_lag(Duration::ZERO);
+    let report = map.collect(settings).await;
+    let collected = report.collection.ok_or("nothing was to be collected")??;
+    let dropped = collected.replicas.iter().map(|it| it.dropped.to_string());
+    let dropped: Vec<String> = dropped.collect();
+    let dropped = <[String; 3]>::try_from(dropped).map_err(|_| "there are three")?;
+    let held = cluster.held(KEY).await;
+    story.say(
+        "A collection seals all three replicas: what is stamped before a time, they take no \
+         more. A pass then brings each what it lacks, and what is a tombstone from before \
+         that time is dropped. Nodes that are given --peers do so once in a minute, of what \
+         was deleted more than ten minutes ago:",
+    )?;
+    let [values, versions] = holding(&held);
+    story.table([("dropped", dropped), values, versions])?;
+    let juice = Entry::new(juice, "juice");
+    let write = late(cluster, Request::write(KEY, juice.clone())).await?;
+    let repair = late(cluster, Request::repair(KEY, juice)).await?;
+    let got = map.get_with_receipt(KEY).await?;
+    let held = cluster.held(KEY).await;
+    story.say(
+        "Nothing remembers the delete now. So old copies must not come in, however late: \
+         the put of \"juice\" arrives once more, and then a repair with it, as some replica \
+         could have sent it that was away for a year. get(\"drink\") says that there is none:",
+    )?;
+    let [values, _] = holding(&held);
+    let read = read_from(&got);
+    story.table([
+        ("late put", write.clone()),
+        ("late repair", repair.clone()),
+        ("get", read),
+        values,
+    ])?;
+    let all = ["nothing"; 3];
+    check("late puts", write, ["refused"; 3])?;
+    check("late repairs", repair, ["refused"; 3])?;
+    check("value read", got.into_value(), None)?;
+    check_held(&held, all).map(|_| ())
+}
+
+/// What each replica says to what comes to it late, whoever sends it.
+async fn late(cluster: &Cluster, request: Request) -> Result<[String; 3], Box<dyn Error>> {
+    let mut said = [const { String::new() }; 3];
+    for (link, said) in cluster.links().iter().zip(&mut said) {
+        *said = match link.call(&request).await? {
+            Response::Refused(Refusal::Before { .. }) => "refused".to_owned(),
+            other => format!("{other:?}"),
+        };
+    }
+    Ok(said)
 }
 
 async fn count(cluster: &mut Cluster, story: &mut Story, two: &Map<2, 2>) -> Told {

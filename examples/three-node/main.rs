@@ -7,6 +7,7 @@
 mod backup;
 mod client;
 mod cluster;
+mod collect;
 mod experiment;
 mod layout;
 mod node;
@@ -18,6 +19,7 @@ mod rejoin;
 mod scan;
 mod security;
 mod signals;
+mod status;
 mod story;
 mod watch;
 mod words;
@@ -37,7 +39,8 @@ const FAILED: u8 = 2;
 #[command(name = "three-node", version, args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Exit codes: 0 if all went well, 1 if `get` found no value, `cas` or \
-                  `create` not what they expect, or `pass` is not complete, 2 for errors."
+                  `create` not what they expect, `pass` is not complete, or `collect` has not \
+                  collected all, 2 for errors."
 )]
 struct Arguments {
     /// The experiment's nodes listen on this port and the next two
@@ -75,7 +78,11 @@ enum Command {
     /// Prints how each node is, what it holds, and what its last pass repaired
     ///
     /// What a node holds is counted: it sends all of its entries, page by page.
-    Status(passes::Status),
+    ///
+    /// Times are by the node's own clock. What is stamped before the time that a node is
+    /// sealed up to it takes no more; deletes from before the time that it has collected
+    /// up to left nothing behind. While a collection waits for a node, it says for which.
+    Status(status::Arguments),
     /// Compares what the three nodes hold, and brings each what it lacks
     ///
     /// How far it is goes to stderr: a bar on a terminal, and elsewhere a line now and
@@ -86,6 +93,13 @@ enum Command {
                             1 if not, 2 for errors."
     )]
     Pass(one_pass::Arguments),
+    /// Drops what deletes have left behind, on all three nodes
+    ///
+    /// It begins with a pass, and needs all three. From then on nodes refuse writes that
+    /// are stamped before the time that it says, so that no old copy of what was deleted
+    /// comes back, however late.
+    #[command(after_help = "Exit codes: 0 if all three have collected, 1 if not, 2 for errors.")]
+    Collect(collect::Arguments),
     /// Writes a value under a key
     Put(client::Put),
     /// Prints the value under a key
@@ -157,11 +171,12 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
         Some(Command::Backup(arguments)) => backup::backup(arguments).await?,
         Some(Command::Restore(arguments)) => backup::restore(arguments).await?,
         Some(Command::AcceptLoss(arguments)) => rejoin::accept_loss(arguments).await?,
-        Some(Command::Status(arguments)) => passes::status(arguments).await?,
+        Some(Command::Status(arguments)) => status::run(arguments).await?,
         Some(Command::Put(arguments)) => client::put(arguments).await?,
         Some(Command::Delete(arguments)) => client::delete(arguments).await?,
         Some(Command::Increment(arguments)) => registers::increment(arguments).await?,
         Some(Command::Scan(arguments)) => scan::scan(arguments).await?,
+        Some(Command::Collect(arguments)) => return collect::run(arguments).await,
         Some(Command::Pass(arguments)) => return one_pass::run(arguments).await,
         Some(Command::Get(arguments)) => return client::get(arguments).await,
         Some(Command::Cas(arguments)) => return registers::cas(arguments).await,

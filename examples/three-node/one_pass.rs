@@ -1,6 +1,7 @@
 //! One pass over what the nodes hold, run from the command line, and how far it is.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::error::Error;
 use std::future::pending;
 use std::io::{self, IsTerminal};
@@ -10,14 +11,14 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use kvquorum_core::{
     Coordinator, FingerprintRequest, KeyRange, PassProgress, PassReport, PassSettings, Request,
-    RequestKind, Response, Told, WithCauses,
+    RequestKind, Response, Timestamp, Told, WithCauses,
 };
 use kvquorum_http::HttpTransport;
 
 use crate::client::{Links, Nodes};
 use crate::layout::{say, table};
-use crate::passes::ask;
 use crate::signals::interrupted;
+use crate::status::ask;
 
 /// What `pass` exits with where the pass is not complete. Errors have another code.
 const NOT_COMPLETE: u8 = 1;
@@ -49,12 +50,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     // Those of the pass would make it wait for what is counted.
     let links = arguments.nodes.links()?;
     let shown = Shown::new();
-    let counting = async {
-        if let Some(entries) = most_entries(&links).await {
-            shown.all.set(Some(entries));
-        }
-        pending().await
-    };
     let passing = async {
         while pass.step().await {
             shown.progress(&pass.progress());
@@ -62,7 +57,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
     };
     tokio::select! {
         () = passing => {}
-        () = counting => {}
+        never = counted(&links, &shown) => match never {},
         interrupted = interrupted() => interrupted?,
     }
     shown.end();
@@ -72,6 +67,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>
         true => ExitCode::SUCCESS,
         false => ExitCode::from(NOT_COMPLETE),
     })
+}
+
+/// Counts how many keys there are to compare, so that it can be shown.
+pub(crate) async fn counted(links: &Links, shown: &Shown) -> Infallible {
+    if let Some(entries) = most_entries(links).await {
+        shown.all.set(Some(entries));
+    }
+    pending().await
 }
 
 /// How many entries the node holds that holds the most. A pass compares about as many
@@ -94,6 +97,7 @@ async fn entries(link: &HttpTransport) -> Option<u64> {
             every: u64::MAX,
             max_keys: u64::MAX,
             max_bytes: u64::MAX,
+            collected: Timestamp::MIN,
         })));
         let Response::Told(told) = ask(link, request).await? else {
             return None;
@@ -112,7 +116,7 @@ async fn entries(link: &HttpTransport) -> Option<u64> {
 }
 
 /// How far the pass is, on stderr: a bar on a terminal, and lines elsewhere.
-struct Shown {
+pub(crate) struct Shown {
     bar: Option<ProgressBar>,
     /// About how many keys it will compare, when that has been counted. A bar turns until
     /// then.
@@ -122,7 +126,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let is_terminal = io::stderr().is_terminal();
         let bar = is_terminal.then(|| {
             let bar = ProgressBar::new_spinner();
@@ -139,7 +143,7 @@ impl Shown {
         }
     }
 
-    fn progress(&self, progress: &PassProgress) {
+    pub(crate) fn progress(&self, progress: &PassProgress) {
         let all = self.all.get().map(|all| all.max(progress.keys));
         let took = self.began.elapsed();
         if let Some(bar) = &self.bar {
@@ -158,7 +162,7 @@ impl Shown {
         }
     }
 
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,22 +1,15 @@
-//! The passes that a node runs beside its replica, and what became of them.
+//! The passes that a node runs beside its replica.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use kvquorum_core::{LastPass, PassSettings, Request, Response, ScanLimit, Store, Told, Transport};
-use kvquorum_http::HttpTransport;
-use tokio::time::timeout;
+use kvquorum_core::{PassSettings, Store, Transport};
 
-use crate::client::Nodes;
-use crate::layout::table;
-use crate::rejoin::{Map, Rejoining, in_a_word};
+use crate::rejoin::{Map, Rejoining};
 use crate::security::NodeSecurity;
-
-/// How long a node may take to answer a request.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whom a node compares its replica with.
 #[derive(clap::Args)]
@@ -32,16 +25,31 @@ pub(crate) struct Peers {
     #[arg(value_parser = parse_seconds)]
     pass_every: Duration,
 
+    /// How many seconds after it has collected deletes the node does so again: a
+    /// deleted key leaves nothing behind then
+    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "peers")]
+    #[arg(value_parser = parse_seconds)]
+    collect_every: Duration,
+
+    /// How many seconds a delete stays at the least. Writes that are stamped
+    /// longer ago than that are refused or stamped anew
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "600",
+        requires = "peers"
+    )]
+    #[arg(value_parser = parse_seconds)]
+    collect_lag: Duration,
+
+    /// Collect no deletes
+    #[arg(long, requires = "peers", conflicts_with_all = ["collect_every", "collect_lag"])]
+    no_collect: bool,
+
     /// Speak TLS with the peers, which show a certificate signed by one of these
     /// in PEM
     #[arg(long, value_name = "FILE", requires = "peers")]
     peers_tls_ca: Option<PathBuf>,
-}
-
-#[derive(clap::Args)]
-pub(crate) struct Status {
-    #[command(flatten)]
-    nodes: Nodes,
 }
 
 fn parse_peers(addresses: &str) -> Result<[String; 2], String> {
@@ -53,7 +61,7 @@ fn parse_peers(addresses: &str) -> Result<[String; 2], String> {
     }
 }
 
-fn parse_seconds(seconds: &str) -> Result<Duration, String> {
+pub(crate) fn parse_seconds(seconds: &str) -> Result<Duration, String> {
     let seconds: f64 = seconds.parse().map_err(|_| "not a number".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
@@ -61,6 +69,16 @@ fn parse_seconds(seconds: &str) -> Result<Duration, String> {
 impl Peers {
     pub(crate) fn are_given(&self) -> bool {
         self.peers.is_some()
+    }
+
+    fn settings(&self) -> PassSettings {
+        let settings = PassSettings::default().every(self.pass_every);
+        match self.no_collect {
+            true => settings,
+            false => settings
+                .collect_every(self.collect_every)
+                .collect_lag(self.collect_lag),
+        }
     }
 }
 
@@ -80,115 +98,8 @@ pub(crate) async fn run<S: Store>(
         [Arc::new(replica.clone()), Arc::new(one), Arc::new(other)];
     let map = Map::new(transports);
     rejoining.until_ready(&map).await;
-    let mut passes = map.passes(PassSettings::default().every(peers.pass_every));
+    let mut passes = map.passes(peers.settings());
     loop {
         replica.tell_pass(&passes.next().await);
-    }
-}
-
-/// Prints how each node is.
-pub(crate) async fn status(arguments: Status) -> Result<(), Box<dyn Error>> {
-    let [a, b, c] = arguments.nodes.links()?;
-    let names = [&a, &b, &c].map(|link| link.name().to_owned());
-    let (a, b, c) = tokio::join!(of(&a), of(&b), of(&c));
-    let nodes = [a, b, c];
-    let columns = [
-        ("is", nodes.each_ref().map(|node| node.is.to_owned())),
-        ("keys", nodes.each_ref().map(|node| node.keys.clone())),
-        (
-            "tombstones",
-            nodes.each_ref().map(|node| node.tombstones.clone()),
-        ),
-        ("last pass", nodes.each_ref().map(|node| node.ended.clone())),
-        (
-            "repaired",
-            nodes.each_ref().map(|node| node.repaired.clone()),
-        ),
-    ];
-    for line in table("  ", names.each_ref().map(String::as_str), &columns) {
-        println!("{line}");
-    }
-    Ok(())
-}
-
-/// One node, in words.
-#[derive(Default)]
-struct Node {
-    is: &'static str,
-    keys: String,
-    tombstones: String,
-    ended: String,
-    repaired: String,
-}
-
-async fn of(link: &HttpTransport) -> Node {
-    let told = ask(link, Request::status()).await;
-    let told = told.and_then(|response| match response {
-        Response::Told(told) => Some(*told),
-        _ => None,
-    });
-    let Some(Told::Status(status)) = told else {
-        return Node {
-            is: in_a_word(None),
-            ..Node::default()
-        };
-    };
-    let (keys, tombstones) = match count(link).await {
-        Some(Count { keys, tombstones }) => (keys.to_string(), tombstones.to_string()),
-        None => ("unknown".to_owned(), "unknown".to_owned()),
-    };
-    let pass = status.last_pass.as_ref();
-    Node {
-        is: in_a_word(Some(&status)),
-        keys,
-        tombstones,
-        ended: pass.map_or_else(|| "none".to_owned(), ended),
-        repaired: pass.map_or_else(String::new, repaired),
-    }
-}
-
-fn ended(pass: &LastPass) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.map_or(0, |now| now.as_millis());
-    let ago = now.saturating_sub(pass.ended_millis.into()) / 1000;
-    format!("{ago} s ago")
-}
-
-fn repaired(pass: &LastPass) -> String {
-    let repaired: u64 = pass.repaired.iter().sum();
-    match pass.is_complete {
-        true => format!("{repaired} entries"),
-        false => format!("{repaired} entries, not all compared"),
-    }
-}
-
-pub(crate) async fn ask(link: &HttpTransport, request: Request) -> Option<Response> {
-    timeout(PATIENCE, link.call(&request)).await.ok()?.ok()
-}
-
-/// How many keys hold values, and how many tombstones.
-#[derive(Default)]
-struct Count {
-    keys: u64,
-    tombstones: u64,
-}
-
-/// Counts what a replica holds, page by page.
-async fn count(link: &HttpTransport) -> Option<Count> {
-    let mut count = Count::default();
-    let mut request = Request::scan(.., ScanLimit::NONE);
-    loop {
-        let Response::Page(page) = ask(link, request).await? else {
-            return None;
-        };
-        let all = page.entries.len() as u64;
-        let values = page.entries.iter().filter(|(_, it)| it.value.is_some());
-        let keys = values.count() as u64;
-        count.keys = count.keys.saturating_add(keys);
-        count.tombstones = count.tombstones.saturating_add(all.saturating_sub(keys));
-        match page.upto {
-            Some(upto) => request = Request::scan(upto.., ScanLimit::NONE),
-            None => return Some(count),
-        }
     }
 }

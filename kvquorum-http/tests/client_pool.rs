@@ -338,7 +338,7 @@ async fn concurrent_calls_each_get_their_own_response() {
     for call in calls {
         let (nth, read) = call.await.unwrap();
         let entry = Entry::new(version(nth), nth.to_string());
-        assert_eq!(read, Response::Entry(Some(entry)));
+        assert_eq!(read, Response::Entry(Some(entry).into()));
         seen.insert(nth);
     }
     assert_eq!(seen.len(), 64);

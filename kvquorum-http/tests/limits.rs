@@ -41,7 +41,7 @@ async fn a_request_that_has_begun_runs_to_its_end_whether_or_not_the_answer_is_r
     store.called().await;
     // It goes from one call to the next.
     store.gate.add_permits(1);
-    assert_eq!(other.await.unwrap().unwrap(), Response::Entry(None));
+    assert_eq!(other.await.unwrap().unwrap(), Response::Entry(None.into()));
 }
 
 /// Catches answers without a bound on what they take together, and a client
@@ -60,7 +60,7 @@ async fn answers_that_are_not_read_have_one_budget_and_make_room() {
     let other = transport(server.local_addr());
     let mut refused = 0;
     until(async || match call(&other, read("k")).await {
-        Ok(Response::Entry(Some(_))) => true,
+        Ok(Response::Entry(held)) => held.entry.is_some(),
         Err(TransportError::Store(error)) => {
             let said = std::error::Error::source(&error).unwrap().to_string();
             assert!(said.contains("no memory"), "{said}");

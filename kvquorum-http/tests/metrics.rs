@@ -12,7 +12,8 @@ use common::{
     requests, runtime, settings, until, version, write,
 };
 use kvquorum_core::{
-    Entry, Era, Replica, ReplicaId, Request, RequestKind, Response, Status, Told, Transport,
+    Entry, Era, Replica, ReplicaId, Request, RequestKind, Response, Status, Timestamp, Told,
+    Transport,
 };
 use kvquorum_http::{HttpTransport, HttpTransportBuilder, ReplicaService, Server, Tokens};
 use kvquorum_testing::Recorded;
@@ -262,7 +263,12 @@ async fn refusals_by_marks_are_counted() {
     let Told::Status(Status { boot, .. }) = *told else {
         panic!("{told:?}");
     };
-    ask(RequestKind::Join { boot }, 5).await;
+    let join = RequestKind::Join {
+        boot,
+        sealed: Timestamp::MIN,
+        collected: Timestamp::MIN,
+    };
+    ask(join, 5).await;
     ask(RequestKind::Open { boot }, 5).await;
     assert_eq!(refused("not_joining"), 0.0);
     ask(RequestKind::Open { boot }, 5).await;
@@ -271,6 +277,15 @@ async fn refusals_by_marks_are_counted() {
     assert_eq!(refused("stale"), 1.0);
     ask(RequestKind::Read { key: "k".into() }, u64::MAX).await;
     assert_eq!(refused("era_too_far_ahead"), 1.0);
+    let to = version(9).timestamp;
+    ask(RequestKind::Collect { to, boot }, 5).await;
+    assert_eq!(refused("not_sealed"), 1.0);
+    ask(RequestKind::Seal { to }, 5).await;
+    call(&transport, write("k", 8, "1")).await.unwrap();
+    assert_eq!(refused("before"), 1.0);
+    let early = br#"{"key": "k", "value": 1, "timestamp": 8}"#;
+    assert_eq!(client.ask(post("/write", early)).await.status, 409);
+    assert_eq!((refused("before"), refused("conflict")), (1.0, 1.0));
 }
 
 /// Bug: that connections cannot be accepted goes unnoticed.

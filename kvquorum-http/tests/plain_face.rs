@@ -5,7 +5,9 @@
 mod common;
 
 use common::*;
-use kvquorum_core::{Coordinator, Entry, Key, Limits, Replica, WriterId};
+use kvquorum_core::{
+    Coordinator, Entry, Key, Limits, Replica, Request, RequestKind, Response, Timestamp, WriterId,
+};
 use kvquorum_http::Server;
 
 const YEAR_3000: u64 = 32_503_680_000_000;
@@ -94,6 +96,39 @@ async fn the_greater_timestamp_wins_in_either_order() {
         let read = client.ask(get_path(&format!("/read/{key}"))).await;
         assert_eq!(read.body, "{\"value\":2,\"timestamp\":2}\n");
     }
+}
+
+/// G-SEAL. Bugs: a write from before the seal is taken, or changes something; it looks
+/// like a mistake of the caller's; it is not said from when on one is taken, or that time
+/// is refused too; a write that is there already is refused when it comes again.
+#[tokio::test]
+async fn g_seal_a_write_from_before_the_seal_is_a_conflict() {
+    let (server, store) = serve().await;
+    let mut client = Raw::connect(server.local_addr()).await;
+    assert_eq!(client.ask(write("there", "1", 1000)).await.status, 200);
+    let link = transport(server.local_addr());
+    for (counter, from) in [(0, 2000), (1, 2001)] {
+        let to = Timestamp::new(2000, counter).unwrap();
+        let seal = Request::of(RequestKind::Seal { to });
+        assert!(matches!(call(&link, seal).await, Ok(Response::Told(_))));
+        let before = store.entries();
+        for (key, value) in [("new", "1"), ("there", "1"), ("there", "2")] {
+            let refused = client.ask(write(key, value, from - 1)).await;
+            assert_eq!(refused.status, 409);
+            assert_eq!(refused.header("kvquorum-nothing-stored"), Some("1"));
+            let told: serde_json::Value = serde_json::from_str(&refused.body).unwrap();
+            assert_eq!(told["from"], from);
+            assert!(
+                told["error"].as_str().unwrap().contains("2000 ms"),
+                "{told}"
+            );
+        }
+        let again = client.ask(write("there", "1", 1000)).await;
+        assert_eq!((again.status, &*again.body), (200, "{\"status\":\"ok\"}\n"));
+        assert_eq!(store.entries(), before);
+    }
+    let taken = client.ask(write("new", "1", 2001)).await;
+    assert_eq!((taken.status, &*taken.body), (200, "{\"status\":\"ok\"}\n"));
 }
 
 /// J-SILENT. Bugs: a replica that lost its data tells that there is no such key; it takes

@@ -160,12 +160,12 @@ async fn a_call_arrives_unchanged_and_so_does_its_response() {
     assert_eq!(merged, Response::Ack(Ack::Applied));
     assert_eq!(store.entries(), [(key.clone(), entry.clone())]);
     let read = call(&replica, read_it.clone()).await.unwrap();
-    assert_eq!(read, Response::Entry(Some(entry)));
+    assert_eq!(read, Response::Entry(Some(entry).into()));
 
     let deleted = Entry::tombstone(version(6));
     call(&replica, write(&deleted)).await.unwrap();
     let read = call(&replica, read_it).await.unwrap();
-    assert_eq!(read, Response::Entry(Some(deleted)));
+    assert_eq!(read, Response::Entry(Some(deleted).into()));
     let merged = call(&replica, write(&Entry::new(version(4), "old"))).await;
     let by = version(6);
     assert_eq!(merged.unwrap(), Response::Ack(Ack::Superseded { by }));
@@ -180,7 +180,7 @@ async fn the_largest_value_passes_both_ways() {
     let merged = call(&replica, write("k", 1, &largest)).await.unwrap();
     assert_eq!(merged, Response::Ack(Ack::Applied));
     let read = call(&replica, read("k")).await.unwrap();
-    assert!(read == Response::Entry(Some(Entry::new(version(1), largest))));
+    assert!(read == Response::Entry(Some(Entry::new(version(1), largest)).into()));
 
     let too_large = "x".repeat(max + 1);
     let refused = call(&replica, write("k", 1, &too_large)).await.unwrap();
@@ -275,12 +275,13 @@ async fn a_plain_write_below_a_promise_is_a_conflict() {
     let (server, store) = serve().await;
     let promise = Request::prepare("k", version(2));
     let promised = call(&transport(server.local_addr()), promise).await;
-    assert_eq!(promised.unwrap(), Response::Promise(None));
+    assert_eq!(promised.unwrap(), Response::Promise(None.into()));
     let mut client = Raw::connect(server.local_addr()).await;
     let body = |millis| format!("{{\"key\":\"k\",\"value\":1,\"timestamp\":{millis}}}");
     let answer = client.ask(post("/write", body(1))).await;
     assert_eq!(answer.status, 409);
-    assert!(answer.error().contains("is promised"), "{answer:?}");
+    assert!(answer.body.contains("is promised"), "{answer:?}");
+    assert!(answer.body.contains(",\"from\":3}"), "{answer:?}");
     assert_eq!(answer.header("kvquorum-nothing-stored"), Some("1"));
     assert_eq!(store.entries(), []);
     assert_eq!(client.ask(post("/write", body(3))).await.status, 200);

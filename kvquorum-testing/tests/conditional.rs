@@ -115,7 +115,7 @@ fn record(at: u64) -> Record {
     Record::from(Entry::new(version, "a value"))
 }
 
-fn write(at: u64) -> Change {
+fn write(at: u64) -> Change<'static> {
     Change::write(record(at).into_entry().unwrap())
 }
 

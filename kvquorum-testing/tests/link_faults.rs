@@ -15,7 +15,8 @@ use std::time::Duration;
 use common::{OneLock, are_caught, are_caught_at_once, complaint};
 use kvquorum_core::{
     Ack, Call, Change, Era, Key, KeyRange, Quorums, Record, Refusal, Replica, ReplicaId, Request,
-    RequestKind, Response, Store, StoreError, Told, Transport, TransportError, WindowEnd, WriterId,
+    RequestKind, Response, Store, StoreError, Timestamp, Told, Transport, TransportError,
+    WindowEnd, WriterId,
 };
 use kvquorum_testing::conformance;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -121,6 +122,30 @@ enum Fault {
     StaleIsError,
     /// Nothing is told of how much was copied.
     DropsCopied,
+    /// A seal is of a whole millisecond on the way.
+    BlursSeals,
+    /// Up to when is to be collected goes through a JSON number.
+    RoundsCollections,
+    /// Repairs are writes on the way.
+    RepairIsWrite,
+    /// What was collected is not told with an entry, or that there is none.
+    DropsMarks,
+    /// What was collected is not told with a page.
+    PagesWithoutMarks,
+    /// Which tombstones are to be left out is not sent.
+    DropsLeftOut,
+    /// What tombstones were left out is not told.
+    BlursLeftOut,
+    /// Sweeps do not say that there is more.
+    SweepsAreTheLast,
+    /// Marks do not tell what was collected.
+    BlursCollected,
+    /// When a value expires goes through a JSON number.
+    RoundsExpiries,
+    /// Sweeps do not tell what has expired.
+    DropsExpired,
+    /// Only the refusal of what is stamped too early becomes an error.
+    BeforeIsError,
     /// Calls go to two replicas in turns.
     TwoReplicas,
     /// Only calls that meet others go to a second replica.
@@ -179,6 +204,11 @@ fn bend(fault: Fault, told: &mut Told) {
         (Fault::RecordsAreTheLast, Told::Records(told)) => told.upto = None,
         (Fault::BlursMarks, Told::Marks(marks)) => marks.announced = marks.era,
         (Fault::DropsCopied, Told::Status(status)) => status.copied = 0,
+        (Fault::BlursCollected, Told::Marks(marks)) => marks.collected = Timestamp::MIN,
+        (Fault::BlursLeftOut, Told::Versions(told)) => told.collected = Timestamp::MIN,
+        (Fault::BlursLeftOut, Told::Windows(told)) => told.collected = Timestamp::MIN,
+        (Fault::DropsExpired, Told::Swept(swept)) => swept.expired.clear(),
+        (Fault::SweepsAreTheLast, Told::Swept(swept)) => swept.upto = None,
         _ => {}
     }
 }
@@ -280,8 +310,15 @@ impl Shared {
     fn sent(&self, request: &Request) -> Request {
         let mut request = request.clone();
         match (self.fault, &mut request.kind) {
-            (Fault::RoundsWriters, RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. }) => {
+            (
+                Fault::RoundsWriters,
+                RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. },
+            ) => {
                 entry.version.writer = WriterId::new(rounded(entry.version.writer.get()));
+            }
+            (Fault::RoundsExpiries, RequestKind::Write { entry, .. }) => {
+                let expires = entry.expires_millis.map(NonZeroU64::get).map(rounded);
+                entry.expires_millis = expires.and_then(NonZeroU64::new);
             }
             (Fault::BlursBallot, RequestKind::Prepare { ballot, .. }) => {
                 ballot.writer = WriterId::new(rounded(ballot.writer.get()));
@@ -315,8 +352,29 @@ impl Shared {
             (Fault::DropsEvery, RequestKind::Fingerprint(asked)) => asked.every = u64::MAX,
             (Fault::DropsWork, RequestKind::Fingerprint(asked)) => asked.max_keys = u64::MAX,
             (Fault::DropsWork, RequestKind::Versions(asked)) => asked.max_keys = u64::MAX,
-            (Fault::CutsBoots, RequestKind::Join { boot } | RequestKind::Open { boot }) => {
-                *boot = u64::from(*boot as u32)
+            (
+                Fault::CutsBoots,
+                RequestKind::Join { boot, .. }
+                | RequestKind::Open { boot }
+                | RequestKind::Collect { boot, .. },
+            ) => *boot = u64::from(*boot as u32),
+            (Fault::BlursSeals, RequestKind::Seal { to }) => {
+                *to = Timestamp::from_bits(to.to_bits() >> 16 << 16);
+            }
+            (Fault::RoundsCollections, RequestKind::Collect { to, .. }) => {
+                *to = Timestamp::from_bits(rounded(to.to_bits()));
+            }
+            (Fault::RepairIsWrite, RequestKind::Repair { key, entry }) => {
+                request.kind = RequestKind::Write {
+                    key: key.clone(),
+                    entry: entry.clone(),
+                };
+            }
+            (Fault::DropsLeftOut, RequestKind::Fingerprint(asked)) => {
+                asked.collected = Timestamp::MIN;
+            }
+            (Fault::DropsLeftOut, RequestKind::Versions(asked)) => {
+                asked.collected = Timestamp::MIN;
             }
             (Fault::DropsCopiedPromise, RequestKind::Copy { record, .. }) => drop_promise(record),
             (Fault::DropsEra, _) => request.era = None,
@@ -344,6 +402,8 @@ impl Shared {
                     value.truncate(65_536);
                 }
             }
+            (Fault::DropsMarks, Response::Entry(held)) => held.collected = Timestamp::MIN,
+            (Fault::PagesWithoutMarks, Response::Page(page)) => page.collected = Timestamp::MIN,
             (Fault::PagesWithoutTombstones, Response::Page(page)) => {
                 page.entries.retain(|(_, entry)| entry.value.is_some());
             }
@@ -371,6 +431,9 @@ impl Shared {
             }
             (Fault::StaleIsError, Response::Refused(Refusal::Stale { .. })) => {
                 return Err(TransportError::NoAnswer("409".into()));
+            }
+            (Fault::BeforeIsError, Response::Refused(Refusal::Before { .. })) => {
+                return Err(TransportError::Rejected("409".into()));
             }
             (Fault::BlursRefusals, Response::Refused(Refusal::KeyTooLong { len, .. })) => *len = 0,
             (Fault::RoundsIds, Response::Identity(identity)) => {
@@ -572,6 +635,18 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::BlursJoining, &[UNCHANGED]),
     (Fault::StaleIsError, &[REFUSAL]),
     (Fault::DropsCopied, &[UNCHANGED]),
+    (Fault::BlursSeals, &[UNCHANGED]),
+    (Fault::RoundsCollections, &[UNCHANGED]),
+    (Fault::RepairIsWrite, &[OWN]),
+    (Fault::DropsMarks, &[UNCHANGED]),
+    (Fault::PagesWithoutMarks, &[UNCHANGED]),
+    (Fault::DropsLeftOut, &[UNCHANGED]),
+    (Fault::BlursLeftOut, &[UNCHANGED]),
+    (Fault::SweepsAreTheLast, &[UNCHANGED]),
+    (Fault::BlursCollected, &[UNCHANGED]),
+    (Fault::RoundsExpiries, &[UNCHANGED]),
+    (Fault::DropsExpired, &[UNCHANGED]),
+    (Fault::BeforeIsError, &[REFUSAL]),
     (Fault::TwoReplicas, &[SAME_REPLICA]),
     (Fault::SecondReplicaUnderLoad, &[SAME_REPLICA]),
 ];

@@ -82,7 +82,7 @@ impl<const N: usize, const W: usize, const R: usize> Map for HttpFloor<N, W, R> 
     async fn get(&self, key: &Key) -> Bytes {
         let answers = self.first(R, &Request::read(key)).await;
         let entries = answers.into_iter().filter_map(|answer| match answer {
-            Response::Entry(entry) => entry,
+            Response::Entry(held) => held.entry,
             _ => None,
         });
         entries.max().unwrap().value.unwrap()

@@ -38,7 +38,7 @@ impl<const N: usize, const W: usize, const R: usize> Map for JoinAll<N, W, R> {
         let asked = self.replicas.iter().take(R);
         let answers = join_all(asked.map(|node| node.call(&request))).await;
         let entries = answers.into_iter().filter_map(|answer| match answer {
-            Ok(Response::Entry(entry)) => entry,
+            Ok(Response::Entry(held)) => held.entry,
             _ => None,
         });
         entries.max().unwrap().value.unwrap()

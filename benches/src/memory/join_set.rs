@@ -47,8 +47,8 @@ impl<const N: usize, const W: usize, const R: usize> Map for JoinSet<N, W, R> {
         let mut calls = self.ask(R, &Request::read(key));
         let mut greatest = None;
         while let Some(answer) = calls.join_next().await {
-            if let Ok(Response::Entry(entry)) = answer.unwrap() {
-                greatest = greatest.max(entry);
+            if let Ok(Response::Entry(held)) = answer.unwrap() {
+                greatest = greatest.max(held.entry);
             }
         }
         greatest.unwrap().value.unwrap()

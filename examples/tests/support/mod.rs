@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses its own part of it")]
 
+pub mod cluster;
+
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -268,7 +270,9 @@ impl Node {
         Self::try_start_in_or_not(port, data, &["--lost-if-empty"])
     }
 
-    fn try_start_in_or_not(port: u16, data: Option<&Path>, more: &[&str]) -> Option<Self> {
+    /// Starts a node with these options, in memory or on disk; `None` where it does not
+    /// listen.
+    pub fn try_start_in_or_not(port: u16, data: Option<&Path>, more: &[&str]) -> Option<Self> {
         let data = data.map(|data| data.to_str().unwrap());
         let (mut arguments, place) = match data {
             Some(data) => (vec!["--data", data], format!("in {data}")),

@@ -322,6 +322,7 @@ fn asks(kind: &RequestKind) -> &'static str {
         RequestKind::Read { .. } => "read",
         RequestKind::Write { entry, .. } if entry.value.is_none() => "delete",
         RequestKind::Write { .. } => "write",
+        RequestKind::Repair { .. } => "repair",
         RequestKind::Scan { .. } => "scan",
         RequestKind::Prepare { .. } => "prepare",
         RequestKind::Fingerprint(_) => "fingerprints?",
@@ -332,6 +333,9 @@ fn asks(kind: &RequestKind) -> &'static str {
         RequestKind::Records { .. } => "records?",
         RequestKind::Copy { .. } => "copy",
         RequestKind::Open { .. } => "open",
+        RequestKind::Seal { .. } => "seal",
+        RequestKind::Collect { .. } => "collect",
+        RequestKind::Sweep { .. } => "sweep",
         RequestKind::Identify { .. } => "who are you?",
         _ => "request",
     }
@@ -345,17 +349,20 @@ fn answers(result: &Answer) -> (String, bool) {
         Err(error) => return (WithCauses(error).to_string(), false),
     };
     let says = match response {
-        Response::Entry(None) => "nothing".to_owned(),
-        Response::Entry(Some(entry)) | Response::Promise(Some(entry)) => match &entry.value {
-            Some(value) => shown(value).chars().take(12).collect(),
-            None => "tombstone".to_owned(),
+        Response::Entry(held) | Response::Promise(held) => match (&held.entry, response) {
+            (Some(entry), _) => match &entry.value {
+                Some(value) => shown(value).chars().take(12).collect(),
+                None => "tombstone".to_owned(),
+            },
+            (None, Response::Promise(_)) => "promise".to_owned(),
+            (None, _) => "nothing".to_owned(),
         },
-        Response::Promise(None) => "promise".to_owned(),
         Response::Ack(Ack::Applied) => "ack".to_owned(),
         Response::Ack(Ack::Superseded { .. }) => "ack, superseded".to_owned(),
         Response::Refused(Refusal::Joining { .. }) => "joining".to_owned(),
         Response::Refused(Refusal::TooFarAhead { .. }) => "too far ahead".to_owned(),
         Response::Refused(Refusal::Stale { .. }) => "old era".to_owned(),
+        Response::Refused(Refusal::Before { .. }) => "too late".to_owned(),
         Response::Refused(_) => "refused".to_owned(),
         Response::Told(told) => match &**told {
             Told::Windows(_) => "fingerprints".to_owned(),

@@ -251,6 +251,7 @@ mod tests {
         let page = || Page {
             entries: (0..1000_u16).map(|at| (key(at), entry.clone())).collect(),
             upto: None,
+            collected: Timestamp::MIN,
         };
         let takes = 1000 * size_of::<(Key, Entry)>();
         let budget = Budget::new(3 * takes);
@@ -283,10 +284,12 @@ mod tests {
         let versions = Versions {
             versions: (0..1000).map(listed).collect(),
             upto: None,
+            collected: Timestamp::MIN,
         };
         let windows = Windows {
             bytes: 0,
             windows: (0..1000).map(window).collect(),
+            collected: Timestamp::MIN,
         };
         for (response, takes) in [
             (Told::Versions(versions).into(), size_of::<Versioned>()),

@@ -168,14 +168,24 @@ pub(super) fn read_answer(response: Response) -> Result<Vec<u8>, Problem> {
     json_line(&read, value.get().len().saturating_add(64))
 }
 
+/// The first whole millisecond that is not before this.
+fn whole_millis_from(timestamp: Timestamp) -> u64 {
+    let is_whole = timestamp.counter() == 0;
+    timestamp.millis().saturating_add(u64::from(!is_whole))
+}
+
 fn not_the_answer(response: &Response) -> Problem {
     match response {
         Response::Refused(refusal @ Refusal::ValueTooLarge { .. }) => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, refusal.to_string())
         }
-        // Nothing is wrong with the request: what is held under the key is in its way.
-        Response::Refused(refusal @ (Refusal::Promised { .. } | Refusal::Before { .. })) => {
-            Problem::new(StatusCode::CONFLICT, refusal.to_string())
+        // Nothing is wrong with these requests, but that they come too late.
+        Response::Refused(refusal @ Refusal::Promised { by }) => {
+            let from = by.timestamp.millis().saturating_add(1);
+            Problem::too_early(refusal.to_string(), from)
+        }
+        Response::Refused(refusal @ Refusal::Before { to }) => {
+            Problem::too_early(refusal.to_string(), whole_millis_from(*to))
         }
         // Nor here: the replica is.
         Response::Refused(refusal @ Refusal::Joining { .. }) => {
@@ -201,6 +211,20 @@ mod tests {
         });
         let problem = write_answer(stale).unwrap_err();
         assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    /// Bug: the time that is told is refused as well.
+    #[test]
+    fn what_is_stamped_when_it_is_told_to_be_is_taken() {
+        for (to, from) in [
+            (Timestamp::MIN, 0),
+            (Timestamp::new(7, 0).unwrap(), 7),
+            (Timestamp::new(7, 1).unwrap(), 8),
+            (Timestamp::new(7, u16::MAX).unwrap(), 8),
+        ] {
+            assert_eq!(whole_millis_from(to), from);
+            assert!(Timestamp::new(from, 0).unwrap() >= to);
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::wire::NOTHING_STORED;
 #[derive(Serialize)]
 struct ErrorBody {
     error: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<u64>,
 }
 
 /// Why a request is answered with something other than 200 OK.
@@ -20,6 +22,8 @@ pub(super) struct Problem {
     message: String,
     /// What the status needs beside its words.
     header: Option<(HeaderName, HeaderValue)>,
+    /// From which time on a write would be taken, in milliseconds since the Unix epoch.
+    from: Option<u64>,
     is_joining: bool,
 }
 
@@ -29,6 +33,7 @@ impl Problem {
             status,
             message: message.into(),
             header: None,
+            from: None,
             is_joining: false,
         }
     }
@@ -43,6 +48,14 @@ impl Problem {
 
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// Of a write that is stamped too early.
+    pub(super) fn too_early(message: impl Into<String>, from: u64) -> Self {
+        Self {
+            from: Some(from),
+            ..Self::new(StatusCode::CONFLICT, message)
+        }
     }
 
     /// What is not allowed, and which method is.
@@ -88,6 +101,7 @@ impl Problem {
         let close = self.ends_connection();
         let error = ErrorBody {
             error: self.message,
+            from: self.from,
         };
         let mut body = serde_json::to_vec(&error).unwrap_or_default();
         body.push(b'\n');

@@ -58,8 +58,12 @@ use crate::wire::frames::Requests;
 ///   request is dropped, and the [`Store`]'s contract says what then holds: the
 ///   entry is stored, or it is not, and nothing between. A client that closes
 ///   its half of the connection after its request counts as gone.
+/// - A write of the plain face that is stamped before what the replica is
+///   [sealed](kvquorum_core::Marks::sealed) up to, or below what is promised under the
+///   key, is answered with 409.
 /// - Every status but 200 has a JSON body, `{"error": string}`, with all that is
-///   known of the cause.
+///   known of the cause; with 409 it also has `"from": milliseconds`, the time from which
+///   on such a write is taken.
 pub struct ReplicaService<S>(Arc<Inner<S>>);
 
 /// What clones of a service share.

@@ -130,6 +130,8 @@ struct Server {
     joining: Counter,
     not_joining: Counter,
     era_too_far_ahead: Counter,
+    before: Counter,
+    not_sealed: Counter,
     store_failures: Counter,
 }
 
@@ -179,6 +181,8 @@ impl ServerCounts {
             joining: refused("joining"),
             not_joining: refused("not_joining"),
             era_too_far_ahead: refused("era_too_far_ahead"),
+            before: refused("before"),
+            not_sealed: refused("not_sealed"),
             store_failures: counter!(STORE_FAILURES),
         }))
     }
@@ -241,6 +245,8 @@ impl ServerCounts {
                     Refusal::Joining { .. } => &self.0.joining,
                     Refusal::NotJoining => &self.0.not_joining,
                     Refusal::EraTooFarAhead { .. } => &self.0.era_too_far_ahead,
+                    Refusal::Before { .. } => &self.0.before,
+                    Refusal::NotSealed => &self.0.not_sealed,
                     _ => return,
                 };
                 reason.increment(1);

@@ -405,7 +405,8 @@ mod tests {
     fn answers_come_out_of_chunks_of_any_size() {
         let mut frames = Frames::default();
         for (which, len) in [(7, 0), (0, 20), (3, 600), (2, 1), (1, 400), (9, 10)] {
-            let reply = Reply::Answered(Response::Entry(Some(entry(vec![b'x'; len]))));
+            let held = Some(entry(vec![b'x'; len]));
+            let reply = Reply::Answered(Response::Entry(held.into()));
             frames.push_answer(which, &reply).unwrap();
         }
         let bytes = sent(frames);

@@ -149,7 +149,7 @@ pub const CONTENT_TYPE: &str = "application/octet-stream";
 pub const NOTHING_STORED: &str = "kvquorum-nothing-stored";
 
 /// What a request has at most beyond its key and its value, its frame included.
-const FRAMING: usize = 64;
+const FRAMING: usize = 80;
 
 /// The length from which a value is not copied beside its framing. Below, one
 /// piece is cheaper to send than two.

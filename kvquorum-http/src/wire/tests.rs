@@ -3,9 +3,10 @@
 use std::num::NonZeroU64;
 
 use kvquorum_core::{
-    Ack, Action, Change, Era, Fingerprint, FingerprintRequest, Identity, LastPass, Marks, Page,
-    Quorums, Record, Records, Refusal, ReplicaId, ScanLimit, Status, Timestamp, Told, Version,
-    Versioned, Versions, VersionsRequest, Window, WindowEnd, Windows, WriterId,
+    Ack, Action, Change, Era, Fingerprint, FingerprintRequest, Identity, KeyRange, LastCollection,
+    LastPass, Marks, Page, Quorums, Record, Records, Refusal, ReplicaId, ScanLimit, Status, Swept,
+    Timestamp, Told, Version, Versioned, Versions, VersionsRequest, Waits, Window, WindowEnd,
+    Windows, WriterId,
 };
 
 use super::*;
@@ -24,11 +25,23 @@ fn era(number: u64) -> Era {
     Era::new(number.try_into().unwrap())
 }
 
+/// 300, which is `AC 02`.
+const COLLECTED: Timestamp = Timestamp::from_bits(300);
+
 fn marks() -> Marks {
     Marks {
         era: era(300),
         announced: era(301),
         is_joining: true,
+        sealed: VERSION.timestamp,
+        collected: COLLECTED,
+    }
+}
+
+fn held(entry: Option<Entry>) -> Held {
+    Held {
+        collected: COLLECTED,
+        entry,
     }
 }
 
@@ -38,6 +51,11 @@ fn anchored(held: Option<Record>) -> Record {
         Action::Replace(record) => record,
         other => panic!("{other:?}"),
     }
+}
+
+/// 301, which is `AD 02`.
+fn expiring() -> Entry {
+    Entry::new(VERSION, "xyz").expiring_at(NonZeroU64::new(301).unwrap())
 }
 
 /// An entry that is less than the ballot.
@@ -71,6 +89,7 @@ fn fingerprint() -> Request {
         every: 1,
         max_keys: 300,
         max_bytes: 2,
+        collected: VERSION.timestamp,
     })))
 }
 
@@ -79,6 +98,7 @@ fn versions() -> Request {
         range: (.."ab").into(),
         hash_key: 300,
         max_keys: 300,
+        collected: VERSION.timestamp,
     })))
 }
 
@@ -88,6 +108,11 @@ fn rejoining() -> [(RequestKind, &'static [u8]); 7] {
         key: "ab".into(),
         record,
     };
+    let join = RequestKind::Join {
+        boot: 300,
+        sealed: VERSION.timestamp,
+        collected: COLLECTED,
+    };
     let records = RequestKind::Records {
         range: ("ab".."c").into(),
         max_keys: 300,
@@ -95,11 +120,11 @@ fn rejoining() -> [(RequestKind, &'static [u8]); 7] {
     };
     [
         (RequestKind::Announce { era: era(300) }, b"\x08\xAC\x02"),
-        (RequestKind::Join { boot: 300 }, b"\x09\xAC\x02"),
+        (join, b"\x09\xAC\x02\x82\x80\x04\xAC\x02"),
         (records, b"\x0A\x02ab\x01\x01c\xAC\x02\x01"),
         (
             copy(Entry::new(VERSION, "xyz").into()),
-            b"\x0B\x02ab\x00\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+            b"\x0B\x02ab\x00\x01\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
         ),
         (
             copy(anchored(None)),
@@ -107,9 +132,33 @@ fn rejoining() -> [(RequestKind, &'static [u8]); 7] {
         ),
         (
             copy(anchored(Some(lesser().into()))),
-            b"\x0B\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x01\x03xyz",
+            b"\x0B\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x00\x01\x03xyz",
         ),
         (RequestKind::Open { boot: 300 }, b"\x0C\xAC\x02"),
+    ]
+}
+
+/// What a collection asks.
+fn collecting() -> [(RequestKind, &'static [u8]); 3] {
+    let sweep = |range| RequestKind::Sweep {
+        range,
+        max_keys: 300,
+        expired_by: 301,
+    };
+    let collect = RequestKind::Collect {
+        to: VERSION.timestamp,
+        boot: 300,
+    };
+    let seal = RequestKind::Seal {
+        to: VERSION.timestamp,
+    };
+    [
+        (seal, b"\x0D\x82\x80\x04"),
+        (collect, b"\x0E\x82\x80\x04\xAC\x02"),
+        (
+            sweep(KeyRange::from("ab".."c")),
+            b"\x0F\x02ab\x01\x01c\xAC\x02\xAD\x02",
+        ),
     ]
 }
 
@@ -132,11 +181,15 @@ fn requests_have_the_bytes_that_the_docs_say() {
         (both, b"\x01\xAC\x02\x01\xAC\x02\x00\x02ab"),
         (
             Request::write("ab", Entry::new(VERSION, "xyz")),
-            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz",
+            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
+        ),
+        (
+            Request::write("ab", expiring()),
+            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\xAD\x02\x01\x03xyz",
         ),
         (
             Request::write("ab", Entry::tombstone(VERSION)),
-            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00",
+            b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00\x00",
         ),
         (Request::identify(), b"\x00\x00\x02\x00"),
         (introduced, b"\x00\x00\x02\x01\x03\x02\x01"),
@@ -154,10 +207,21 @@ fn requests_have_the_bytes_that_the_docs_say() {
         ),
         (
             fingerprint(),
-            b"\x00\x00\x05\x02ab\x00\xAC\x02\x02\x01b\x02bc\x01\xAC\x02\x02",
+            b"\x00\x00\x05\x02ab\x00\xAC\x02\x02\x01b\x02bc\x01\xAC\x02\x02\x82\x80\x04",
         ),
         (Request::status(), b"\x00\x00\x07"),
-        (versions(), b"\x00\x00\x06\x00\x01\x02ab\xAC\x02\xAC\x02"),
+        (
+            versions(),
+            b"\x00\x00\x06\x00\x01\x02ab\xAC\x02\xAC\x02\x82\x80\x04",
+        ),
+        (
+            Request::repair("ab", Entry::new(VERSION, "xyz")),
+            b"\x00\x00\x10\x02ab\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
+        ),
+        (
+            Request::repair("ab", Entry::tombstone(VERSION)),
+            b"\x00\x00\x10\x02ab\x82\x80\x04\xAC\x02\x00\x00",
+        ),
     ] {
         assert_eq!(
             whole(|to| encode_request(&request, to)),
@@ -166,7 +230,7 @@ fn requests_have_the_bytes_that_the_docs_say() {
         );
         assert_eq!(decode::<Request>(bytes).unwrap(), request);
     }
-    for (kind, bytes) in rejoining() {
+    for (kind, bytes) in rejoining().into_iter().chain(collecting()) {
         let request = asked(kind);
         let bytes = [b"\x00\x00", bytes].concat();
         let encoded = whole(|to| encode_request(&request, to));
@@ -183,16 +247,26 @@ fn a_value_sent_from_where_it_lies_has_the_same_bytes() {
             Some(apart) => apart.as_ptr() == value.as_ptr(),
             None => false,
         };
-        let mut request = Request::write("ab", Entry::new(VERSION, value.clone()));
-        (request.to, request.era) = (Some(replica()), Some(era(300)));
-        let bytes = whole(|to| encode_request(&request, to));
-        assert!(bytes == postcard::to_stdvec(&request).unwrap());
-        let encoded = encode_request(&request, &mut Vec::new());
-        assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+        let entry = Entry::new(VERSION, value.clone());
+        let expiring = entry.clone().expiring_at(NonZeroU64::MAX);
+        for mut request in [
+            Request::write("ab", entry.clone()),
+            Request::repair("ab", entry.clone()),
+            Request::repair("ab", expiring.clone()),
+        ] {
+            (request.to, request.era) = (Some(replica()), Some(era(300)));
+            let bytes = whole(|to| encode_request(&request, to));
+            assert!(bytes == postcard::to_stdvec(&request).unwrap());
+            let encoded = encode_request(&request, &mut Vec::new());
+            assert_eq!(is_apart(encoded.unwrap()), len >= LARGE);
+        }
 
-        for response in [Response::Entry, Response::Promise] {
-            let entry = Some(Entry::new(VERSION, value.clone()));
-            let reply = Reply::Answered(response(entry));
+        for (response, entry) in [
+            (Response::Entry as fn(Held) -> Response, &entry),
+            (Response::Promise, &entry),
+            (Response::Entry, &expiring),
+        ] {
+            let reply = Reply::Answered(response(held(Some(entry.clone()))));
             let bytes = whole(|to| encode_reply(&reply, to));
             assert!(bytes == postcard::to_stdvec(&reply).unwrap());
             let encoded = encode_reply(&reply, &mut Vec::new());
@@ -210,7 +284,7 @@ fn no_request_takes_more_room_than_is_thought() {
     for len in [0, 127, 128, LARGE, 1 << 21] {
         let payload = vec![b'x'; len];
         let key = Key::from(payload.clone());
-        let entry = Entry::new(version, payload);
+        let entry = Entry::new(version, payload).expiring_at(NonZeroU64::MAX);
         let promised = Change::prepare(version).decide(Some(&entry.clone().into()));
         let Action::Replace(record) = promised.action else {
             panic!("{promised:?}");
@@ -220,7 +294,8 @@ fn no_request_takes_more_room_than_is_thought() {
             record,
         };
         for mut request in [
-            Request::write(&key, entry),
+            Request::write(&key, entry.clone()),
+            Request::repair(&key, entry),
             Request::prepare(&key, version),
             Request::read(key),
             asked(copy),
@@ -251,18 +326,59 @@ fn outcomes_have_the_bytes_that_the_docs_say() {
     }
 }
 
+fn status() -> Status {
+    Status {
+        marks: marks(),
+        boot: 300,
+        now_millis: 301,
+        copied: 1,
+        last_pass: Some(LastPass {
+            ended_millis: 300,
+            keys: 1,
+            differing: 2,
+            repaired: vec![0, 300],
+            is_complete: true,
+        }),
+        last_collection: Some(LastCollection {
+            ended_millis: 300,
+            waits: None,
+        }),
+    }
+}
+
+/// One whose last collection came to nothing.
+fn waiting(replica: Option<&str>) -> Status {
+    let waits = Waits {
+        replica: replica.map(str::to_owned),
+        reason: "away".to_owned(),
+        since_millis: 301,
+    };
+    Status {
+        last_collection: Some(LastCollection {
+            ended_millis: 300,
+            waits: Some(waits),
+        }),
+        ..status()
+    }
+}
+
 #[test]
 fn responses_have_the_bytes_that_the_docs_say() {
     let refused = Response::Refused;
     for (response, bytes) in [
-        (Response::Entry(None), &b"\x00\x00"[..]),
+        (Response::Entry(Held::default()), &b"\x00\x00\x00"[..]),
+        (Response::Entry(held(None)), b"\x00\xAC\x02\x00"),
         (
-            Response::Entry(Some(Entry::new(VERSION, "xyz"))),
-            b"\x00\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+            Response::Entry(held(Some(Entry::new(VERSION, "xyz")))),
+            b"\x00\xAC\x02\x01\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
         ),
         (
-            Response::Entry(Some(Entry::tombstone(VERSION))),
-            b"\x00\x01\x82\x80\x04\xAC\x02\x00",
+            Response::Entry(held(Some(expiring()))),
+            b"\x00\xAC\x02\x01\x82\x80\x04\xAC\x02\x01\xAD\x02\x01\x03xyz",
+        ),
+        (
+            Response::Entry(held(Some(Entry::tombstone(VERSION)))),
+            b"\x00\xAC\x02\x01\x82\x80\x04\xAC\x02\x00\x00",
         ),
         (Response::Ack(Ack::Applied), b"\x01\x00"),
         (
@@ -333,12 +449,19 @@ fn responses_have_the_bytes_that_the_docs_say() {
             refused(Refusal::EraTooFarAhead { era: era(300) }),
             b"\x02\x0A\xAC\x02",
         ),
-        (Response::Promise(None), b"\x05\x00"),
         (
-            Response::Promise(Some(Entry::new(VERSION, "xyz"))),
-            b"\x05\x01\x82\x80\x04\xAC\x02\x01\x03xyz",
+            refused(Refusal::Before {
+                to: VERSION.timestamp,
+            }),
+            b"\x02\x0B\x82\x80\x04",
         ),
-        (Response::Page(Box::default()), b"\x04\x00\x00"),
+        (refused(Refusal::NotSealed), b"\x02\x0C"),
+        (Response::Promise(held(None)), b"\x05\xAC\x02\x00"),
+        (
+            Response::Promise(held(Some(Entry::new(VERSION, "xyz")))),
+            b"\x05\xAC\x02\x01\x82\x80\x04\xAC\x02\x00\x01\x03xyz",
+        ),
+        (Response::Page(Box::default()), b"\x04\x00\x00\x00"),
         (
             Response::Page(Box::new(Page {
                 entries: vec![
@@ -346,9 +469,10 @@ fn responses_have_the_bytes_that_the_docs_say() {
                     ("b".into(), Entry::tombstone(VERSION)),
                 ],
                 upto: Some("c".into()),
+                collected: COLLECTED,
             })),
-            b"\x04\x02\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz\
-              \x01b\x82\x80\x04\xAC\x02\x00\x01\x01c",
+            b"\x04\x02\x02ab\x82\x80\x04\xAC\x02\x00\x01\x03xyz\
+              \x01b\x82\x80\x04\xAC\x02\x00\x00\x01\x01c\xAC\x02",
         ),
         (
             Told::Windows(Windows {
@@ -371,10 +495,11 @@ fn responses_have_the_bytes_that_the_docs_say() {
                         },
                     },
                 ],
+                collected: COLLECTED,
             })
             .into(),
             b"\x06\x00\xAC\x02\x03\x00\x00\x00\x01\x02ab\x01\xAC\x02\x02\xAC\x02\
-              \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x03",
+              \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x03\xAC\x02",
         ),
         (
             Told::Versions(Versions {
@@ -384,23 +509,23 @@ fn responses_have_the_bytes_that_the_docs_say() {
                     hash: 300,
                 }],
                 upto: Some("c".into()),
+                collected: COLLECTED,
             })
             .into(),
-            b"\x06\x01\x01\x02ab\x82\x80\x04\xAC\x02\xAC\x02\x01\x01c",
+            b"\x06\x01\x01\x02ab\x82\x80\x04\xAC\x02\xAC\x02\x01\x01c\xAC\x02",
         ),
         (
             Told::Versions(Versions::default()).into(),
-            b"\x06\x01\x00\x00",
+            b"\x06\x01\x00\x00\x00",
         ),
         (
             Told::Status(Status {
-                marks: marks(),
-                boot: 300,
-                copied: 1,
                 last_pass: None,
+                last_collection: None,
+                ..status()
             })
             .into(),
-            b"\x06\x02\xAC\x02\xAD\x02\x01\xAC\x02\x01\x00",
+            b"\x06\x02\xAC\x02\xAD\x02\x01\x82\x80\x04\xAC\x02\xAC\x02\xAD\x02\x01\x00\x00",
         ),
         (
             Told::Status(Status {
@@ -408,21 +533,49 @@ fn responses_have_the_bytes_that_the_docs_say() {
                     is_joining: false,
                     ..marks()
                 },
-                boot: 1,
-                copied: 300,
-                last_pass: Some(LastPass {
-                    ended_millis: 300,
-                    keys: 1,
-                    differing: 2,
-                    repaired: vec![0, 300],
-                    is_complete: true,
-                }),
+                ..status()
             })
             .into(),
-            b"\x06\x02\xAC\x02\xAD\x02\x00\x01\xAC\x02\
-              \x01\xAC\x02\x01\x02\x02\x00\xAC\x02\x01",
+            b"\x06\x02\xAC\x02\xAD\x02\x00\x82\x80\x04\xAC\x02\xAC\x02\xAD\x02\x01\
+              \x01\xAC\x02\x01\x02\x02\x00\xAC\x02\x01\x01\xAC\x02\x00",
         ),
-        (Told::Marks(marks()).into(), b"\x06\x03\xAC\x02\xAD\x02\x01"),
+        (
+            Told::Status(Status {
+                last_pass: None,
+                ..waiting(Some("c"))
+            })
+            .into(),
+            b"\x06\x02\xAC\x02\xAD\x02\x01\x82\x80\x04\xAC\x02\xAC\x02\xAD\x02\x01\x00\
+              \x01\xAC\x02\x01\x01\x01c\x04away\xAD\x02",
+        ),
+        (
+            Told::Status(Status {
+                last_pass: None,
+                ..waiting(None)
+            })
+            .into(),
+            b"\x06\x02\xAC\x02\xAD\x02\x01\x82\x80\x04\xAC\x02\xAC\x02\xAD\x02\x01\x00\
+              \x01\xAC\x02\x01\x00\x04away\xAD\x02",
+        ),
+        (
+            Told::Marks(marks()).into(),
+            b"\x06\x03\xAC\x02\xAD\x02\x01\x82\x80\x04\xAC\x02",
+        ),
+        (
+            Told::Swept(Swept {
+                keys: 300,
+                tombstones: 1,
+                dropped: 2,
+                expired: vec!["b".into(), "ab".into()],
+                upto: Some("ab".into()),
+            })
+            .into(),
+            b"\x06\x05\xAC\x02\x01\x02\x02\x01b\x02ab\x01\x02ab",
+        ),
+        (
+            Told::Swept(Swept::default()).into(),
+            b"\x06\x05\x00\x00\x00\x00\x00",
+        ),
         (
             Told::Records(Records {
                 records: vec![
@@ -431,15 +584,16 @@ fn responses_have_the_bytes_that_the_docs_say() {
                     ("c".into(), Entry::tombstone(VERSION).into()),
                 ],
                 upto: Some("d".into()),
+                collected: COLLECTED,
             })
             .into(),
-            b"\x06\x04\x03\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x01\x03xyz\
+            b"\x06\x04\x03\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x00\x01\x03xyz\
               \x01b\x01\x82\x80\x04\xAC\x02\x00\
-              \x01c\x00\x01\x82\x80\x04\xAC\x02\x00\x01\x01d",
+              \x01c\x00\x01\x82\x80\x04\xAC\x02\x00\x00\x01\x01d\xAC\x02",
         ),
         (
             Told::Records(Records::default()).into(),
-            b"\x06\x04\x00\x00",
+            b"\x06\x04\x00\x00\x00",
         ),
     ] {
         assert_eq!(decode::<Response>(bytes).unwrap(), response);
@@ -451,7 +605,7 @@ fn responses_have_the_bytes_that_the_docs_say() {
 
 #[test]
 fn whatever_is_not_exactly_one_message_is_an_error() {
-    let whole = b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x01\x03xyz";
+    let whole = b"\x00\x00\x01\x02ab\x82\x80\x04\xAC\x02\x00\x01\x03xyz";
     for cut in 0..whole.len() {
         let decoded = decode::<Request>(&whole[..cut]);
         assert!(matches!(decoded, Err(DecodeError::Malformed(_))), "{cut}");

@@ -147,7 +147,7 @@ pub(crate) fn value_reply(key: &str) -> Vec<u8> {
 }
 
 pub(crate) fn found(key: &str) -> Response {
-    Response::Entry(Some(Entry::new(version(1), key.to_owned())))
+    Response::Entry(Some(Entry::new(version(1), key.to_owned())).into())
 }
 
 /// What one poll of this comes to.

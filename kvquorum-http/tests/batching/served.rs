@@ -129,7 +129,7 @@ async fn calls_that_come_and_go_leave_nothing_behind() {
                     drop(dropped);
                     let read = call(&replica, read(&key)).await.unwrap();
                     let entry = Entry::new(version(nth), value);
-                    assert_eq!(read, Response::Entry(Some(entry)));
+                    assert_eq!(read, Response::Entry(Some(entry).into()));
                 }
             })
         })

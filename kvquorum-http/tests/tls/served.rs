@@ -61,10 +61,10 @@ async fn calls_share_kept_alive_connections() {
             assert_eq!(response, Response::Ack(Ack::Applied));
         }
     }
-    let Response::Entry(Some(entry)) = call(&transport, read("k0")).await.unwrap() else {
-        panic!("no entry");
+    let Response::Entry(held) = call(&transport, read("k0")).await.unwrap() else {
+        panic!("no answer");
     };
-    assert!(entry.value.as_deref() == Some(large.as_bytes()));
+    assert!(held.entry.unwrap().value.as_deref() == Some(large.as_bytes()));
     assert_eq!(setting.store.entries().len(), 64);
     assert_eq!(setting.all_refused(), [""; 0]);
 }

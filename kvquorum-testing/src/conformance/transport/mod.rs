@@ -2,6 +2,7 @@
 
 mod answers;
 mod at_rest;
+mod collections;
 mod comparisons;
 mod concurrency;
 mod identity;
@@ -126,6 +127,7 @@ where
     check("pages arrive unchanged", &open, pages::run).await;
     check("comparisons arrive unchanged", &open, comparisons::run).await;
     check("promises arrive unchanged", &open, promises::run).await;
+    check("collections arrive unchanged", &open, collections::run).await;
     check(
         "what a rejoin brings arrives unchanged",
         &build,
@@ -232,6 +234,13 @@ fn asked(request: &Request) -> String {
         RequestKind::Read { key } => format!("reading {}", Named(key)),
         RequestKind::Write { key, entry } => {
             format!("writing {} under {}", Shown::entry(Some(entry)), Named(key))
+        }
+        RequestKind::Repair { key, entry } => {
+            format!(
+                "repairing {} with {}",
+                Named(key),
+                Shown::entry(Some(entry))
+            )
         }
         RequestKind::Prepare { key, ballot } => {
             format!("promising {ballot} for {}", Named(key))

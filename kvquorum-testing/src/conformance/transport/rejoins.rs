@@ -77,14 +77,18 @@ async fn begin<T: Transport>(link: &Subject<T>) -> u64 {
     if !first.marks.is_joining {
         panic!("the builder gives a replica that is not new: `of_new_cluster` is not for it");
     }
-    let again = status(link).await;
+    let mut again = status(link).await;
+    // Its clock goes on.
+    again.now_millis = first.now_millis;
     SAME_REPLICA.require(
         first == again,
         format_args!("first it was {first:?}, then {again:?}"),
     );
     let marks = Marks::new(true);
     UNCHANGED.require(
-        (first.marks, first.copied, &first.last_pass) == (marks, 0, &None),
+        (first.marks, first.copied) == (marks, 0)
+            && (&first.last_pass, &first.last_collection) == (&None, &None)
+            && first.now_millis > 0,
         format_args!("a fresh replica is {first:?}"),
     );
     silent(link, false).await;
@@ -286,7 +290,7 @@ async fn refused<T: Transport>(link: &Subject<T>, request: Request) {
 }
 
 /// Requires that the marks are these afterwards.
-async fn marked<T: Transport>(link: &Subject<T>, request: Request, expected: Marks) {
+pub(super) async fn marked<T: Transport>(link: &Subject<T>, request: Request, expected: Marks) {
     match told(link, &request).await {
         Told::Marks(found) => UNCHANGED.require(
             found == expected,
@@ -299,7 +303,7 @@ async fn marked<T: Transport>(link: &Subject<T>, request: Request, expected: Mar
     }
 }
 
-async fn status<T: Transport>(link: &Subject<T>) -> Status {
+pub(super) async fn status<T: Transport>(link: &Subject<T>) -> Status {
     let request = Request::status();
     match told(link, &request).await {
         Told::Status(status) => status,
@@ -310,7 +314,7 @@ async fn status<T: Transport>(link: &Subject<T>) -> Status {
     }
 }
 
-async fn told<T: Transport>(link: &Subject<T>, request: &Request) -> Told {
+pub(super) async fn told<T: Transport>(link: &Subject<T>, request: &Request) -> Told {
     match link.ask(request.clone()).await {
         Response::Told(told) => *told,
         other => mistaken(request, &other),
