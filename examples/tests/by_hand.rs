@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::{Node, Process, client, example, read, says, three_nodes, write};
@@ -90,6 +91,36 @@ fn increments_of_many_clients_all_count() {
         (acked as i64..=20).contains(&counted),
         "{held} after {outcomes:?}"
     );
+}
+
+/// Catches a value that stays, or one that is gone at once; one that expires and is taken
+/// for deleted; and a length of time that is misread.
+#[test]
+fn a_value_is_there_for_as_long_as_was_said() {
+    let nodes = three_nodes();
+    let put = |ttl| ["put", "session", "\"alice\"", "--ttl", ttl];
+    for long in ["1h 30m", "86400"] {
+        says(client(&nodes, &put(long)), 0);
+        assert_eq!(
+            says(client(&nodes, &["get", "session"]), 0).0,
+            "\"alice\"\n"
+        );
+    }
+    says(client(&nodes, &put("200ms")), 0);
+    let gone = || client(&nodes, &["get", "session"]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut output = gone();
+    while output.status.success() && Instant::now() < deadline {
+        output = gone();
+    }
+    let (printed, said) = says(output, 1);
+    assert_eq!(printed, "");
+    assert!(
+        said.starts_with("session is absent: it has expired\n"),
+        "{said}"
+    );
+    let (_, said) = says(client(&nodes, &put("soon")), 2);
+    assert!(said.contains("'--ttl <DURATION>'"), "{said}");
 }
 
 /// Catches a number that is changed though it can't be added to, and a string that is

@@ -161,7 +161,7 @@ fn wrong_peers_are_refused() {
         ),
         (
             &["--peers", "127.0.0.1:1,127.0.0.1:2", "--pass-every", "soon"],
-            "not a number",
+            "expected number",
         ),
     ] {
         let mut node = example("three-node");

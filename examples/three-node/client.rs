@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use kvquorum_core::{
     Coordinator, Entry, Outcome, ReadError, ReadReceipt, ReplicaReport, Transport, WithCauses,
@@ -14,6 +15,7 @@ use kvquorum_http::HttpTransport;
 use serde_json::value::RawValue;
 
 use crate::layout::{say, table};
+use crate::passes::parse_duration;
 use crate::security::ClientSecurity;
 use crate::words;
 
@@ -31,6 +33,10 @@ pub(crate) struct Put {
     /// string, and a note says so
     #[arg(allow_hyphen_values = true, value_parser = parse_value)]
     value: String,
+
+    /// How long the value is there, such as 30s, 10m or 1h 30m; for good without it
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    ttl: Option<Duration>,
 
     #[command(flatten)]
     to: WriteArguments,
@@ -110,7 +116,7 @@ pub(crate) fn parse_value(value: &str) -> Result<String, &'static str> {
 
 pub(crate) async fn put(arguments: Put) -> Result<(), Box<dyn Error>> {
     let value = as_json(&arguments.value)?;
-    write(arguments.to, &arguments.key, Some(value)).await
+    write(arguments.to, &arguments.key, Some((value, arguments.ttl))).await
 }
 
 pub(crate) async fn delete(arguments: Delete) -> Result<(), Box<dyn Error>> {
@@ -122,7 +128,7 @@ pub(crate) async fn delete(arguments: Delete) -> Result<(), Box<dyn Error>> {
 async fn write(
     arguments: WriteArguments,
     key: &str,
-    value: Option<String>,
+    value: Option<(String, Option<Duration>)>,
 ) -> Result<(), Box<dyn Error>> {
     let links = arguments.nodes.links()?;
     match arguments.write_quorum {
@@ -162,11 +168,12 @@ pub(crate) fn as_json(value: &str) -> serde_json::Result<String> {
 async fn write_at<const W: usize>(
     links: Links,
     key: &str,
-    value: Option<String>,
+    value: Option<(String, Option<Duration>)>,
 ) -> Result<(), Box<dyn Error>> {
     let map = Coordinator::<3, W, 2, _>::new(links);
     let written = match value {
-        Some(value) => map.put(key, value).await,
+        Some((value, None)) => map.put(key, value).await,
+        Some((value, Some(ttl))) => map.put_with_ttl(key, value, ttl).await,
         None => map.delete(key).await,
     };
     // A write is decided at W acks, and the rest of it goes on in the
@@ -224,6 +231,9 @@ fn report_read<const R: usize>(
         Some(Entry {
             value: Some(value), ..
         }) => print(value)?,
+        Some(expired) if expired.expires_millis.is_some() => {
+            say(&format!("{key} is absent: it has expired"));
+        }
         Some(deleted) => {
             tombstone = Some(deleted.version);
             say(&format!("{key} is absent: it was deleted"));

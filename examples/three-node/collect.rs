@@ -11,7 +11,7 @@ use kvquorum_core::{
 use crate::client::Nodes;
 use crate::layout::{say, table};
 use crate::one_pass::{Shown, counted};
-use crate::passes::parse_seconds;
+use crate::passes::parse_duration;
 use crate::signals::interrupted;
 
 /// What `collect` exits with where not all is collected. Errors have another code.
@@ -22,8 +22,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     nodes: Nodes,
 
-    /// Leave what was deleted in the last so many seconds
-    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = parse_seconds)]
+    /// Leave what was deleted in so long
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     lag: Duration,
 
     /// How many keys to compare and to look at in a second at the most

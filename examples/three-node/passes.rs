@@ -19,27 +19,36 @@ pub(crate) struct Peers {
     #[arg(long, value_name = "ADDRESSES", value_parser = parse_peers)]
     peers: Option<[String; 2]>,
 
-    /// How many seconds after one pass over the map the next begins, a fifth
-    /// more or less
-    #[arg(long, value_name = "SECONDS", default_value = "10", requires = "peers")]
-    #[arg(value_parser = parse_seconds)]
-    pass_every: Duration,
-
-    /// How many seconds after it has collected deletes the node does so again: a
-    /// deleted key leaves nothing behind then
-    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "peers")]
-    #[arg(value_parser = parse_seconds)]
-    collect_every: Duration,
-
-    /// How many seconds a delete stays at the least. Writes that are stamped
-    /// longer ago than that are refused or stamped anew
+    /// How long after one pass over the map the next begins, a fifth more or less
     #[arg(
         long,
-        value_name = "SECONDS",
-        default_value = "600",
+        value_name = "DURATION",
+        default_value = "10s",
         requires = "peers"
     )]
-    #[arg(value_parser = parse_seconds)]
+    #[arg(value_parser = parse_duration)]
+    pass_every: Duration,
+
+    /// How long after it has collected deletes the node does so again: a deleted key
+    /// leaves nothing behind then
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "1m",
+        requires = "peers"
+    )]
+    #[arg(value_parser = parse_duration)]
+    collect_every: Duration,
+
+    /// How long a delete stays at the least. Writes that are stamped longer ago than
+    /// that are refused or stamped anew
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10m",
+        requires = "peers"
+    )]
+    #[arg(value_parser = parse_duration)]
     collect_lag: Duration,
 
     /// Collect no deletes
@@ -61,9 +70,12 @@ fn parse_peers(addresses: &str) -> Result<[String; 2], String> {
     }
 }
 
-pub(crate) fn parse_seconds(seconds: &str) -> Result<Duration, String> {
-    let seconds: f64 = seconds.parse().map_err(|_| "not a number".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+/// With units, or a number of seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }
 }
 
 impl Peers {
