@@ -4,11 +4,13 @@
 //! `cargo bench -p kvquorum-benches --bench redb` prints ratios, each of two
 //! ways measured by turns in one run, since a disk's speed changes by the
 //! minute. With `-- reader` or `-- writer` it prints those rows only, with
-//! `-- cold` what readers of a file that lies on disk do to everybody else, and
-//! with `-- million` what a million keys take.
+//! `-- cold` what readers of a file that lies on disk do to everybody else, with
+//! `-- million` what a million keys take, and with `-- compaction` what becomes of
+//! the file when they are removed.
 
 #[cfg(target_os = "linux")]
 mod cold;
+mod compaction;
 
 use std::fs;
 use std::hint::black_box;
@@ -41,6 +43,8 @@ fn main() {
     let wanted = |what: &str| std::env::args().any(|argument| argument == what);
     if wanted("million") {
         measure_million()
+    } else if wanted("compaction") {
+        compaction::measure()
     } else if wanted("cold") {
         #[cfg(target_os = "linux")]
         cold::measure()

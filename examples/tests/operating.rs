@@ -14,10 +14,11 @@ use kvquorum_core::{
     Change, Coordinator, Entry, Key, Replica, Request, RequestKind, Response, Status, Store,
     Timestamp, Told, Transport, Version, WriterId,
 };
-use kvquorum_http::{HttpTransport, ReplicaService};
+use kvquorum_http::{HttpTransport, ReplicaService, ServerTls};
 use kvquorum_redb::RedbStore;
 use kvquorum_testing::Recorded;
 use nix::sys::signal::Signal;
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 use support::{
     Node, Process, example, free_base_port, http, http_with, read, says, wait_until, write,
@@ -257,7 +258,13 @@ fn the_guide_lists_every_metric() {
         let store = runtime.block_on(RedbStore::create_new(path)).unwrap();
         let link = HttpTransport::new("127.0.0.1:1").unwrap();
         let links = [link.clone(), link.clone(), link];
+        let path = |file: &str| directory.path().join(file);
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([]).unwrap().self_signed(&key);
+        fs::write(path("key.pem"), key.serialize_pem()).unwrap();
+        fs::write(path("cert.pem"), certificate.unwrap().pem()).unwrap();
         (
+            ServerTls::from_pem(path("cert.pem"), path("key.pem")).unwrap(),
             ReplicaService::new(Replica::new(store).of_new_cluster()),
             Coordinator::<3, 2, 2, _>::new(links),
         )

@@ -292,7 +292,12 @@ mod tests {
             let entry = |key: &&str| (Key::from(*key), Entry::tombstone(version));
             let entries = keys.iter().map(entry).collect();
             let upto = upto.map(Key::from);
-            Page { entries, upto }.is_of(&range)
+            Page {
+                entries,
+                upto,
+                collected: Timestamp::MIN,
+            }
+            .is_of(&range)
         };
         assert!(is_taken(&["b", "c"], Some("d")));
         assert!(is_taken(&[], Some("c")));

@@ -76,17 +76,14 @@ enum Kept {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Other {
-    Tombstone {
-        version: Version,
-    },
-    /// One that expires.
-    Expiring(Box<Entry>),
-    Anchored(Box<Anchored>),
+    Tombstone { version: Version },
+    Rare(Box<Rare>),
 }
 
+/// What has an anchor, or expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Anchored {
-    anchor: Version,
+struct Rare {
+    anchor: Option<Version>,
     entry: Option<Entry>,
 }
 
@@ -138,8 +135,29 @@ impl Record {
 
     #[cold]
     pub(crate) fn anchored(entry: Option<Entry>, anchor: Version) -> Self {
-        let anchored = Box::new(Anchored { anchor, entry });
-        Self(Kept::Other(Other::Anchored(anchored)))
+        Self::rare(entry, Some(anchor))
+    }
+
+    #[cold]
+    fn rare(entry: Option<Entry>, anchor: Option<Version>) -> Self {
+        Self(Kept::Other(Other::Rare(Box::new(Rare { anchor, entry }))))
+    }
+
+    /// The record of an entry alone.
+    #[inline(always)]
+    pub(crate) fn of(entry: &Entry) -> Self {
+        match &entry.value {
+            Some(value) if entry.expires_millis.is_none() => Self(Kept::Value {
+                version: entry.version,
+                value: value.clone(),
+            }),
+            _ => Self::of_other(entry),
+        }
+    }
+
+    #[cold]
+    fn of_other(entry: &Entry) -> Self {
+        entry.clone().into()
     }
 
     /// The entry in it, with a reference to the value rather than a copy.
@@ -148,7 +166,7 @@ impl Record {
     }
 
     /// The entry in it.
-    #[inline]
+    #[inline(always)]
     pub fn into_entry(self) -> Option<Entry> {
         match self.0 {
             Kept::Value { version, value } => Some(Entry {
@@ -157,8 +175,7 @@ impl Record {
                 value: Some(value),
             }),
             Kept::Other(Other::Tombstone { version }) => Some(Entry::tombstone(version)),
-            Kept::Other(Other::Expiring(entry)) => Some(*entry),
-            Kept::Other(Other::Anchored(anchored)) => anchored.entry,
+            Kept::Other(Other::Rare(rare)) => rare.entry,
         }
     }
 
@@ -166,7 +183,7 @@ impl Record {
     #[inline]
     pub fn anchor(&self) -> Option<Version> {
         match &self.0 {
-            Kept::Other(Other::Anchored(anchored)) => Some(anchored.anchor),
+            Kept::Other(Other::Rare(rare)) => rare.anchor,
             _ => None,
         }
     }
@@ -178,17 +195,14 @@ impl Record {
             Kept::Value { version, .. } | Kept::Other(Other::Tombstone { version }) => {
                 Some(*version)
             }
-            Kept::Other(Other::Expiring(entry)) => Some(entry.version),
-            Kept::Other(Other::Anchored(anchored)) => {
-                anchored.entry.as_ref().map(|entry| entry.version)
-            }
+            Kept::Other(Other::Rare(rare)) => rare.entry.as_ref().map(|entry| entry.version),
         }
     }
 
-    /// Whether it is a value and no more: then it [counts](Self::counting).
-    #[inline]
-    pub(crate) fn is_value(&self) -> bool {
-        matches!(self.0, Kept::Value { .. } | Kept::Other(Other::Expiring(_)))
+    /// Whether it is a value and no more, which does not expire.
+    #[inline(always)]
+    pub(crate) fn is_only_value(&self) -> bool {
+        matches!(self.0, Kept::Value { .. })
     }
 
     /// Whether its value has expired, by a clock that reads this.
@@ -202,7 +216,8 @@ impl Record {
         self.order().is_some_and(|order| order.is_tombstone())
     }
 
-    /// What counts of it where tombstones and anchors from before `collected` do not.
+    /// What counts of it where tombstones and anchors from before `collected` do not. A
+    /// value always does.
     #[cold]
     pub(crate) fn counting(&self, collected: Timestamp) -> Option<Self> {
         let counts = |version: Version| version.timestamp >= collected;
@@ -213,7 +228,7 @@ impl Record {
     }
 
     /// Compares the entry in it, or none, which is less than any, with that in another.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn compare(&self, other: &Self) -> Ordering {
         match self.version().cmp(&other.version()) {
             Ordering::Equal => self.order().cmp(&other.order()),
@@ -226,8 +241,7 @@ impl Record {
         match &self.0 {
             Kept::Value { version, value } => Some(Order::of(*version, Some(value))),
             Kept::Other(Other::Tombstone { version }) => Some(Order::of(*version, None)),
-            Kept::Other(Other::Expiring(entry)) => Some(entry.order()),
-            Kept::Other(Other::Anchored(anchored)) => anchored.entry.as_ref().map(Entry::order),
+            Kept::Other(Other::Rare(rare)) => rare.entry.as_ref().map(Entry::order),
         }
     }
 
@@ -324,21 +338,24 @@ fn take_version(encoded: &mut Bytes, len: usize) -> Result<Version, RecordError>
 }
 
 impl From<Entry> for Record {
-    #[inline]
     fn from(entry: Entry) -> Self {
-        Self(match entry {
-            Entry {
-                version,
-                expires_millis: None,
-                value: Some(value),
-            } => Kept::Value { version, value },
-            Entry {
-                version,
-                value: None,
-                ..
-            } => Kept::Other(Other::Tombstone { version }),
-            expiring => Kept::Other(Other::Expiring(Box::new(expiring))),
-        })
+        let Entry {
+            version,
+            expires_millis,
+            value,
+        } = entry;
+        match value {
+            Some(value) if expires_millis.is_none() => Self(Kept::Value { version, value }),
+            None => Self(Kept::Other(Other::Tombstone { version })),
+            value => {
+                let entry = Entry {
+                    version,
+                    expires_millis,
+                    value,
+                };
+                Self::rare(Some(entry), None)
+            }
+        }
     }
 }
 
@@ -357,9 +374,15 @@ mod tests {
 
     fn entries() -> impl Strategy<Value = Entry> {
         let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40));
-        (versions(), value).prop_map(|(version, value)| Entry {
-            version,
-            value: value.map(Bytes::from),
+        let parts = (versions(), value, any::<u64>(), any::<bool>());
+        parts.prop_map(|(version, value, expires, does)| {
+            let value = value.map(Bytes::from);
+            let value = value.map(|value| Entry::new(version, value));
+            let entry = value.unwrap_or(Entry::tombstone(version));
+            match expires.try_into() {
+                Ok(expires) if does => entry.expiring_at(expires),
+                _ => entry,
+            }
         })
     }
 
@@ -426,7 +449,22 @@ mod tests {
             anchored(Some(Entry::tombstone(version))),
             [&[1, 5], &promised[..], &head].concat()
         );
+        let expires = 0x2122_2324_2526_2728.try_into().unwrap();
+        let expiring = || Entry::new(version, "tea").expiring_at(expires);
+        let at = [0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28];
+        assert_eq!(
+            encoded(&expiring().into()),
+            [&[1, 3], &head[..], &at, b"tea"].concat()
+        );
+        assert_eq!(
+            anchored(Some(expiring())),
+            [&[1, 7], &promised[..], &head, &at, b"tea"].concat()
+        );
         let decode = |bytes: &[u8]| Record::decode(Bytes::copy_from_slice(bytes)).unwrap_err();
+        let never = [&[1, 3], &head[..], &[0; 8], b"tea"].concat();
+        assert_eq!(decode(&never), RecordError::Kind { kind: 3 });
+        let cut = [&[1, 3], &head[..], &at[..7]].concat();
+        assert_eq!(decode(&cut), RecordError::Short { len: 25 });
         assert_eq!(decode(&[2]), RecordError::Format { format: 2 });
         assert_eq!(decode(&value[..17]), RecordError::Short { len: 17 });
         let with_value = [&tombstone[..], b"tea"].concat();

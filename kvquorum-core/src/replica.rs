@@ -19,7 +19,7 @@ use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::identity::ReplicaId;
 use crate::record::Record;
 use crate::request::{Held, Refusal, Request, RequestKind, Response};
-use crate::rules::{Ahead, Change, MarksChange};
+use crate::rules::{Ahead, Change, Floors, MarksChange};
 use crate::store::{Store, StoreError};
 use crate::told::LastPass;
 use crate::transport::{Call, Transport, TransportError};
@@ -54,6 +54,8 @@ pub struct Replica<S> {
     new_id: Option<ReplicaId>,
     is_new_cluster: bool,
     known: Arc<Known>,
+    /// Those of [`Known`].
+    floors: Arc<Floors>,
 }
 
 impl<S: Store> Replica<S> {
@@ -61,7 +63,7 @@ impl<S: Store> Replica<S> {
     /// clock, named `"local"`. Where one process has several, give them
     /// [names](Self::with_name) to be told apart by.
     pub fn new(store: S) -> Self {
-        let limits = Limits::default();
+        let (limits, floors) = (Limits::default(), Arc::default());
         Self {
             store: Arc::new(store),
             limits,
@@ -71,7 +73,8 @@ impl<S: Store> Replica<S> {
             cluster: None,
             new_id: None,
             is_new_cluster: false,
-            known: Arc::new(Known::new()),
+            known: Arc::new(Known::new(&floors)),
+            floors,
         }
     }
 
@@ -128,9 +131,11 @@ impl<S: Store> Replica<S> {
     /// data are lost, whatever was [said](Self::of_new_cluster) of the cluster before.
     #[must_use]
     pub fn restarted(&self) -> Self {
+        let floors = Arc::default();
         Self {
             is_new_cluster: false,
-            known: Arc::new(Known::new()),
+            known: Arc::new(Known::new(&floors)),
+            floors,
             ..self.clone()
         }
     }
@@ -167,13 +172,13 @@ impl<S: Store> Replica<S> {
         if let Err(refusal) = self.admit_key(key) {
             return refused(refusal);
         }
-        let collected = self.known.floors.collected();
+        let collected = self.floors.collected();
         if let Some(result) = self.store.try_get(key) {
             if !self.known.is_still(state) {
                 return self.too_late();
             }
             // Else what was read may be from before what is collected now.
-            if self.known.floors.collected() == collected {
+            if self.floors.collected() == collected {
                 return Call::Ready(held(result, collected));
             }
         }
@@ -193,9 +198,9 @@ impl<S: Store> Replica<S> {
     /// read after it without.
     async fn as_collected<A, F: Future<Output = A>>(&self, read: impl Fn() -> F) -> (A, Timestamp) {
         loop {
-            let collected = self.known.floors.collected();
+            let collected = self.floors.collected();
             let it = read().await;
-            if self.known.floors.collected() == collected {
+            if self.floors.collected() == collected {
                 return (it, collected);
             }
         }
@@ -207,7 +212,8 @@ impl<S: Store> Replica<S> {
             return refused(refusal);
         }
         let ahead = self.ahead(entry.version);
-        self.change(key, Change::write_within(entry.clone(), ahead), state)
+        let change = Change::write_within(entry, ahead).under(&self.floors);
+        self.change(key, change, state)
     }
 
     fn repair(&self, key: &Key, entry: &Entry, state: State) -> Call {
@@ -215,7 +221,8 @@ impl<S: Store> Replica<S> {
             return refused(refusal);
         }
         let ahead = self.ahead(entry.version);
-        self.change(key, Change::repair(entry.clone(), ahead), state)
+        let change = Change::repair(entry, ahead).under(&self.floors);
+        self.change(key, change, state)
     }
 
     /// What is copied to a replica that is joining.
@@ -235,12 +242,13 @@ impl<S: Store> Replica<S> {
             return refused(refusal);
         }
         let ahead = self.ahead(ballot);
-        self.change(key, Change::prepare_within(ballot, ahead), state)
+        let change = Change::prepare_within(ballot, ahead).under(&self.floors);
+        self.change(key, change, state)
     }
 
     #[inline]
-    fn change(&self, key: &Key, change: Change<'static>, state: State) -> Call {
-        let change = match self.store.try_apply(key, change.under(&self.known.floors)) {
+    fn change(&self, key: &Key, change: Change<'_>, state: State) -> Call {
+        let change = match self.store.try_apply(key, change) {
             Ok(result) => {
                 if !self.known.is_still(state) {
                     return self.too_late();
@@ -355,7 +363,7 @@ fn held(
 ) -> Result<Response, TransportError> {
     let record = result.map_err(TransportError::Store)?;
     let record = match record {
-        Some(record) if !record.is_value() => record.counting(collected),
+        Some(record) if !record.is_only_value() => record.counting(collected),
         record => record,
     };
     let entry = record.and_then(Record::into_entry);
@@ -391,6 +399,7 @@ impl<S> Clone for Replica<S> {
             new_id: self.new_id,
             is_new_cluster: self.is_new_cluster,
             known: Arc::clone(&self.known),
+            floors: Arc::clone(&self.floors),
         }
     }
 }

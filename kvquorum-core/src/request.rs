@@ -385,7 +385,7 @@ pub enum Refusal {
     /// [collected](crate::Marks::collected).
     #[error("what is stamped before {} ms is not taken any more", to.millis())]
     Before {
-        /// From when on it is taken.
+        /// From when on it is taken; or the timestamp of what is held, where that is later.
         to: Timestamp,
     },
     /// To [`RequestKind::Collect`]: the replica has started anew since it was sealed, or

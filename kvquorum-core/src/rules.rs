@@ -82,31 +82,31 @@ pub enum Action {
 }
 
 impl Change<'static> {
+    #[inline(always)]
     const fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            under: Under::Nothing,
-        }
+        let under = Under::Nothing;
+        Self { kind, under }
     }
 
     /// The write of an entry, without a bound on its timestamp.
     pub fn write(entry: Entry) -> Self {
-        Self::write_within(entry, None)
+        Self::write_within(&entry, None)
     }
 
     /// The write of an entry, and by how much it is stamped further ahead of the
     /// replica's clock than it admits.
-    pub(crate) fn write_within(entry: Entry, ahead: Option<Ahead>) -> Self {
+    #[inline(always)]
+    pub(crate) fn write_within(entry: &Entry, ahead: Option<Ahead>) -> Self {
         Self::new(Kind::Write {
-            entry: Record::from(entry),
+            entry: Record::of(entry),
             ahead: ahead.map(Box::new),
         })
     }
 
     /// The write of an entry that a replica holds.
-    pub(crate) fn repair(entry: Entry, ahead: Option<Ahead>) -> Self {
+    pub(crate) fn repair(entry: &Entry, ahead: Option<Ahead>) -> Self {
         Self::new(Kind::Repair {
-            entry: Record::from(entry),
+            entry: Record::of(entry),
             ahead: ahead.map(Box::new),
         })
     }
@@ -119,10 +119,8 @@ impl Change<'static> {
     /// The promise of a ballot, and by how much it is stamped further ahead of the
     /// replica's clock than it admits.
     pub(crate) fn prepare_within(ballot: Version, ahead: Option<Ahead>) -> Self {
-        Self::new(Kind::Prepare {
-            ballot,
-            ahead: ahead.map(Box::new),
-        })
+        let ahead = ahead.map(Box::new);
+        Self::new(Kind::Prepare { ballot, ahead })
     }
 
     /// What is copied to a replica that is joining.
@@ -147,7 +145,7 @@ impl Change<'static> {
     }
 
     /// To be decided by these floors.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn under(self, floors: &Arc<Floors>) -> Change<'_> {
         Change {
             kind: self.kind,
@@ -174,7 +172,7 @@ impl Change<'_> {
     /// difference. The first of these that is true decides:
     ///
     /// 1. **C-DRIFT.** It is stamped too far ahead of the replica's clock, and
-    ///    more than one step past what is held or promised:
+    ///    more than one step past what is held, promised or sealed:
     ///    [refused](Refusal::TooFarAhead). So a key that holds an entry from the
     ///    future, acknowledged while clocks were wrong, can be written again, and
     ///    each such write takes it at most one step further.
@@ -208,11 +206,8 @@ impl Change<'_> {
     pub fn decide(self, held: Option<&Record>) -> Decision {
         let under = &self.under;
         match self.kind {
-            Kind::Write { entry, ahead } => write(entry, ahead, under, under.sealed(), held),
-            Kind::Repair { entry, ahead } => {
-                let floor = under.collected();
-                write(entry, ahead, under, floor, held)
-            }
+            Kind::Write { entry, ahead } => write(entry, ahead, under, held),
+            Kind::Repair { entry, ahead } => repair(entry, ahead, under, held),
             Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, under, held),
             Kind::Copy(record) => copy(&record, held),
             Kind::Sweep => sweep(under, held),
@@ -241,7 +236,7 @@ impl Decision {
     }
 }
 
-// The order of the lines in these two is part of the rule. What is rare is kept out
+// The order of the lines in these is part of the rule. What is rare is kept out
 // of the way of what is usual.
 
 #[inline(always)]
@@ -249,28 +244,47 @@ fn write(
     entry: Record,
     ahead: Option<Box<Ahead>>,
     under: &Under<'_>,
-    floor: Timestamp,
     held: Option<&Record>,
 ) -> Decision {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held)) {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, under.sealed())) {
         return Decision::keep(Response::Refused(refusal));
     }
-    let counting;
-    let held = match held {
-        // A value counts whenever it was written.
-        None => None,
-        Some(held) if held.is_value() => Some(held),
-        Some(held) => {
-            counting = held.counting(under.collected());
-            counting.as_ref()
-        }
-    };
-    let Some(held) = held else {
-        if is_before(&entry, floor) {
-            return before(floor);
-        }
-        return Decision::replace(entry, Response::Ack(Ack::Applied));
-    };
+    let floor = under.sealed();
+    match held {
+        Some(held) if held.is_only_value() => write_over(entry, floor, held),
+        Some(held) => write_over_other(entry, floor, under.collected(), held),
+        None => write_first(entry, floor),
+    }
+}
+
+#[cold]
+fn repair(
+    entry: Record,
+    ahead: Option<Box<Ahead>>,
+    under: &Under<'_>,
+    held: Option<&Record>,
+) -> Decision {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, under.sealed())) {
+        return Decision::keep(Response::Refused(refusal));
+    }
+    // Read once: what it does not exceed and what counts no more are one mark.
+    let collected = under.collected();
+    match held {
+        Some(held) => write_over_other(entry, collected, collected, held),
+        None => write_first(entry, collected),
+    }
+}
+
+#[inline(always)]
+fn write_first(entry: Record, floor: Timestamp) -> Decision {
+    if is_before(&entry, floor) {
+        return before(floor, None);
+    }
+    Decision::replace(entry, Response::Ack(Ack::Applied))
+}
+
+#[inline(always)]
+fn write_over(entry: Record, floor: Timestamp, held: &Record) -> Decision {
     let compared = held.compare(&entry);
     if compared == Ordering::Equal {
         return Decision::keep(Response::Ack(Ack::Applied));
@@ -282,7 +296,7 @@ fn write(
         return promised(anchor, held);
     }
     if is_before(&entry, floor) {
-        return before(floor);
+        return before(floor, Some(held));
     }
     if compared == Ordering::Greater
         && let Some(by) = held.version()
@@ -296,13 +310,29 @@ fn write(
     Decision::replace(entry, Response::Ack(Ack::Applied))
 }
 
+#[cold]
+fn write_over_other(
+    entry: Record,
+    floor: Timestamp,
+    collected: Timestamp,
+    held: &Record,
+) -> Decision {
+    match held.counting(collected) {
+        Some(held) => write_over(entry, floor, &held),
+        None => write_first(entry, floor),
+    }
+}
+
 #[inline]
 fn is_before(entry: &Record, floor: Timestamp) -> bool {
     entry.version().is_some_and(|it| it.timestamp < floor)
 }
 
 #[cold]
-fn before(to: Timestamp) -> Decision {
+fn before(floor: Timestamp, held: Option<&Record>) -> Decision {
+    // As of a promise: so that whoever stamps past it is past all that is here.
+    let held = held.and_then(Record::version);
+    let to = held.map_or(floor, |held| floor.max(held.timestamp));
     Decision::keep(Response::Refused(Refusal::Before { to }))
 }
 
@@ -313,7 +343,7 @@ fn prepare(
     under: &Under<'_>,
     held: Option<&Record>,
 ) -> Decision {
-    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held)) {
+    if let Some(refusal) = ahead.and_then(|ahead| ahead.refusal_past(held, under.sealed())) {
         return Decision::keep(Response::Refused(refusal));
     }
     let collected = under.collected();
@@ -331,7 +361,7 @@ fn prepare(
     }
     let sealed = under.sealed();
     if ballot.timestamp < sealed {
-        return before(sealed);
+        return before(sealed, held.as_ref());
     }
     let entry = held.and_then(Record::into_entry);
     let promise = Response::Promise(Held {
@@ -387,10 +417,12 @@ fn promised(anchor: Version, held: &Record) -> Decision {
 
 impl Ahead {
     #[cold]
-    fn refusal_past(self, held: Option<&Record>) -> Option<Refusal> {
-        let seen = held.and_then(|held| held.version().max(held.anchor()));
+    fn refusal_past(self, held: Option<&Record>, sealed: Timestamp) -> Option<Refusal> {
+        let held = held.and_then(|held| held.version().max(held.anchor()));
+        let held = held.map(|held| held.timestamp);
+        let seen = held.max((sealed > Timestamp::MIN).then_some(sealed));
         let as_far = seen.is_some_and(|seen| {
-            let next = seen.timestamp.next();
+            let next = seen.next();
             next.is_none_or(|next| self.timestamp <= next)
         });
         (!as_far).then(|| self.refusal())

@@ -4,6 +4,7 @@
 //! whether the operation is decided and how. It sends nothing and waits for
 //! nothing: that is the coordinator's part.
 
+use std::array;
 use std::cmp::Ordering;
 
 use crate::entry::{Entry, Timestamp, Version};
@@ -185,8 +186,8 @@ struct Failed {
 }
 
 impl Knowledge {
-    fn is_behind(&self, greatest: Option<&Entry>, collected: Timestamp) -> bool {
-        matches!(self, Self::Holds(held) if held.counting(collected) < greatest)
+    fn is_behind(&self, greatest: Option<&Entry>) -> bool {
+        matches!(self, Self::Holds(held) if held.entry.as_ref() < greatest)
     }
 }
 
@@ -203,6 +204,12 @@ impl Held {
         let counts = self.collected == collected || entry.version.timestamp >= collected;
         counts.then_some(entry)
     }
+
+    /// Whether it is known by the answer that the replica holds this entry or a greater
+    /// one that counts.
+    fn holds(&self, entry: Option<&Entry>, collected: Timestamp) -> bool {
+        self.counting(collected) >= entry || self.entry.as_ref() == entry
+    }
 }
 
 /// Gathers what replicas hold under one key.
@@ -218,6 +225,8 @@ pub(crate) struct ReadTally<const N: usize> {
     greatest: usize,
     /// The greatest mark that was told.
     collected: Timestamp,
+    /// Whether unlike ones were: else all that was told counts.
+    is_mixed: bool,
     /// Whether any two answers were not the same.
     differing: bool,
     /// Whether a replica has told that the era is over.
@@ -236,11 +245,13 @@ impl<const N: usize> ReadTally<N> {
     pub(crate) fn new(needed: usize) -> Self {
         Self {
             needed,
-            replicas: [const { Knowledge::NotAsked }; N],
+            // A constant would be copied with all the room that a place has.
+            replicas: array::from_fn(|_| Knowledge::NotAsked),
             answered: 0,
             failed: 0,
             greatest: 0,
             collected: Timestamp::MIN,
+            is_mixed: false,
             differing: false,
             is_stale: false,
         }
@@ -302,10 +313,14 @@ impl<const N: usize> ReadTally<N> {
     /// other.
     #[inline]
     pub(crate) fn add_answer(&mut self, replica: usize, held: Held) {
-        if held.collected > self.collected {
-            self.raise(held.collected);
+        if held.collected != self.collected {
+            self.take_in_mark(held.collected);
         }
-        match held.counting(self.collected).cmp(&self.greatest()) {
+        let counting = match self.is_mixed {
+            false => held.entry.as_ref(),
+            true => held.counting(self.collected),
+        };
+        match counting.cmp(&self.greatest()) {
             Ordering::Less => self.differing = true,
             Ordering::Equal => {}
             Ordering::Greater => {
@@ -319,13 +334,18 @@ impl<const N: usize> ReadTally<N> {
         }
     }
 
-    /// Takes in a greater mark: some of what was told before may count no more.
-    fn raise(&mut self, collected: Timestamp) {
-        self.collected = collected;
+    /// Takes in another mark: some of what was told before, or is told with it, may not
+    /// count.
+    fn take_in_mark(&mut self, collected: Timestamp) {
         if self.answered == 0 {
+            self.collected = collected;
             return;
         }
-        self.differing = true;
+        (self.is_mixed, self.differing) = (true, true);
+        if collected < self.collected {
+            return;
+        }
+        self.collected = collected;
         let mut greatest = (None, 0);
         for (replica, knowledge) in self.replicas.iter().enumerate() {
             if let Knowledge::Holds(held) = knowledge {
@@ -353,6 +373,7 @@ impl<const N: usize> ReadTally<N> {
     /// The greatest entry seen so far.
     pub(crate) fn greatest(&self) -> Option<&Entry> {
         match self.replicas.get(self.greatest) {
+            Some(Knowledge::Holds(held)) if !self.is_mixed => held.entry.as_ref(),
             Some(Knowledge::Holds(held)) => held.counting(self.collected),
             _ => None,
         }
@@ -365,7 +386,9 @@ impl<const N: usize> ReadTally<N> {
 
     /// The greatest entry seen, moved out: so this is asked last.
     pub(crate) fn take_greatest(&mut self) -> Option<Entry> {
-        self.greatest()?;
+        if self.is_mixed {
+            self.greatest()?;
+        }
         match self.replicas.get_mut(self.greatest) {
             Some(Knowledge::Holds(held)) => held.entry.take(),
             _ => None,
@@ -381,7 +404,7 @@ impl<const N: usize> ReadTally<N> {
     pub(crate) fn is_repair_due(&self) -> bool {
         let greatest = self.greatest();
         let mut replicas = self.replicas.iter();
-        self.differing && replicas.any(|knowledge| knowledge.is_behind(greatest, self.collected))
+        self.differing && replicas.any(|knowledge| knowledge.is_behind(greatest))
     }
 
     fn replicas_that(&self, is: impl Fn(&Knowledge) -> bool) -> impl Iterator<Item = usize> {
@@ -396,9 +419,8 @@ impl<const N: usize> ReadTally<N> {
             return None;
         }
         let repair = self.greatest()?.clone();
-        let collected = self.collected;
         let mut replicas = self.replicas.iter_mut().enumerate();
-        let is_behind = |knowledge: &Knowledge| knowledge.is_behind(Some(&repair), collected);
+        let is_behind = |knowledge: &Knowledge| knowledge.is_behind(Some(&repair));
         let (replica, knowledge) = replicas.find(|(_, knowledge)| is_behind(knowledge))?;
         if let Knowledge::Holds(held) = knowledge {
             *knowledge = Knowledge::Repairing(Box::new(Repairing {
@@ -414,8 +436,8 @@ impl<const N: usize> ReadTally<N> {
     /// refused a lesser one, if it had promised a ballot in between.
     pub(crate) fn holders(&self, entry: Option<&Entry>) -> usize {
         self.replicas_that(|knowledge| match knowledge {
-            Knowledge::Holds(held) => held.counting(self.collected) >= entry,
-            Knowledge::Repairing(repairing) => repairing.held.counting(self.collected) >= entry,
+            Knowledge::Holds(held) => held.holds(entry, self.collected),
+            Knowledge::Repairing(repairing) => repairing.held.holds(entry, self.collected),
             Knowledge::Failed(failed) => failed.holds(entry, self.collected),
             Knowledge::Ahead { of, .. } => Some(*of) >= entry.map(|entry| entry.version),
             Knowledge::NotAsked | Knowledge::Asked => false,
@@ -456,8 +478,8 @@ impl<const N: usize> ReadTally<N> {
 
 impl Failed {
     fn holds(&self, entry: Option<&Entry>, collected: Timestamp) -> bool {
-        let held = self.held.as_ref().and_then(|held| held.counting(collected));
-        held.is_some() && held >= entry
+        let held = self.held.as_ref().filter(|held| held.entry.is_some());
+        held.is_some_and(|held| held.holds(entry, collected))
     }
 }
 

@@ -121,7 +121,7 @@ async fn r_repair_those_behind_are_sent_the_greatest_entry() {
         let sent = links.iter().flat_map(|link| {
             let seen = link.seen.lock().unwrap();
             seen.iter()
-                .filter(|request| matches!(request.kind, RequestKind::Write { .. }))
+                .filter(|request| matches!(request.kind, RequestKind::Repair { .. }))
                 .count()
                 .checked_sub(1)
         });
@@ -230,7 +230,7 @@ async fn a_call_that_is_over_can_be_awaited() {
     let replica = Replica::new(MapStore::default()).of_new_cluster();
     let mut call = replica.call(&Request::read("k"));
     let answer = (&mut call).await.unwrap();
-    assert_eq!(answer, Response::Entry(None));
+    assert_eq!(answer, Response::Entry(None.into()));
     let mut cx = Context::from_waker(Waker::noop());
     assert!(Pin::new(&mut call).poll(&mut cx).is_pending());
 }

@@ -53,8 +53,10 @@ fn replica(
             continue;
         };
         let version = version(at);
-        let value = value.map(Into::into);
-        let entry = Entry { version, value };
+        let entry = match value {
+            Some(value) => Entry::new(version, value),
+            None => Entry::tombstone(version),
+        };
         store.change(&key, Change::write(entry.clone()));
         entries.insert(key, entry);
     }
@@ -129,9 +131,10 @@ proptest! {
             every,
             max_keys,
             max_bytes,
+            collected: Timestamp::MIN,
         };
-        let Windows { windows, bytes } = windows(&replica, asked);
-        let told_of = Windows { windows: windows.clone(), bytes };
+        let told_of = windows(&replica, asked);
+        let windows = &told_of.windows;
         let ends = told_of.ends(&range, &cuts);
         prop_assert!(ends.is_some(), "{told_of:?} of {range:?}");
         let ends = ends.unwrap();
@@ -181,7 +184,8 @@ proptest! {
         for _ in 0..100 {
             let Some(range) = rest.take() else { break };
             let hash_key = HASH_KEY;
-            let told = versions(&replica, VersionsRequest { range, hash_key, max_keys });
+            let collected = Timestamp::MIN;
+            let told = versions(&replica, VersionsRequest { range, hash_key, max_keys, collected });
             let len = told.versions.len();
             prop_assert!(len <= 10 && len as u64 <= max_keys.max(1) && len <= own);
             let bytes: usize = told.versions.iter().map(|it| it.key.len() + size_of::<Versioned>()).sum();
@@ -212,6 +216,7 @@ fn nothing_is_told_of_nothing() {
             range: range.clone(),
             hash_key,
             max_keys: 0,
+            collected: Timestamp::MIN,
         };
         assert_eq!(versions(&replica, asked), Versions::default());
         let asked = FingerprintRequest {
@@ -221,8 +226,9 @@ fn nothing_is_told_of_nothing() {
             every: 0,
             max_keys: 0,
             max_bytes: 0,
+            collected: Timestamp::MIN,
         };
-        let Windows { windows, bytes } = windows(&replica, asked);
+        let Windows { windows, bytes, .. } = windows(&replica, asked);
         assert_eq!((windows.len(), bytes), (1, 0));
         assert_eq!(
             (&windows[0].end, windows[0].fingerprint),

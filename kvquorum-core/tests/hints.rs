@@ -58,7 +58,7 @@ async fn delivered(map: &Map) {
 /// The writes of a key that a link was handed.
 fn writes(link: &Link, key: &str) -> usize {
     let seen = link.seen.lock().unwrap();
-    let is_write = |kind: &RequestKind| matches!(kind, RequestKind::Write { key: it, .. } if *it == Key::from(key));
+    let is_write = |kind: &RequestKind| matches!(kind, RequestKind::Write { key: it, .. } | RequestKind::Repair { key: it, .. } if *it == Key::from(key));
     seen.iter()
         .filter(|request| is_write(&request.kind))
         .count()

@@ -113,7 +113,7 @@ async fn a_store_that_has_to_be_waited_for_keeps_it_too() {
     let mut request = Request::read("k");
     request.to = Some(said.id);
     let answer = restarted.call(&request).await.unwrap();
-    assert_eq!(answer, Response::Entry(None));
+    assert_eq!(answer, Response::Entry(None.into()));
 }
 
 /// Bug: of two that ask a new replica at the same time, one is told an id that the

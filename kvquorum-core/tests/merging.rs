@@ -6,12 +6,19 @@ use proptest::prelude::*;
 /// Few different ones, so that ties of every kind are frequent.
 fn entries() -> impl Strategy<Value = Entry> {
     let value = prop::option::of(prop::collection::vec(0..3_u8, 0..3));
-    (0..3_u64, 0..3_u64, value).prop_map(|(bits, writer, value)| Entry {
-        version: Version {
+    let parts = (0..3_u64, 0..3_u64, value, 0..3_u64);
+    parts.prop_map(|(bits, writer, value, expires)| {
+        let version = Version {
             timestamp: Timestamp::from_bits(bits),
             writer: WriterId::new(writer),
-        },
-        value: value.map(Bytes::from),
+        };
+        let value = value.map(Bytes::from);
+        let value = value.map(|value| Entry::new(version, value));
+        let entry = value.unwrap_or(Entry::tombstone(version));
+        match expires.try_into() {
+            Ok(expires) => entry.expiring_at(expires),
+            Err(_) => entry,
+        }
     })
 }
 
@@ -46,7 +53,7 @@ proptest! {
         prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
     }
 
-    /// Version first, then tombstone over value, then the value's bytes.
+    /// Version first, then tombstone over value, then the value's bytes, then when it expires.
     #[test]
     fn the_order_is_as_written(a in entries(), b in entries()) {
         let expected = a
@@ -55,7 +62,8 @@ proptest! {
             .cmp(&b.version.timestamp)
             .then(a.version.writer.cmp(&b.version.writer))
             .then(a.value.is_none().cmp(&b.value.is_none()))
-            .then(a.value.cmp(&b.value));
+            .then(a.value.cmp(&b.value))
+            .then(a.expires_millis.cmp(&b.expires_millis));
         prop_assert_eq!(a.cmp(&b), expected);
     }
 }

@@ -449,7 +449,7 @@ impl Transport for Moving {
     fn call(&self, request: &Request) -> Call {
         let (place, request) = (self.clone(), request.clone());
         Call::new(async move {
-            if let RequestKind::Write { key, .. } = &request.kind
+            if let RequestKind::Write { key, .. } | RequestKind::Repair { key, .. } = &request.kind
                 && *key == Key::from("moves")
             {
                 place.moves.acquire().await.unwrap().forget();

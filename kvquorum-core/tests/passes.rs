@@ -144,7 +144,7 @@ async fn p_converge_all_replicas_hold_the_greatest_entries() {
         assert_eq!(report.progress.reached, None);
         for (link, lacked) in links.iter().zip(lacking) {
             let seen = link.seen.lock().unwrap();
-            let is_write = |it: &RequestKind| matches!(it, RequestKind::Write { .. });
+            let is_write = |it: &RequestKind| matches!(it, RequestKind::Repair { .. });
             let writes = seen.iter().filter(|request| is_write(&request.kind));
             assert_eq!(writes.count() as u64, lacked, "seed {seed}");
         }

@@ -35,7 +35,7 @@ async fn keys(mut scan: Scan) -> Result<Vec<String>, ScanError> {
 fn written_to(link: &Link) -> Vec<(String, Entry)> {
     let seen = link.seen.lock().unwrap();
     let writes = seen.iter().filter_map(|request| match &request.kind {
-        RequestKind::Write { key, entry } => Some((key.to_string(), entry.clone())),
+        RequestKind::Repair { key, entry } => Some((key.to_string(), entry.clone())),
         _ => None,
     });
     writes.collect()

@@ -336,6 +336,7 @@ async fn r_range_a_page_that_cannot_be_is_no_answer() {
             .map(|key| (Key::from(*key), entry(1, "v")))
             .collect(),
         upto: upto.map(Key::from),
+        collected: kvquorum_core::Timestamp::MIN,
     };
     for nonsense in [
         page(&["b", "b"], None),

@@ -47,7 +47,7 @@ fn all_hold(links: &[Arc<Link>], entry: &Entry) -> bool {
 fn merges_sent(link: &Link) -> Vec<Entry> {
     let seen = link.seen.lock().unwrap();
     let merges = seen.iter().filter_map(|request| match &request.kind {
-        RequestKind::Write { entry, .. } => Some(entry.clone()),
+        RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. } => Some(entry.clone()),
         _ => None,
     });
     merges.collect()

@@ -144,7 +144,7 @@ async fn open_places() -> Places<3> {
 }
 
 fn is_write(kind: &RequestKind) -> bool {
-    matches!(kind, RequestKind::Write { .. })
+    matches!(kind, RequestKind::Write { .. } | RequestKind::Repair { .. })
 }
 
 /// Bugs: a replica that lost its data answers a read, acks a write, or promises a
@@ -539,7 +539,7 @@ async fn j_copy_a_replica_copies_promises() {
                 ballot,
             })
             .await;
-        assert_eq!(promised, Response::Promise(None));
+        assert_eq!(promised, Response::Promise(None.into()));
     }
     places[2].lose();
     let rejoin = map.rejoin(2);
@@ -643,7 +643,7 @@ async fn j_era_no_two_rejoins_have_the_same() {
     let announced = Marks {
         era: Era::FIRST,
         announced: era,
-        is_joining: false,
+        ..Marks::new(false)
     };
     assert_eq!(
         places[0].ask(announce()).await,

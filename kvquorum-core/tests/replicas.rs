@@ -41,7 +41,7 @@ async fn a_replica_keeps_the_greater_entry() {
     assert_eq!(write(&replica, "k", entry(2, "new")).await, applied);
     assert_eq!(write(&replica, "k", entry(3, "newer")).await, applied);
     let found = replica.call(&Request::read("k")).await.unwrap();
-    assert_eq!(found, Response::Entry(Some(entry(3, "newer"))));
+    assert_eq!(found, Response::Entry(Some(entry(3, "newer")).into()));
 }
 
 /// Bugs: no limit; a limit off by one; a refusal that has changed something.

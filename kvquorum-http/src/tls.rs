@@ -18,6 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::reload::Reloaded;
 use crate::stream::Stream;
+use crate::telemetry::{CertificateExpiry, Expiry, Side};
 
 /// TLS for a [`Server`](crate::Server): its certificate, and whom it lets in.
 ///
@@ -94,7 +95,7 @@ impl ServerTls {
     ///
     /// Where the files are not usable.
     pub fn from_pem(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, TlsError> {
-        Self::of_files(Identity::new(chain, key), None)
+        Self::of_files(Identity::new(Side::Server, chain, key), None)
     }
 
     /// As [`from_pem`](Self::from_pem), and only clients are let in that show a
@@ -109,7 +110,7 @@ impl ServerTls {
         clients: impl AsRef<Path>,
     ) -> Result<Self, TlsError> {
         let clients = clients.as_ref().to_owned();
-        Self::of_files(Identity::new(chain, key), Some(clients))
+        Self::of_files(Identity::new(Side::Server, chain, key), Some(clients))
     }
 
     fn of_files(identity: Identity, clients: Option<PathBuf>) -> Result<Self, TlsError> {
@@ -128,10 +129,7 @@ impl ServerTls {
                 ),
                 None => builder.with_no_client_auth(),
             };
-            let (chain, key) = identity.load()?;
-            let mut config = builder
-                .with_single_cert(chain, key)
-                .map_err(TlsError::Unusable)?;
+            let mut config = identity.show(|chain, key| builder.with_single_cert(chain, key))?;
             config.alpn_protocols = protocols();
             Ok(Arc::new(config))
         };
@@ -181,7 +179,7 @@ impl ClientTls {
         chain: impl AsRef<Path>,
         key: impl AsRef<Path>,
     ) -> Result<Self, TlsError> {
-        let identity = Identity::new(chain, key);
+        let identity = Identity::new(Side::Client, chain, key);
         Self::of_files(replicas.as_ref().to_owned(), Some(identity))
     }
 
@@ -195,10 +193,7 @@ impl ClientTls {
                 .with_root_certificates(roots(&replicas)?);
             let mut config = match &identity {
                 Some(identity) => {
-                    let (chain, key) = identity.load()?;
-                    builder
-                        .with_client_auth_cert(chain, key)
-                        .map_err(TlsError::Unusable)?
+                    identity.show(|chain, key| builder.with_client_auth_cert(chain, key))?
                 }
                 None => builder.with_no_client_auth(),
             };
@@ -260,13 +255,15 @@ impl fmt::Debug for ClientTls {
 struct Identity {
     chain: PathBuf,
     key: PathBuf,
+    expiry: CertificateExpiry,
 }
 
 impl Identity {
-    fn new(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+    fn new(side: Side, chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
         Self {
             chain: chain.as_ref().to_owned(),
             key: key.as_ref().to_owned(),
+            expiry: CertificateExpiry::new(side, chain.as_ref()),
         }
     }
 
@@ -274,10 +271,21 @@ impl Identity {
         vec![self.chain.clone(), self.key.clone()]
     }
 
-    fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    /// Makes a configuration of what the files hold.
+    fn show<C>(
+        &self,
+        configure: impl FnOnce(
+            Vec<CertificateDer<'static>>,
+            PrivateKeyDer<'static>,
+        ) -> Result<C, rustls::Error>,
+    ) -> Result<C, TlsError> {
         let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)
             .map_err(pem_error(&self.key, "private key"))?;
-        Ok((certificates(&self.chain)?, key))
+        let chain = certificates(&self.chain)?;
+        let expiry = Expiry::of(&chain);
+        let config = configure(chain, key).map_err(TlsError::Unusable)?;
+        self.expiry.set(expiry);
+        Ok(config)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use redb::backends::FileBackend;
 
@@ -49,7 +50,7 @@ impl RedbStore {
     /// It is made on one of Tokio's threads for blocking work, takes the place of
     /// a [scan](crate::RedbStoreBuilder::max_scans), and goes on where its future is
     /// dropped. Until it ends, the store's file grows by what is written to it, as
-    /// no space becomes free. [Closing](Self::close) the store ends it.
+    /// no space becomes free, and cannot be [compacted](Self::compact). [Closing](Self::close) the store ends it.
     ///
     /// **The copy is the same replica**: it holds the id that a
     /// [`Replica`](kvquorum_core::Replica) keeps in its store. Coordinators count
@@ -66,6 +67,8 @@ impl RedbStore {
         let path = path.as_ref().to_owned();
         let queue = self.queue();
         let backup = move |engine: &Engine| {
+            let backups = engine.backups.read();
+            let _under_way = backups.unwrap_or_else(PoisonError::into_inner);
             let made = make(engine, &path, || queue.is_closed());
             engine.telemetry.backed_up(made.is_ok());
             Ok(made)

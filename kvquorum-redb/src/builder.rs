@@ -13,6 +13,10 @@ use crate::store::{self, RedbStore};
 use crate::telemetry::{self, Telemetry};
 use crate::writer::Durability;
 
+/// How many reads are made on threads for blocking work at the same time, unless it
+/// is told.
+pub(crate) const DEFAULT_READS: usize = 16;
+
 /// Where reads of a key are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -30,6 +34,9 @@ pub enum Reads {
     /// disk, and with it all tasks that it would run: for one page as a rule, for
     /// as many as the tree is deep at the most, and for as long as a disk hangs
     /// that hangs. It is for files that fit into memory.
+    ///
+    /// Reads that come during a [compaction](RedbStore::compact) wait for its end on
+    /// Tokio's threads for blocking work, 16 at the most.
     OnCaller,
 }
 
@@ -42,6 +49,7 @@ pub struct RedbStoreBuilder {
     pub(crate) reads: Reads,
     pub(crate) max_commit: usize,
     pub(crate) max_scans: usize,
+    pub(crate) compact_up_to: u64,
 }
 
 impl RedbStore {
@@ -83,9 +91,10 @@ impl RedbStore {
                 verify: true,
             },
             durability: Durability::Flushed,
-            reads: Reads::OnBlockingThreads { max: 16 },
+            reads: Reads::OnBlockingThreads { max: DEFAULT_READS },
             max_commit: 32 << 20,
             max_scans: 4,
+            compact_up_to: 0,
         }
     }
 }
@@ -125,6 +134,25 @@ impl RedbStoreBuilder {
     /// default.
     pub fn max_scans(mut self, scans: usize) -> Self {
         self.max_scans = scans;
+        self
+    }
+
+    /// Has the store [compact](RedbStore::compact) by itself, as long as its file has
+    /// no more than this many bytes. 0 by default: it never does.
+    ///
+    /// It does so where keys and records have become less, by a quarter of the file's
+    /// length and 1 MiB, than they were at the most since the last compaction or the
+    /// opening: about half of the file is not used then, as pages take twice as
+    /// much as what is in them. It waits until no change waits to be written and no
+    /// backup is made.
+    ///
+    /// The length bounds how long writes, reads and scans wait for it, of which the
+    /// README tells. It is off as the space is used again without it, and as
+    /// replicas that lose the same keys at the same time would compact at the
+    /// same time, with no quorum of them to answer meanwhile. A length that is
+    /// compacted well within a coordinator's time limit does no harm.
+    pub fn compact_up_to(mut self, bytes: u64) -> Self {
+        self.compact_up_to = bytes;
         self
     }
 

@@ -224,6 +224,12 @@ impl Directory {
         }
     }
 
+    /// How long the file of records is, once it was opened.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        let witness = self.witness.as_ref();
+        witness.map_or(Ok(0), |witness| Ok(witness.metadata()?.len()))
+    }
+
     /// As the caller named it.
     pub(crate) fn named(&self) -> &Path {
         &self.named

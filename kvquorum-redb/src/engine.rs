@@ -15,14 +15,19 @@ use crate::telemetry::{self, Telemetry};
 /// The engine's database, or why there is none. Whoever uses it has the lock for
 /// reading; the writer, which alone changes it, waits for them.
 ///
-/// Nobody waits for the writer in turn: it may wait for a scan, and a read may be
-/// made on an async thread.
+/// Where it is closed or opened again, nobody waits for the writer in turn. While it
+/// is compacted, reads wait, but for those on an async thread, which go elsewhere.
 type State = Result<Database, RedbStoreError>;
 
 pub(crate) struct Engine {
     state: RwLock<State>,
     /// Set before the writer waits to close the engine for good.
     closing: AtomicBool,
+    /// Set before the writer waits to open the engine again, and until it has.
+    reopening: AtomicBool,
+    /// Held for reading by each backup. It may take minutes, and whoever waited
+    /// for it to compact the file would have all reads wait for as long.
+    pub(crate) backups: RwLock<()>,
     pub(crate) changes: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) telemetry: Telemetry,
@@ -33,42 +38,74 @@ impl Engine {
         Self {
             state: RwLock::new(Ok(database)),
             closing: AtomicBool::new(false),
+            reopening: AtomicBool::new(false),
+            backups: RwLock::new(()),
             changes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             telemetry,
         }
     }
 
-    /// Fails where the writer changes the state, or waits to.
+    /// Fails where the writer closes the engine or opens it again, or waits to.
+    /// Waits while it is compacted.
     pub(crate) fn state(&self) -> Result<RwLockReadGuard<'_, State>, RedbStoreError> {
+        match self.state_now()? {
+            Some(state) => Ok(state),
+            None => Ok(self.state.read().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    /// The same, but `None` while it is compacted.
+    fn state_now(&self) -> Result<Option<RwLockReadGuard<'_, State>>, RedbStoreError> {
         match self.state.try_read() {
-            Ok(state) => Ok(state),
-            Err(TryLockError::Poisoned(state)) => Ok(state.into_inner()),
+            Ok(state) => Ok(Some(state)),
+            Err(TryLockError::Poisoned(state)) => Ok(Some(state.into_inner())),
             Err(TryLockError::WouldBlock) if self.closing.load(Ordering::Acquire) => {
                 Err(RedbStoreError::Closed)
             }
-            Err(TryLockError::WouldBlock) => Err(RedbStoreError::Reopening),
+            Err(TryLockError::WouldBlock) if self.reopening.load(Ordering::Acquire) => {
+                Err(RedbStoreError::Reopening)
+            }
+            Err(TryLockError::WouldBlock) => Ok(None),
         }
     }
 
     /// Waits for all that is under way, and changes the state. Returns the one
     /// before.
     pub(crate) fn change(&self, state: State) -> State {
-        if matches!(state, Err(RedbStoreError::Closed)) {
-            self.closing.store(true, Ordering::Release);
+        match state {
+            Err(RedbStoreError::Closed) => self.closing.store(true, Ordering::Release),
+            Err(RedbStoreError::Reopening) => self.reopening.store(true, Ordering::Release),
+            _ => {}
         }
+        let is_reopening = matches!(state, Err(RedbStoreError::Reopening));
         let mut now = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut now, state)
+        let before = std::mem::replace(&mut *now, state);
+        drop(now);
+        self.reopening.store(is_reopening, Ordering::Release);
+        before
+    }
+
+    /// Waits for all that is under way, and does something with the database while
+    /// all that comes meanwhile waits.
+    pub(crate) fn alone<T>(
+        &self,
+        run: impl FnOnce(&mut Database) -> T,
+    ) -> Result<T, RedbStoreError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.as_mut().map(run).map_err(|error| error.clone())
     }
 
     /// The record under a key.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Record>, RedbStoreError> {
-        self.read(|database| {
-            let reading = database.begin_read().map_err(read_error)?;
-            let table = reading.open_table(RECORDS).map_err(read_error)?;
-            let stored = table.get(key.as_bytes()).map_err(read_error)?;
-            stored.map(|stored| decode(key, stored.value())).transpose()
-        })
+        self.read_in(&*self.state()?, |database| get(database, key))
+    }
+
+    /// The same on an async thread: `None` where it would have to wait for more
+    /// than the disk.
+    pub(crate) fn get_now(&self, key: &Key) -> Option<Result<Option<Record>, RedbStoreError>> {
+        let state = self.state_now().transpose()?;
+        Some(state.and_then(|state| self.read_in(&state, |database| get(database, key))))
     }
 
     /// A page of records, of one commit.
@@ -128,7 +165,15 @@ impl Engine {
         &self,
         read: impl FnOnce(&Database) -> Result<T, RedbStoreError>,
     ) -> Result<T, RedbStoreError> {
-        let read = match &*self.state()? {
+        self.read_in(&*self.state()?, read)
+    }
+
+    fn read_in<T>(
+        &self,
+        state: &State,
+        read: impl FnOnce(&Database) -> Result<T, RedbStoreError>,
+    ) -> Result<T, RedbStoreError> {
+        let read = match state {
             Ok(database) => guarded(|| read(database), read_error),
             Err(error) => return Err(error.clone()),
         };
@@ -137,4 +182,11 @@ impl Engine {
             telemetry::read_failed(error);
         })
     }
+}
+
+fn get(database: &Database, key: &Key) -> Result<Option<Record>, RedbStoreError> {
+    let reading = database.begin_read().map_err(read_error)?;
+    let table = reading.open_table(RECORDS).map_err(read_error)?;
+    let stored = table.get(key.as_bytes()).map_err(read_error)?;
+    stored.map(|stored| decode(key, stored.value())).transpose()
 }

@@ -138,6 +138,10 @@ pub enum RedbStoreError {
     /// Once the cause is gone, call [`reopen`](crate::RedbStore::reopen) again.
     #[error("the store could not be opened again")]
     ReopenFailed(#[source] Arc<OpenError>),
+    /// The file cannot be [compacted](crate::RedbStore::compact) while a backup is made.
+    /// Nothing was changed. Try again when the backup has ended.
+    #[error("a backup is being made")]
+    BackupUnderWay,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
@@ -247,6 +251,7 @@ mod tests {
             RedbStoreError::ReadFailed(cause()),
             RedbStoreError::Reopening,
             RedbStoreError::ReopenFailed(Arc::new(OpenError::Engine(engine()))),
+            RedbStoreError::BackupUnderWay,
             RedbStoreError::Closed,
             RedbStoreError::NoRuntime,
         ]
@@ -280,6 +285,7 @@ mod tests {
             RedbStoreError::Damaged { .. }
             | RedbStoreError::TooLarge { .. }
             | RedbStoreError::Reopening
+            | RedbStoreError::BackupUnderWay
             | RedbStoreError::Closed
             | RedbStoreError::NoRuntime => false,
         }

@@ -12,8 +12,10 @@
     )
 )]
 
+mod backend;
 mod backup;
 mod builder;
+mod compaction;
 mod directory;
 mod engine;
 mod error;
@@ -26,6 +28,7 @@ mod writer;
 
 pub use backup::BackupError;
 pub use builder::{Reads, RedbStoreBuilder};
+pub use compaction::Compaction;
 pub use error::{OpenError, RedbStoreError};
 pub use redb::StorageBackend;
 pub use store::{RedbStore, Stats};

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
 
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend, TableError};
 
+use crate::backend::Shared;
 use crate::directory::{Directory, Opening};
 use crate::error::{OpenError, damaged, engine_error, open_error, panicked};
 use crate::format::{FORMAT, META, META_FORMAT, RECORDS};
@@ -25,8 +27,10 @@ pub(crate) enum Place {
 }
 
 pub(crate) struct CustomPlace {
-    open: Box<dyn Fn(Settings, Start) -> Result<Database, OpenError> + Send>,
+    open: Box<dyn Fn() -> Result<Arc<dyn StorageBackend>, OpenError> + Send>,
     start: Start,
+    /// The one that the engine has now.
+    backend: Option<Weak<dyn StorageBackend>>,
 }
 
 /// What a store may start as.
@@ -42,14 +46,15 @@ impl Place {
     pub(crate) fn custom<B: StorageBackend>(
         backend: impl Fn() -> io::Result<B> + Send + 'static,
     ) -> Self {
-        let open = move |settings: Settings, start| {
+        let open = move || -> Result<Arc<dyn StorageBackend>, OpenError> {
             // Its panic says nothing of the file.
             let backend = guarded(|| backend().map_err(io_error), OpenError::Engine)?;
-            settings.open(backend, start)
+            Ok(Arc::new(backend))
         };
         Self::Custom(CustomPlace {
             open: Box::new(open),
             start: Start::New,
+            backend: None,
         })
     }
 
@@ -58,7 +63,9 @@ impl Place {
         match self {
             Self::Custom(place) => {
                 let start = std::mem::replace(&mut place.start, Start::AsItWas);
-                (place.open)(settings, start)
+                let backend = (place.open)()?;
+                place.backend = Some(Arc::downgrade(&backend));
+                settings.open(Shared(backend), start)
             }
             Self::Directory(directory) => {
                 let backend = FileBackend::new(directory.open_records()?).map_err(open_error)?;
@@ -69,6 +76,17 @@ impl Place {
                     },
                     other => other,
                 })
+            }
+        }
+    }
+
+    /// How long the engine's file is, while the engine is open.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        match self {
+            Self::Directory(directory) => directory.len(),
+            Self::Custom(place) => {
+                let backend = place.backend.as_ref().and_then(Weak::upgrade);
+                backend.map_or(Ok(0), |backend| backend.len())
             }
         }
     }

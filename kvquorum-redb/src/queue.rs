@@ -118,6 +118,10 @@ impl<T> Queue<T> {
         self.changed.notify_one();
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().items.is_empty()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::builder::{Reads, RedbStoreBuilder};
+use crate::builder::{DEFAULT_READS, Reads, RedbStoreBuilder};
 use crate::engine::Engine;
 use crate::error::{OpenError, RedbStoreError};
 use crate::place::Place;
@@ -21,8 +21,9 @@ use crate::writer::{Apply, Task, Writer};
 pub struct RedbStore {
     engine: Arc<Engine>,
     queue: Arc<Queue<Task>>,
-    /// `None` where reads are made on the caller's thread.
-    reads: Option<Places>,
+    reads_on_caller: bool,
+    /// For reads that are not, or cannot be now.
+    reads: Places,
     scans: Places,
     /// How the writer ended, once it has.
     ended: watch::Receiver<Option<Result<(), RedbStoreError>>>,
@@ -54,6 +55,8 @@ impl RedbStore {
             settings: builder.settings,
             durability: builder.durability,
             max_commit: builder.max_commit,
+            compact_up_to: builder.compact_up_to,
+            freed: 0,
             unflushed_since: None,
             failed: None,
             unflushed: None,
@@ -68,10 +71,11 @@ impl RedbStore {
         Ok(Self {
             engine,
             queue,
-            reads: match builder.reads {
-                Reads::OnCaller => None,
-                Reads::OnBlockingThreads { max } => Some(Places::new(max)),
-            },
+            reads_on_caller: builder.reads == Reads::OnCaller,
+            reads: Places::new(match builder.reads {
+                Reads::OnCaller => DEFAULT_READS,
+                Reads::OnBlockingThreads { max } => max,
+            }),
             scans: Places::new(builder.max_scans),
             ended,
             writer: Some(writer),
@@ -153,7 +157,7 @@ impl RedbStore {
     }
 
     /// Has the writer do something, and waits for it.
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         task: impl FnOnce(oneshot::Sender<Result<T, RedbStoreError>>) -> Task,
     ) -> Result<T, RedbStoreError> {
@@ -176,14 +180,12 @@ impl Drop for RedbStore {
 
 impl Store for RedbStore {
     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        match &self.reads {
-            None => Ok(self.engine.get(key)?),
-            Some(places) => {
-                let key = key.clone();
-                let read = move |engine: &Engine| engine.get(&key);
-                Ok(places.run(&self.engine, read).await?)
-            }
+        if let Some(found) = self.try_get(key) {
+            return found;
         }
+        let key = key.clone();
+        let read = move |engine: &Engine| engine.get(&key);
+        Ok(self.reads.run(&self.engine, read).await?)
     }
 
     async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
@@ -209,10 +211,8 @@ impl Store for RedbStore {
     }
 
     fn try_get(&self, key: &Key) -> Option<Result<Option<Record>, StoreError>> {
-        match &self.reads {
-            None => Some(self.engine.get(key).map_err(StoreError::from)),
-            Some(_) => None,
-        }
+        let found = self.reads_on_caller.then(|| self.engine.get_now(key))??;
+        Some(found.map_err(StoreError::from))
     }
 }
 

@@ -14,6 +14,7 @@ use kvquorum_core::{Action, Change, Decision, Key, Record, Response};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
+use crate::compaction::Compaction;
 use crate::engine::Engine;
 use crate::error::{OpenError, RedbStoreError};
 use crate::format::{RECORDS, decode, encode};
@@ -50,6 +51,7 @@ pub enum Durability {
 /// What the writer is asked for.
 pub(crate) enum Task {
     Apply(Apply),
+    Compact(Answer<Compaction>),
     Reopen(Answer<()>),
     Check(Answer<()>),
 }
@@ -72,6 +74,11 @@ pub(crate) struct Writer {
     pub(crate) durability: Durability,
     /// At how many bytes a commit takes no more.
     pub(crate) max_commit: usize,
+    /// How long the file may be that is compacted without being asked for.
+    pub(crate) compact_up_to: u64,
+    /// By how many bytes keys and records are less than the most that they were since
+    /// the last compaction, or the start.
+    pub(crate) freed: u64,
     /// When the oldest commit was made that is not flushed yet.
     pub(crate) unflushed_since: Option<Instant>,
     /// The first write that failed since the engine was opened.
@@ -80,7 +87,7 @@ pub(crate) struct Writer {
     pub(crate) unflushed: Option<RedbStoreError>,
 }
 
-type Failure = Arc<redb::Error>;
+pub(crate) type Failure = Arc<redb::Error>;
 
 impl Drop for Writer {
     fn drop(&mut self) {
@@ -95,7 +102,13 @@ impl Writer {
     pub(crate) fn run(mut self) -> Result<(), RedbStoreError> {
         loop {
             match self.queue.next(self.flush_due_at()) {
-                Next::Item(Task::Apply(first)) => self.apply_all(first),
+                Next::Item(Task::Apply(first)) => {
+                    self.apply_all(first);
+                    self.compact_if_due();
+                }
+                Next::Item(Task::Compact(answer)) => {
+                    let _ = answer.send(self.compact());
+                }
                 Next::Item(Task::Reopen(answer)) => {
                     let reopened = self.reopen();
                     telemetry::reopened(reopened.as_ref().copied());
@@ -155,13 +168,16 @@ impl Writer {
                     _ => None,
                 };
             }
-            Ok(((outcomes, batch.written_len), batch.written))
+            let lens = (batch.written_len, batch.gone_len);
+            Ok(((outcomes, lens), batch.written))
         });
         let answered = u64::try_from(answers.len()).unwrap_or(u64::MAX);
         self.engine.changes.fetch_add(answered, Ordering::Relaxed);
         match committed {
-            Ok((outcomes, len)) => {
-                self.engine.telemetry.applied(outcomes.len(), len);
+            Ok((outcomes, (written, gone))) => {
+                self.engine.telemetry.applied(outcomes.len(), written);
+                let freed = self.freed.saturating_add(gone as u64);
+                self.freed = freed.saturating_sub(written as u64);
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     let _ = answer.send(outcome);
                 }
@@ -181,7 +197,7 @@ impl Writer {
     }
 
     /// Whether writes can be tried.
-    fn check(&self) -> Result<(), RedbStoreError> {
+    pub(crate) fn check(&self) -> Result<(), RedbStoreError> {
         if let Some(failure) = &self.failed {
             return Err(RedbStoreError::WritesRefused(Arc::clone(failure)));
         }
@@ -221,7 +237,9 @@ impl Writer {
             self.place.check_linked().map_err(failure)?;
             Ok((made, commit))
         };
-        match guarded(writing, Arc::new) {
+        let written = guarded(writing, Arc::new);
+        drop(state);
+        match written {
             Ok((made, false)) => Ok(made),
             Ok((made, true)) => {
                 self.engine.commits.fetch_add(1, Ordering::Relaxed);
@@ -231,14 +249,17 @@ impl Writer {
                 };
                 Ok(made)
             }
-            Err(failure) => {
-                self.engine.telemetry.write_failed();
-                telemetry::write_failed(&failure);
-                self.unflushed_since = None;
-                self.failed = Some(Arc::clone(&failure));
-                Err(RedbStoreError::WriteFailed(failure))
-            }
+            Err(failure) => Err(self.fail(failure)),
         }
+    }
+
+    /// Refuses all writes from now on.
+    pub(crate) fn fail(&mut self, failure: Failure) -> RedbStoreError {
+        self.engine.telemetry.write_failed();
+        telemetry::write_failed(&failure);
+        self.unflushed_since = None;
+        self.failed = Some(Arc::clone(&failure));
+        RedbStoreError::WriteFailed(failure)
     }
 
     /// Closes the engine and opens it again, whether or not it failed.
@@ -286,6 +307,8 @@ struct Batch<'t> {
     written: bool,
     /// The bytes of keys and records that were written.
     written_len: usize,
+    /// The bytes of those that they replaced, and of those that were removed.
+    gone_len: usize,
     /// What the changes take, about.
     size: usize,
 }
@@ -296,6 +319,7 @@ impl<'t> Batch<'t> {
             records: transaction.open_table(RECORDS).map_err(failure)?,
             written: false,
             written_len: 0,
+            gone_len: 0,
             size: 0,
         })
     }
@@ -315,6 +339,7 @@ impl<'t> Batch<'t> {
             None => None,
         };
         let told = held.as_ref().map_or(0, Record::encoded_len);
+        let held_len = held.as_ref().map_or(0, |_| key.len().saturating_add(told));
         let Decision { action, response } = change.decide(held.as_ref());
         match action {
             Action::Keep => {
@@ -334,17 +359,19 @@ impl<'t> Batch<'t> {
                 drop(inserted.map_err(failure)?);
                 self.size = self.size.saturating_add(len);
                 self.written_len = self.written_len.saturating_add(len);
+                self.gone_len = self.gone_len.saturating_add(held_len);
                 self.written = true;
             }
             Action::Remove => {
                 let removed = self.records.remove(key.as_bytes()).map_err(failure)?;
                 self.written |= removed.is_some();
+                self.gone_len = self.gone_len.saturating_add(held_len);
             }
         }
         Ok(Ok(response))
     }
 }
 
-fn failure(error: impl Into<redb::Error>) -> Failure {
+pub(crate) fn failure(error: impl Into<redb::Error>) -> Failure {
     Arc::new(error.into())
 }

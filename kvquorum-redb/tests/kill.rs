@@ -8,11 +8,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kvquorum_core::{Ack, Key};
+use kvquorum_core::{Ack, Change, Key, Store};
 use kvquorum_redb::RedbStore;
 use support::{Entries, Numbers, all, entry};
+use tokio::task::JoinSet;
 
 /// How many kills, unless `KVQUORUM_KILL_ROUNDS` tells.
 const ROUNDS: u64 = 10;
@@ -99,17 +100,21 @@ impl Drop for Killed {
     }
 }
 
-/// Runs a process and kills it; the last step acked to each of its writers.
-fn run_and_kill(directory: &Path, numbers: &mut Numbers) -> BTreeMap<u64, u64> {
+/// Starts a test of this file as a process of its own.
+fn start(test: &str, directory: &Path) -> Killed {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_process_that_is_killed"])
+        .args(["--exact", test])
         .args(["--ignored", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut child = Killed(child);
+        .spawn();
+    Killed(child.unwrap())
+}
+
+/// Runs a process and kills it; the last step acked to each of its writers.
+fn run_and_kill(directory: &Path, numbers: &mut Numbers) -> BTreeMap<u64, u64> {
+    let mut child = start("the_process_that_is_killed", directory);
     let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
     let (started, wait_for_start) = mpsc::channel();
     let reading = std::thread::spawn(move || {
@@ -173,4 +178,94 @@ async fn acked_entries_survive_a_kill_at_any_moment() {
     }
     println!("{rounds} kills, {acks} entries acked by the last, none lost");
     assert!(acks > 0);
+}
+
+const MANY: u64 = 4_000;
+
+fn one_of_many(number: u64) -> Key {
+    Key::from(format!(
+        "{:016x}",
+        number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    ))
+}
+
+/// What stays of them.
+fn is_kept(number: u64) -> bool {
+    number.is_multiple_of(5)
+}
+
+async fn apply_to_many(store: &Arc<RedbStore>, wanted: fn(u64) -> bool, change: fn(u64) -> Change) {
+    let applying: JoinSet<_> = (0..MANY)
+        .filter(|number| wanted(*number))
+        .map(|number| {
+            let store = Arc::clone(store);
+            async move {
+                let applied = store.apply(&one_of_many(number), change(number)).await;
+                applied.unwrap();
+            }
+        })
+        .collect();
+    applying.join_all().await;
+}
+
+/// Not a test of its own: the process that is killed while it compacts. It tells when
+/// that begins and ends.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it is run as a process of its own by another test"]
+async fn the_process_that_compacts() {
+    let directory = std::env::var_os(DIRECTORY).unwrap();
+    let store = Arc::new(RedbStore::open_or_create(directory).await.unwrap());
+    loop {
+        let write = |number| Change::write(entry(1, value(0, number)));
+        apply_to_many(&store, |_| true, write).await;
+        apply_to_many(&store, |number| !is_kept(number), |_| Change::remove()).await;
+        eprintln!("begun");
+        store.compact().await.unwrap();
+        eprintln!("ended");
+    }
+}
+
+/// Bugs: a compaction that a kill cuts loses a record, brings one back, or leaves
+/// a directory that no store opens any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_survive_a_kill_in_the_middle_of_a_compaction() {
+    let rounds =
+        std::env::var("KVQUORUM_KILL_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let mut numbers = Numbers::new(rounds);
+    let expected: BTreeMap<_, _> = (0..MANY)
+        .filter(|number| is_kept(*number))
+        .map(|number| (one_of_many(number), entry(1, value(0, number))))
+        .collect();
+    // How long one takes, where nothing cuts it.
+    let mut takes = None;
+    let mut cut = 0;
+    for round in 0..rounds {
+        let mut child = start("the_process_that_compacts", directory.path());
+        let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        let mut next = || lines.next().map(Result::unwrap);
+        assert_eq!(next().as_deref(), Some("begun"), "round {round}");
+        let begun = Instant::now();
+        let takes = *takes.get_or_insert_with(|| {
+            assert_eq!(next().as_deref(), Some("ended"));
+            let takes = begun.elapsed();
+            assert_eq!(next().as_deref(), Some("begun"));
+            takes
+        });
+        let micros = u64::try_from(takes.as_micros()).unwrap();
+        std::thread::sleep(Duration::from_micros(numbers.below(micros.max(1))));
+        drop(child);
+        let was_cut = next().is_none();
+        cut += u64::from(was_cut);
+        let store = RedbStore::open(directory.path()).await.unwrap();
+        let found: BTreeMap<_, _> = all(&store).await.unwrap().into_iter().collect();
+        for (key, entry) in &expected {
+            assert_eq!(found.get(key), Some(entry), "round {round}");
+        }
+        assert!(!was_cut || found.len() == expected.len(), "round {round}");
+        store.compact().await.unwrap();
+        store.close().await.unwrap();
+    }
+    println!("{rounds} kills, {cut} of them during a compaction, none lost");
+    assert!(cut > 0);
 }

@@ -52,10 +52,24 @@ fn what_a_store_does_is_counted() {
             .unwrap_err();
         assert_eq!((backups("ok"), backups("failed")), (1.0, 1.0));
 
+        let compactions = |outcome| {
+            let outcome = [("outcome", outcome)];
+            recorded.sum("kvquorum_redb_compactions_total", &outcome)
+        };
+        let given_back = store.compact().await.unwrap().given_back();
+        assert_eq!((compactions("ok"), compactions("failed")), (1.0, 0.0));
+        assert_eq!(sum("given_back_bytes_total"), given_back as f64);
+        assert!(given_back > 0, "a new file has room");
+        let timed = recorded.all("kvquorum_redb_compaction_duration_seconds", &[]);
+        assert_eq!(timed.len(), 1);
+
         std::fs::remove_file(path.join("entries.redb")).unwrap();
         store.apply(&a, Change::write(newer())).await.unwrap_err();
         assert_eq!((failures("write"), failures("read")), (1.0, 0.0));
         store.check().await.unwrap_err();
+        // It is not begun after a failure.
+        store.compact().await.unwrap_err();
+        assert_eq!((compactions("ok"), compactions("failed")), (1.0, 0.0));
         let _ = store.close().await;
         store.get(&a).await.unwrap_err();
     });

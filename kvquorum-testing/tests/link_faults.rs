@@ -310,7 +310,10 @@ impl Shared {
     fn sent(&self, request: &Request) -> Request {
         let mut request = request.clone();
         match (self.fault, &mut request.kind) {
-            (Fault::RoundsWriters, RequestKind::Write { entry, .. }) => {
+            (
+                Fault::RoundsWriters,
+                RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. },
+            ) => {
                 entry.version.writer = WriterId::new(rounded(entry.version.writer.get()));
             }
             (Fault::RoundsExpiries, RequestKind::Write { entry, .. }) => {
@@ -414,7 +417,7 @@ impl Shared {
             (fault, Response::Told(told)) => bend(fault, told),
             (Fault::DropsPromisedEntry, Response::Promise(held)) => held.entry = None,
             (Fault::PromiseIsEntry, Response::Promise(held)) => {
-                return Ok(Response::Entry(held.clone()));
+                return Ok(Response::Entry(std::mem::take(held)));
             }
             (Fault::AlwaysApplied, Response::Ack(ack)) => *ack = Ack::Applied,
             (Fault::RefusalIsError, Response::Refused(refusal)) => {
@@ -472,19 +475,21 @@ impl Shared {
                 unread.1 = None;
             }
             Fault::KeepsRefused => {
-                if let (Response::Refused(_), RequestKind::Write { key, entry }) =
-                    (&response, request.kind)
+                if let (
+                    Response::Refused(_),
+                    RequestKind::Write { key, entry } | RequestKind::Repair { key, entry },
+                ) = (&response, request.kind)
                 {
                     let change = Change::write(entry);
                     self.replica.store().apply(&key, change).await?;
                 }
             }
             Fault::FullBuffer => {
-                let len = match &response {
+                let value = match &response {
                     Response::Entry(held) => held.entry.as_ref().and_then(|it| it.value.as_ref()),
                     _ => None,
                 };
-                let len = len.map_or(0, |value| value.len());
+                let len = value.map_or(0, |value| value.len());
                 if len > 65_536 {
                     let _buffer = self.permits.acquire().await.unwrap();
                     yield_now().await;

@@ -52,7 +52,7 @@ pub(crate) use update::{Bounds, Done, Left, is_overtaken};
 pub use update::{Edit, UpdateError, UpdateReport};
 
 use crate::clock::{Clock, whole_millis};
-use crate::entry::{Key, WriterId};
+use crate::entry::{Entry, Key, WriterId};
 use crate::identity::{Identity, Quorums};
 use crate::store::ScanLimit;
 use crate::telemetry::{Kind, Telemetry};
@@ -344,8 +344,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// **R-FAIL.** As soon as R answers are out of reach.
     pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Bytes>, ReadError> {
-        let receipt = self.get_with_receipt(key).await?;
-        Ok(receipt.into_value())
+        let reading = self.read(key.into(), self.inner.settings.repair);
+        let mut entry: Option<Entry> = reading.await?;
+        self.inner.hide_expired(&mut entry);
+        Ok(entry.and_then(|entry| entry.value))
     }
 
     /// As [`get`](Self::get), and tells the entry's version and what each
@@ -355,7 +357,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// As [`get`](Self::get).
     pub async fn get_with_receipt(&self, key: impl Into<Key>) -> Result<ReadReceipt<N>, ReadError> {
-        self.read(key.into(), self.inner.settings.repair).await
+        let reading = self.read(key.into(), self.inner.settings.repair);
+        let mut receipt: ReadReceipt<N> = reading.await?;
+        self.inner.hide_expired(&mut receipt.entry);
+        Ok(receipt)
     }
 
     /// The transports, in order.

@@ -18,30 +18,47 @@ use crate::tally::{Added, ReadTally};
 use crate::telemetry::{CallKind, Ended, Kind, OperationSpan, Stopwatch};
 use crate::transport::Transport;
 
+/// What is wanted of a read that is done: the entry, or a receipt, which costs more.
+pub(super) trait Found<const N: usize>: Sized {
+    /// What a tally has, which is used up by that.
+    fn of_tally(tally: &mut ReadTally<N>) -> Self;
+
+    fn new(entry: Option<Entry>, outcomes: [Outcome<Option<Version>>; N]) -> Self;
+}
+
+impl<const N: usize> Found<N> for Option<Entry> {
+    #[inline]
+    fn of_tally(tally: &mut ReadTally<N>) -> Self {
+        tally.take_greatest()
+    }
+
+    fn new(entry: Option<Entry>, _: [Outcome<Option<Version>>; N]) -> Self {
+        entry
+    }
+}
+
+impl<const N: usize> Found<N> for ReadReceipt<N> {
+    #[inline]
+    fn of_tally(tally: &mut ReadTally<N>) -> Self {
+        let outcomes = tally.report();
+        Self::new(tally.take_greatest(), outcomes)
+    }
+
+    fn new(entry: Option<Entry>, outcomes: [Outcome<Option<Version>>; N]) -> Self {
+        Self { entry, outcomes }
+    }
+}
+
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
-    pub(super) async fn read(&self, key: Key, repair: Repair) -> Result<ReadReceipt<N>, ReadError> {
+    pub(super) async fn read<F: Found<N>>(&self, key: Key, repair: Repair) -> Result<F, ReadError> {
         let inner = &self.inner;
         let mut request = Request::read(key).in_era(inner.introductions.era());
         let mut waited = Stopwatch::stopped();
         let mut times = 0;
         loop {
-            let read = match self.ask_at_once(&mut request, repair) {
-                // What is usual is moved no further.
-                Start::Settled(read) => {
-                    if read.is_done(W) {
-                        inner.telemetry.end(Kind::Get, Ended::Done, &waited);
-                        let Read {
-                            entry, outcomes, ..
-                        } = read;
-                        let is_hidden = inner.has_expired(entry.as_ref());
-                        return Ok(ReadReceipt {
-                            entry,
-                            is_hidden,
-                            outcomes,
-                        });
-                    }
-                    read
-                }
+            let read = match self.ask_at_once(&mut request, repair, &waited) {
+                Start::Settled(Ok(found)) => return Ok(found),
+                Start::Settled(Err(read)) => read,
                 Start::Unsettled(asking) => {
                     waited.start();
                     asking.await
@@ -55,12 +72,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         }
     }
 
-    fn end(
+    fn end<F: Found<N>>(
         &self,
         read: Read<N>,
         repair: Repair,
         waited: &Stopwatch,
-    ) -> Result<ReadReceipt<N>, ReadError> {
+    ) -> Result<F, ReadError> {
         let is_done = read.is_done(W);
         let Read {
             entry,
@@ -71,12 +88,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         let end = |ended| self.inner.telemetry.end(Kind::Get, ended, waited);
         if is_done {
             end(Ended::Done);
-            let is_hidden = self.inner.has_expired(entry.as_ref());
-            return Ok(ReadReceipt {
-                entry,
-                is_hidden,
-                outcomes,
-            });
+            return Ok(F::new(entry, outcomes));
         }
         let report = Box::new(ReadReport::new(R, self.names(), outcomes));
         if !answered {
@@ -98,11 +110,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 
     /// Asks replicas one after the other as long as they answer at once, and all
     /// others together as soon as one does not.
-    fn ask_at_once(
+    fn ask_at_once<F: Found<N>>(
         &self,
         request: &mut Request,
         repair: Repair,
-    ) -> Start<Read<N>, impl Future<Output = Read<N>> + use<'_, N, W, R, T>> {
+        waited: &Stopwatch,
+    ) -> Start<Result<F, Read<N>>, impl Future<Output = Read<N>> + use<'_, F, N, W, R, T>> {
         let span = OperationSpan::new(Kind::Get);
         let entered = span.enter();
         let inner = &self.inner;
@@ -145,22 +158,21 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         if *waits || !is_settled(tally, repair, W) {
             drop(entered);
             let (tally, pending, _) = asked;
-            let asking = ask(
-                Arc::clone(inner),
-                tally,
-                pending,
-                (repair, W),
-                request.clone(),
-            );
+            let (owned, request) = (Arc::clone(inner), request.clone());
+            let asking = ask(owned, tally, pending, (repair, W), request);
             return Start::Unsettled(decide(&inner.background, span, asking));
         }
         inner.observe_greatest(tally);
-        Start::Settled(Read {
-            answered: tally.is_answered(),
+        if tally.is_answered() {
+            inner.telemetry.end(Kind::Get, Ended::Done, waited);
+            return Start::Settled(Ok(F::of_tally(tally)));
+        }
+        Start::Settled(Err(Read {
+            answered: false,
             holders: W,
             outcomes: tally.report(),
             entry: tally.take_greatest(),
-        })
+        }))
     }
 }
 
@@ -398,12 +410,21 @@ fn record<T, const N: usize>(
 }
 
 impl<T, const N: usize> Inner<T, N> {
-    /// Whether the value has expired, by this coordinator's clock (rule X-HIDE).
+    /// X-HIDE. Takes a value away that has expired, by this coordinator's clock.
     #[inline]
-    pub(super) fn has_expired(&self, entry: Option<&Entry>) -> bool {
-        let expires = |entry: &&Entry| entry.expires_millis.is_some();
-        let expiring = entry.filter(expires);
-        expiring.is_some_and(|entry| entry.has_expired(self.clock.wall_millis()))
+    pub(super) fn hide_expired(&self, entry: &mut Option<Entry>) {
+        if let Some(entry) = entry
+            && entry.expires_millis.is_some()
+            && self.has_expired(entry)
+        {
+            entry.value = None;
+        }
+    }
+
+    /// Whether the value has expired, by this coordinator's clock.
+    #[cold]
+    pub(super) fn has_expired(&self, entry: &Entry) -> bool {
+        entry.expires_millis.is_some() && entry.has_expired(self.clock.wall_millis())
     }
 
     /// C-MONOTONIC: later timestamps are greater than all that answers told of, as far

@@ -10,10 +10,15 @@ fn entry(bits: u64, writer: u64, value: Option<&'static str>) -> Entry {
         timestamp: Timestamp::from_bits(bits),
         writer: WriterId::new(writer),
     };
-    Entry {
-        version,
-        value: value.map(Bytes::from),
-    }
+    let value = value.map(Bytes::from);
+    value.map_or(Entry::tombstone(version), |value| {
+        Entry::new(version, value)
+    })
+}
+
+/// The same, if it expires.
+fn expiring(entry: Entry, millis: u64) -> Entry {
+    entry.expiring_at(millis.try_into().unwrap())
 }
 
 fn of(key: &'static str, entry: &Entry) -> Fingerprint {
@@ -34,6 +39,8 @@ fn p_converge_whatever_differs_has_another_hash() {
         ("k", entry(7, 8, Some("vv"))),
         ("k", entry(7, 8, Some(""))),
         ("k", entry(7, 8, None)),
+        ("k", expiring(entry(7, 8, Some("v")), 9)),
+        ("k", expiring(entry(7, 8, Some("v")), 10)),
         ("kv", entry(7, 8, Some(""))),
         ("", entry(7, 8, Some("kv"))),
         ("", entry(7, 8, Some("k"))),
@@ -101,7 +108,11 @@ fn only_windows_that_fit_are_taken() {
             fingerprint: Fingerprint::default(),
         };
         let windows = ends.iter().map(window).collect();
-        Windows { bytes: 0, windows }.ends(&range, &cuts)
+        let told = Windows {
+            windows,
+            ..Windows::default()
+        };
+        told.ends(&range, &cuts)
     };
     let are = |keys: &[&'static str]| Some(keys.iter().map(|key| Some(Key::from(*key))).collect());
     assert_eq!(ends(&[Range]), Some(vec![None]));

@@ -318,8 +318,8 @@ where
     {
         let key = self.encode_key(key)?;
         let receipt = self.coordinator.get_with_receipt(key).await?;
-        let value = receipt
-            .value()
+        let stored = receipt.entry().and_then(|entry| entry.value.as_ref());
+        let value = stored
             .map(|value| self.encoding.decode_value(value))
             .transpose()?;
         Ok((value, receipt))

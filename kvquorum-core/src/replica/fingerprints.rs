@@ -31,7 +31,7 @@ impl<S: Store> Replica<S> {
     pub(super) fn fingerprint(&self, asked: FingerprintRequest, state: State) -> Call {
         let replica = self.clone();
         self.later(state, async move {
-            let collected = asked.collected.max(replica.known.floors.collected());
+            let collected = asked.collected.max(replica.floors.collected());
             let windows = windows(&*replica.store, &asked, collected, &replica.limits);
             let windows = windows.await.map_err(TransportError::Store)?;
             Ok(Told::Windows(windows).into())
@@ -43,7 +43,7 @@ impl<S: Store> Replica<S> {
         let replica = self.clone();
         self.later(state, async move {
             let read = || {
-                let collected = asked.collected.max(replica.known.floors.collected());
+                let collected = asked.collected.max(replica.floors.collected());
                 versions(&*replica.store, &asked, collected, &replica.limits)
             };
             let (versions, collected) = replica.as_collected(read).await;
@@ -116,7 +116,7 @@ async fn versions<S: Store>(
 
 /// The entry of a record, where it counts.
 fn counting(record: Record, collected: Timestamp) -> Option<Entry> {
-    match record.is_value() {
+    match record.is_only_value() {
         true => record.into_entry(),
         false => record.counting(collected)?.into_entry(),
     }

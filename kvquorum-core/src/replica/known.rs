@@ -29,7 +29,7 @@ pub(super) struct Known {
     pub(super) boot: u64,
     announced: AtomicU64,
     /// What it takes no more, and what counts no more.
-    pub(super) floors: Arc<Floors>,
+    floors: Arc<Floors>,
     copied: AtomicU64,
     is_ready: watch::Sender<bool>,
     /// Of the coordinators that called.
@@ -64,14 +64,14 @@ impl State {
 }
 
 impl Known {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(floors: &Arc<Floors>) -> Self {
         Self {
             state: AtomicU64::new(0),
             id: AtomicU64::new(0),
             new_id: OnceLock::new(),
             boot: random::number(),
             announced: AtomicU64::new(0),
-            floors: Arc::default(),
+            floors: Arc::clone(floors),
             copied: AtomicU64::new(0),
             is_ready: watch::Sender::new(false),
             quorums: Mutex::default(),
@@ -188,7 +188,7 @@ impl Known {
         let waits = failure.map(|failure| {
             let replica = match failure {
                 CollectError::Waiting { replica, .. } => Some(replica.clone()),
-                CollectError::NotLevel => None,
+                CollectError::NotLevel | CollectError::Rejoined => None,
             };
             let since = before.filter(|before| before.replica == replica);
             Waits {

@@ -161,7 +161,7 @@ impl<S: Store> Replica<S> {
             };
             return refused(ahead.refusal());
         }
-        self.known.floors.seal(to);
+        self.floors.seal(to);
         let replica = self.clone();
         Call::new(async move {
             match replica.change_marks(MarksChange::Seal(to)).await? {

@@ -53,7 +53,7 @@ impl<S: Store> Replica<S> {
         let mut records = records?;
         records.collected = collected;
         let found = records.records.into_iter();
-        let counts = |(key, record): (Key, Record)| match record.is_value() {
+        let counts = |(key, record): (Key, Record)| match record.is_only_value() {
             true => Some((key, record)),
             false => Some((key, record.counting(collected)?)),
         };

@@ -29,13 +29,13 @@ impl<S: Store> Replica<S> {
             let Records { records, upto, .. } =
                 first_records(&*replica.store, &range, limit).await?;
             let keys = records.len() as u64;
-            let collected = replica.known.floors.collected();
+            let collected = replica.floors.collected();
             let mut tombstones: u64 = 0;
             let has_expired =
                 |(key, record): &(Key, Record)| record.has_expired(expired_by).then(|| key.clone());
             let expired = records.iter().filter_map(has_expired).collect();
             let is_due = |(_, record): &(Key, Record)| {
-                if record.is_value() {
+                if record.is_only_value() {
                     return false;
                 }
                 let counting = record.counting(collected);
@@ -62,7 +62,7 @@ impl<S: Store> Replica<S> {
     }
 
     async fn drop_from(&self, key: &Key) -> Result<(), StoreError> {
-        let change = Change::sweep().under(&self.known.floors);
+        let change = Change::sweep().under(&self.floors);
         let change = match self.store.try_apply(key, change) {
             Ok(done) => return done.map(drop),
             Err(change) => change,

@@ -128,21 +128,39 @@ mod tests {
         ReplicaId::new(NonZeroU64::new(id).unwrap())
     }
 
-    fn all() -> Vec<Option<Own>> {
-        let mut all = vec![None];
-        for era in eras() {
-            for announced in eras() {
+    fn times() -> [Timestamp; 3] {
+        [0, 1, 2].map(Timestamp::from_bits)
+    }
+
+    fn all_marks() -> Vec<Marks> {
+        let mut all = Vec::new();
+        for (era, announced) in pairs(eras()) {
+            for (sealed, collected) in pairs(times()) {
                 for is_joining in [false, true] {
-                    let marks = Marks {
+                    all.push(Marks {
                         era,
                         announced,
                         is_joining,
-                    };
-                    all.push(Some(Own { id: id(7), marks }));
+                        sealed,
+                        collected,
+                    });
                 }
             }
         }
+        // G-COLLECT: nothing else can be.
+        all.retain(|marks| marks.collected <= marks.sealed);
         all
+    }
+
+    fn pairs<A: Copy, const N: usize>(of: [A; N]) -> impl Iterator<Item = (A, A)> {
+        of.into_iter()
+            .flat_map(move |one| of.map(|other| (one, other)))
+    }
+
+    fn all() -> Vec<Option<Own>> {
+        let own = |marks| Some(Own { id: id(7), marks });
+        let all = all_marks().into_iter().map(own);
+        [None].into_iter().chain(all).collect()
     }
 
     fn changes() -> Vec<MarksChange> {
@@ -150,12 +168,19 @@ mod tests {
             [
                 MarksChange::Announce(era),
                 MarksChange::Enter(era),
-                MarksChange::Join(era),
                 MarksChange::Open(era),
             ]
         };
+        let join = |era| {
+            let with = pairs(times()).filter(|(sealed, collected)| collected <= sealed);
+            with.map(move |(sealed, collected)| MarksChange::Join(era, sealed, collected))
+        };
+        let at = |to| [MarksChange::Seal(to), MarksChange::Collect(to)];
         let begin = [false, true].map(|is_joining| MarksChange::begin(id(9), is_joining));
-        eras().into_iter().flat_map(of).chain(begin).collect()
+        let changes = eras().into_iter().flat_map(of);
+        let changes = changes.chain(eras().into_iter().flat_map(join));
+        let changes = changes.chain(times().into_iter().flat_map(at));
+        changes.chain(begin).collect()
     }
 
     fn apply(change: MarksChange, held: Option<Own>) -> (Option<Own>, Response) {
@@ -189,6 +214,9 @@ mod tests {
                     assert!(after.era >= before.era, "{change:?} of {before:?}");
                     assert!(after.announced >= before.announced);
                     assert!(before.is_joining || !after.is_joining);
+                    assert!(after.sealed >= before.sealed, "{change:?} of {before:?}");
+                    assert!(after.collected >= before.collected);
+                    assert!(after.collected <= after.sealed, "{change:?} of {before:?}");
                 }
                 // But for an announcement, which must not be taken for another's.
                 if !matches!(change, MarksChange::Announce(_)) {
@@ -232,9 +260,18 @@ mod tests {
                     assert_eq!(changed(MarksChange::Enter(era)).era, era.max(marks.era));
                 }
                 let joins = marks.is_joining && era >= marks.era;
-                assert_eq!(refused(MarksChange::Join(era)), !joins);
-                if joins {
-                    assert_eq!(changed(MarksChange::Join(era)), Marks { era, ..marks });
+                for (sealed, collected) in pairs(times()) {
+                    let join = MarksChange::Join(era, sealed, collected);
+                    assert_eq!(refused(join), !joins);
+                    if joins {
+                        let expected = Marks {
+                            era,
+                            sealed: sealed.max(marks.sealed),
+                            collected: collected.max(marks.collected),
+                            ..marks
+                        };
+                        assert_eq!(changed(join), expected);
+                    }
                 }
                 let opens = marks.is_joining && era == marks.era;
                 assert_eq!(refused(MarksChange::Open(era)), !opens);
@@ -245,6 +282,43 @@ mod tests {
                     };
                     assert_eq!(changed(MarksChange::Open(era)), expected);
                 }
+            }
+        }
+    }
+
+    /// G-SEAL, G-COLLECT. Bugs: a replica collects what it was not sealed for; a seal or a
+    /// mark falls, or takes the other with it; a replica that is joining is sealed, or
+    /// collects.
+    #[test]
+    fn g_collect_marks_are_sealed_and_collected_as_they_should() {
+        for marks in all_marks() {
+            let held = Some(Own { id: id(7), marks });
+            for to in times() {
+                let (sealed, response) = apply(MarksChange::Seal(to), held);
+                assert_eq!(is_refused(&response), marks.is_joining);
+                let expected = match marks.is_joining {
+                    true => marks,
+                    false => Marks {
+                        sealed: to.max(marks.sealed),
+                        ..marks
+                    },
+                };
+                assert_eq!(sealed.unwrap().marks, expected);
+
+                let (collected, response) = apply(MarksChange::Collect(to), held);
+                let collects = !marks.is_joining && to <= marks.sealed;
+                assert_eq!(is_refused(&response), !collects, "{to:?} of {marks:?}");
+                if !marks.is_joining && !collects {
+                    assert_eq!(response, Response::Refused(Refusal::NotSealed));
+                }
+                let expected = match collects {
+                    false => marks,
+                    true => Marks {
+                        collected: to.max(marks.collected),
+                        ..marks
+                    },
+                };
+                assert_eq!(collected.unwrap().marks, expected);
             }
         }
     }
@@ -264,10 +338,11 @@ mod tests {
                     assert!(is_refused(&response), "{change:?}");
                 }
             }
-            let (after, response) = apply(MarksChange::Join(era(u64::MAX)), held);
+            let join = |number| MarksChange::Join(era(number), Timestamp::MIN, Timestamp::MIN);
+            let (after, response) = apply(join(u64::MAX), held);
             assert!(is_refused(&response) && after == held);
             let near = match is_joining {
-                true => MarksChange::Join(era((1 << 32) + 1)),
+                true => join((1 << 32) + 1),
                 false => MarksChange::Enter(era((1 << 32) + 1)),
             };
             assert!(!is_refused(&apply(near, held).1));

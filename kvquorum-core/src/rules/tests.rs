@@ -51,7 +51,7 @@ fn record((entry, anchor): &Held) -> Option<Record> {
     Record::new(entry.clone(), *anchor)
 }
 
-fn apply(change: Change, held: &mut Held) -> Response {
+fn apply(change: Change<'_>, held: &mut Held) -> Response {
     let Decision { action, response } = change.decide(record(held).as_ref());
     match action {
         Action::Keep => {}
@@ -117,7 +117,7 @@ fn l_promise_a_ballot_is_decided_as_written() {
                 let by = is.version;
                 (Response::Refused(Refusal::Superseded { by }), anchor)
             } else {
-                (Response::Promise(is.clone()), Some(ballot))
+                (Response::Promise(is.clone().into()), Some(ballot))
             };
             assert_eq!(response, expected, "{held:?}, {ballot:?}");
             assert_eq!(after, (is, kept), "{held:?}, {ballot:?}");
@@ -131,7 +131,7 @@ fn l_promise_a_ballot_is_decided_as_written() {
 fn a_repeated_request_changes_nothing() {
     let writes = entries().into_iter().map(Change::write);
     let ballots = versions().into_iter().map(Change::prepare);
-    let changes: Vec<Change> = writes.chain(ballots).collect();
+    let changes: Vec<Change<'_>> = writes.chain(ballots).collect();
     for held in all_held() {
         for change in &changes {
             let mut after = held.clone();
@@ -148,7 +148,7 @@ fn a_repeated_request_changes_nothing() {
 fn what_is_held_and_promised_only_rises() {
     let writes = entries().into_iter().map(Change::write);
     let ballots = versions().into_iter().map(Change::prepare);
-    let changes: Vec<Change> = writes.chain(ballots).collect();
+    let changes: Vec<Change<'_>> = writes.chain(ballots).collect();
     for held in all_held() {
         for change in &changes {
             let mut after = held.clone();
@@ -192,11 +192,11 @@ fn c_drift_only_a_key_that_is_as_far_ahead_takes_what_is_from_the_future() {
     for held in all_held() {
         let writes = entries().into_iter().map(|entry| {
             let version = entry.version;
-            let ahead = Change::write_ahead(entry.clone(), ahead(entry.version));
+            let ahead = Change::write_within(&entry, Some(ahead(entry.version)));
             (version, ahead, Change::write(entry))
         });
         let ballots = versions().into_iter().map(|ballot| {
-            let ahead = Change::prepare_ahead(ballot, ahead(ballot));
+            let ahead = Change::prepare_within(ballot, Some(ahead(ballot)));
             (ballot, ahead, Change::prepare(ballot))
         });
         for (version, ahead, plain) in writes.chain(ballots) {
@@ -226,17 +226,19 @@ fn c_drift_holds_at_the_end_of_time() {
     };
     let mut held = (None, None);
     let response = apply(
-        Change::write_ahead(Entry::new(last, "a"), ahead(last)),
+        Change::write_within(&Entry::new(last, "a"), Some(ahead(last))),
         &mut held,
     );
     assert!(matches!(response, Response::Refused(_)));
     held.0 = Some(Entry::new(last, "a"));
     let response = apply(
-        Change::write_ahead(Entry::new(last, "b"), ahead(last)),
+        Change::write_within(&Entry::new(last, "b"), Some(ahead(last))),
         &mut held,
     );
     assert_eq!(response, Response::Ack(Ack::Applied));
 }
+
+mod collection;
 
 #[test]
 fn a_removal_removes() {

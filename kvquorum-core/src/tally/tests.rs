@@ -5,6 +5,8 @@ use crate::entry::{Timestamp, WriterId};
 use crate::request::Refusal;
 use crate::transport::TransportError;
 
+mod voids;
+
 const N: usize = 4;
 
 fn version(bits: u64) -> Version {
@@ -61,7 +63,7 @@ impl Part {
             })),
             Self::Refused => Err(ReplicaFailure::Refused(Refusal::EmptyKey)),
             Self::Lost => Err(TransportError::NoAnswer("lost".into()).into()),
-            Self::Mismatched => Ok(Response::Entry(None)),
+            Self::Mismatched => Ok(Response::Entry(None.into())),
         }
     }
 }
@@ -132,7 +134,7 @@ impl Held {
     fn result(self) -> Result<Response, ReplicaFailure> {
         match self {
             Self::Nothing(part) => part.result(0),
-            held => Ok(Response::Entry(held.entry())),
+            held => Ok(Response::Entry(held.entry().into())),
         }
     }
 }
@@ -256,7 +258,7 @@ fn answers_at_once_count_as_others_do() {
     every_order(&[Held::Absent, Held::Old, Held::New], &mut |answers| {
         let (mut at_once, mut later) = (ReadTally::<N>::new(2), asked_all(2));
         for (replica, held) in answers {
-            at_once.add_answer(*replica, held.entry());
+            at_once.add_answer(*replica, held.entry().into());
             later.add(*replica, held.result());
             assert_eq!(at_once.is_decided(), later.is_decided());
             assert_eq!(at_once.greatest(), later.greatest());
@@ -339,7 +341,7 @@ fn j_era_a_later_era_decides_at_once() {
 
     let mut read = ReadTally::<5>::new(3);
     (0..5).for_each(|replica| read.asked(replica));
-    read.add(0, Ok(Response::Entry(None)));
+    read.add(0, Ok(Response::Entry(None.into())));
     assert!(!read.is_decided());
     read.add(1, stale());
     assert!(read.is_decided() && !read.is_answered());

@@ -129,7 +129,7 @@ async fn a_repair_from_before_a_loss() {
     let getting = spawn(async move { getter.get("k").await.unwrap() });
     stage.tell(Kind::Read, &[0, 2]).await;
     stage.lose_all(Kind::Read);
-    let repair = stage.take(Kind::Write, &[0]);
+    let repair = stage.take(Kind::Repair, &[0]);
     assert_eq!(repair.len(), 1);
     reborn(&stage, 2, 1, &other).await;
     stage.give(repair).await;

@@ -1,12 +1,16 @@
 //! Replicas whose every message a test delivers itself, in the order that it likes.
 
+#![allow(dead_code, reason = "each test uses its own part of it")]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use std::ops::Bound::Unbounded;
+
 use kvquorum_core::{
-    Call, Coordinator, CoordinatorBuilder, Replica, ReplicaId, Request, RequestKind, Response,
-    Transport, TransportError, WallClock, WriterId,
+    Call, Change, Coordinator, CoordinatorBuilder, Key, Record, Replica, ReplicaId, Request,
+    RequestKind, Response, ScanLimit, Store, Transport, TransportError, WallClock, WriterId,
 };
 use kvquorum_mem::MemStore;
 use tokio::sync::oneshot;
@@ -18,6 +22,7 @@ use tokio::time::advance;
 pub enum Kind {
     Read,
     Write,
+    Repair,
     Prepare,
     /// How are you?
     Status,
@@ -27,6 +32,8 @@ pub enum Kind {
     Records,
     Copy,
     Open,
+    Seal,
+    Collect,
 }
 
 impl Kind {
@@ -34,6 +41,7 @@ impl Kind {
         Some(match request.kind {
             RequestKind::Read { .. } => Self::Read,
             RequestKind::Write { .. } => Self::Write,
+            RequestKind::Repair { .. } => Self::Repair,
             RequestKind::Prepare { .. } => Self::Prepare,
             RequestKind::Status if request.era.is_none() => Self::Status,
             RequestKind::Status => Self::Enter,
@@ -42,6 +50,8 @@ impl Kind {
             RequestKind::Records { .. } => Self::Records,
             RequestKind::Copy { .. } => Self::Copy,
             RequestKind::Open { .. } => Self::Open,
+            RequestKind::Seal { .. } => Self::Seal,
+            RequestKind::Collect { .. } => Self::Collect,
             _ => return None,
         })
     }
@@ -196,6 +206,40 @@ impl<const N: usize> Stage<N> {
         replicas[place] = replicas[place].restarted();
     }
 
+    /// A replica's process ends, and begins again with its data.
+    pub fn restart(&self, place: usize) {
+        let mut replicas = self.shared.replicas.lock().unwrap();
+        replicas[place] = replicas[place].restarted();
+    }
+
+    /// All that a replica keeps, its marks included.
+    pub async fn backup(&self, place: usize) -> Vec<(Key, Record)> {
+        let replica = self.replica(place);
+        let scanning = replica
+            .store()
+            .scan((Unbounded, Unbounded), ScanLimit::NONE);
+        scanning.await.unwrap()
+    }
+
+    /// A replica's process ends, and begins again with what it kept once.
+    pub async fn restore(&self, place: usize, backup: &[(Key, Record)]) {
+        let replica = self.replica(place);
+        replica.store().clear();
+        for (key, record) in backup {
+            let entry = record.entry().map(Change::write);
+            let anchor = record.anchor().map(Change::prepare);
+            let changes = match record.anchor() < record.version() {
+                true => [anchor, entry],
+                false => [entry, anchor],
+            };
+            for change in changes.into_iter().flatten() {
+                replica.store().apply(key, change).await.unwrap();
+            }
+        }
+        assert_eq!(self.backup(place).await, backup);
+        self.restart(place);
+    }
+
     /// Lets all that can go on go on.
     pub async fn settle(&self) {
         for _ in 0..8 {
@@ -271,6 +315,24 @@ impl<const N: usize> Stage<N> {
         self.settle().await;
         let taken = self.take(kind, replicas);
         self.give(taken).await;
+    }
+
+    /// Delivers all that a client sends, but for requests of one kind, until nothing else
+    /// comes.
+    pub async fn through_but(&self, client: usize, but: Kind) {
+        loop {
+            self.settle().await;
+            let next = {
+                let mut messages = self.shared.messages.lock().unwrap();
+                let is_next = |it: &Message| it.client == client && it.kind != but;
+                let place = messages.iter().position(is_next);
+                place.map(|place| messages.remove(place))
+            };
+            match next {
+                Some(next) => drop(self.give(vec![next]).await),
+                None => return,
+            }
+        }
     }
 
     /// Delivers all that a client sends, until a task of its own has ended.

@@ -216,7 +216,7 @@ impl Link {
 
     fn take_in(&self, request: &Request) {
         self.seen.lock().unwrap().push(request.clone());
-        if let RequestKind::Write { key, .. } = &request.kind {
+        if let RequestKind::Write { key, .. } | RequestKind::Repair { key, .. } = &request.kind {
             let overlapping = self.overlapping.lock().unwrap().pop();
             if let Some(entry) = overlapping {
                 self.store().change(key, Change::write(entry));
@@ -281,7 +281,7 @@ async fn carry(
         Line::PanicsAtOnce => unreachable!("it has panicked"),
         Line::MixesUp => Ok(match request.kind {
             RequestKind::Read { .. } => Response::Ack(Ack::Applied),
-            _ => Response::Entry(None),
+            _ => Response::Entry(None.into()),
         }),
     }
 }

@@ -1,8 +1,13 @@
 //! With the feature `metrics`. The table in docs/OPERATING.md names all of it.
 
+#[cfg(feature = "tls")]
+mod certificates;
+
 use std::sync::Arc;
 use std::time::Instant;
 
+#[cfg(feature = "tls")]
+pub(crate) use certificates::{CertificateExpiry, Expiry};
 use hyper::StatusCode;
 use kvquorum_core::{Refusal, Response, is_sampled};
 use metrics::{Counter, Gauge, Histogram, Unit};

@@ -16,6 +16,8 @@ mod events;
 mod events;
 
 use counts::ClientCounts;
+#[cfg(feature = "tls")]
+pub(crate) use counts::{CertificateExpiry, Expiry};
 pub(crate) use counts::{ServerCounts, Stopwatch};
 use events::ClientEvents;
 pub(crate) use events::ServerEvents;
@@ -44,6 +46,14 @@ impl ClientTelemetry {
     pub(crate) fn breaker_closed(&self) {
         self.events.breaker_closed();
     }
+}
+
+/// Who shows a certificate.
+#[cfg(feature = "tls")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
 }
 
 /// What a server's answers are counted by.

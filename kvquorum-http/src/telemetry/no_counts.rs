@@ -1,8 +1,15 @@
 //! Without the feature `metrics`.
 
+#[cfg(feature = "tls")]
+use std::path::Path;
+
 use hyper::StatusCode;
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::RouteName;
+#[cfg(feature = "tls")]
+use super::Side;
 use crate::wire::Reply;
 
 pub(crate) struct ClientCounts;
@@ -61,6 +68,30 @@ pub(crate) struct Stopwatch;
 
 impl Stopwatch {
     pub(crate) fn sampled() -> Self {
+        Self
+    }
+}
+
+#[cfg(feature = "tls")]
+#[derive(Clone)]
+pub(crate) struct CertificateExpiry;
+
+#[cfg(feature = "tls")]
+impl CertificateExpiry {
+    pub(crate) fn new(_: Side, _: &Path) -> Self {
+        Self
+    }
+
+    pub(crate) fn set(&self, _: Expiry) {}
+}
+
+#[cfg(feature = "tls")]
+#[derive(Clone, Copy)]
+pub(crate) struct Expiry;
+
+#[cfg(feature = "tls")]
+impl Expiry {
+    pub(crate) fn of(_: &[CertificateDer<'_>]) -> Self {
         Self
     }
 }

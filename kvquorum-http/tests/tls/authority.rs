@@ -55,9 +55,14 @@ impl Authority {
 
     /// One that was valid at the beginning of the century.
     pub(crate) fn sign_expired(&self, name: &str) -> Signed {
+        self.sign_until(name, 2002)
+    }
+
+    /// One that is valid until the beginning of a year.
+    pub(crate) fn sign_until(&self, name: &str, year: i32) -> Signed {
         self.sign_with(name, |params| {
             params.not_before = date_time_ymd(2001, 1, 1);
-            params.not_after = date_time_ymd(2002, 1, 1);
+            params.not_after = date_time_ymd(year, 1, 1);
         })
     }
 

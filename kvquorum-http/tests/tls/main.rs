@@ -6,6 +6,8 @@ mod authority;
 #[path = "../common/mod.rs"]
 mod common;
 mod curl;
+#[cfg(feature = "metrics")]
+mod expiry;
 mod files;
 mod limits;
 mod refusals;

@@ -1,12 +1,13 @@
 //! The way from a key's hash to its slot.
 
 /// Numbers of slots by the hashes of their keys: an open-addressed table with
-/// linear probing.
+/// linear probing. It doubles when more than three quarters of it are taken, and
+/// halves when less than a quarter is.
 ///
 /// `hashbrown::HashTable<u32>` has its control bytes in one place and the numbers in
 /// another. That is a cache miss more before a slot can be read, and made reads
 /// of a million keys 15 % slower. Here a bucket is one word. It holds enough of
-/// the hash for the table to grow without a look at the keys.
+/// the hash for the table to be laid out anew without a look at the keys.
 #[derive(Default)]
 pub(super) struct Index {
     /// None, or a power of two. At least a quarter is vacant.
@@ -49,7 +50,8 @@ impl Index {
         self.len = self.len.saturating_add(1);
         let quarter = self.buckets.len() / 4;
         if self.len > self.buckets.len().saturating_sub(quarter) {
-            self.grow();
+            let more = self.buckets.len().saturating_mul(2);
+            self.resize(more.max(LEAST_BUCKETS));
         }
         self.put(Bucket {
             tag: tag(hash),
@@ -77,6 +79,9 @@ impl Index {
             }
         }
         self.set(vacant, VACANT);
+        if self.len < self.buckets.len() / 4 && self.buckets.len() > LEAST_BUCKETS {
+            self.resize(self.buckets.len() / 2);
+        }
     }
 
     /// Puts another number in the place of one.
@@ -102,9 +107,9 @@ impl Index {
         }
     }
 
-    fn grow(&mut self) {
-        let more = self.buckets.len().saturating_mul(2).max(LEAST_BUCKETS);
-        let buckets = std::mem::replace(&mut self.buckets, vec![VACANT; more]);
+    /// Lays all numbers out in so many buckets, a power of two.
+    fn resize(&mut self, count: usize) {
+        let buckets = std::mem::replace(&mut self.buckets, vec![VACANT; count]);
         for bucket in buckets {
             if bucket.number != NO_SLOT {
                 self.put(bucket);
@@ -158,6 +163,35 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    /// Bugs: a table that does not get smaller with what it holds, or loses some of it
+    /// then; one that is laid out anew at every other step.
+    #[test]
+    fn it_is_as_large_as_it_needs_to_be() {
+        let mut index = Index::default();
+        let hash = |number: u32| u64::from(number).wrapping_mul(0x9E37_79B9);
+        for number in 0..10_000 {
+            index.insert(hash(number), number);
+        }
+        for number in 0..10_000 {
+            let before = index.buckets.len();
+            index.remove(hash(number), number);
+            let left = 9_999 - number as usize;
+            let most = (left * 4).max(LEAST_BUCKETS);
+            assert!(index.buckets.len() <= most.next_power_of_two());
+            if index.buckets.len() < before {
+                for held in number + 1..10_000 {
+                    assert!(index.find(hash(held), |found| found == held).is_some());
+                }
+                // It is not one more or less that decides.
+                let resized = index.buckets.len();
+                index.insert(hash(number), number);
+                index.remove(hash(number), number);
+                assert_eq!(index.buckets.len(), resized);
+            }
+        }
+        assert_eq!(index.buckets.len(), LEAST_BUCKETS);
+    }
 
     /// Bugs: a removal that loses what stood behind it, at the end of the table
     /// too; growth that loses numbers. Hashes are few, so that all of them collide.

@@ -57,8 +57,8 @@ const SHARDS: usize = 64;
 /// another one of 24 bytes. One that is a slice of a larger buffer keeps all of that
 /// buffer alive; copy it before where buffers are much larger than values.
 ///
-/// Removed keys give their memory back, but for the index and the order, which may
-/// stay as large as they were.
+/// Removed keys give their memory back to the allocator, with that which they were
+/// found by.
 ///
 /// # Scans
 ///
@@ -149,6 +149,15 @@ impl MemStore {
         let chosen = (hash >> 32) as usize % SHARDS;
         let [first, ..] = &self.shards;
         lock(self.shards.get(chosen).unwrap_or(first))
+    }
+}
+
+/// Gives half of the room back where less than three eighths of it are used. A third
+/// more than are left still fit, so that it is not one more or less that decides.
+fn give_back<T>(items: &mut Vec<T>) {
+    let half = items.capacity() / 2;
+    if items.len() < half.saturating_mul(3) / 4 {
+        items.shrink_to(half);
     }
 }
 

@@ -2,16 +2,20 @@
 
 use std::ops::Bound;
 
+use super::give_back;
 use super::slots::Slots;
 
 /// How many numbers lie in one block at most: an insertion moves half of them,
 /// 512 bytes.
 const BLOCK: usize = 256;
 
+/// A block with fewer is put together with one beside it, where both together are no
+/// more than half a block.
+const FEW: usize = BLOCK / 4;
+
 /// The numbers of all slots, in ascending order of their keys: a B-tree of two
 /// levels. It costs a slot five bytes or so, where a tree of keys would cost it
-/// the key once more. Blocks that get empty are freed; those that get smaller are
-/// not merged.
+/// the key once more.
 #[derive(Default)]
 pub(super) struct Order {
     /// None is empty.
@@ -43,10 +47,30 @@ impl Order {
             && let Some(block) = self.blocks.get_mut(at)
         {
             block.remove(place);
-            if block.is_empty() {
-                self.blocks.remove(at);
+            give_back(block);
+            if block.len() < FEW {
+                self.merge(at);
             }
         }
+    }
+
+    /// Puts a block of few numbers together with the one before it, or the first with
+    /// the next.
+    fn merge(&mut self, at: usize) {
+        let at = at.saturating_sub(1);
+        if let Some([block, next, ..]) = self.blocks.get_mut(at..)
+            && (block.len().saturating_add(next.len()) <= BLOCK / 2
+                || block.is_empty()
+                || next.is_empty())
+        {
+            block.append(next);
+            self.blocks.remove(at.saturating_add(1));
+        } else if let [only] = self.blocks.as_slice()
+            && only.is_empty()
+        {
+            self.blocks.pop();
+        }
+        give_back(&mut self.blocks);
     }
 
     /// Puts another number in the place of a key's.
@@ -150,6 +174,18 @@ mod tests {
             order.remove(&key(number), &slots);
         }
         expected.drain(1_000..3_000);
+        assert_eq!(all(&order, &slots), expected);
+        // Fewer than half of them are left in each block, were they not put together.
+        let blocks = order.blocks.len();
+        for number in (0..KEYS).filter(|number| number % 8 != 0) {
+            order.remove(&key(number), &slots);
+        }
+        let eighth: Vec<u32> = expected.iter().copied().filter(|it| it % 8 == 0).collect();
+        assert_eq!(all(&order, &slots), eighth);
+        assert!(order.blocks.len() < blocks / 2, "{}", order.blocks.len());
+        for number in expected.iter().rev().filter(|number| *number % 8 != 0) {
+            order.insert(*number, &slots);
+        }
         assert_eq!(all(&order, &slots), expected);
         for from in (0..1_000).chain(3_000..KEYS) {
             let next = order.from(Bound::Included(&key(from)), &slots).next();

@@ -5,6 +5,8 @@ use std::mem;
 use kvquorum_core::Record;
 use smallvec::SmallVec;
 
+use super::give_back;
+
 /// How many slots lie in one allocation. What a shard has room for but does not
 /// use is less than that, however large it is; a `Vec` of all would have room for
 /// the double each time it grows.
@@ -58,8 +60,10 @@ impl Slots {
     pub(super) fn swap_remove(&mut self, number: u32) -> Option<Slot> {
         let chunk = self.chunks.last_mut()?;
         let last = chunk.pop()?;
+        give_back(chunk);
         if chunk.is_empty() {
             self.chunks.pop();
+            give_back(&mut self.chunks);
         }
         match self.get_mut(number) {
             Some(slot) => Some(mem::replace(slot, last)),

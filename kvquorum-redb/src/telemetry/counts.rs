@@ -1,9 +1,11 @@
 //! With the feature `metrics`. The table in docs/OPERATING.md names all of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, Histogram, Unit, counter, histogram};
 use metrics::{describe_counter, describe_histogram};
+
+use crate::compaction::Compaction;
 
 const CHANGES: &str = "kvquorum_redb_changes_total";
 const COMMITS: &str = "kvquorum_redb_commits_total";
@@ -12,6 +14,9 @@ const COMMIT_CHANGES: &str = "kvquorum_redb_commit_changes";
 const WRITTEN: &str = "kvquorum_redb_written_bytes_total";
 const FAILURES: &str = "kvquorum_redb_failures_total";
 const BACKUPS: &str = "kvquorum_redb_backups_total";
+const COMPACTIONS: &str = "kvquorum_redb_compactions_total";
+const COMPACTION_DURATION: &str = "kvquorum_redb_compaction_duration_seconds";
+const GIVEN_BACK: &str = "kvquorum_redb_given_back_bytes_total";
 
 pub(crate) struct Counts {
     changes: Counter,
@@ -23,6 +28,10 @@ pub(crate) struct Counts {
     read_failures: Counter,
     backups: Counter,
     failed_backups: Counter,
+    compactions: Counter,
+    failed_compactions: Counter,
+    compaction_duration: Histogram,
+    given_back: Counter,
 }
 
 impl Counts {
@@ -39,6 +48,10 @@ impl Counts {
             read_failures: counter!(FAILURES, "kind" => "read"),
             backups: counter!(BACKUPS, "outcome" => "ok"),
             failed_backups: counter!(BACKUPS, "outcome" => "failed"),
+            compactions: counter!(COMPACTIONS, "outcome" => "ok"),
+            failed_compactions: counter!(COMPACTIONS, "outcome" => "failed"),
+            compaction_duration: histogram!(COMPACTION_DURATION),
+            given_back: counter!(GIVEN_BACK),
         }
     }
 
@@ -75,6 +88,18 @@ impl Counts {
         };
         outcome.increment(1);
     }
+
+    /// For so long all others waited; `None` where it failed.
+    pub(crate) fn compacted(&self, compaction: Option<&Compaction>, took: Duration) {
+        self.compaction_duration.record(took);
+        match compaction {
+            Some(compaction) => {
+                self.compactions.increment(1);
+                self.given_back.increment(compaction.given_back());
+            }
+            None => self.failed_compactions.increment(1),
+        }
+    }
 }
 
 fn as_count(count: usize) -> u64 {
@@ -98,4 +123,15 @@ fn describe() {
     );
     count(FAILURES, "Commits and reads that failed");
     count(BACKUPS, "Backups that were made, or failed");
+    count(COMPACTIONS, "Compactions that were made, or failed");
+    describe_histogram!(
+        COMPACTION_DURATION,
+        Unit::Seconds,
+        "How long compactions took, for which all else waited"
+    );
+    describe_counter!(
+        GIVEN_BACK,
+        Unit::Bytes,
+        "Bytes by which compactions made the file shorter"
+    );
 }

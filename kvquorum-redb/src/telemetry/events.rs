@@ -2,10 +2,12 @@
 
 use std::io::ErrorKind;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use kvquorum_core::{EventLimit, WithCauses};
 use tracing::{error, info};
 
+use crate::compaction::Compaction;
 use crate::error::{OpenError, RedbStoreError};
 
 /// Who opens a store is told what is wrong with the call; here it is told what is
@@ -55,4 +57,10 @@ pub(crate) fn reopened(result: Result<(), &RedbStoreError>) {
             "the store could not be opened again"
         ),
     }
+}
+
+/// All reads and writes waited for it.
+pub(crate) fn compacted(compaction: &Compaction, took: Duration) {
+    let given_back = compaction.given_back();
+    info!(given_back, ?took, "the file was compacted");
 }

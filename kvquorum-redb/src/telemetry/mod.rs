@@ -16,4 +16,4 @@ mod events;
 mod events;
 
 pub(crate) use counts::Counts as Telemetry;
-pub(crate) use events::{not_opened, read_failed, reopened, write_failed};
+pub(crate) use events::{compacted, not_opened, read_failed, reopened, write_failed};

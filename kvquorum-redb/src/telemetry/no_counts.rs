@@ -1,5 +1,9 @@
 //! Without the feature `metrics`.
 
+use std::time::Duration;
+
+use crate::compaction::Compaction;
+
 pub(crate) struct Counts;
 
 impl Counts {
@@ -18,4 +22,6 @@ impl Counts {
     pub(crate) fn read_failed(&self) {}
 
     pub(crate) fn backed_up(&self, _: bool) {}
+
+    pub(crate) fn compacted(&self, _: Option<&Compaction>, _: Duration) {}
 }

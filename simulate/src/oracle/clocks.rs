@@ -248,11 +248,7 @@ impl Oracle {
             return;
         }
         let Attempt { past, bounds, .. } = op.attempts[attempt];
-        // Where it first had to ask who a replica is, earlier attempts were told of more
-        // since this one was begun.
-        let earlier = op.attempts.iter().take(attempt);
-        let earlier = earlier.flat_map(|earlier| &earlier.told_by_all);
-        let told: Vec<Version> = op.told.iter().chain(earlier).copied().collect();
+        let told = op.told.clone();
         self.check_given_out(coordinator, stamp.version, bounds, past, &told);
     }
 

@@ -69,12 +69,12 @@ impl Oracle {
             (RequestKind::Write { key, entry }, Some(op), Some(kind)) if kind.is_plain_write() => {
                 let stamp = Stamp::of(entry);
                 if introduced.is_none() || self.ops[op].is_unsettled {
-                    call.attempt = self.attempt(op, end.replica, Some(stamp));
+                    call.attempt = self.attempt(op, call, Some(stamp));
                 }
                 self.sent(op, call.attempt, key, stamp);
             }
             (_, Some(op), Some(kind)) if kind.is_plain_write() => {
-                call.attempt = self.attempt(op, end.replica, None);
+                call.attempt = self.attempt(op, call, None);
             }
             (RequestKind::Write { key, entry }, Some(op), Some(Kind::Register(_)))
                 if self.ops[op].ballots.are_of(entry.version) =>
@@ -95,11 +95,12 @@ impl Oracle {
                 call.scans = true;
                 call.attempt = self.scanning(op, end.replica, range);
             }
-            (RequestKind::Identify { .. }, Some(op), Some(Kind::Register(_))) => {
-                self.ops[op].ballots.introducing(end.replica);
-            }
             (RequestKind::Identify { .. }, Some(_), Some(Kind::Scan)) => call.scans = true,
-            (RequestKind::Read { .. }, _, Some(Kind::Register(_))) => {}
+            (
+                RequestKind::Identify { .. } | RequestKind::Read { .. },
+                _,
+                Some(Kind::Register(_)),
+            ) => {}
             _ => {
                 call.reads = true;
                 self.asked(*call);
@@ -126,11 +127,15 @@ impl Oracle {
     /// Which attempt of a write a call to a replica belongs to: that of the same
     /// entry; else the last one, unless that has called the replica already, or has
     /// sent another entry.
-    fn attempt(&mut self, index: usize, replica: usize, stamp: Option<Stamp>) -> usize {
+    fn attempt(&mut self, index: usize, call: &Call, stamp: Option<Stamp>) -> usize {
+        let (replica, last) = (call.end.replica, self.ops[index].attempts.len());
         let bit = 1 << replica;
         let mut attempts = self.ops[index].attempts.iter();
         let is_sent = |attempt: &Attempt| stamp.is_some() && attempt.stamp == stamp;
         if let Some(place) = attempts.position(is_sent) {
+            if !call.is_introduced || call.attempt + 1 == last {
+                self.take_back_attempt(index, place);
+            }
             self.ops[index].attempts[place].called |= bit;
             return place;
         }
@@ -146,6 +151,20 @@ impl Oracle {
             attempt.called |= bit;
         }
         attempts.len() - 1
+    }
+
+    /// Replicas were asked who they are once more, and are sent the entry of an earlier
+    /// attempt then: they were asked for that one, where none was sent since.
+    fn take_back_attempt(&mut self, index: usize, place: usize) {
+        let attempts = &mut self.ops[index].attempts;
+        let Some(_) = attempts.pop_if(|last| last.stamp.is_none()) else {
+            return;
+        };
+        let taken_back = attempts.len();
+        let calls = self.calls.iter_mut().flatten();
+        for call in calls.filter(|call| call.op == Some(index) && call.attempt == taken_back) {
+            call.attempt = place;
+        }
     }
 
     fn begin_attempt(&mut self, index: usize) {

@@ -389,6 +389,7 @@ impl Oracle {
             is_refused: false,
             is_acked: false,
             era: None,
+            introduced: 0,
             snapshot: Vec::new(),
         };
         self.ticks += 1;
@@ -439,8 +440,8 @@ impl Oracle {
             return;
         }
         let is_short = |attempt: &Attempt| attempt.called != all;
-        if op.kind != Kind::Foreign && op.attempts.iter().any(is_short) || op.ballots.is_short(all)
-        {
+        let is_short_of_ballots = op.ballots.is_short(all & !op.introduced);
+        if op.kind != Kind::Foreign && op.attempts.iter().any(is_short) || is_short_of_ballots {
             self.broken("W-ALL", || format!("#{index} did not go to all replicas"));
         }
         let reading = &self.ops[index].reading;

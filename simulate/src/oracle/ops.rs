@@ -49,6 +49,8 @@ pub(super) struct Op {
     pub is_unsettled: bool,
     /// The era in which it asked first.
     pub era: Option<Era>,
+    /// Replicas that were to introduce themselves to it, as a set of bits.
+    pub introduced: u32,
     /// Whether a replica refused it.
     pub is_refused: bool,
     /// Whether its caller was told that it was acknowledged.
@@ -61,22 +63,29 @@ impl Op {
     /// It calls a replica: perhaps once more, in another era.
     pub fn asks(&mut self, call: Call, request: &Request, w: usize, most: usize) {
         let bit = 1 << call.end.replica;
-        self.era = self.era.or(request.era);
-        let is_later = request.era.is_some() && request.era != self.era;
-        let has_asked = match (&request.kind, self.attempts.last()) {
-            (RequestKind::Identify { .. }, Some(attempt)) => {
-                let is_superseded = attempt.acks >= w && !attempt.told_by_all.is_empty();
-                let is_stamped_again =
-                    (attempt.is_refused || is_superseded) && self.attempts.len() < most;
-                attempt.called & bit != 0 && !is_stamped_again
-            }
-            (RequestKind::Write { .. }, Some(attempt)) => {
-                attempt.stamp.is_none() && attempt.called & bit != 0 && !call.is_introduced
-            }
-            (RequestKind::Identify { .. }, None) => self.reading.asked & bit != 0,
-            _ => false,
+        let is_later = self.era.is_some() && request.era.is_some() && request.era != self.era;
+        let identifies = matches!(request.kind, RequestKind::Identify { .. });
+        let has_asked = if self.era.is_none() {
+            // Whoever it called has not said who it is.
+            self.introduced & bit != 0 && !call.is_introduced
+        } else {
+            identifies && self.has_called(bit, w, most)
         };
+        self.era = self.era.or(request.era);
+        if identifies {
+            self.introduced |= bit;
+        }
         self.is_unsettled |= is_later || has_asked;
+    }
+
+    /// Whether it has called a replica, and nothing it was answered has it call once more.
+    fn has_called(&self, bit: u32, w: usize, most: usize) -> bool {
+        let Some(attempt) = self.attempts.last() else {
+            return self.reading.asked & bit != 0;
+        };
+        let is_superseded = attempt.acks >= w && !attempt.told_by_all.is_empty();
+        let is_stamped_again = (attempt.is_refused || is_superseded) && self.attempts.len() < most;
+        attempt.called & bit != 0 && !is_stamped_again
     }
 
     /// Whether it is stamped past all that was acknowledged before it began.

@@ -12,8 +12,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 #[derive(Default)]
 pub(super) struct Ballots {
     ballots: Vec<Ballot>,
-    /// Replicas, as a set of bits: those that were to introduce themselves first.
-    introduced: u32,
     /// Versions that it was told to go past.
     told: Vec<Version>,
 }
@@ -32,17 +30,13 @@ impl Ballots {
         self.ballots.iter().any(|ballot| ballot.version == version)
     }
 
-    /// Whether a request has not gone to all replicas.
+    /// Whether a request has not gone to all of these replicas.
     pub fn is_short(&self, all: u32) -> bool {
-        let is_short = |sent: u32| sent | self.introduced != all;
+        let is_short = |sent: u32| sent & all != all;
         let mut ballots = self.ballots.iter();
         ballots.any(|ballot| {
             is_short(ballot.prepared) || ballot.stamp.is_some() && is_short(ballot.accepted)
         })
-    }
-
-    pub fn introducing(&mut self, replica: usize) {
-        self.introduced |= 1 << replica;
     }
 
     fn place(&self, version: Version) -> Option<usize> {

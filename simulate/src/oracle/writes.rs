@@ -229,10 +229,7 @@ impl Oracle {
     }
 
     pub(super) fn check_writing_parts(&mut self, index: usize, parts: &[Part]) {
-        // Who asked replicas again who they are seemed to begin another attempt.
-        let attempts = &self.ops[index].attempts;
-        let sent = attempts.iter().rfind(|attempt| attempt.stamp.is_some());
-        let Some(last) = sent.or(attempts.last()) else {
+        let Some(last) = self.ops[index].attempts.last() else {
             return;
         };
         let (stamp, applied, superseded) = (last.stamp, last.applied, last.superseded);

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Call, Entry, Era, Fingerprint, Key, KeyRange, Marks, Record, Records, Refusal, Request,
-    RequestKind, Response, Told, Transport, Version,
+    Ack, Bytes, Call, Entry, Era, Fingerprint, Key, KeyRange, Marks, Record, Records, Refusal,
+    Request, RequestKind, Response, Told, Transport, Version,
 };
 use tokio::time::sleep;
 
 use super::Bug;
-use super::link::{Answer, Place, applied, changed};
+use super::link::{Answer, Place, applied, changed, restamped};
 use crate::oracle::{Author, Kind};
 use crate::spy::{current, on_behalf};
 
@@ -22,6 +22,8 @@ struct Memory {
     acks: HashMap<Version, Ack>,
     /// By the operation, and the key.
     reads: HashMap<(usize, Key), Option<Entry>>,
+    /// What puts sent that the replica has not answered.
+    missed: HashMap<Key, Entry>,
 }
 
 pub(super) struct EraLink {
@@ -183,11 +185,11 @@ impl EraLink {
                     }
                     let in_window =
                         |key: &Key| range.contains(key) && end.as_ref().is_none_or(|end| key < end);
-                    if bug == Bug::TombstonesLeftOut {
+                    if bug != Bug::LastWindowLeftOut {
                         let held = oracle.all_held(replica).filter(|(key, _)| in_window(key));
-                        let values = held.filter(|(_, entry)| entry.value.is_some());
-                        let prints =
-                            values.map(|(key, entry)| Fingerprint::of(hash_key, &key, &entry));
+                        let prints = held.filter_map(|(key, entry)| {
+                            Some(Fingerprint::of(hash_key, &key, &hashed(bug, entry)?))
+                        });
                         window.fingerprint = prints.fold(Fingerprint::default(), Fingerprint::and);
                     }
                     if let Some(end) = end {
@@ -199,6 +201,34 @@ impl EraLink {
         })
     }
 
+    /// What is missed, if it is, is remembered.
+    fn put(&self, request: &Request, key: &Key, entry: &Entry) -> Call {
+        with(&self.memory, |memory| {
+            memory.missed.insert(key.clone(), entry.clone())
+        });
+        let (memory, key, version) = (Arc::clone(&self.memory), key.clone(), entry.version);
+        changed(self.inner.call(request), move |answer| {
+            with(&memory, |memory| {
+                let is_last = |missed: &Entry| missed.version == version;
+                if answer.is_ok() && memory.missed.get(&key).is_some_and(is_last) {
+                    memory.missed.remove(&key);
+                }
+            });
+            answer
+        })
+    }
+
+    /// A hint that brings what was missed.
+    fn delivered(&self, request: &Request, key: &Key) -> Call {
+        let mut request = request.clone();
+        if let RequestKind::Write { entry, .. } = &mut request.kind
+            && let Some(missed) = with(&self.memory, |memory| memory.missed.remove(key))
+        {
+            *entry = missed;
+        }
+        self.inner.call(&request)
+    }
+
     fn sent_later(&self, request: &Request) -> Call {
         let (inner, request, op) = (Arc::clone(&self.inner), request.clone(), current());
         let limit = self.place.time_limit;
@@ -208,6 +238,27 @@ impl EraLink {
         }));
         Call::Ready(applied())
     }
+}
+
+/// What a fingerprint covers of an entry, if it does.
+fn hashed(bug: Bug, mut entry: Entry) -> Option<Entry> {
+    match bug {
+        Bug::TombstonesLeftOut if entry.value.is_none() => return None,
+        Bug::ValuesLeftOut => entry.value = entry.value.map(|_| Bytes::new()),
+        _ => {}
+    }
+    Some(entry)
+}
+
+/// Versions alone tell entries apart.
+fn without_hashes(answer: Answer) -> Answer {
+    let Ok(Response::Told(mut told)) = answer else {
+        return answer;
+    };
+    if let Told::Versions(told) = &mut *told {
+        told.versions.iter_mut().for_each(|it| it.hash = 0);
+    }
+    Ok(Response::Told(told))
 }
 
 /// A refusal is as good as an ack.
@@ -251,10 +302,28 @@ impl Transport for EraLink {
                 changed(self.inner.call(request), pretends)
             }
             (
-                Bug::TombstonesLeftOut | Bug::LastWindowLeftOut,
+                Bug::TombstonesLeftOut | Bug::ValuesLeftOut | Bug::LastWindowLeftOut,
                 RequestKind::Fingerprint(asked),
                 _,
             ) => self.windows(request, asked.hash_key),
+            (Bug::ValuesLeftOut, RequestKind::Versions(_), _) => {
+                changed(self.inner.call(request), without_hashes)
+            }
+            (Bug::PassRestamps, RequestKind::Write { entry, .. }, _)
+                if self.is_of(Kind::Pass) && self.author(entry) == Author::Repair =>
+            {
+                self.inner.call(&restamped(request))
+            }
+            (Bug::HintCarriesValue, RequestKind::Write { key, .. }, _)
+                if self.is_of(Kind::Handoff) =>
+            {
+                self.delivered(request, key)
+            }
+            (Bug::HintCarriesValue, RequestKind::Write { key, entry }, _)
+                if self.author(entry) == Author::Put =>
+            {
+                self.put(request, key, entry)
+            }
             (Bug::HintClearedFirst, RequestKind::Write { .. }, _) if self.is_of(Kind::Handoff) => {
                 self.sent_later(request)
             }

@@ -64,6 +64,24 @@ pub(super) fn changed(call: Call, change: impl FnOnce(Answer) -> Answer + Send +
     }
 }
 
+/// A write as it is, but for its version, which is the next.
+pub(super) fn restamped(request: &Request) -> Request {
+    let mut request = request.clone();
+    if let RequestKind::Write { entry, .. } = &mut request.kind {
+        let timestamp = &mut entry.version.timestamp;
+        *timestamp = Timestamp::from_bits(timestamp.to_bits() + 1);
+    }
+    request
+}
+
+fn deleting(request: &Request) -> Request {
+    let mut request = request.clone();
+    if let RequestKind::Write { entry, .. } = &mut request.kind {
+        entry.value = None;
+    }
+    request
+}
+
 fn lock(last: &Last) -> MutexGuard<'_, (Option<Response>, usize)> {
     last.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -119,20 +137,6 @@ impl BuggyLink {
         }
     }
 
-    fn repair(&self, request: &Request) -> Request {
-        let mut request = request.clone();
-        if let RequestKind::Write { entry, .. } = &mut request.kind {
-            let timestamp = &mut entry.version.timestamp;
-            match self.bug {
-                Bug::RepairRestamps | Bug::ScanRepairRestamps => {
-                    *timestamp = Timestamp::from_bits(timestamp.to_bits() + 1)
-                }
-                _ => entry.value = None,
-            }
-        }
-        request
-    }
-
     fn swapped(&self, request: &Request) -> Call {
         lock(&self.last).1 += 1;
         let last = Arc::clone(&self.last);
@@ -177,11 +181,10 @@ impl Transport for BuggyLink {
             Bug::SentToQuorum if is_write && self.place.end.replica >= self.place.w => {
                 Call::Ready(Err(TransportError::NoAnswer(Planted.into())))
             }
-            Bug::RepairRestamps | Bug::RepairDeletes if self.is_repair(request) => {
-                self.inner.call(&self.repair(request))
-            }
+            Bug::RepairRestamps if self.is_repair(request) => self.inner.call(&restamped(request)),
+            Bug::RepairDeletes if self.is_repair(request) => self.inner.call(&deleting(request)),
             Bug::ScanRepairRestamps if self.author(request) == Some(Author::RepairOfScan) => {
-                self.inner.call(&self.repair(request))
+                self.inner.call(&restamped(request))
             }
             Bug::RepairPretends if self.is_repair(request) => Call::Ready(applied()),
             Bug::AnswersSwapped if matches!(request.kind, RequestKind::Read { .. }) => {

@@ -187,11 +187,14 @@ bugs! {
     Pass {
         RefusedIsRepaired: "a pass takes a repair that was refused for done",
         TombstonesLeftOut: "a fingerprint leaves tombstones out",
+        ValuesLeftOut: "a fingerprint leaves values out",
         LastWindowLeftOut: "a fingerprint leaves the last window out",
+        PassRestamps: "a repair of a pass has a fresh version",
         ResumeSkips: "a pass that goes on skips a key",
     }
     Hint {
         HintClearedFirst: "a hint is forgotten before it is acked",
+        HintCarriesValue: "a hint delivers what was missed, and not what is there now",
     }
 }
 

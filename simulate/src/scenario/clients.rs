@@ -234,6 +234,8 @@ impl<const N: usize> Shop<N> {
                 let drift = client.settings.max_drift.as_millis() as u64;
                 now + drift + random.below(30)
             }
+            // Of two that meet, nothing is to come after both.
+            _ if self.plan.bug == Some(Bug::ValuesLeftOut) => now / 1_000 * 1_000 + 20_000,
             0 | 1 => now / 1_000 * 1_000,
             2 | 3 => now,
             4 => now + 59_990 + random.below(20),

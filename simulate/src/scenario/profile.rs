@@ -151,6 +151,10 @@ impl Profile {
             Some(planted::Kind::Hint) => profile.hints = true,
             _ => {}
         }
+        if bug == Some(Bug::ValuesLeftOut) {
+            // Nothing else writes two entries of one version.
+            profile.foreign = 40;
+        }
         profile
     }
 

@@ -140,11 +140,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         report: &mut PassReport,
     ) {
         let collected = match sealed {
-            Ok(sealed) => match report.is_complete() {
-                true => Ok(self.collect_sealed(sealed, settings).await),
-                false => Err(CollectError::NotLevel),
-            },
             Err(error) => Err(error),
+            Ok(_) if !report.is_complete() => Err(CollectError::NotLevel),
+            // What was found before a replica lost its data may be there no more.
+            Ok(sealed) if sealed.era != self.inner.introductions.era() => {
+                Err(CollectError::Rejoined)
+            }
+            Ok(sealed) => Ok(self.collect_sealed(sealed, settings).await),
         };
         self.inner.telemetry.collection_ended(&collected);
         report.collection = Some(collected);

@@ -57,4 +57,7 @@ pub enum CollectError {
     /// The pass could not bring all replicas what they lack, as its report says.
     #[error("not all replicas could be brought to hold the same")]
     NotLevel,
+    /// A replica began to [rejoin](crate::Coordinator::rejoin) meanwhile.
+    #[error("a replica began to rejoin meanwhile")]
+    Rejoined,
 }

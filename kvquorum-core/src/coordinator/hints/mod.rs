@@ -187,13 +187,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Handoff<N, W,
     async fn deliver(&self, replica: usize, key: &Key) -> bool {
         let era = self.coordinator.inner.introductions.era();
         let reading = self.coordinator.read(key.clone(), Repair::Off);
-        let Ok(receipt) = reading.await else {
+        let Ok(found) = reading.await else {
             return false;
         };
-        let Some(entry) = receipt.entry() else {
+        let Some(entry) = found else {
             return true;
         };
-        let mut request = Request::repair(key, entry.clone()).in_era(era);
+        let mut request = Request::repair(key, entry).in_era(era);
         match call_one(&self.coordinator.inner, replica, &mut request).await {
             Ok(Response::Ack(_)) => true,
             // Else it will be refused again.

@@ -10,9 +10,10 @@ use super::compare::Part;
 use crate::coordinator::Bounds;
 use crate::coordinator::one::call_one;
 use crate::coordinator::{Coordinator, Left};
-use crate::entry::{Entry, Key, Timestamp};
+use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd};
 use crate::identity::ReplicaId;
+use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
 use crate::request::{Held, Refusal, Request, RequestKind, Response};
@@ -148,14 +149,21 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         }
     }
 
-    /// Sends a replica what it lacks, as it is.
+    /// The era that requests are of now.
+    pub(super) fn era(&self) -> Era {
+        self.coordinator.inner.introductions.era()
+    }
+
+    /// Sends a replica what it lacks, as it is, in the era before which it was not read:
+    /// whoever held it may have lost it in a later one, and it may be void by now.
     pub(super) async fn repair(
         &self,
+        era: Era,
         replica: usize,
         key: &Key,
         entry: Entry,
     ) -> Result<(), ReplicaFailure> {
-        let refusal = match self.try_repair(replica, key, entry.clone()).await {
+        let refusal = match self.try_repair(era, replica, key, entry.clone()).await {
             Err(ReplicaFailure::Refused(
                 refusal @ (Refusal::Promised { .. } | Refusal::Before { .. }),
             )) => refusal,
@@ -167,40 +175,42 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         match self.read(replica, key).await?.entry {
             Some(held) if held >= entry => Ok(()),
             _ => {
-                let settled = self.settle(key).await;
+                let settled = self.settle(key, refusal.by()).await;
                 let settled = settled.ok_or(ReplicaFailure::Refused(refusal))?;
                 // The update did not have to wait for this one of them.
-                self.try_repair(replica, key, settled).await
+                self.try_repair(era, replica, key, settled).await
             }
         }
     }
 
-    pub(super) async fn try_repair(
+    async fn try_repair(
         &self,
+        era: Era,
         replica: usize,
         key: &Key,
         entry: Entry,
     ) -> Result<(), ReplicaFailure> {
-        let Request { kind, .. } = Request::repair(key, entry);
-        match self.call(replica, kind).await? {
+        let request = Request::repair(key, entry).in_era(era);
+        match self.call_in_era(replica, request).await? {
             Response::Ack(_) => Ok(()),
             _ => Err(self.mismatched(replica)),
         }
     }
 
     /// Gives a key a version that all can take, with the value that it has, and returns
-    /// what is held then. An update that has not come to its end has replicas refuse what
-    /// is below its ballot, for ever; and what does not count any more (rule G-VOID)
-    /// may be greater than what does.
-    pub(super) async fn settle(&self, key: &Key) -> Option<Entry> {
+    /// what is held then: past this version, where one is given. An update that has not
+    /// come to its end has replicas refuse what is below its ballot, for ever; and what
+    /// does not count any more (rule G-VOID) may be greater than what does.
+    pub(super) async fn settle(&self, key: &Key, past: Option<Version>) -> Option<Entry> {
         // Without such quorums no register is at the key.
         if !Coordinator::<N, W, R, T>::UPDATES {
             return None;
         }
         let as_it_is = |held: Option<&Entry>| (Some(Left::same(held)), ());
+        let bounds = Bounds { past, ..SETTLING };
         let settling = self
             .coordinator
-            .update_within(key.clone(), SETTLING, as_it_is);
+            .update_within(key.clone(), bounds, as_it_is);
         let settled = settling.await.map(|(done, ())| done.entry);
         let telemetry = &self.coordinator.inner.telemetry;
         telemetry.settled(Settling::Pass, settled.is_ok());
@@ -213,10 +223,25 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         ReplicaFailure::Mismatched
     }
 
-    /// A replica that can't be called is left out.
+    /// Calls in whatever era it is.
     async fn call(&self, replica: usize, kind: RequestKind) -> Result<Response, ReplicaFailure> {
-        let era = || self.coordinator.inner.introductions.era();
-        let mut request = Request::of(kind).in_era(era());
+        loop {
+            let era = self.era();
+            let request = Request::of(kind.clone()).in_era(era);
+            match self.call_in_era(replica, request).await {
+                // J-ERA: it is asked again in the era that it told of.
+                Err(failure) if failure.is_stale() && era < self.era() => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// A replica that can't be called is left out.
+    async fn call_in_era(
+        &self,
+        replica: usize,
+        mut request: Request,
+    ) -> Result<Response, ReplicaFailure> {
         let mut pause = PAUSE;
         let mut tries = 1;
         loop {
@@ -226,11 +251,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
             };
             match &failure {
                 ReplicaFailure::Refused(Refusal::OtherReplica { .. }) => {}
-                // J-ERA: it is asked again in the era that it told of.
-                ReplicaFailure::Refused(Refusal::Stale { .. }) if request.era < Some(era()) => {
-                    request.era = Some(era());
-                    continue;
-                }
                 ReplicaFailure::Refused(Refusal::Joining { .. }) => {}
                 // It is there, and others of its keys may be taken.
                 ReplicaFailure::Refused(_) => return Err(failure),

@@ -93,6 +93,12 @@ impl<const N: usize> Unlike<N> {
         self.sources.iter().all(is_same).then_some(source)
     }
 
+    /// The greatest version that any told of, whether it counts or not.
+    pub(super) fn greatest(&self) -> Option<Version> {
+        let told = self.held.iter().flatten();
+        told.map(|(version, _)| *version).max()
+    }
+
     /// The hash of what a replica told of.
     pub(super) fn hash(&self, replica: usize) -> Option<u128> {
         let (_, hash) = self.held.get(replica).copied().flatten()?;

@@ -9,6 +9,7 @@ use super::caller::Caller;
 use super::listed::Unlike;
 use crate::entry::{Entry, Key};
 use crate::fingerprint::Fingerprint;
+use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::range::KeyRange;
 use crate::request::Held;
@@ -34,6 +35,8 @@ struct Greatest {
 pub(super) struct Mending<const N: usize, const W: usize, const R: usize, T> {
     pub(super) caller: Arc<Caller<N, W, R, T>>,
     pub(super) hash_key: u128,
+    /// That before which nothing of this was read.
+    pub(super) era: Era,
     pub(super) replicas: Arc<[usize]>,
     pub(super) unlike: Unlike<N>,
     /// Where it was read already, and from whom.
@@ -71,7 +74,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Mending<N, W,
 
     /// What is held once the key has a version that all can take.
     async fn settled(&self) -> Option<Greatest> {
-        let entry = self.caller.settle(&self.unlike.key).await?;
+        let entry = self
+            .caller
+            .settle(&self.unlike.key, self.unlike.greatest())
+            .await?;
         Some(self.read_from(None, entry))
     }
 
@@ -129,7 +135,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Mending<N, W,
         if self.caller.is_out(replica) {
             return (replica, Err(None));
         }
-        let repairing = self.caller.repair(replica, &self.unlike.key, entry.clone());
+        let (era, key) = (self.era, &self.unlike.key);
+        let repairing = self.caller.repair(era, replica, key, entry.clone());
         (replica, repairing.await.map_err(Some))
     }
 }

@@ -21,6 +21,7 @@ use super::report::PassProgress;
 use super::settings::PassSettings;
 use crate::entry::{Entry, Key, Timestamp};
 use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest};
+use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::range::KeyRange;
 use crate::transport::Transport;
@@ -320,6 +321,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
     /// Sends replicas what they lack. What one replica holds is read by pages where
     /// half of it is wanted.
     async fn mend(&mut self, unlike: Vec<Unlike<N>>, listed: &Listed<N>, replicas: &Arc<[usize]>) {
+        let era = self.caller.era();
         let mut by_source = BTreeMap::<usize, BTreeMap<Key, Unlike<N>>>::new();
         let mut single = Vec::new();
         for it in unlike {
@@ -339,17 +341,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
                 while let Some(found) = pages.next(&*self.caller).await {
                     let found = found.into_iter();
                     let found = found.map(|(unlike, entry)| (unlike, Some((source, entry))));
-                    self.mend_each(found.collect(), replicas).await;
+                    self.mend_each(era, found.collect(), replicas).await;
                 }
             }
             single.extend(pages.wanted.into_values().map(|unlike| (unlike, None)));
         }
-        self.mend_each(single, replicas).await;
+        self.mend_each(era, single, replicas).await;
     }
 
     /// A bounded number at the same time.
     async fn mend_each(
         &mut self,
+        era: Era,
         unlike: Vec<(Unlike<N>, Option<(usize, Entry)>)>,
         replicas: &Arc<[usize]>,
     ) {
@@ -359,6 +362,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             let mending = Mending {
                 caller: caller.clone(),
                 hash_key,
+                era,
                 replicas: replicas.clone(),
                 unlike,
                 read,

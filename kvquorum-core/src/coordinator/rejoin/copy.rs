@@ -59,9 +59,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Copying<'_, N
         let reading = self.peers.iter().map(|peer| self.records(*peer, range));
         let mut reading: FuturesUnordered<_> = reading.collect();
         let mut answered = Vec::with_capacity(self.needed);
-        while answered.len() < self.needed {
+        let mark = |answered: &[Records]| answered.iter().map(|told| told.collected).max();
+        // Who told of the greatest mark is among them: what is held below that counts from
+        // there alone.
+        while answered.len() < self.needed || mark(&answered) < Some(self.collected) {
             match reading.next().await {
                 Some(records) => answered.extend(records),
+                None if answered.len() >= self.needed => break,
                 None => {
                     return Err(RejoinError::TooFewPeers {
                         found: answered.len(),
@@ -73,8 +77,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Copying<'_, N
         // `None` is the end of the range, and so the greatest.
         let ends = answered.iter().filter_map(|told| told.upto.as_ref());
         let upto = ends.min().cloned();
-        let marks = answered.iter().map(|told| told.collected);
-        if marks.max() > Some(self.collected) {
+        if mark(&answered) != Some(self.collected) {
             return Err(RejoinError::Collected);
         }
         let mut records = BTreeMap::new();

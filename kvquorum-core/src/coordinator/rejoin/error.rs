@@ -47,9 +47,9 @@ pub enum RejoinError {
         /// The key.
         key: Key,
     },
-    /// Deletes were [collected](crate::Coordinator::collect) meanwhile: what was copied so
-    /// far was from before that.
-    #[error("deletes were collected meanwhile")]
+    /// Deletes were [collected](crate::Coordinator::collect) meanwhile, and what was copied so
+    /// far was from before that; or the peer that has collected the most is away.
+    #[error("deletes were collected meanwhile, or who has collected the most is away")]
     Collected,
     /// There were as many rejoins as there can be.
     #[error("there is no further era")]

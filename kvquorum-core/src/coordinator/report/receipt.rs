@@ -1,6 +1,5 @@
 //! What an operation that was decided in its favour says of itself.
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::count_answered;
@@ -92,29 +91,20 @@ impl<const N: usize> WriteReceipt<N> {
 #[derive(Debug)]
 pub struct ReadReceipt<const N: usize> {
     pub(in crate::coordinator) entry: Option<Entry>,
-    pub(in crate::coordinator) is_hidden: bool,
     pub(in crate::coordinator) outcomes: [Outcome<Option<Version>>; N],
 }
 
 impl<const N: usize> ReadReceipt<N> {
-    /// The greatest entry among the first R answers, a tombstone included, and also one
-    /// that has [expired](crate::Entry::expires_millis); `None` where none of them held
-    /// one.
+    /// The greatest entry among the first R answers, a tombstone included; `None` where
+    /// none of them held one. One that had [expired](crate::Entry::expires_millis) when it
+    /// was read is here without its value (rule X-HIDE).
     pub fn entry(&self) -> Option<&Entry> {
         self.entry.as_ref()
     }
 
-    /// The value; `None` where there is no entry, or a tombstone, or where it had expired
-    /// when it was read (rule X-HIDE).
-    pub fn value(&self) -> Option<&Bytes> {
-        let entry = self.entry.as_ref().filter(|_| !self.is_hidden);
-        entry?.value.as_ref()
-    }
-
-    /// As [`value`](Self::value), without a copy.
-    pub fn into_value(self) -> Option<Bytes> {
-        let entry = self.entry.filter(|_| !self.is_hidden);
-        entry?.value
+    /// The value; `None` where there is no entry, or a tombstone, or where it had expired.
+    pub fn into_value(self) -> Option<bytes::Bytes> {
+        self.entry?.value
     }
 
     /// Each replica's part, in the coordinator's order, as it was known when

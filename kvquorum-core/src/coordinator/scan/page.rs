@@ -205,9 +205,7 @@ impl<T: Transport, const N: usize> Asking<T, N> {
         };
         PageRead {
             not_held: not_held.map(|(key, holders)| (key.clone(), holders)),
-            values: self
-                .tally
-                .values(|entry| self.inner.has_expired(Some(entry))),
+            values: self.tally.values(|entry| self.inner.has_expired(entry)),
             rest: self.tally.rest(),
             answered: self.tally.is_answered(),
             era: self.era,

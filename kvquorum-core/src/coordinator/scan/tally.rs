@@ -291,21 +291,4 @@ fn least(one: Option<Key>, other: Option<Key>) -> Option<Key> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::marks::Era;
-    use crate::request::Refusal;
-
-    /// Bug in J-ERA: a page waits for others, which may hang, though a replica has told
-    /// that the era is over.
-    #[test]
-    fn j_era_a_later_era_decides_at_once() {
-        let mut tally = PageTally::<5>::new(KeyRange::from(..), 3);
-        (0..5).for_each(|replica| tally.asked(replica));
-        tally.add(0, Ok(Response::Page(Box::default())));
-        assert!(!tally.is_decided());
-        let stale = Refusal::Stale { era: Era::FIRST };
-        tally.add(1, Err(ReplicaFailure::Refused(stale)));
-        assert!(tally.is_decided() && !tally.is_answered());
-    }
-}
+mod tests;

@@ -137,3 +137,6 @@ impl<O> Memory<O> {
         self.doubts.iter().map(|doubt| doubt.ballot).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

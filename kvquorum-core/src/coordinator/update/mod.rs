@@ -338,8 +338,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// Reads what W replicas are known to hold. Where some are ahead of it, that is an
     /// error, and the key has yet to be [settled](Self::settle).
     pub(crate) async fn get_agreed(&self, key: Key) -> Result<Option<Entry>, ReadError> {
-        let receipt = self.read(key, Repair::Register).await?;
-        Ok(receipt.entry)
+        self.read(key, Repair::Register).await
     }
 
     /// Settles a key of which a read failed because replicas are ahead of it: gives it
