@@ -223,7 +223,7 @@ impl World {
 
     async fn put(&self, map: &Map, key: usize) {
         let number = self.numbers.fetch_add(1, Ordering::SeqCst);
-        let before = self.ledger.begin(key);
+        let before = self.ledger.begin(key, false);
         let put = async { Ok(map.put(name(key), value(key, number)).await?.version()) };
         if let Some(version) = self.run("put", On::Plain, put).await {
             self.written(key, &before, version, Some(number));
@@ -231,7 +231,7 @@ impl World {
     }
 
     async fn delete(&self, map: &Map, key: usize) {
-        let before = self.ledger.begin(key);
+        let before = self.ledger.begin(key, true);
         let delete = async { Ok(map.delete(name(key)).await?.version()) };
         if let Some(version) = self.run("delete", On::Plain, delete).await {
             self.written(key, &before, version, None);

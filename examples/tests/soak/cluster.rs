@@ -16,9 +16,16 @@ use crate::LONG;
 use crate::support::{Node, Paused, free_base_port, http, wait_until};
 use crate::usage::Processes;
 
-/// Seconds between the passes of a node. The first begins within a fifth of it after the
-/// start.
-const PASS_EVERY: &str = "20";
+/// Seconds between the passes of a node, each of which collects what was deleted a moment
+/// ago. The first begins within a fifth of it after the start.
+const PASSES: [&str; 6] = [
+    "--pass-every",
+    "10",
+    "--collect-every",
+    "1",
+    "--collect-lag",
+    "1",
+];
 
 /// How many lines of the nodes' logs are kept.
 const LINES: usize = 60;
@@ -72,7 +79,9 @@ impl Cluster {
         let peers: Vec<String> = peers.map(|peer| self.address(peer)).collect();
         let data = self.directory(node);
         let port = self.port(node);
-        let started = Node::try_start_beside(port, data.as_deref(), &peers.join(","), PASS_EVERY);
+        let peers = ["--peers", &peers.join(",")];
+        let options = [&peers[..], &PASSES[..]].concat();
+        let started = Node::try_start_in_or_not(port, data.as_deref(), &options);
         let Some(mut started) = started else {
             return false;
         };

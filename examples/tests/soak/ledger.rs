@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use kvquorum_core::Version;
 
-/// Keys of plain operations. A deleted one leaves a tombstone, and so what replicas hold
-/// is bounded by how many there are.
+/// Keys of plain operations. A deleted one leaves a tombstone until that is collected, and
+/// so what replicas hold is bounded by how many there are.
 pub const KEYS: usize = 3000;
 
 pub struct Ledger {
@@ -23,6 +23,8 @@ pub struct Known {
     begun: u64,
     /// How many of them were acknowledged.
     ended: u64,
+    /// How many deletes have begun.
+    deletes: u64,
 }
 
 impl Known {
@@ -37,6 +39,12 @@ impl Known {
     /// Whether nobody wrote the key from when this was known until that was.
     pub fn is_the_same(&self, later: &Self) -> bool {
         self.begun == self.ended && self.begun == later.begun
+    }
+
+    /// Whether it can have been deleted when nothing was found under it: then its
+    /// tombstone may be collected.
+    fn can_be_collected(&self, later: &Self) -> bool {
+        self.acked.is_some() && self.number().is_none() || self.deletes < later.deletes
     }
 }
 
@@ -68,10 +76,11 @@ impl Ledger {
     }
 
     /// A write begins. Returns what was known before.
-    pub fn begin(&self, key: usize) -> Known {
+    pub fn begin(&self, key: usize, is_delete: bool) -> Known {
         let mut known = self.keys[key].lock().unwrap();
         let before = *known;
         known.begun += 1;
+        known.deletes += u64::from(is_delete);
         before
     }
 
@@ -95,13 +104,18 @@ impl Ledger {
 }
 
 /// What a read, or a replica, has to hold: at least what was acknowledged `before`; that
-/// alone if nobody wrote until `after`; and under a version that is known, its value.
+/// alone if nobody wrote until `after`; and under a version that is known, its value. A
+/// delete may be collected, and so have left nothing behind: then whatever is found under
+/// the key is greater.
 pub fn check(
     before: &Known,
     after: &Known,
     version: Option<Version>,
     number: Option<u64>,
 ) -> Result<(), String> {
+    if version.is_none() && before.can_be_collected(after) {
+        return Ok(());
+    }
     let is_quiet = before.is_the_same(after);
     let is_late = version < before.version() || is_quiet && version != before.version();
     let is_other = [before, after]

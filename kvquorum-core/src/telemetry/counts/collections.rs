@@ -15,6 +15,7 @@ pub(super) struct CollectionCounts {
     collected: Counter,
     waiting: Counter,
     not_level: Counter,
+    rejoined: Counter,
     failed: Counter,
     upto: Gauge,
 }
@@ -26,6 +27,7 @@ impl CollectionCounts {
             collected: ended("collected"),
             waiting: ended("waiting"),
             not_level: ended("not_level"),
+            rejoined: ended("rejoined"),
             failed: ended("failed"),
             upto: gauge!(UPTO),
         }
@@ -40,7 +42,8 @@ impl CollectionCounts {
             }
             Ok(_) => &self.failed,
             Err(CollectError::Waiting { .. }) => &self.waiting,
-            Err(CollectError::NotLevel | CollectError::Rejoined) => &self.not_level,
+            Err(CollectError::NotLevel) => &self.not_level,
+            Err(CollectError::Rejoined) => &self.rejoined,
         };
         outcome.increment(1);
     }

@@ -1,0 +1,268 @@
+//! What a round of collection takes that finds a million deletes, and what it leaves: see
+//! README.md.
+
+use std::alloc::System;
+use std::net::Ipv4Addr;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::iter;
+use kvquorum_benches::runtime;
+use kvquorum_core::{Coordinator, Key, PassReport, PassSettings, Replica, ScanLimit, Store};
+use kvquorum_http::{HttpTransport, Server};
+use kvquorum_mem::MemStore;
+use kvquorum_redb::RedbStore;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const KEYS: u64 = 1_000_000;
+const VALUE_LEN: usize = 100;
+/// How many writes are under way, when keys are put and deleted.
+const AT_ONCE: usize = 512;
+/// The keys of the operations beside a round. They stay.
+const OTHERS: u64 = 1024;
+/// How long operations without a round are measured, before it and after it.
+const ALONE: Duration = Duration::from_secs(4);
+
+type Map = Coordinator<3, 2, 2, HttpTransport>;
+
+fn main() {
+    let keys = env::args().filter_map(|it| it.parse().ok()).next();
+    let keys = keys.unwrap_or(KEYS);
+    runtime::of_threads(2).block_on(async {
+        println!("{keys} keys, values of {VALUE_LEN} bytes, three replicas over HTTP");
+        in_memory(keys).await;
+        on_disk(keys).await;
+        beside(keys).await;
+    });
+}
+
+/// Bytes that are allocated and in use.
+fn live_bytes() -> u64 {
+    let stats = INSTRUMENTED_SYSTEM.stats();
+    (stats.bytes_allocated - stats.bytes_deallocated) as u64
+}
+
+async fn in_memory(keys: u64) {
+    let cluster = Cluster::new([(); 3].map(|()| MemStore::new())).await;
+    let size = || async { live_bytes() };
+    cluster.round("in memory, bytes in use", keys, size).await;
+}
+
+async fn on_disk(keys: u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = [0, 1, 2].map(|number| directory.path().join(number.to_string()));
+    let stores = paths.each_ref().map(|path| RedbStore::create_new(path));
+    let [a, b, c] = stores;
+    let (a, b, c) = tokio::try_join!(a, b, c).unwrap();
+    let cluster = Cluster::new([a, b, c]).await;
+    let size = || async { paths.iter().map(|path| file_len(path)).sum() };
+    cluster.round("on disk, bytes of files", keys, size).await;
+    let began = Instant::now();
+    for store in &cluster.stores {
+        store.compact().await.unwrap();
+    }
+    println!(
+        "  compacted: {} bytes, {:.1} s",
+        size().await,
+        began.elapsed().as_secs_f64()
+    );
+}
+
+fn file_len(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory).unwrap();
+    files.map(|it| it.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// How long puts and gets of other keys take while a round goes on, from its beginning to
+/// its end, over how long they take without one.
+async fn beside(keys: u64) {
+    let cluster = Cluster::new([(); 3].map(|()| MemStore::new())).await;
+    cluster.put_and_delete(keys).await;
+    let before = Took::until(&cluster.map, tokio::time::sleep(ALONE)).await;
+    let began = Instant::now();
+    let (during, report) = {
+        let mut report = None;
+        let collecting = async { report = Some(cluster.collect().await) };
+        let during = Took::until(&cluster.map, collecting).await;
+        (during, report.unwrap())
+    };
+    check(&report, keys);
+    let round = began.elapsed().as_secs_f64();
+    let after = Took::until(&cluster.map, tokio::time::sleep(ALONE)).await;
+    println!("beside 1000 operations a second, in memory: the round took {round:.1} s");
+    let p99s = [before.p99(), during.p99(), after.p99()];
+    for (what, kind) in ["put", "get"].into_iter().zip(0..) {
+        let [before, during, after] = p99s.map(|p99| p99[kind]);
+        let alone = (before + after) / 2;
+        println!(
+            "  p99 of a {what}: {before:.1?} before, {during:.1?} during, {after:.1?} after: {:.2}",
+            during.as_secs_f64() / alone.as_secs_f64()
+        );
+    }
+}
+
+/// How long puts and gets took.
+#[derive(Default)]
+struct Took([Vec<Duration>; 2]);
+
+impl Took {
+    /// A thousand of both a second, as long as something goes on.
+    async fn until(map: &Map, it: impl Future<Output = ()>) -> Self {
+        let mut took = Self::default();
+        let operations = async {
+            let mut every = tokio::time::interval(Duration::from_millis(1));
+            for at in 0.. {
+                every.tick().await;
+                let (key, began) = (other(at * 769 % OTHERS), Instant::now());
+                if at % 2 == 0 {
+                    map.put(key, vec![b'w'; VALUE_LEN]).await.unwrap();
+                } else {
+                    map.get(key).await.unwrap();
+                }
+                took.0[at as usize % 2].push(began.elapsed());
+            }
+        };
+        tokio::select! {
+            () = operations => {}
+            () = it => {}
+        }
+        took
+    }
+
+    fn p99(mut self) -> [Duration; 2] {
+        for took in &mut self.0 {
+            took.sort();
+        }
+        self.0.map(|took| took[took.len() * 99 / 100])
+    }
+}
+
+struct Cluster<S> {
+    stores: [Arc<S>; 3],
+    /// In this process, to put and delete by.
+    local: Coordinator<3, 3, 2, Replica<Arc<S>>>,
+    map: Map,
+    _servers: Vec<Server>,
+}
+
+impl<S: Store> Cluster<S> {
+    async fn new(stores: [S; 3]) -> Self {
+        let stores = stores.map(Arc::new);
+        let replicas = stores
+            .each_ref()
+            .map(|store| Replica::new(Arc::clone(store)).of_new_cluster());
+        let mut servers = Vec::new();
+        let mut links = Vec::new();
+        for replica in &replicas {
+            let server = Server::bind((Ipv4Addr::LOCALHOST, 0), replica.clone());
+            let server = server.await.unwrap();
+            links.push(HttpTransport::new(server.local_addr()).unwrap());
+            servers.push(server);
+        }
+        let map = Coordinator::new(links.try_into().unwrap_or_else(|_| unreachable!()));
+        for number in 0..OTHERS {
+            map.put(other(number), vec![b'v'; VALUE_LEN]).await.unwrap();
+        }
+        map.drain().await;
+        Self {
+            stores,
+            local: Coordinator::new(replicas),
+            map,
+            _servers: servers,
+        }
+    }
+
+    /// Puts and deletes so many keys, and collects: what is there in between, and how long
+    /// the round takes.
+    async fn round<F: Future<Output = u64>>(&self, what: &str, keys: u64, size: impl Fn() -> F) {
+        let before = size().await;
+        self.put_all(keys).await;
+        let put = size().await;
+        self.delete_all(keys).await;
+        let deleted = size().await;
+        let began = Instant::now();
+        let report = self.collect().await;
+        let took = began.elapsed();
+        check(&report, keys);
+        let after = size().await;
+        let left = join_all(self.stores.iter().map(|store| records(store))).await;
+        println!("{what}:");
+        println!(
+            "  {before} before, {put} once put, {deleted} once deleted, {after} once collected"
+        );
+        println!(
+            "  {:.3} of before, records left {left:?} of {OTHERS}; the round took {:.1} s",
+            after as f64 / before as f64,
+            took.as_secs_f64()
+        );
+    }
+
+    async fn put_and_delete(&self, keys: u64) {
+        self.put_all(keys).await;
+        self.delete_all(keys).await;
+    }
+
+    async fn put_all(&self, keys: u64) {
+        let puts = iter(0..keys).map(|at| self.local.put(key(at), vec![b'v'; VALUE_LEN]));
+        puts.buffer_unordered(AT_ONCE)
+            .for_each(async |put| drop(put.unwrap()))
+            .await;
+        self.local.drain().await;
+    }
+
+    async fn delete_all(&self, keys: u64) {
+        let deletes = iter(0..keys).map(|at| self.local.delete(key(at)));
+        deletes
+            .buffer_unordered(AT_ONCE)
+            .for_each(async |delete| drop(delete.unwrap()))
+            .await;
+        self.local.drain().await;
+        // What is collected is stamped before this millisecond.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    async fn collect(&self) -> PassReport {
+        let settings = PassSettings::default().collect_lag(Duration::ZERO);
+        self.map.collect(settings).await
+    }
+}
+
+/// All is collected, on all three.
+fn check(report: &PassReport, keys: u64) {
+    let collected = report.collection.as_ref().unwrap().as_ref().unwrap();
+    for replica in &collected.replicas {
+        assert!(replica.failure.is_none(), "{replica:?}");
+        assert_eq!((replica.dropped, replica.tombstones), (keys, 0));
+    }
+}
+
+async fn records(store: &impl Store) -> usize {
+    let mut records = 0;
+    // After the empty key, under which a replica keeps who it is.
+    let mut last = Key::from("");
+    loop {
+        let rest = (Bound::Excluded(&last), Bound::Unbounded);
+        let page = store.scan(rest, ScanLimit::keys(4096)).await.unwrap();
+        records += page.len();
+        match page.into_iter().next_back() {
+            Some((key, _)) => last = key,
+            None => return records,
+        }
+    }
+}
+
+fn key(at: u64) -> Key {
+    Key::from(format!("key-{at:09}"))
+}
+
+fn other(at: u64) -> Key {
+    Key::from(format!("other-{at:05}"))
+}
