@@ -63,7 +63,8 @@ fn stored(link: &Link) -> Option<Entry> {
 /// How many writes a link was handed.
 fn writes(link: &Link) -> usize {
     let seen = link.seen.lock().unwrap();
-    let is_write = |kind: &RequestKind| matches!(kind, RequestKind::Write { .. } | RequestKind::Repair { .. });
+    let is_write =
+        |kind: &RequestKind| matches!(kind, RequestKind::Write { .. } | RequestKind::Repair { .. });
     seen.iter()
         .filter(|request| is_write(&request.kind))
         .count()

@@ -215,7 +215,9 @@ impl<const N: usize> Stage<N> {
     /// All that a replica keeps, its marks included.
     pub async fn backup(&self, place: usize) -> Vec<(Key, Record)> {
         let replica = self.replica(place);
-        let scanning = replica.store().scan((Unbounded, Unbounded), ScanLimit::NONE);
+        let scanning = replica
+            .store()
+            .scan((Unbounded, Unbounded), ScanLimit::NONE);
         scanning.await.unwrap()
     }
 

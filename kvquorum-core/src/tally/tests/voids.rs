@@ -141,7 +141,11 @@ fn g_void_repairs_as_answers_come_end_with_what_counts() {
         let (greatest, mark) = rule(&told);
         let holders = told.iter().filter(|it| counted(it, mark) >= greatest);
         if greatest.is_some() {
-            assert_eq!(tally.holders(greatest.as_ref()), holders.count(), "{told:?}");
+            assert_eq!(
+                tally.holders(greatest.as_ref()),
+                holders.count(),
+                "{told:?}"
+            );
         }
         assert_eq!(tally.take_greatest(), greatest);
     });

@@ -86,9 +86,8 @@ fn g_void_what_is_void_is_no_source() {
                     held.filter(|bits| own == mark || *bits >= mark)
                 };
                 let greatest = told.into_iter().filter_map(counts).max();
-                let is_source = |replica: &usize| {
-                    greatest.is_some() && counts(told[*replica]) == greatest
-                };
+                let is_source =
+                    |replica: &usize| greatest.is_some() && counts(told[*replica]) == greatest;
                 let sources: Vec<usize> = (0..3).filter(is_source).collect();
                 assert_eq!(unlike.sources, sources, "{told:?}");
                 let is_void = told.iter().any(|(held, _)| *held > greatest);
