@@ -76,6 +76,14 @@ async fn is_collected(stage: &Stage<3>, place: usize) -> bool {
     }
 }
 
+/// Delivers a put to these, also where it is sent again in a later era, or stamped anew
+/// once others have had the time to answer.
+async fn written_at(stage: &Stage<3>, replicas: &[usize]) {
+    for _ in 0..8 {
+        stage.tell(Kind::Write, replicas).await;
+    }
+}
+
 /// What a get finds that reads from these.
 async fn get(stage: &Stage<3>, client: &Client, replicas: &[usize]) -> Option<Bytes> {
     let client = client.clone();
@@ -100,7 +108,11 @@ fn clients(stage: &Stage<3>) -> [Client; 3] {
 }
 
 /// A value, a backup of it at one replica, and its delete.
-async fn deleted(stage: &Stage<3>, of: usize, writer: &Client) -> Vec<(kvquorum_core::Key, kvquorum_core::Record)> {
+async fn deleted(
+    stage: &Stage<3>,
+    of: usize,
+    writer: &Client,
+) -> Vec<(kvquorum_core::Key, kvquorum_core::Record)> {
     written(stage, 0, writer, Some("v")).await;
     let backup = stage.backup(of).await;
     written(stage, 0, writer, None).await;
@@ -179,8 +191,7 @@ async fn g_seal_replicas_start_anew_after_the_seal() {
     stage.restart(0);
     stage.restart(1);
     let putting = write(&writer, Some("v"));
-    stage.tell(Kind::Write, &[0, 1]).await;
-    stage.tell(Kind::Write, &[0, 1]).await;
+    written_at(&stage, &[0, 1]).await;
     assert!(putting.await.unwrap());
     stage.lose_all(Kind::Write);
     assert_eq!(get(&stage, &reader, &[0, 2]).await, Some("v".into()));
@@ -303,10 +314,7 @@ async fn g_seal_a_write_below_the_seal_of_one_reborn() {
     collected_at(&stage, 1, &collector, &[1]).await;
     reborn(&stage, 2, 3, &other).await;
     let putting = write(&writer, Some("v"));
-    // In the era that was, and in the one that is.
-    for _ in 0..2 {
-        stage.tell(Kind::Write, &[2]).await;
-    }
+    written_at(&stage, &[2]).await;
     assert_eq!(get(&stage, &reader, &[0, 2]).await, None, "C is sealed");
     drop(putting);
 }
@@ -381,9 +389,7 @@ async fn g_level_a_repair_of_a_pass_from_before_a_loss() {
     collected_at(&stage, 1, &collector, &[2]).await;
     stage.give(stale).await;
     stage.tell(Kind::Repair, &[0, 1]).await;
-    for _ in 0..2 {
-        stage.tell(Kind::Write, &[0, 1]).await;
-    }
+    written_at(&stage, &[0, 1]).await;
     let is_acknowledged = putting.is_finished() && putting.await.unwrap();
     stage.lose_all(Kind::Write);
     let found = get(&stage, &reader, &[0, 2]).await;

@@ -57,6 +57,20 @@ impl MapStore {
         entries.collect()
     }
 
+    /// What is kept under a key, also where it is no entry.
+    pub fn record(&self, key: &str) -> Option<Record> {
+        self.0.lock().unwrap().get(key.as_bytes()).cloned()
+    }
+
+    /// All that is kept, the replica's own included.
+    pub fn contents(&self) -> BTreeMap<Key, Record> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn set_contents(&self, contents: BTreeMap<Key, Record>) {
+        *self.0.lock().unwrap() = contents;
+    }
+
     pub fn wipe(&self) {
         self.0.lock().unwrap().clear();
     }

@@ -48,7 +48,9 @@ fn written(held: &Held, entry: &Entry, floor: Timestamp) -> (Response, Option<He
         return (Response::Refused(Refusal::Promised { by }), None);
     }
     if entry.version.timestamp < floor {
-        return (Response::Refused(Refusal::Before { to: floor }), None);
+        let held = is.as_ref().map(|is| is.version.timestamp);
+        let to = held.map_or(floor, |held| floor.max(held));
+        return (Response::Refused(Refusal::Before { to }), None);
     }
     if is.as_ref() > Some(entry) {
         let by = is.as_ref().unwrap().version;
@@ -174,31 +176,29 @@ fn g_seal_what_is_decided_later_is_decided_by_what_is_sealed_then() {
 /// had deleted it counts no more by the new one.
 #[test]
 fn g_collect_a_repair_is_decided_by_one_mark() {
-    let [old, deleted] = [1, 2].map(|bits| Version {
-        timestamp: Timestamp::from_bits(bits),
-        writer: WriterId::new(1),
-    });
-    let tombstone = Record::from(Entry::tombstone(deleted));
-    for _ in 0..2_000 {
-        let floors = Arc::new(Floors::default());
-        let collecting = Arc::clone(&floors);
-        let collecting = thread::spawn(move || {
-            let marks = Marks::new(false);
-            let collected = Timestamp::from_bits(3);
+    const MARKS: u64 = 100_000;
+    let floors = Arc::new(Floors::default());
+    let collecting = Arc::clone(&floors);
+    let collecting = thread::spawn(move || {
+        for collected in (1..=MARKS).map(Timestamp::from_bits) {
             collecting.take_in(&Marks {
-                collected,
                 sealed: collected,
-                ..marks
+                collected,
+                ..Marks::new(false)
             });
-        });
-        loop {
-            let repair = Change::repair(&Entry::new(old, "old"), None).under(&floors);
-            let decision = repair.decide(Some(&tombstone));
-            assert_eq!(decision.action, Action::Keep);
-            if let Response::Refused(Refusal::Before { .. }) = decision.response {
-                break;
-            }
         }
-        collecting.join().unwrap();
+    });
+    // It is deleted, and not before the mark, until that rises.
+    let mut collected = Timestamp::MIN;
+    while collected < Timestamp::from_bits(MARKS) {
+        collected = floors.collected();
+        let [old, deleted] = [1, 2].map(|writer| Version {
+            timestamp: collected,
+            writer: WriterId::new(writer),
+        });
+        let tombstone = Record::from(Entry::tombstone(deleted));
+        let repair = Change::repair(&Entry::new(old, "old"), None).under(&floors);
+        assert_eq!(repair.decide(Some(&tombstone)).action, Action::Keep);
     }
+    collecting.join().unwrap();
 }

@@ -109,6 +109,18 @@ fn check(told: &[&(Option<Entry>, u64); 3], order: &[usize; 3]) {
     let value = greatest.as_ref().and_then(|it| it.value.clone());
     let shown: Vec<_> = value.map(|value| (key(), value)).into_iter().collect();
     assert_eq!(tally.values(|_| false), shown, "{told:?}, {order:?}");
+    // All who have collected held the greatest of what was before. So of that they hold the
+    // same, if anything, and nobody more.
+    let before = |(entry, _): &&(Option<Entry>, u64)| {
+        let is_before = |it: &&Entry| it.version.timestamp < Timestamp::from_bits(mark);
+        entry.as_ref().filter(is_before).cloned()
+    };
+    let of_mark = told.iter().copied().filter(|(_, own)| *own == mark);
+    if let Some(collected) = of_mark.filter_map(|it| before(&it)).min()
+        && told.iter().copied().filter_map(|it| before(&it)).max() > Some(collected)
+    {
+        return;
+    }
     let held = told
         .iter()
         .filter(|it| greatest.is_some() && it.0 == greatest);

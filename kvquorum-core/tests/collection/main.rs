@@ -1,0 +1,11 @@
+//! Collecting deletes: rules G-SEAL, G-LEVEL, G-COLLECT and G-VOID, over whole rounds.
+
+mod backups;
+mod cluster;
+mod rounds;
+mod schedules;
+#[path = "../rejoin_schedules/stage.rs"]
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod under_way;
