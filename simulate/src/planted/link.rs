@@ -92,11 +92,14 @@ impl BuggyLink {
 
     /// Who sends an entry; `None` where none is sent.
     fn author(&self, request: &Request) -> Option<Author> {
-        let RequestKind::Write { entry, .. } = &request.kind else {
-            return None;
-        };
         let oracle = self.place.oracle.lock();
-        Some(oracle.author(self.place.end, current(), entry.version))
+        match &request.kind {
+            RequestKind::Write { entry, .. } => {
+                Some(oracle.author(self.place.end, current(), entry.version))
+            }
+            RequestKind::Repair { .. } => Some(oracle.repairer(self.place.end, current())),
+            _ => None,
+        }
     }
 
     fn is_repair(&self, request: &Request) -> bool {
@@ -112,7 +115,9 @@ impl BuggyLink {
             Bug::AcceptComparesNothing => self.author(request) == Some(Author::Update),
             _ => false,
         };
-        if let (true, RequestKind::Write { entry, .. }) = (marked, &request.kind) {
+        if let (true, RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. }) =
+            (marked, &request.kind)
+        {
             let marks = self.place.marks.lock();
             let mut marks = marks.unwrap_or_else(PoisonError::into_inner);
             marks.insert(entry.version);
@@ -121,7 +126,7 @@ impl BuggyLink {
 
     fn repair(&self, request: &Request) -> Request {
         let mut request = request.clone();
-        if let RequestKind::Write { entry, .. } = &mut request.kind {
+        if let RequestKind::Repair { entry, .. } = &mut request.kind {
             let timestamp = &mut entry.version.timestamp;
             match self.bug {
                 Bug::RepairRestamps | Bug::ScanRepairRestamps => {
@@ -168,7 +173,10 @@ impl Transport for BuggyLink {
     fn call(&self, request: &Request) -> Call {
         let bug = self.bug;
         self.mark(request);
-        let is_write = matches!(request.kind, RequestKind::Write { .. });
+        let is_write = matches!(
+            request.kind,
+            RequestKind::Write { .. } | RequestKind::Repair { .. }
+        );
         match bug {
             Bug::HangIsAck if is_write => self.hasty(request, applied),
             Bug::LostIsNotSent if is_write => {
@@ -193,7 +201,7 @@ impl Transport for BuggyLink {
                     (Bug::FailureIsRefusal, Err(TransportError::Store(error))) => {
                         Err(TransportError::Rejected(error.into()))
                     }
-                    (Bug::AbsentIsError, Ok(Response::Entry(None))) => {
+                    (Bug::AbsentIsError, Ok(Response::Entry(held))) if held.entry.is_none() => {
                         Err(TransportError::NoAnswer(Planted.into()))
                     }
                     (Bug::TombstonesFiltered, Ok(Response::Page(mut page))) => {

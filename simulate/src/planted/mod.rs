@@ -214,6 +214,16 @@ impl Bug {
         matches!(self.kind(), Kind::Era | Kind::Pass | Kind::Hint)
     }
 
+    /// Whether it is about deletes that are collected.
+    pub fn is_of_collection(self) -> bool {
+        false
+    }
+
+    /// Whether it takes disks that are put back as they were.
+    pub fn is_of_backups(self) -> bool {
+        false
+    }
+
     /// Whether the coordinator counts what it should not, as the oracle is to see.
     pub fn is_counted(self) -> bool {
         matches!(self, Self::PutsAcrossEras | Self::ReadsAcrossEras)

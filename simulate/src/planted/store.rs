@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Action, Change, Conditional, Decision, Entry, Key, Record, Response, ScanLimit, Store,
-    StoreError, Version,
+    Ack, Action, Asked, Change, Conditional, Decision, Entry, Key, Record, Response, ScanLimit,
+    Store, StoreError, Version,
 };
 use kvquorum_testing::sim::{Disk, Random};
 use tokio::time::{Instant, sleep};
@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep};
 use super::Bug;
 use super::conditional::Backend;
 use super::promise;
-use crate::spy::{Asked, asked};
 
 /// Versions that a link with a bug has marked for stores to treat otherwise: a change
 /// does not tell who has sent it.
@@ -140,6 +139,7 @@ impl Buggy {
         }
         match self.bug {
             Bug::AcksBeforeStoring => {
+                let change = change.into_owned();
                 let response = change.clone().decide(held.as_ref()).response;
                 tokio::spawn(async move {
                     sleep(Duration::from_millis(5)).await;
@@ -180,7 +180,7 @@ fn decide(bug: Bug, held: Option<&Record>, change: Change<'_>) -> Decision {
             sound
         };
     }
-    let Some(Asked::Write(entry)) = asked(&change) else {
+    let (Asked::Write(entry) | Asked::Repair(entry)) = change.asked() else {
         return sound;
     };
     if let (Bug::TwoStepsAhead, true) = (bug, refused(&sound))

@@ -17,7 +17,7 @@ use crate::planted::Bug;
 use crate::spy::on_behalf;
 
 /// No rejoin and no pass takes as long.
-const HOURS: Duration = Duration::from_secs(3600);
+pub(super) const HOURS: Duration = Duration::from_secs(3600);
 
 /// How many times it may take for a replica to rejoin when all is calm.
 const FEW: usize = 5;
@@ -41,8 +41,14 @@ impl<const N: usize> Shop<N> {
             let (shop, random) = (Arc::clone(self), random.fork());
             tasks.push(tokio::spawn(async move { shop.lose(random).await }));
         }
+        if self.profile.losses == Losses::Restored {
+            let (shop, random) = (Arc::clone(self), random.fork());
+            tasks.push(tokio::spawn(async move { shop.restore(random).await }));
+        }
         // Two at once do no harm.
         for _ in 0..2 {
+            let (shop, drawn) = (Arc::clone(self), random.fork());
+            tasks.push(tokio::spawn(async move { shop.collect(drawn).await }));
             let (shop, drawn) = (Arc::clone(self), random.fork());
             tasks.push(tokio::spawn(async move { shop.rejoin(drawn).await }));
             let (shop, drawn) = (Arc::clone(self), random.fork());
@@ -96,7 +102,7 @@ impl<const N: usize> Shop<N> {
             let Some(client) = self.draw_client(&mut random) else {
                 continue;
             };
-            let accepts = self.profile.losses == Losses::Unknown && random.percent(50);
+            let accepts = self.profile.losses.are_unknown() && random.percent(50);
             let patience = if random.percent(30) {
                 random.between(&(Duration::ZERO..=MS * 300))
             } else {
@@ -106,7 +112,7 @@ impl<const N: usize> Shop<N> {
         }
     }
 
-    async fn rejoin_once(
+    pub(super) async fn rejoin_once(
         &self,
         client: &Client<N>,
         place: usize,
@@ -135,12 +141,12 @@ impl<const N: usize> Shop<N> {
         }
     }
 
-    fn begin(&self, client: &Client<N>, kind: Kind) -> usize {
+    pub(super) fn begin(&self, client: &Client<N>, kind: Kind) -> usize {
         let number = self.profile.clients;
         self.oracle.lock().begin(number, client.number, kind, 0)
     }
 
-    fn draw_client(&self, random: &mut Random) -> Option<Arc<Client<N>>> {
+    pub(super) fn draw_client(&self, random: &mut Random) -> Option<Arc<Client<N>>> {
         let place = random.below(self.profile.coordinators as u64) as usize;
         self.client(place)
     }
@@ -221,8 +227,7 @@ impl<const N: usize> Shop<N> {
             let joining = self.not_ready().await;
             // A new cluster that was opened in part: more have lost nothing than may lose
             // something.
-            let accepts =
-                self.profile.losses == Losses::Unknown || joining.len() > self.most_losses;
+            let accepts = self.profile.losses.are_unknown() || joining.len() > self.most_losses;
             for place in joining {
                 self.rejoin_once(reader, place, accepts, HOURS).await;
             }
@@ -239,7 +244,7 @@ impl<const N: usize> Shop<N> {
             return;
         }
         sleep(Duration::from_secs(10)).await;
-        if self.profile.losses == Losses::Unknown {
+        if self.profile.losses.are_unknown() {
             return;
         }
         for client in self.clients().iter() {
