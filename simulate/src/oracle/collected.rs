@@ -219,9 +219,9 @@ impl Oracle {
 
     /// Whether what was acknowledged is still to be found: one that does not know that
     /// it lost its data may have forgotten what it is sealed up to, and what is taken
-    /// below that does not count.
+    /// below that does not count. And after a backup was restored nothing else is promised.
     pub(super) fn keeps_promises(&self) -> bool {
-        !(self.has_collected && self.unsound != 0)
+        !self.has_restored && (!self.has_collected || self.unsound == 0)
     }
 
     /// Whether each set of R replicas has one that never lost data without knowing it.

@@ -202,6 +202,7 @@ pub struct Oracle {
     /// Whether a delete was ever collected, and the latest time up to which replicas were
     /// to be sealed.
     has_collected: bool,
+    has_restored: bool,
     greatest_seal: Timestamp,
     /// Replicas, as a set of bits, that lost data and do not know it.
     unsound: u32,
@@ -263,6 +264,7 @@ impl Oracle {
             knows_losses: false,
             looks_away: false,
             has_collected: false,
+            has_restored: false,
             greatest_seal: Timestamp::MIN,
             unsound: 0,
             violation: None,

@@ -73,6 +73,7 @@ impl Oracle {
             .collect();
         replica.synced.clone_from(&replica.holds);
         replica.lost();
+        self.has_restored = true;
         self.lost_unknown(node, true);
     }
 

@@ -9,6 +9,7 @@ use kvquorum_core::{
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use super::collection::CollectionLink;
 use super::eras::EraLink;
 use super::{Bug, Kind, Marks};
 use crate::oracle::{Author, End, Shared};
@@ -32,6 +33,9 @@ pub fn link(bug: Option<Bug>, inner: Arc<dyn Transport>, place: Place) -> Arc<dy
             place,
             last: Arc::default(),
         }),
+        Some(bug) if bug.kind() == Kind::Collection => {
+            Arc::new(CollectionLink { bug, inner, place })
+        }
         Some(bug) if bug.is_of_tending() => Arc::new(EraLink::new(bug, inner, place)),
         _ => inner,
     }

@@ -119,6 +119,10 @@ impl<const N: usize> Shop<N> {
                 continue;
             };
             if random.percent(50) {
+                // Of one that is joining it would be none.
+                if self.oracle.lock().is_joining(node) {
+                    continue;
+                }
                 let of_node = |(of, _): &(usize, Backup)| *of == node;
                 if backups.iter().filter(|it| of_node(it)).count() >= KEPT
                     && let Some(place) = backups.iter().position(of_node)

@@ -133,7 +133,7 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     let mut shop = Shop::new(&world, plan, told, profile, &mut random);
     shop.most_losses = allowed.losses;
     shop.most_restored = allowed.restored;
-    if shop.profile.losses == Losses::Known {
+    if matches!(shop.profile.losses, Losses::Known | Losses::Restored) {
         shop.oracle.lock().know_losses();
     }
     let shop = Arc::new(shop);

@@ -63,6 +63,9 @@ pub(super) struct Profile {
     /// with backups, at the most.
     pub(super) collecting: Option<Duration>,
     pub(super) restoring: Duration,
+    /// Whether replicas that know of it lose their data beside those that are given back
+    /// old ones.
+    pub(super) loses_beside: bool,
     /// Whether coordinators keep hints.
     pub(super) hints: bool,
     /// Whether replicas are told that the cluster is new, and need not find out.
@@ -138,6 +141,7 @@ impl Profile {
                 _ => None,
             },
             restoring: pick(random, &[50, 200, 1_000]),
+            loses_beside: random.percent(40) || bug.is_some_and(Bug::is_of_rejoins),
             hints: random.percent(40),
             is_told_new: plan.mutant
                 || bug.is_some_and(|bug| !bug.is_of_tending())

@@ -37,7 +37,8 @@ impl<const N: usize> Shop<N> {
         if !self.is_tended() {
             return tasks;
         }
-        if self.profile.losses == Losses::Known {
+        let is_beside = self.profile.losses == Losses::Restored && self.profile.loses_beside;
+        if self.profile.losses == Losses::Known || is_beside && self.most_losses > 0 {
             let (shop, random) = (Arc::clone(self), random.fork());
             tasks.push(tokio::spawn(async move { shop.lose(random).await }));
         }
@@ -102,7 +103,7 @@ impl<const N: usize> Shop<N> {
             let Some(client) = self.draw_client(&mut random) else {
                 continue;
             };
-            let accepts = self.profile.losses.are_unknown() && random.percent(50);
+            let accepts = self.profile.losses == Losses::Unknown && random.percent(50);
             let patience = if random.percent(30) {
                 random.between(&(Duration::ZERO..=MS * 300))
             } else {
@@ -227,7 +228,8 @@ impl<const N: usize> Shop<N> {
             let joining = self.not_ready().await;
             // A new cluster that was opened in part: more have lost nothing than may lose
             // something.
-            let accepts = self.profile.losses.are_unknown() || joining.len() > self.most_losses;
+            let accepts =
+                self.profile.losses == Losses::Unknown || joining.len() > self.most_losses;
             for place in joining {
                 self.rejoin_once(reader, place, accepts, HOURS).await;
             }
@@ -269,13 +271,19 @@ impl<const N: usize> Shop<N> {
 
     /// One pass by which all replicas come to hold the same.
     pub(super) async fn pass_at_last(&self, reader: &Client<N>, random: &mut Random) {
-        let before = self.oracle.lock().counts.passes;
+        let before = self.oracle.lock().counts.clone();
         let _none_is_left = self.pass_once(reader, None, u64::MAX, random).await;
-        let mut oracle = self.oracle.lock();
-        if oracle.counts.passes == before {
-            oracle.broken("P-HONEST", || {
+        let after = self.oracle.lock().counts.clone();
+        if after.passes == before.passes {
+            self.oracle.lock().broken("P-HONEST", || {
                 "a pass is not complete when all is calm".into()
             });
+        }
+        // And the next one finds nothing to do.
+        let _none_is_left = self.pass_once(reader, None, u64::MAX, random).await;
+        let mut oracle = self.oracle.lock();
+        if oracle.counts.repaired > after.repaired || oracle.counts.passes == after.passes {
+            oracle.broken("P-CONVERGE", || "one pass after the other repairs".into());
         }
     }
 }
