@@ -105,7 +105,7 @@ pub use record::{Record, RecordError};
 pub use registers::{Registers, Swap, Updated};
 pub use replica::{Limits, Readiness, Replica};
 pub use request::{Ack, Held, Refusal, Request, RequestKind, Response};
-pub use rules::{Action, Change, Decision};
+pub use rules::{Action, Asked, Change, Decision};
 pub use store::{ScanLimit, Store, StoreError};
 #[doc(hidden)]
 pub use telemetry::{EventLimit, is_sampled};

@@ -5,12 +5,14 @@
 //! a replica knows besides, such as its clock, the replica puts into the
 //! [`Change`]. So a new rule changes no store.
 
+mod asked;
 mod floors;
 mod marks;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+pub use asked::Asked;
 pub(crate) use floors::Floors;
 use floors::Under;
 pub(crate) use marks::MarksChange;

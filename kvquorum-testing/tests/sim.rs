@@ -52,6 +52,21 @@ async fn a_disk_loses_what_was_not_synced() {
     assert_eq!(disk.entries(), []);
 }
 
+/// Catches a backup that is not as old as it is, and a disk that keeps what came after
+/// it, or gives back what was lost later.
+#[tokio::test]
+async fn a_disk_is_put_back_as_it_was() {
+    let (disk, a, b) = (Disk::new(), Key::from("a"), Key::from("b"));
+    write(&disk, &a, 1).await;
+    let backup = disk.backup();
+    write(&disk, &a, 2).await;
+    write(&disk, &b, 2).await;
+    disk.restore(&backup);
+    assert_eq!(disk.entries(), [(a.clone(), entry(1))]);
+    disk.lose(Survives::Synced);
+    assert_eq!(disk.entries(), [(a, entry(1))]);
+}
+
 #[test]
 fn a_clock_can_be_wrong_in_every_way() {
     sim::run(1, |world| async move {

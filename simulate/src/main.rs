@@ -189,6 +189,10 @@ fn report(tally: &Tally, took: Duration) {
         "{} rejoins, {} records copied; {} passes complete, {} entries repaired; {} hints delivered",
         counts.rejoined, counts.copied, counts.passes, counts.repaired, counts.delivered,
     );
+    println!(
+        "{} rounds of collection, {} tombstones collected, {} records swept",
+        counts.rounds, counts.collected, counts.swept,
+    );
     let mut faults: Vec<_> = counts.faults.iter().collect();
     faults.sort();
     let faults = faults

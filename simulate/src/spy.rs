@@ -12,13 +12,13 @@ use std::thread::panicking;
 use std::time::Duration;
 
 use kvquorum_core::{
-    Action, Call, Change, Entry, Key, Record, Refusal, Request, Response, ScanLimit, Store,
-    StoreError, Told, Transport, TransportError, Version, WriterId,
+    Asked, Call, Change, Key, Record, Request, Response, ScanLimit, Store, StoreError, Told,
+    Transport, TransportError,
 };
 use kvquorum_testing::sim::Random;
 use tokio::time::sleep;
 
-use crate::oracle::{Answered, End, Shared};
+use crate::oracle::{Answered, End, Floors, Shared};
 
 thread_local! {
     static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
@@ -118,34 +118,6 @@ impl<T: Transport> Transport for Spy<T> {
     }
 }
 
-/// What a change asks of a store.
-pub enum Asked {
-    Write(Entry),
-    /// The promise of a ballot.
-    Prepare(Version),
-    /// What peers hold, of one that is joining.
-    Copy(Record),
-}
-
-/// What a change asks of a replica that is not joining; `None` where it is neither. A change is opaque, and shows
-/// itself by what it comes to: over nothing, or over the least entry of the same time
-/// where it is too far ahead for that.
-pub fn asked(change: &Change) -> Option<Asked> {
-    let mut decision = change.clone().decide(None);
-    if let Response::Refused(Refusal::TooFarAhead { timestamp, .. }) = decision.response {
-        let writer = WriterId::new(0);
-        let least = Entry::new(Version { timestamp, writer }, "");
-        decision = change.clone().decide(Some(&Record::from(least)));
-    }
-    let Action::Replace(record) = decision.action else {
-        return None;
-    };
-    match record.anchor() {
-        Some(ballot) => Some(Asked::Prepare(ballot)),
-        None => record.into_entry().map(Asked::Write),
-    }
-}
-
 /// Watches what a store answers, and has it fail now and then.
 pub struct Watched<S> {
     pub store: S,
@@ -188,12 +160,12 @@ impl Fault {
     }
 }
 
-/// A change, and what the replica's clock read when it was admitted.
+/// A change, and what the replica's clock read and what it took no more when it was
+/// admitted.
 struct Admitted {
-    asked: Option<Asked>,
-    /// What it comes to over nothing.
-    record: Option<Record>,
+    asked: Asked,
     wall: u64,
+    floors: Floors,
 }
 
 impl<S> Watched<S> {
@@ -241,19 +213,25 @@ impl<S> Watched<S> {
 
     fn admitted(&self, change: &Change) -> Admitted {
         let oracle = self.oracle.lock();
-        let record = match change.clone().decide(None).action {
-            Action::Replace(record) => Some(record),
-            _ => None,
-        };
-        let asked = match &record {
-            // A replica that is joining is asked nothing else.
-            Some(record) if oracle.is_joining(self.replica) => Some(Asked::Copy(record.clone())),
-            _ => asked(change),
-        };
         Admitted {
-            asked,
-            record,
+            asked: change.asked(),
             wall: oracle.wall_of(self.replica),
+            floors: oracle.floors_of(self.replica),
+        }
+    }
+
+    /// The replica learns in this moment what its store keeps of it.
+    fn learns(&self, record: Option<&Record>) {
+        self.oracle.lock().learns(self.replica, record);
+    }
+
+    /// And so it does from what a change of that came to.
+    fn changed(&self, key: &Key, result: &Result<Response, StoreError>) {
+        if let Ok(Response::Told(told)) = result
+            && let Told::Marks(marks) = &**told
+            && key.is_empty()
+        {
+            self.oracle.lock().in_force(self.replica, *marks);
         }
     }
 
@@ -272,26 +250,23 @@ impl<S> Watched<S> {
     fn applied(
         &self,
         key: &Key,
-        Admitted {
-            mut asked,
-            record,
-            wall,
-        }: Admitted,
+        admitted: &Admitted,
         fault: Option<Fault>,
         result: Result<Response, StoreError>,
     ) -> Result<Response, StoreError> {
-        if let Ok(Response::Told(told)) = &result
-            && let Told::Marks(marks) = &**told
-        {
-            self.oracle.lock().marked(self.replica, *marks);
-        }
-        if let (Some(Asked::Prepare(_)), Ok(Response::Ack(_))) = (&asked, &result) {
-            // It was admitted just before the replica was opened.
-            asked = record.map(Asked::Copy);
-        }
-        if let (Some(asked), Ok(response)) = (&asked, &result) {
+        if let Ok(response) = &result {
             let mut oracle = self.oracle.lock();
-            oracle.store_applied(self.replica, key, asked, wall, response);
+            if let Response::Told(told) = response
+                && let Told::Marks(marks) = &**told
+            {
+                oracle.marked(self.replica, *marks);
+            }
+            let Admitted {
+                asked,
+                wall,
+                floors,
+            } = admitted;
+            oracle.store_applied(self.replica, key, asked, (*wall, *floors), response);
         }
         match fault {
             Some(fault) => Err(fault.strike()),
@@ -310,6 +285,9 @@ impl<S: Store> Store for Watched<S> {
         let got = self.store.get(key).await;
         self.got(key, &got);
         self.dawdle(life).await?;
+        if let (true, Ok(record)) = (key.is_empty(), &got) {
+            self.learns(record.as_ref());
+        }
         got
     }
 
@@ -322,8 +300,9 @@ impl<S: Store> Store for Watched<S> {
         let admitted = self.admitted(&change);
         self.dawdle(life).await?;
         let result = self.store.apply(key, change).await;
-        let result = self.applied(key, admitted, fault, result);
+        let result = self.applied(key, &admitted, fault, result);
         self.dawdle(life).await?;
+        self.changed(key, &result);
         result
     }
 
@@ -352,6 +331,9 @@ impl<S: Store> Store for Watched<S> {
             return Some(Err(fault.strike()));
         }
         self.got(key, &got);
+        if let (true, Ok(record)) = (key.is_empty(), &got) {
+            self.learns(record.as_ref());
+        }
         Some(got)
     }
 
@@ -369,6 +351,8 @@ impl<S: Store> Store for Watched<S> {
         }
         let admitted = self.admitted(&change);
         let result = self.store.try_apply(key, change)?;
-        Ok(self.applied(key, admitted, fault, result))
+        let result = self.applied(key, &admitted, fault, result);
+        self.changed(key, &result);
+        Ok(result)
     }
 }

@@ -19,6 +19,10 @@ pub enum Survives {
     Nothing,
 }
 
+/// What a [`Disk`] held at some time: see [`Disk::backup`].
+#[derive(Clone, Debug)]
+pub struct Backup(BTreeMap<Key, Record>);
+
 /// A [`Store`] in memory that acks before it has synced, as a database does
 /// that was told not to wait for its disk.
 ///
@@ -67,6 +71,20 @@ impl Disk {
                 unsynced.clear();
             }
         }
+    }
+
+    /// A copy of all that it holds, what the replica keeps of itself included.
+    pub fn backup(&self) -> Backup {
+        Backup(self.data().records.clone())
+    }
+
+    /// Holds from now on what it held when the backup was taken: a loss that no replica
+    /// knows of. [Crash](kvquorum_mem::Node::crash) the node first.
+    pub fn restore(&self, backup: &Backup) {
+        *self.data() = Data {
+            records: backup.0.clone(),
+            unsynced: Vec::new(),
+        };
     }
 
     /// The entry under a key, as the disk holds it now.

@@ -81,6 +81,12 @@ pub enum Event {
         /// The node.
         node: usize,
     },
+    /// A node is down, and its disk holds what a [backup](super::Backup) held. No
+    /// [`Storm`](super::Storm) does this.
+    Restored {
+        /// The node.
+        node: usize,
+    },
     /// A node's disk is synced.
     Synced {
         /// The node.
@@ -128,6 +134,7 @@ impl Event {
                 Survives::Synced => "crash, tail lost",
                 Survives::Nothing => "crash, all lost",
             },
+            Self::Restored { .. } => "backup restored",
             Self::Restarted { .. } => "restart",
             Self::Synced { .. } => "sync",
             Self::ClockSet { .. } => "clock step",
@@ -173,6 +180,7 @@ impl fmt::Display for Event {
             Self::Isolated { node }
             | Self::Rejoined { node }
             | Self::Crashed { node, .. }
+            | Self::Restored { node }
             | Self::Restarted { node }
             | Self::Synced { node } => write!(f, " of node {node}"),
             Self::Blackout { .. } => Ok(()),

@@ -65,7 +65,7 @@
 //! |---|---|
 //! | time | Virtual: it goes on when there is nothing else to do, and then at once to the next timer. |
 //! | links | Latency that spreads, so that messages overtake each other; loss of requests and of responses, where the effect is there and the answer is not; second deliveries, up to ten seconds late; partitions of one way, of both, and of a whole node; hangs that hold what they carry. |
-//! | nodes | Crashes of one or of all at once, that leave all data, those of the last sync, or none; restarts. |
+//! | nodes | Crashes of one or of all at once, that leave all data, those of the last sync, or none; disks put back as they were in a backup; restarts. |
 //! | wall clocks | Of nodes and of clients: skewed, stepped, standing still, twice as fast. |
 //! | callers | Yours: drop a future half-way, and the coordinator and the link do as they would. |
 //!
@@ -111,7 +111,7 @@ use kvquorum_mem::{Link, Network, Node};
 use tokio::time::Instant;
 
 pub use clock::Clock;
-pub use disk::{Disk, Survives};
+pub use disk::{Backup, Disk, Survives};
 pub use event::Event;
 pub use random::Random;
 pub use storm::Storm;
@@ -290,6 +290,12 @@ impl<S: Store> Machine<S> {
     pub fn crash(&self, survives: Survives) {
         self.node.crash();
         self.disk.lose(survives);
+    }
+
+    /// Crashes the node, and gives its disk back what a backup holds.
+    pub fn restore(&self, backup: &Backup) {
+        self.node.crash();
+        self.disk.restore(backup);
     }
 }
 

@@ -13,6 +13,8 @@ pub trait Tending: Send + Sync {
     fn rejoin(&self, place: usize, accepts_loss: bool) -> Operation<'_, Result<(), String>>;
     /// A pass over all keys, or over those that were left when another was cut.
     fn pass(&self, left: Option<PassCursor>, settings: PassSettings) -> Box<dyn Passing>;
+    /// One round of collection.
+    fn collect(&self, settings: PassSettings) -> Operation<'_, PassReport>;
     /// Delivers hints, for ever.
     fn deliver(&self, settings: HintSettings) -> Operation<'static, ()>;
     fn hints(&self) -> Vec<HintStats>;
@@ -43,6 +45,10 @@ impl<const N: usize, const W: usize, const R: usize> Tending for Real<N, W, R> {
             Some(left) => self.map.resume_pass(left, settings),
             None => self.map.pass(.., settings),
         })
+    }
+
+    fn collect(&self, settings: PassSettings) -> Operation<'_, PassReport> {
+        Box::pin(self.map.collect(settings))
     }
 
     fn deliver(&self, settings: HintSettings) -> Operation<'static, ()> {

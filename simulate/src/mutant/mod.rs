@@ -204,7 +204,12 @@ impl Mutant {
         let mut attempts = 1;
         loop {
             let (version, value) = (stamp.version, value.clone());
-            let sent = self.send(&key, &Entry { version, value }).await;
+            let entry = Entry {
+                version,
+                expires_millis: None,
+                value,
+            };
+            let sent = self.send(&key, &entry).await;
             let bug = self.links.bug;
             let seen = sent.count(|part| may_be_seen(bug, part)) > 0;
             let by = sent.parts.iter().filter_map(|part| match part {

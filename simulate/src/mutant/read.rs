@@ -125,7 +125,9 @@ impl Reading {
     fn take_in(&mut self, (replica, answer): Answer) {
         let before = std::mem::replace(&mut self.held[replica], Held::Unknown);
         self.held[replica] = match (before, answer) {
-            (Held::Unknown, Some(Ok(Response::Entry(entry)))) => {
+            (Held::Unknown, Some(Ok(Response::Entry(held)))) => {
+                // Nothing is ever collected beside it.
+                let entry = held.entry;
                 self.answers.push(entry.clone());
                 Held::Entry(entry)
             }
@@ -150,7 +152,7 @@ impl Reading {
                 && held.as_ref() < Some(&greatest)
             {
                 self.held[replica] = Held::Repairing(held.clone(), greatest.clone());
-                let request = Request::write(&self.key, greatest.clone());
+                let request = Request::repair(&self.key, greatest.clone());
                 self.calls.start(&self.links, op, replica, request);
             }
         }

@@ -84,7 +84,7 @@ async fn repair_all(
             let is_known = ends.clone().all(|end| *key < end);
             let mut held = page.entries.iter();
             if is_known && !held.any(|(it, held)| it == *key && held >= *entry) {
-                let request = Request::write(*key, (*entry).clone());
+                let request = Request::repair(*key, (*entry).clone());
                 calls.start(&links, None, *replica, request);
             }
         }
@@ -182,7 +182,7 @@ impl Mutant {
         for replica in 0..n {
             let has_answered = answers.iter().any(|(it, _)| *it == replica);
             if found.holders & (1 << replica) == 0 && (has_answered || waits) {
-                let request = Request::write(key, found.entry.clone());
+                let request = Request::repair(key, found.entry.clone());
                 calls.start(&self.links, current(), replica, request);
             }
         }

@@ -124,6 +124,7 @@ impl Mutant {
             },
         };
         let entry = Entry {
+            expires_millis: None,
             version: ballot,
             value: left.map(|left| Bytes::copy_from_slice(&left.to_be_bytes())),
         };
@@ -165,7 +166,7 @@ impl Mutant {
             };
             failure.by = failure.by.max(refused_past(&answer));
             match answer {
-                Some(Ok(Response::Promise(entry))) => promises.push(entry),
+                Some(Ok(Response::Promise(held))) => promises.push(held.entry),
                 answer => {
                     failed += 1;
                     failure.is_too_far_ahead |= matches!(

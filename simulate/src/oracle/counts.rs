@@ -30,6 +30,11 @@ pub struct Counts {
     pub passes: u64,
     pub repaired: u64,
     pub delivered: u64,
+    /// Rounds of collection that succeeded, tombstones that were collected at a replica,
+    /// and records that were swept.
+    pub rounds: u64,
+    pub collected: u64,
+    pub swept: u64,
     pub faults: HashMap<&'static str, u64>,
 }
 
@@ -57,6 +62,9 @@ impl Counts {
         self.passes += other.passes;
         self.repaired += other.repaired;
         self.delivered += other.delivered;
+        self.rounds += other.rounds;
+        self.collected += other.collected;
+        self.swept += other.swept;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }

@@ -54,10 +54,12 @@ impl Oracle {
                 .iter()
                 .map(|replica| Held::of((replica.look)(&name).as_ref()))
                 .collect();
-            if held
-                .iter()
-                .any(|held_here| held_here.entry != held[0].entry)
-            {
+            // What counts no more anywhere may be gone from some.
+            let marks = self.replicas.iter().map(|it| it.floors.collected);
+            let collected = marks.max().unwrap_or_default();
+            let first = held[0].counting(collected).entry;
+            let is_other = |held: &Held| held.counting(collected).entry != first;
+            if held.iter().any(is_other) {
                 self.broken("all replicas converge", || {
                     let held: Vec<_> = held.iter().map(Held::to_string).collect();
                     format!("under k{index} they hold {}", held.join("; "))

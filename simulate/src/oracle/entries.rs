@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use kvquorum_core::{Entry, Record, Version};
+use kvquorum_core::{Entry, Record, Timestamp, Version};
 
 use super::{Oracle, Quorums};
 
@@ -78,6 +78,16 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// What counts of it where tombstones and anchors from before this do not.
+    pub(super) fn counting(self, collected: Timestamp) -> Self {
+        let counts = |version: Version| version.timestamp >= collected;
+        let is_left = |entry: &Stamp| !entry.tombstone || counts(entry.version);
+        Self {
+            entry: self.entry.filter(is_left),
+            anchor: self.anchor.filter(|anchor| counts(*anchor)),
+        }
+    }
+
     pub(super) fn of(record: Option<&Record>) -> Self {
         Self {
             entry: record.and_then(Record::entry).as_ref().map(Stamp::of),
@@ -136,6 +146,8 @@ pub(super) struct KeyState {
     pub(super) read_floor: Option<usize>,
     pub(super) write_floor: Option<usize>,
     pub(super) origins: HashMap<Stamp, Origin>,
+    /// Tombstones that were collected, in the order in which they were.
+    pub(super) dead: Vec<Stamp>,
     /// Whether it is used as a register.
     pub(super) is_register: bool,
     /// The value that somebody found there last.

@@ -80,6 +80,7 @@ fn pending(kind: Kind, own: u64) -> Option<Step<u64>> {
         | Kind::Register(Ask::Get | Ask::Keep)
         | Kind::Rejoin
         | Kind::Pass
+        | Kind::Collect
         | Kind::Handoff => None,
     }
 }

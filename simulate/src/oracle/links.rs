@@ -76,12 +76,12 @@ impl Oracle {
             (_, Some(op), Some(kind)) if kind.is_plain_write() => {
                 call.attempt = self.attempt(op, call, None);
             }
-            (RequestKind::Write { key, entry }, Some(op), Some(Kind::Register(_)))
-                if self.ops[op].ballots.are_of(entry.version) =>
-            {
+            (RequestKind::Write { key, entry }, Some(op), Some(Kind::Register(_))) => {
                 self.accepting(op, end.replica, key, Stamp::of(entry));
             }
-            (RequestKind::Write { key, entry }, ..) => {
+            // What a caller has left.
+            (RequestKind::Write { key, entry }, ..) => self.sent_late(key, Stamp::of(entry)),
+            (RequestKind::Repair { key, entry }, ..) => {
                 // In the background it cannot be told what found that it is lacking.
                 let has_scanned = self.coordinators[end.coordinator].has_scanned;
                 call.scans = has_scanned && kind.is_none_or(|kind| kind == Kind::Scan);
@@ -252,6 +252,17 @@ impl Oracle {
         self.given_out(index, attempt, stamp);
     }
 
+    /// In the background nothing is written that was not sent before: what a replica holds
+    /// is brought to others as a repair (G-COLLECT).
+    fn sent_late(&mut self, key: &Key, stamp: Stamp) {
+        let state = index_of(key).and_then(|index| self.keys.get(index));
+        if !state.is_some_and(|key| key.origins.contains_key(&stamp)) {
+            self.broken("nothing that nobody wrote", || {
+                format!("{stamp} is sent to {key}, and nobody has stamped it")
+            });
+        }
+    }
+
     /// A repair; `is_ordered` where a register's operation repairs whatever is set.
     pub(super) fn repairing(&mut self, end: End, key: &Key, stamp: Stamp, is_ordered: bool) {
         let End {
@@ -344,13 +355,13 @@ impl Oracle {
             .map_or(Who::Replica(replica), |op| Who::Client(self.ops[op].client));
         self.log(who, &[6, replica as u64, code], || {
             let what = match answered {
-                Answered::Response(Response::Entry(entry)) => show(entry.as_ref().map(Stamp::of)),
+                Answered::Response(Response::Entry(held)) => answered_with(held),
                 Answered::Response(Response::Ack(Ack::Applied)) => "applied".into(),
                 Answered::Response(Response::Ack(_)) => "superseded".into(),
                 Answered::Response(Response::Identity(_)) => "who it is".into(),
                 Answered::Response(Response::Refused(refusal)) => format!("refused: {refusal}"),
                 Answered::Response(Response::Promise(entry)) => {
-                    format!("promised, over {}", show(entry.as_ref().map(Stamp::of)))
+                    format!("promised, over {}", answered_with(entry))
                 }
                 Answered::Response(Response::Page(page)) => {
                     let upto = page.upto.as_ref();
@@ -381,7 +392,7 @@ impl Oracle {
             return;
         }
         match op.kind {
-            Kind::Rejoin | Kind::Pass | Kind::Handoff => {
+            Kind::Rejoin | Kind::Pass | Kind::Collect | Kind::Handoff => {
                 return self.answered_aside(call, &answered);
             }
             _ if call.is_aside => return,
@@ -492,4 +503,10 @@ impl Oracle {
             });
         }
     }
+}
+
+/// What a replica holds, and under which mark.
+fn answered_with(held: &kvquorum_core::Held) -> String {
+    let collected::Answer { collected, stamp } = collected::Answer::of(held);
+    format!("{}, collected up to {collected}", show(stamp))
 }

@@ -9,7 +9,9 @@ use super::*;
 pub(super) fn show(told: &Seldom) -> String {
     let marks = |marks: &Marks| {
         let is = if marks.is_joining { "joining" } else { "ready" };
-        format!("{is} in era {} of {}", marks.era, marks.announced)
+        let Floors { sealed, collected } = Floors::of(marks);
+        let (era, of) = (marks.era, marks.announced);
+        format!("{is} in era {era} of {of}, sealed up to {sealed}, collected up to {collected}")
     };
     match told {
         Seldom::Status(status) => marks(&status.marks),
@@ -40,12 +42,24 @@ impl Oracle {
     /// again, unless it loses its data.
     pub fn marked(&mut self, replica: usize, marks: Marks) {
         let era = marks.era.get();
-        let numbers = [20, era, marks.announced.get(), u64::from(marks.is_joining)];
+        let numbers = [
+            20,
+            era,
+            marks.announced.get(),
+            u64::from(marks.is_joining),
+            marks.sealed.to_bits(),
+            marks.collected.to_bits(),
+        ];
         self.log(Who::Replica(replica), &numbers, || {
             let is = if marks.is_joining { "joining" } else { "ready" };
             let announced = marks.announced;
-            format!("is {is} in era {era}, and {announced} is announced")
+            let Floors { sealed, collected } = Floors::of(&marks);
+            format!(
+                "is {is} in era {era}, and {announced} is announced; sealed up to {sealed}, \
+                 collected up to {collected}"
+            )
         });
+        self.floors_marked(replica, &marks);
         let before = std::mem::replace(&mut self.replicas[replica].era, era);
         if era < before {
             self.broken("J-ERA", || {
@@ -118,6 +132,7 @@ impl Oracle {
             RequestKind::Identify { .. } => op.is_some_and(|op| op.is_unsettled),
             RequestKind::Read { .. }
             | RequestKind::Write { .. }
+            | RequestKind::Repair { .. }
             | RequestKind::Prepare { .. }
             | RequestKind::Scan { .. } => false,
             _ => true,
@@ -126,14 +141,17 @@ impl Oracle {
 
     /// What operations of many steps write: repairs, and what settles a key.
     pub(super) fn classify_aside(&mut self, op: Option<usize>, end: End, request: &Request) {
+        if let RequestKind::Seal { to } = &request.kind {
+            self.seal_asked(*to);
+        }
         let Some(op) = op.filter(|op| self.ops[*op].kind.is_driven()) else {
             return;
         };
         match &request.kind {
-            RequestKind::Write { key, entry } if self.ops[op].ballots.are_of(entry.version) => {
+            RequestKind::Write { key, entry } => {
                 self.accepting(op, end.replica, key, Stamp::of(entry));
             }
-            RequestKind::Write { key, entry } => {
+            RequestKind::Repair { key, entry } => {
                 self.repairing(end, key, Stamp::of(entry), true);
             }
             RequestKind::Prepare { key, ballot } => {

@@ -11,6 +11,7 @@
 //! over each link, and what each store answers.
 
 mod clocks;
+mod collected;
 mod counts;
 mod ends;
 mod entries;
@@ -33,21 +34,21 @@ use std::time::Duration;
 use clocks::{Bounds, Stamps};
 use entries::{Held, KeyState, Origin, show};
 use kvquorum_core::{
-    Ack, Key, Record, Refusal, ReplicaStats, Request, RequestKind, Response, Timestamp, Version,
-    WallClock, WriterId,
+    Ack, Asked, Key, Record, Refusal, ReplicaStats, Request, RequestKind, Response, Timestamp,
+    Version, WallClock, WriterId,
 };
 use kvquorum_testing::sim::{Clock, Event, Survives, World};
 use ops::{Attempt, Call, Op, Reading};
 use registers::Ballots;
 use scans::PageState;
 
+pub use collected::Floors;
 pub use counts::Counts;
 pub use entries::Stamp;
 pub use ops::{Answered, End};
 pub use scans::Scanned;
 
 use crate::map::{Ask, Found, PageFailed, Part, Read, Said, Told, Written};
-use crate::spy::Asked;
 use crate::trace::{Trace, Who};
 
 /// Tokio's timers go by whole milliseconds.
@@ -83,6 +84,8 @@ pub enum Kind {
     /// A replica is to rejoin.
     Rejoin,
     Pass,
+    /// Deletes are collected.
+    Collect,
     /// Hints are delivered, for as long as the coordinator is there.
     Handoff,
 }
@@ -95,7 +98,10 @@ impl Kind {
 
     /// Whether it is about no key of its own, and its calls are those of many steps.
     fn is_driven(self) -> bool {
-        matches!(self, Self::Rejoin | Self::Pass | Self::Handoff)
+        matches!(
+            self,
+            Self::Rejoin | Self::Pass | Self::Collect | Self::Handoff
+        )
     }
 }
 
@@ -120,6 +126,9 @@ struct ReplicaState {
     /// How often its process has ended.
     lives: u32,
     era: u64,
+    /// Its seal and its mark, as its store keeps them, and as the replica goes by them.
+    floors: Floors,
+    in_force: Floors,
 }
 
 struct CoordinatorState {
@@ -190,6 +199,13 @@ pub struct Oracle {
     knows_losses: bool,
     /// Whether stores may break L-PROMISE, so that it is for clients to notice.
     looks_away: bool,
+    /// Whether a delete was ever collected, and the latest time up to which replicas were
+    /// to be sealed.
+    has_collected: bool,
+    has_restored: bool,
+    greatest_seal: Timestamp,
+    /// Replicas, as a set of bits, that lost data and do not know it.
+    unsound: u32,
     violation: Option<Violation>,
     /// Once the history is over, what is dropped is no longer looked at.
     over: bool,
@@ -247,6 +263,10 @@ impl Oracle {
             lost: None,
             knows_losses: false,
             looks_away: false,
+            has_collected: false,
+            has_restored: false,
+            greatest_seal: Timestamp::MIN,
+            unsound: 0,
             violation: None,
             over: false,
             trace,
@@ -274,6 +294,8 @@ impl Oracle {
             losses: 0,
             lives: 0,
             era: 0,
+            floors: Floors::default(),
+            in_force: Floors::default(),
         });
     }
 
@@ -371,6 +393,7 @@ impl Oracle {
             write_floor: self.keys[key].write_floor,
             acknowledged: self.keys[key].acknowledged.len(),
             losses: self.replicas.iter().map(|replica| replica.losses).collect(),
+            dead: self.keys.iter().map(|key| key.dead.len()).collect(),
             wall: stamps.wall(),
             clock_steps,
             writers: stamps.writers(),
@@ -404,11 +427,12 @@ impl Oracle {
             Kind::Rejoin => 6,
             Kind::Pass => 7,
             Kind::Handoff => 8,
+            Kind::Collect => 9,
         };
         let numbers = [8, index as u64, coordinator as u64, code, key as u64];
         self.log(Who::Client(client), &numbers, || match kind {
             Kind::Scan => format!("#{index} scans through coordinator {coordinator}"),
-            Kind::Rejoin | Kind::Pass | Kind::Handoff => {
+            Kind::Rejoin | Kind::Pass | Kind::Collect | Kind::Handoff => {
                 format!("#{index} {kind:?} through coordinator {coordinator}")
             }
             Kind::Register(ask) => {
@@ -480,15 +504,24 @@ impl Oracle {
     /// Whose call over this link one would be with this entry, where this is the
     /// operation whose caller makes it.
     pub fn author(&self, end: End, op: Option<usize>, version: Version) -> Author {
-        let introduced = self.introduced.filter(|introduced| introduced.end == end);
-        let Some(op) = introduced.map_or(op, |introduced| introduced.op) else {
-            return Author::Repair;
-        };
-        match self.ops[op].kind {
-            kind if kind.is_plain_write() => Author::Put,
-            _ if self.ops[op].ballots.are_of(version) => Author::Update,
-            Kind::Scan => Author::RepairOfScan,
+        match self.caller(end, op).map(|op| &self.ops[op]) {
+            Some(op) if op.kind.is_plain_write() => Author::Put,
+            Some(op) if op.ballots.are_of(version) => Author::Update,
+            _ => self.repairer(end, op),
+        }
+    }
+
+    /// The same, of a repair.
+    pub fn repairer(&self, end: End, op: Option<usize>) -> Author {
+        match self.caller(end, op).map(|op| self.ops[op].kind) {
+            Some(Kind::Scan) => Author::RepairOfScan,
             _ => Author::Repair,
         }
+    }
+
+    /// The operation whose caller makes the next call over this link.
+    fn caller(&self, end: End, op: Option<usize>) -> Option<usize> {
+        let introduced = self.introduced.filter(|introduced| introduced.end == end);
+        introduced.map_or(op, |introduced| introduced.op)
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Op {
     /// How many entries were known to be acknowledged.
     pub acknowledged: usize,
     pub losses: Vec<u32>,
+    /// How many deletes under each key were known to be collected.
+    pub dead: Vec<usize>,
     pub wall: u64,
     pub clock_steps: u32,
     /// How many writer ids of its coordinator's clock were known.
@@ -103,9 +105,8 @@ pub(super) struct Reading {
     pub waits: Option<u64>,
     pub answered: usize,
     pub failed: usize,
-    /// The greatest of the answers up to the deciding one, and of all.
-    pub best: Option<Stamp>,
-    pub best_of_all: Option<Stamp>,
+    /// In the order in which they came.
+    pub answers: Vec<collected::Answer>,
     pub decided: Option<u64>,
     /// Replicas that answered, as a set of bits, in each era.
     pub answered_in: Eras,
@@ -133,13 +134,9 @@ impl Eras {
 impl Reading {
     pub fn answer(&mut self, answered: &Answered<'_>, quorums: Quorums, now: u64) {
         match answered {
-            Answered::Response(Response::Entry(entry)) => {
-                let stamp = entry.as_ref().map(Stamp::of);
-                self.best_of_all = self.best_of_all.max(stamp);
-                if self.decided.is_none() {
-                    self.answered += 1;
-                    self.best = self.best.max(stamp);
-                }
+            Answered::Response(Response::Entry(held)) => {
+                self.answers.push(collected::Answer::of(held));
+                self.answered += usize::from(self.decided.is_none());
             }
             // To a repair.
             Answered::Response(Response::Ack(_)) => {}
@@ -274,10 +271,15 @@ impl Answered<'_> {
 
     /// The version that what was refused has to go past.
     pub(super) fn refused_past(self) -> Option<Version> {
-        match self {
-            Self::Response(Response::Refused(
-                Refusal::Promised { by } | Refusal::Superseded { by },
-            )) => Some(*by),
+        let Self::Response(Response::Refused(refusal)) = self else {
+            return None;
+        };
+        match refusal {
+            Refusal::Promised { by } | Refusal::Superseded { by } => Some(*by),
+            Refusal::Before { to } => Some(Version {
+                timestamp: *to,
+                writer: WriterId::ANONYMOUS,
+            }),
             _ => None,
         }
     }

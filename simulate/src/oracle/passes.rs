@@ -46,7 +46,8 @@ impl Oracle {
         let behind = op.snapshot.iter().enumerate().find_map(|(key, then)| {
             let then = sound.iter().filter_map(|replica| then[*replica]).max();
             let mut sound = sound.iter();
-            let behind = sound.find(|replica| self.replicas[**replica].holds[key].entry < then)?;
+            let covers = |replica| then.is_none_or(|then| self.covers(replica, key, then));
+            let behind = sound.find(|replica| !covers(**replica))?;
             Some((*behind, key, then))
         });
         if let Some((replica, key, then)) = behind {
@@ -73,7 +74,11 @@ impl Oracle {
         self.counts.delivered += hints.iter().map(|hints| hints.delivered).sum::<u64>();
         let Quorums { n, w, r } = self.quorums;
         let is_dropped = hints.iter().any(|hints| hints.dropped > 0);
-        if self.coordinators[coordinator].hint_refused || is_dropped || r + w <= n {
+        if self.coordinators[coordinator].hint_refused
+            || is_dropped
+            || r + w <= n
+            || !self.keeps_promises()
+        {
             return;
         }
         let is_its = |op: &&Op| op.coordinator == coordinator && op.kind.is_plain_write();
@@ -83,8 +88,7 @@ impl Oracle {
             (op.is_acked && !op.is_refused).then_some((op.key, stamp))
         });
         let missing = acked.into_iter().find_map(|(key, stamp)| {
-            let mut replicas = self.replicas.iter();
-            let behind = replicas.position(|it| it.holds[key].entry < Some(stamp))?;
+            let behind = (0..n).find(|replica| !self.covers(*replica, key, stamp))?;
             Some((key, stamp, behind))
         });
         if let Some((key, stamp, replica)) = missing {

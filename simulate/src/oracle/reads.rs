@@ -1,6 +1,7 @@
 //! What clients are told of their reads: rules R-QUORUM and R-FAIL, and that
 //! they find what was acknowledged, and never go back.
 
+use super::collected::{Answer, combined, possible};
 use super::*;
 
 pub(super) const NEVER_BACK: &str = "no get goes back when repair is blocking";
@@ -56,8 +57,8 @@ impl Oracle {
             return;
         }
         let reading = &op.reading;
-        let (answered, failed, best) = (reading.answered, reading.failed, reading.best);
-        let (decided, best_of_all) = (reading.decided, reading.best_of_all);
+        let (answered, failed, decided) = (reading.answered, reading.failed, reading.decided);
+        let possible = possible(&reading.answers, r);
         let is_blocking = self.coordinators[op.coordinator].settings.blocking;
         let waits = is_blocking && !has_failed && stamp.is_some();
         match decided {
@@ -75,12 +76,13 @@ impl Oracle {
                 format!("#{index} failed with {answered} answers and {failed} failures")
             });
         }
-        if !has_failed && (answered < r || stamp < best || stamp > best_of_all) {
-            self.broken("R-QUORUM", || {
+        let is_possible = possible.iter().any(|possible| possible.stamp == stamp);
+        if !has_failed && (answered < r || !is_possible) {
+            self.broken("R-QUORUM, G-VOID", || {
                 format!(
-                    "#{index} finds {} in {answered} answers, the greatest of which is {}",
+                    "#{index} finds {} in {answered} answers, which say {}",
                     show(stamp),
-                    show(best)
+                    show(possible.first().and_then(|possible| possible.stamp))
                 )
             });
         }
@@ -104,13 +106,17 @@ impl Oracle {
             self.observed(index, stamp);
             self.keys[key].seen = stamp.value();
         }
+        self.check_dead(index, key, stamp);
+        let collected = combined(&self.ops[index].reading.answers).collected;
+        let found = Answer { collected, stamp };
         if r + w > n
+            && self.keeps_promises()
             && let Some(floor) = self.floor_of(index, r)
-            && stamp < Some(floor)
+            && !self.keys[key].reaches(found, Some(floor))
         {
             self.broken("a get finds what was acknowledged", || {
                 format!(
-                    "#{index} finds {} after {floor} was acknowledged",
+                    "#{index} finds {}, collected up to {collected}, after {floor} was acknowledged",
                     show(stamp)
                 )
             });
@@ -125,8 +131,11 @@ impl Oracle {
             };
             let state = &self.replicas[replica];
             let holds = state.holds[key].entry.map(|stamp| stamp.version);
+            let mut known = self.keys[key].origins.keys();
+            let is_collected =
+                known.any(|it| it.version == *version && self.covers(replica, key, *it));
             let lost = self.ops[index].losses[replica] != state.losses;
-            if !lost && holds < Some(*version) {
+            if !lost && holds < Some(*version) && !is_collected {
                 self.broken("receipts are true", || {
                     format!("#{index}: replica {replica} is said to hold {version}")
                 });
@@ -145,14 +154,14 @@ impl Oracle {
         let losses = &self.ops[index].losses;
         let (mut holders, mut unknown) = (0_u32, 0_u32);
         for (number, (replica, losses)) in self.replicas.iter().zip(losses).enumerate() {
-            if replica.holds[key].entry >= Some(stamp) {
+            if self.covers(number, key, stamp) {
                 holders |= 1 << number;
             } else if replica.losses != *losses {
                 unknown |= 1 << number;
             }
         }
         let all: u32 = holders | unknown;
-        if (all.count_ones() as usize) < self.quorums.w {
+        if (all.count_ones() as usize) < self.quorums.w && self.keeps_promises() {
             self.broken(promise, || {
                 format!("#{index} returns {stamp}, which only replicas {holders:#b} hold")
             });

@@ -246,6 +246,7 @@ impl Oracle {
         let stamp = version.map(|version| Stamp::told(value, version));
         self.returned(index, stamp, false);
         let key = self.ops[index].key;
+        self.check_dead(index, key, stamp);
         self.keys[key].seen = value;
     }
 
@@ -266,6 +267,9 @@ impl Oracle {
         });
         self.returned(index, Some(Stamp::told(left, version)), true);
         let key = self.ops[index].key;
+        if let Some(Some(found)) = found {
+            self.check_dead_value(index, key, found);
+        }
         self.keys[key].seen = left;
     }
 
@@ -289,14 +293,15 @@ impl Oracle {
     fn returned(&mut self, index: usize, stamp: Option<Stamp>, is_new: bool) {
         let key = self.ops[index].key;
         let floor = self.floor_of(index, self.quorums.r);
+        let is_dead = |floor| self.is_collected(key, floor);
+        let is_gone = stamp.is_none() && floor.is_some_and(is_dead);
         let floor = floor.map(|floor| floor.version);
         let version = stamp.map(|stamp| stamp.version);
-        let rises = if is_new {
-            version > floor
-        } else {
-            version >= floor
+        let rises = match is_new {
+            true => version > floor,
+            false => version >= floor || is_gone,
         };
-        if !rises {
+        if !rises && self.keeps_promises() {
             self.broken("L-VERSION", || {
                 let floor =
                     floor.map_or("nothing".into(), |floor| entries::Moment(floor).to_string());

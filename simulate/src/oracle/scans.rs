@@ -4,6 +4,7 @@ use std::ops::{Bound, RangeBounds};
 
 use kvquorum_core::{Bytes, KeyRange, Page};
 
+use super::collected::{Answer, possible};
 use super::*;
 
 /// One page of a scan, as it goes over links.
@@ -23,8 +24,9 @@ pub(super) struct PageState {
 struct Merged {
     /// How far it goes; `None` is to the end.
     upto: Option<Key>,
-    /// Under each key, the greatest entry of the answers that decide, and of all.
-    best: Vec<(Option<Stamp>, Option<Stamp>)>,
+    /// Under each key, what the answers say that decide, and what all of them say that
+    /// had come then, for each that comes later.
+    best: Vec<Vec<Answer>>,
 }
 
 /// What a client is told of a scan.
@@ -45,6 +47,12 @@ pub(super) fn start(range: &KeyRange) -> Key {
     }
 }
 
+fn show_value(value: Option<u64>) -> String {
+    value.map_or("nothing".into(), |value| {
+        format!("#{}", value.reverse_bits())
+    })
+}
+
 /// Whether a key is before this one; `None` is the end.
 fn is_before(key: &Key, end: Option<&Key>) -> bool {
     end.is_none_or(|end| key < end)
@@ -54,33 +62,24 @@ impl PageState {
     fn merged(&self, r: usize, keys: usize) -> Merged {
         let deciding = self.answers.iter().take(r);
         let upto = deciding.filter_map(|page| page.upto.clone()).min();
-        let mut best = vec![(None, None); keys];
-        for (place, page) in self.answers.iter().enumerate() {
-            let entries = page.entries.iter();
-            for (key, entry) in entries.filter(|(key, _)| is_before(key, upto.as_ref())) {
-                let Some((deciding, of_all)) = index_of(key).and_then(|it| best.get_mut(it)) else {
-                    continue;
-                };
-                let stamp = Some(Stamp::of(entry));
-                *of_all = stamp.max(*of_all);
-                if place < r {
-                    *deciding = stamp.max(*deciding);
-                }
-            }
+        let best = (0..keys).map(|index| possible(&self.told(&key(index)), r));
+        Merged {
+            best: best.collect(),
+            upto,
         }
-        Merged { upto, best }
     }
 
-    /// Whether a replica, or none, told of this value, in an entry within bounds.
-    fn told(&self, key: &Key, value: Option<u64>, least: Option<Stamp>) -> bool {
-        if value.is_none() && least.is_none_or(|least| least.tombstone) {
-            return true;
-        }
-        let of_key = self.answers.iter().flat_map(|page| &page.entries);
-        let mut stamps = of_key
-            .filter(|(it, _)| it == key)
-            .map(|(_, entry)| Stamp::of(entry));
-        stamps.any(|stamp| stamp.value() == value && Some(stamp) >= least)
+    /// What each replica told of a key.
+    fn told(&self, key: &Key) -> Vec<Answer> {
+        let of_key = |page: &Page| {
+            let mut entries = page.entries.iter();
+            let entry = entries.find(|(it, _)| it == key);
+            Answer {
+                collected: page.collected,
+                stamp: entry.map(|(_, entry)| Stamp::of(entry)),
+            }
+        };
+        self.answers.iter().map(of_key).collect()
     }
 }
 
@@ -220,27 +219,29 @@ impl Oracle {
             }
             let found = scanned.found.iter().find(|(key, _)| *key == name);
             let found = found.map(|(_, value)| Stamp::value_of(value));
-            let (deciding, of_all) = merged.best[place];
-            if !page.told(&name, found, deciding) {
-                self.broken("R-RANGE", || {
-                    let (deciding, of_all) = (show(deciding), show(of_all));
-                    let found = found.map_or("nothing".into(), |value| {
-                        format!("#{}", value.reverse_bits())
-                    });
-                    format!(
-                        "#{index} finds {found} under k{place}, where the greatest is {deciding}, \
-                         or {of_all}"
-                    )
+            let possible = &merged.best[place];
+            let is_found = |it: &&Answer| it.stamp.and_then(Stamp::value) == found;
+            let told: Vec<Answer> = possible.iter().filter(is_found).copied().collect();
+            let Some(last) = told.last().copied() else {
+                let said = possible.iter().map(|it| show(it.stamp)).collect::<Vec<_>>();
+                self.broken("R-RANGE, G-VOID", || {
+                    let (found, said) = (show_value(found), said.join(", or "));
+                    format!("#{index} finds {found} under k{place}, where answers say {said}")
                 });
-            }
+                continue;
+            };
             let floor = self.keys[place].floor(page.acknowledged[place], n, r);
             let floor = floor.map(|floor| self.keys[place].acknowledged[floor].stamp);
-            if r + w > n && of_all < floor {
+            let reaches = |it: &Answer| self.keys[place].reaches(*it, floor);
+            if r + w > n && self.keeps_promises() && !told.iter().any(reaches) {
                 self.broken("a scan finds what was acknowledged", || {
-                    let (floor, of_all) = (show(floor), show(of_all));
-                    format!("#{index} finds {of_all} under k{place} after {floor} was acknowledged")
+                    let (floor, found) = (show(floor), show(last.stamp));
+                    format!("#{index} finds {found} under k{place} after {floor} was acknowledged")
                 });
             }
+            self.check_dead(index, place, last.stamp);
+            let deciding = possible.first().and_then(|it| it.stamp);
+            let of_all = possible.last().and_then(|it| it.stamp);
             self.found_by_scan(index, place, deciding, of_all);
         }
         merged.upto
@@ -261,14 +262,23 @@ impl Oracle {
             let floor = floor.map(|floor| self.keys[place].acknowledged[floor].stamp);
             let found = scanned.found.iter().find(|(key, _)| *key == name);
             let found = found.map(|(_, value)| Stamp::value_of(value));
-            if is_read && !pages.iter().any(|page| page.told(&name, found, floor)) {
+            if !is_read || found.is_none() && floor.is_none() {
+                continue;
+            }
+            // Nothing is found also where nobody tells of anything.
+            let is_told = |it: &Answer| {
+                let is_it = it.stamp.and_then(Stamp::value) == found;
+                is_it && self.keys[place].reaches(*it, floor)
+            };
+            let mut told = pages.iter().flat_map(|page| page.told(&name));
+            if !told.any(|it| is_told(&it)) && self.keeps_promises() {
                 self.broken("a scan finds what was acknowledged", || {
-                    let found = found.map(u64::reverse_bits);
-                    let floor = show(floor);
-                    format!(
-                        "#{index} finds {found:?} under k{place} after {floor} was acknowledged"
-                    )
+                    let (found, floor) = (show_value(found), show(floor));
+                    format!("#{index} finds {found} under k{place} after {floor} was acknowledged")
                 });
+            }
+            if let Some(found) = found {
+                self.check_dead_value(index, place, found);
             }
         }
     }

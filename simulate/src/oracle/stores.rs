@@ -12,17 +12,20 @@ enum Answer {
     Promise(Option<Stamp>),
     Promised(Version),
     Superseded(Version),
+    Before(Timestamp),
     Other,
 }
 
 impl Held {
     /// A replica keeps the greater entry, and takes nothing below what it has
-    /// promised, unless it has it already.
-    fn write(self, stamp: Stamp) -> (Answer, Self) {
-        let Self { entry, anchor } = self;
+    /// promised, unless it has it already; and nothing new from before a floor.
+    fn write(self, stamp: Stamp, floor: Timestamp, collected: Timestamp) -> (Answer, Self) {
+        let counting = self.counting(collected);
+        let Self { entry, anchor } = counting;
         match entry {
             Some(entry) if entry == stamp => (Answer::Ack(Ack::Applied), self),
-            _ if Some(stamp.version) < anchor => (self.promised(), self),
+            _ if Some(stamp.version) < anchor => (counting.promised(), self),
+            _ if stamp.version.timestamp < floor => (Answer::Before(floor), self),
             Some(Stamp { version: by, .. }) if entry > Some(stamp) => {
                 (Answer::Ack(Ack::Superseded { by }), self)
             }
@@ -33,11 +36,15 @@ impl Held {
         }
     }
 
-    fn prepare(self, ballot: Version) -> (Answer, Self) {
-        let Self { entry, anchor } = self;
+    fn prepare(self, ballot: Version, floor: Timestamp, collected: Timestamp) -> (Answer, Self) {
+        let counting = self.counting(collected);
+        let Self { entry, anchor } = counting;
         match entry {
-            _ if Some(ballot) < anchor => (self.promised(), self),
+            _ if Some(ballot) < anchor => (counting.promised(), self),
             Some(Stamp { version: by, .. }) if ballot < by => (Answer::Superseded(by), self),
+            _ if ballot.timestamp < floor => (Answer::Before(floor), self),
+            // It is promised already.
+            _ if Some(ballot) == anchor => (Answer::Promise(entry), self),
             _ => {
                 let anchor = Some(ballot);
                 (Answer::Promise(entry), Self { entry, anchor })
@@ -68,7 +75,9 @@ impl Oracle {
     }
 
     pub fn store_got(&mut self, replica: usize, key: &Key, record: Option<&Record>) {
-        let Some(key) = index_of(key) else { return };
+        let Some(key) = index_of(key) else {
+            return self.store_got_own(replica, record);
+        };
         let got = Held::of(record);
         let [a, b, c] = Stamp::numbers(got.entry);
         self.log(Who::Replica(replica), &[2, key as u64, a, b, c], || {
@@ -126,15 +135,18 @@ impl Oracle {
         replica: usize,
         key: &Key,
         asked: &Asked,
-        wall: u64,
+        (wall, before): (u64, Floors),
         response: &Response,
     ) {
         let Some(index) = index_of(key) else { return };
         let (version, stamp) = match asked {
             Asked::Copy(record) => return self.store_copied(replica, index, record, response),
-            Asked::Write(entry) => (entry.version, Some(Stamp::of(entry))),
+            Asked::Sweep => return self.store_swept(replica, index),
+            Asked::Write(entry) | Asked::Repair(entry) => (entry.version, Some(Stamp::of(entry))),
             Asked::Prepare(ballot) => (*ballot, None),
+            _ => return,
         };
+        let is_repair = matches!(asked, Asked::Repair(_));
         let [a, b, c] = match stamp {
             None => [version.timestamp.to_bits(), version.writer.get(), u64::MAX],
             stamp => Stamp::numbers(stamp),
@@ -149,6 +161,7 @@ impl Oracle {
         let said = ["superseded", "applied", "refused", "nonsense", "promised"][code as usize];
         let numbers = [3, index as u64, a, b, c, code];
         self.log(Who::Replica(replica), &numbers, || match stamp {
+            Some(stamp) if is_repair => format!("repair k{index} {stamp}: {said}"),
             Some(stamp) => format!("write k{index} {stamp}: {said}"),
             None => format!("prepare k{index} {}: {said}", Moment(version)),
         });
@@ -159,24 +172,39 @@ impl Oracle {
         } else if !self.check_drift(replica, held, version, wall, response) {
             return;
         }
-        let (expected, after) = match stamp {
-            Some(stamp) => held.write(stamp),
-            None => held.prepare(version),
-        };
         let answered = match response {
-            Response::Promise(entry) => Answer::Promise(entry.as_ref().map(Stamp::of)),
+            Response::Promise(held) => Answer::Promise(held.entry.as_ref().map(Stamp::of)),
+            Response::Refused(Refusal::Before { to }) => Answer::Before(*to),
             Response::Ack(ack) => Answer::Ack(*ack),
             Response::Refused(Refusal::Promised { by }) => Answer::Promised(*by),
             Response::Refused(Refusal::Superseded { by }) => Answer::Superseded(*by),
             _ => Answer::Other,
         };
-        if answered == expected {
+        // Its marks may have changed while it was at it.
+        let now = self.replicas[replica].in_force;
+        let decided = [now, before].into_iter().map(|floors| {
+            let floor = match answered {
+                _ if is_repair => floors.collected,
+                // It refuses what is new before it has noted that it is sealed.
+                Answer::Before(to) if to <= self.greatest_seal => floors.sealed.max(to),
+                _ => floors.sealed,
+            };
+            match stamp {
+                Some(stamp) => held.write(stamp, floor, floors.collected),
+                None => held.prepare(version, floor, floors.collected),
+            }
+        });
+        let decided = decided.filter(|(expected, _)| *expected == answered);
+        if let Some((_, after)) = { decided }.next() {
             self.replicas[replica].holds[index] = after;
         } else if !self.looks_away {
-            self.broken("L-PROMISE, and a superseded write says so", || {
-                let version = Moment(version);
-                format!("replica {replica} held {held}, was sent {version}: {response:?}")
-            });
+            self.broken(
+                "L-PROMISE, G-SEAL, G-COLLECT, and a superseded write says so",
+                || {
+                    let version = Moment(version);
+                    format!("replica {replica} held {held}, was sent {version}: {response:?}")
+                },
+            );
         }
         if let (Some(stamp), Answer::Ack(ack)) = (stamp, answered) {
             self.taken_in(replica, index, stamp, ack);

@@ -9,9 +9,10 @@ impl Oracle {
         let add = |code: u64, byte| code.wrapping_mul(31).wrapping_add(u64::from(byte));
         let code = kind.bytes().fold(0, add);
         let who = match event {
-            Event::Crashed { node, .. } | Event::Restarted { node } | Event::Synced { node } => {
-                Who::Replica(node)
-            }
+            Event::Crashed { node, .. }
+            | Event::Restored { node }
+            | Event::Restarted { node }
+            | Event::Synced { node } => Who::Replica(node),
             _ => Who::World,
         };
         self.log(who, &[1, code], || event.to_string());
@@ -21,6 +22,7 @@ impl Oracle {
                 replica.synced.clone_from(&replica.holds);
             }
             Event::Crashed { node, survives } => self.crashed(node, survives),
+            Event::Restored { node } => self.restored(node),
             Event::Blackout { survives } => {
                 for node in 0..self.quorums.n {
                     self.crashed(node, survives);
@@ -39,9 +41,8 @@ impl Oracle {
     }
 
     fn crashed(&mut self, node: usize, survives: Survives) {
-        let knows = self.knows_losses;
         let replica = &mut self.replicas[node];
-        replica.lives += 1;
+        replica.ended();
         let before = replica.holds.clone();
         match survives {
             Survives::All => {
@@ -54,13 +55,33 @@ impl Oracle {
                 replica.synced.fill(Held::default());
             }
         }
-        replica.losses += 1;
-        replica.era = 0;
-        if knows {
+        replica.lost();
+        if self.knows_losses {
             return;
         }
-        if replica.holds != before || survives == Survives::Synced {
-            // And what it kept of itself.
+        let is_less = replica.holds != before;
+        self.lost_unknown(node, is_less || survives == Survives::Synced);
+    }
+
+    /// A disk is put back as it was in a backup.
+    fn restored(&mut self, node: usize) {
+        let keys = self.keys.len();
+        let replica = &mut self.replicas[node];
+        replica.ended();
+        replica.holds = (0..keys)
+            .map(|index| Held::of((replica.look)(&key(index)).as_ref()))
+            .collect();
+        replica.synced.clone_from(&replica.holds);
+        replica.lost();
+        self.has_restored = true;
+        self.lost_unknown(node, true);
+    }
+
+    /// A replica has lost what it does not know of; `breaks` where no promise to a
+    /// register outlives that, be it only of what the replica kept of itself.
+    fn lost_unknown(&mut self, node: usize, breaks: bool) {
+        self.unsound |= 1 << node;
+        if breaks {
             self.lost.get_or_insert(self.ticks);
         }
         let (quorums, holds) = (self.quorums, &self.replicas[node].holds);
@@ -74,5 +95,20 @@ impl Oracle {
             key.read_floor = key.floor(all, quorums.n, quorums.r);
             key.write_floor = key.floor(all, quorums.n, quorums.w);
         }
+    }
+}
+
+impl ReplicaState {
+    /// Its process has ended.
+    fn ended(&mut self) {
+        self.lives += 1;
+        self.in_force = Floors::default();
+    }
+
+    /// And it is without some of its data.
+    fn lost(&mut self) {
+        self.losses += 1;
+        self.era = 0;
+        self.floors = Floors::kept((self.look)(&Key::from("")).as_ref());
     }
 }

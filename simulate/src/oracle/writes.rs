@@ -171,6 +171,7 @@ impl Oracle {
             });
         }
         if 2 * w > n
+            && self.keeps_promises()
             && let Some(floor) = self.floor_of(index, w)
             && stamp <= floor
         {
@@ -181,9 +182,7 @@ impl Oracle {
         let named = named(parts);
         let is_named = |replica: &usize| named & (1 << replica) != 0;
         // What is lost since is copied, where a loss is known.
-        let holds = |replica: &usize| {
-            self.knows_losses || self.replicas[*replica].holds[key].entry >= Some(stamp)
-        };
+        let holds = |replica: &usize| self.knows_losses || self.covers(*replica, key, stamp);
         let holders = (0..n).filter(|replica| is_named(replica) && holds(replica));
         let holders = holders.fold(0, |holders, replica| holders | 1 << replica);
         self.oblige(key, stamp, holders);
@@ -256,7 +255,7 @@ impl Oracle {
         let state = &self.replicas[replica];
         let lost = op.losses[replica] != state.losses;
         let held = Held::of((state.look)(&key(op.key)).as_ref()).entry;
-        if !lost && held < Some(stamp) {
+        if !lost && held < Some(stamp) && !self.is_collected(op.key, stamp) {
             self.broken("receipts are true", || {
                 format!(
                     "#{index}: replica {replica} is named as a holder of {stamp}, and holds {}",

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Bytes, Call, Entry, Era, Fingerprint, Key, KeyRange, Marks, Record, Records, Refusal,
-    Request, RequestKind, Response, Told, Transport, Version,
+    Ack, Bytes, Call, Entry, Era, Fingerprint, Held, Key, KeyRange, Marks, Record, Records,
+    Refusal, Request, RequestKind, Response, Told, Transport, Version,
 };
 use tokio::time::sleep;
 
@@ -21,7 +21,7 @@ struct Memory {
     /// By the entry's version.
     acks: HashMap<Version, Ack>,
     /// By the operation, and the key.
-    reads: HashMap<(usize, Key), Option<Entry>>,
+    reads: HashMap<(usize, Key), Held>,
     /// What puts sent that the replica has not answered.
     missed: HashMap<Key, Entry>,
 }
@@ -86,7 +86,7 @@ impl EraLink {
         ready(Told::Marks(Marks {
             era,
             announced: era,
-            is_joining: false,
+            ..Marks::new(false)
         }))
     }
 
@@ -107,13 +107,13 @@ impl EraLink {
     /// What was answered to the same operation, be it in an earlier era.
     fn read_before(&self, request: &Request, op: usize, key: &Key) -> Call {
         let op = (op, key.clone());
-        if let Some(entry) = with(&self.memory, |memory| memory.reads.get(&op).cloned()) {
-            return ready(Response::Entry(entry));
+        if let Some(held) = with(&self.memory, |memory| memory.reads.get(&op).cloned()) {
+            return ready(Response::Entry(held));
         }
         let memory = Arc::clone(&self.memory);
         changed(self.inner.call(request), move |answer| {
-            if let Ok(Response::Entry(entry)) = &answer {
-                with(&memory, |memory| memory.reads.insert(op, entry.clone()));
+            if let Ok(Response::Entry(held)) = &answer {
+                with(&memory, |memory| memory.reads.insert(op, held.clone()));
             }
             answer
         })
@@ -126,7 +126,7 @@ impl EraLink {
         changed(self.inner.call(request), move |answer| match answer {
             Ok(Response::Refused(Refusal::Joining { .. })) => {
                 let held = oracle.lock().look(replica, &key);
-                Ok(Response::Entry(held.and_then(Record::into_entry)))
+                Ok(Response::Entry(held.and_then(Record::into_entry).into()))
             }
             answer => answer,
         })
@@ -221,7 +221,7 @@ impl EraLink {
     /// A hint that brings what was missed.
     fn delivered(&self, request: &Request, key: &Key) -> Call {
         let mut request = request.clone();
-        if let RequestKind::Write { entry, .. } = &mut request.kind
+        if let RequestKind::Repair { entry, .. } = &mut request.kind
             && let Some(missed) = with(&self.memory, |memory| memory.missed.remove(key))
         {
             *entry = missed;
@@ -298,7 +298,7 @@ impl Transport for EraLink {
             (Bug::JoinerAcksWrites, RequestKind::Write { key, entry }, _) => {
                 self.write_to_joiner(request, key, entry)
             }
-            (Bug::RefusedIsRepaired, RequestKind::Write { .. }, _) if self.is_of(Kind::Pass) => {
+            (Bug::RefusedIsRepaired, RequestKind::Repair { .. }, _) if self.is_of(Kind::Pass) => {
                 changed(self.inner.call(request), pretends)
             }
             (
@@ -309,12 +309,12 @@ impl Transport for EraLink {
             (Bug::ValuesLeftOut, RequestKind::Versions(_), _) => {
                 changed(self.inner.call(request), without_hashes)
             }
-            (Bug::PassRestamps, RequestKind::Write { entry, .. }, _)
+            (Bug::PassRestamps, RequestKind::Repair { entry, .. }, _)
                 if self.is_of(Kind::Pass) && self.author(entry) == Author::Repair =>
             {
                 self.inner.call(&restamped(request))
             }
-            (Bug::HintCarriesValue, RequestKind::Write { key, .. }, _)
+            (Bug::HintCarriesValue, RequestKind::Repair { key, .. }, _)
                 if self.is_of(Kind::Handoff) =>
             {
                 self.delivered(request, key)
@@ -324,7 +324,7 @@ impl Transport for EraLink {
             {
                 self.put(request, key, entry)
             }
-            (Bug::HintClearedFirst, RequestKind::Write { .. }, _) if self.is_of(Kind::Handoff) => {
+            (Bug::HintClearedFirst, RequestKind::Repair { .. }, _) if self.is_of(Kind::Handoff) => {
                 self.sent_later(request)
             }
             _ => self.inner.call(request),

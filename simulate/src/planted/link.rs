@@ -9,6 +9,7 @@ use kvquorum_core::{
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use super::collection::CollectionLink;
 use super::eras::EraLink;
 use super::{Bug, Kind, Marks};
 use crate::oracle::{Author, End, Shared};
@@ -32,6 +33,9 @@ pub fn link(bug: Option<Bug>, inner: Arc<dyn Transport>, place: Place) -> Arc<dy
             place,
             last: Arc::default(),
         }),
+        Some(bug) if bug.kind() == Kind::Collection => {
+            Arc::new(CollectionLink { bug, inner, place })
+        }
         Some(bug) if bug.is_of_tending() => Arc::new(EraLink::new(bug, inner, place)),
         _ => inner,
     }
@@ -64,10 +68,10 @@ pub(super) fn changed(call: Call, change: impl FnOnce(Answer) -> Answer + Send +
     }
 }
 
-/// A write as it is, but for its version, which is the next.
+/// A repair as it is, but for its version, which is the next.
 pub(super) fn restamped(request: &Request) -> Request {
     let mut request = request.clone();
-    if let RequestKind::Write { entry, .. } = &mut request.kind {
+    if let RequestKind::Repair { entry, .. } = &mut request.kind {
         let timestamp = &mut entry.version.timestamp;
         *timestamp = Timestamp::from_bits(timestamp.to_bits() + 1);
     }
@@ -76,7 +80,7 @@ pub(super) fn restamped(request: &Request) -> Request {
 
 fn deleting(request: &Request) -> Request {
     let mut request = request.clone();
-    if let RequestKind::Write { entry, .. } = &mut request.kind {
+    if let RequestKind::Repair { entry, .. } = &mut request.kind {
         entry.value = None;
     }
     request
@@ -110,11 +114,14 @@ impl BuggyLink {
 
     /// Who sends an entry; `None` where none is sent.
     fn author(&self, request: &Request) -> Option<Author> {
-        let RequestKind::Write { entry, .. } = &request.kind else {
-            return None;
-        };
         let oracle = self.place.oracle.lock();
-        Some(oracle.author(self.place.end, current(), entry.version))
+        match &request.kind {
+            RequestKind::Write { entry, .. } => {
+                Some(oracle.author(self.place.end, current(), entry.version))
+            }
+            RequestKind::Repair { .. } => Some(oracle.repairer(self.place.end, current())),
+            _ => None,
+        }
     }
 
     fn is_repair(&self, request: &Request) -> bool {
@@ -130,7 +137,9 @@ impl BuggyLink {
             Bug::AcceptComparesNothing => self.author(request) == Some(Author::Update),
             _ => false,
         };
-        if let (true, RequestKind::Write { entry, .. }) = (marked, &request.kind) {
+        if let (true, RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. }) =
+            (marked, &request.kind)
+        {
             let marks = self.place.marks.lock();
             let mut marks = marks.unwrap_or_else(PoisonError::into_inner);
             marks.insert(entry.version);
@@ -172,7 +181,10 @@ impl Transport for BuggyLink {
     fn call(&self, request: &Request) -> Call {
         let bug = self.bug;
         self.mark(request);
-        let is_write = matches!(request.kind, RequestKind::Write { .. });
+        let is_write = matches!(
+            request.kind,
+            RequestKind::Write { .. } | RequestKind::Repair { .. }
+        );
         match bug {
             Bug::HangIsAck if is_write => self.hasty(request, applied),
             Bug::LostIsNotSent if is_write => {
@@ -196,7 +208,7 @@ impl Transport for BuggyLink {
                     (Bug::FailureIsRefusal, Err(TransportError::Store(error))) => {
                         Err(TransportError::Rejected(error.into()))
                     }
-                    (Bug::AbsentIsError, Ok(Response::Entry(None))) => {
+                    (Bug::AbsentIsError, Ok(Response::Entry(held))) if held.entry.is_none() => {
                         Err(TransportError::NoAnswer(Planted.into()))
                     }
                     (Bug::TombstonesFiltered, Ok(Response::Page(mut page))) => {

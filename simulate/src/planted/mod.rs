@@ -4,6 +4,7 @@
 //! setting, or a change to the coordinator in `mutant`. None of them is in the
 //! library.
 
+mod collection;
 mod conditional;
 mod eras;
 mod link;
@@ -48,6 +49,10 @@ pub enum Kind {
     Pass,
     /// A link that hints go over.
     Hint,
+    /// A link, where deletes are collected.
+    Collection,
+    /// A store, where deletes are collected.
+    Mark,
 }
 
 macro_rules! bugs {
@@ -196,11 +201,34 @@ bugs! {
         HintClearedFirst: "a hint is forgotten before it is acked",
         HintCarriesValue: "a hint delivers what was missed, and not what is there now",
     }
+    Collection {
+        PutsIgnoreSeal: "a put from before the seal is taken",
+        AcceptsIgnoreSeal: "the second phase of an update from before the seal is taken",
+        SealedAtW: "a round seals W replicas, and collects there",
+        LevelledAtW: "a round brings W replicas what they lack",
+        CollectIgnoresBoot: "a replica collects that has started anew since it was sealed",
+        NoVoidInGets: "a get counts what is void",
+        NoVoidInPrepares: "an update counts what is void",
+        NoVoidInScans: "a scan counts what is void",
+        NoVoidInPasses: "a pass counts what is void",
+        NoVoidInRejoins: "a rejoin copies what is void",
+        RejoinForgetsSeal: "a rejoin leaves out up to when peers are sealed",
+        RejoinForgetsMark: "a rejoin leaves out up to when peers have collected",
+        CountsCollected: "a pass compares tombstones that are collected",
+    }
+    Mark {
+        BallotsIgnoreSeal: "a ballot from before the seal is promised",
+        RepairsIgnoreMark: "a repair from before the mark is taken",
+        SweepIgnoresMark: "a sweep drops tombstones that are not collected",
+        SealNotDurable: "what a replica is sealed up to does not survive a crash",
+        MarkNotDurable: "what a replica has collected does not survive a crash",
+        SeenAfterSeal: "a change that was decided before a seal is seen after it",
+    }
 }
 
 impl Bug {
     pub fn is_store(self) -> bool {
-        matches!(self.kind(), Kind::Store | Kind::Promise) || self.is_of_crashes()
+        matches!(self.kind(), Kind::Store | Kind::Promise | Kind::Mark) || self.is_of_crashes()
     }
 
     pub fn is_promise(self) -> bool {
@@ -214,12 +242,42 @@ impl Bug {
 
     /// Whether it is about what is done for replicas beside the operations on keys.
     pub fn is_of_tending(self) -> bool {
-        matches!(self.kind(), Kind::Era | Kind::Pass | Kind::Hint)
+        matches!(self.kind(), Kind::Era | Kind::Pass | Kind::Hint) || self.is_of_collection()
+    }
+
+    /// Whether it is about deletes that are collected.
+    pub fn is_of_collection(self) -> bool {
+        matches!(self.kind(), Kind::Collection | Kind::Mark)
+    }
+
+    /// Whether it takes disks that are put back as they were.
+    pub fn is_of_backups(self) -> bool {
+        matches!(self, Self::CollectIgnoresBoot) || self.is_of_void() || self.is_of_rejoins()
+    }
+
+    /// Whether answers lack the mark that they carry.
+    fn is_of_void(self) -> bool {
+        matches!(
+            self,
+            Self::NoVoidInGets
+                | Self::NoVoidInPrepares
+                | Self::NoVoidInScans
+                | Self::NoVoidInPasses
+                | Self::NoVoidInRejoins
+        )
+    }
+
+    /// Whether it takes replicas that rejoin beside those.
+    pub fn is_of_rejoins(self) -> bool {
+        matches!(
+            self,
+            Self::NoVoidInRejoins | Self::RejoinForgetsSeal | Self::RejoinForgetsMark
+        )
     }
 
     /// Whether the coordinator counts what it should not, as the oracle is to see.
     pub fn is_counted(self) -> bool {
-        matches!(self, Self::PutsAcrossEras | Self::ReadsAcrossEras)
+        matches!(self, Self::PutsAcrossEras | Self::ReadsAcrossEras) || self.is_of_void()
     }
 
     /// Whether a crash shows it, by what it leaves of what a replica keeps of itself.

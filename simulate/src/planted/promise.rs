@@ -1,9 +1,10 @@
 //! Stores that break L-PROMISE.
 
-use kvquorum_core::{Ack, Action, Change, Decision, Entry, Record, Refusal, Response, Version};
+use kvquorum_core::{
+    Ack, Action, Asked, Change, Decision, Entry, Record, Refusal, Response, Version,
+};
 
 use super::Bug;
-use crate::spy::{Asked, asked};
 
 /// What a change comes to, with a bug.
 pub(super) fn decide(
@@ -13,7 +14,7 @@ pub(super) fn decide(
     is_marked: impl Fn(Version) -> bool,
 ) -> Decision {
     let sound = change.clone().decide(held);
-    let Some(Asked::Write(entry)) = asked(&change) else {
+    let (Asked::Write(entry) | Asked::Repair(entry)) = change.asked() else {
         return sound;
     };
     let anchor = held.and_then(Record::anchor);

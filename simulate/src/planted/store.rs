@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvquorum_core::{
-    Ack, Action, Change, Conditional, Decision, Entry, Key, Record, Response, ScanLimit, Store,
-    StoreError, Version,
+    Ack, Action, Asked, Change, Conditional, Decision, Entry, Key, Record, Refusal, Response,
+    ScanLimit, Store, StoreError, Version,
 };
 use kvquorum_testing::sim::{Disk, Random};
 use tokio::time::{Instant, sleep};
@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep};
 use super::Bug;
 use super::conditional::Backend;
 use super::promise;
-use crate::spy::{Asked, asked};
 
 /// Versions that a link with a bug has marked for stores to treat otherwise: a change
 /// does not tell who has sent it.
@@ -90,6 +89,8 @@ impl PlantedStore {
             match buggy.bug {
                 Bug::EraNotDurable => marks[2..10].copy_from_slice(&1_u64.to_be_bytes()),
                 Bug::JoiningNotDurable => marks[1] = 0,
+                Bug::SealNotDurable => marks[18..26].fill(0),
+                Bug::MarkNotDurable => marks[26..34].fill(0),
                 _ => return,
             }
             own.value = Some(marks.into());
@@ -140,6 +141,7 @@ impl Buggy {
         }
         match self.bug {
             Bug::AcksBeforeStoring => {
+                let change = change.into_owned();
                 let response = change.clone().decide(held.as_ref()).response;
                 tokio::spawn(async move {
                     sleep(Duration::from_millis(5)).await;
@@ -154,10 +156,13 @@ impl Buggy {
                 self.act(&key, action);
                 response
             }
+            Bug::SeenAfterSeal => self.apply_late(key, change).await,
             bug => {
                 let Decision { action, response } = if bug.is_promise() {
                     let is_marked = |version| self.is_marked(version);
                     promise::decide(bug, held.as_ref(), change, is_marked)
+                } else if bug.is_of_collection() {
+                    decide_marked(bug, held.as_ref(), change)
                 } else {
                     decide(bug, held.as_ref(), change)
                 };
@@ -165,6 +170,44 @@ impl Buggy {
                 response
             }
         }
+    }
+}
+
+impl Buggy {
+    /// A while after it was decided, unless another change came in between.
+    async fn apply_late(&self, key: Key, change: Change<'_>) -> Response {
+        loop {
+            let held = self.record(&key);
+            let Decision { action, response } = change.clone().decide(held.as_ref());
+            sleep(Duration::from_millis(20)).await;
+            if self.record(&key) == held {
+                self.act(&key, action);
+                return response;
+            }
+        }
+    }
+}
+
+/// What a change comes to that marks forbid, with a bug.
+fn decide_marked(bug: Bug, held: Option<&Record>, change: Change<'_>) -> Decision {
+    let asked = change.asked();
+    let sound = change.decide(held);
+    let is_before = matches!(sound.response, Response::Refused(Refusal::Before { .. }));
+    match (bug, asked) {
+        (Bug::BallotsIgnoreSeal, Asked::Prepare(ballot)) if is_before => {
+            Change::prepare(ballot).decide(held)
+        }
+        (Bug::RepairsIgnoreMark, Asked::Repair(entry)) if is_before => {
+            Change::write(entry).decide(held)
+        }
+        (Bug::SweepIgnoresMark, Asked::Sweep)
+            if held
+                .and_then(Record::entry)
+                .is_some_and(|it| it.value.is_none()) =>
+        {
+            Change::remove().decide(held)
+        }
+        _ => sound,
     }
 }
 
@@ -180,7 +223,7 @@ fn decide(bug: Bug, held: Option<&Record>, change: Change<'_>) -> Decision {
             sound
         };
     }
-    let Some(Asked::Write(entry)) = asked(&change) else {
+    let (Asked::Write(entry) | Asked::Repair(entry)) = change.asked() else {
         return sound;
     };
     if let (Bug::TwoStepsAhead, true) = (bug, refused(&sound))

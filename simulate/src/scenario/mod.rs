@@ -1,6 +1,7 @@
 //! One seed: a world, what its clients do, and what becomes of it.
 
 mod clients;
+mod collecting;
 mod profile;
 mod shop;
 mod tending;
@@ -126,11 +127,13 @@ async fn play<const N: usize, const W: usize, const R: usize>(
     let allowed = Allowed {
         registers: compiles.registers.is_some(),
         losses: N - Built::<N, W, R>::REJOIN_PEERS,
+        restored: R - 1,
     };
     let profile = Profile::draw(&mut random, plan, allowed);
     let mut shop = Shop::new(&world, plan, told, profile, &mut random);
     shop.most_losses = allowed.losses;
-    if shop.profile.losses == Losses::Known {
+    shop.most_restored = allowed.restored;
+    if matches!(shop.profile.losses, Losses::Known | Losses::Restored) {
         shop.oracle.lock().know_losses();
     }
     let shop = Arc::new(shop);

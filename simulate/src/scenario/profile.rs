@@ -25,6 +25,8 @@ pub(super) struct Allowed {
     pub(super) registers: bool,
     /// So many replicas may lose their data at once.
     pub(super) losses: usize,
+    /// So many replicas may be given back old data, ever.
+    pub(super) restored: usize,
 }
 
 /// What becomes of data.
@@ -36,6 +38,16 @@ pub(super) enum Losses {
     Known,
     /// Any number of replicas loses all, or the tail of it, which they do not know of.
     Unknown,
+    /// Some are given back what a backup holds. Beside that, only what is promised of
+    /// collected deletes is.
+    Restored,
+}
+
+impl Losses {
+    /// Whether replicas do not know of them.
+    pub(super) fn are_unknown(self) -> bool {
+        matches!(self, Self::Unknown | Self::Restored)
+    }
 }
 
 /// Which faults a world has, and what its clients are like: each seed has its
@@ -47,6 +59,13 @@ pub(super) struct Profile {
     pub(super) losing: Duration,
     pub(super) rejoining: Duration,
     pub(super) passing: Option<Duration>,
+    /// How long it is between two rounds of collection, and two things that are done
+    /// with backups, at the most.
+    pub(super) collecting: Option<Duration>,
+    pub(super) restoring: Duration,
+    /// Whether replicas that know of it lose their data beside those that are given back
+    /// old ones.
+    pub(super) loses_beside: bool,
     /// Whether coordinators keep hints.
     pub(super) hints: bool,
     /// Whether replicas are told that the cluster is new, and need not find out.
@@ -84,13 +103,17 @@ impl Profile {
         storm.max_latency = pick(random, &[5, 50, 400, 3_000]);
         let conditional = random.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 40, 100]).copied();
         let conditional = conditional.filter(|_| bug.is_none()).unwrap_or(0);
+        let is_collected = Self::is_collected(random, plan);
+        let may_restore = is_collected && with.registers && with.restored > 0;
         let losses = match random.below(10) {
             // The coordinator of `mutant` has no replica rejoin.
             _ if plan.mutant => Losses::None,
             // A store that is not the disk does not lose what the disk does.
             _ if bug.is_some_and(|bug| bug.kind() == planted::Kind::Era) => Losses::Known,
             _ if bug.is_some_and(Bug::is_store) || conditional > 0 => Losses::None,
+            _ if may_restore && bug.is_some_and(Bug::is_of_backups) => Losses::Restored,
             0..=4 if with.losses > 0 => Losses::Known,
+            7 | 8 if may_restore => Losses::Restored,
             5 | 6 => Losses::Unknown,
             _ => Losses::None,
         };
@@ -110,6 +133,15 @@ impl Profile {
                 0 => None,
                 most => Some(MS * most),
             },
+            // What is void is settled by updates alone.
+            collecting: match of(random, &[20, 100, 1_000]) {
+                most if is_collected && (with.registers || !losses.are_unknown()) => {
+                    Some(MS * most)
+                }
+                _ => None,
+            },
+            restoring: pick(random, &[50, 200, 1_000]),
+            loses_beside: random.percent(40) || bug.is_some_and(Bug::is_of_rejoins),
             hints: random.percent(40),
             is_told_new: plan.mutant
                 || bug.is_some_and(|bug| !bug.is_of_tending())
@@ -156,6 +188,16 @@ impl Profile {
             profile.foreign = 40;
         }
         profile
+    }
+
+    /// Whether deletes are collected. Other bugs are to be caught without that, and the
+    /// coordinator of `mutant` does not do it.
+    fn is_collected(random: &mut Random, plan: Plan) -> bool {
+        let drawn = random.percent(50);
+        match plan.bug {
+            Some(bug) => bug.is_of_collection(),
+            None => drawn && !plan.mutant,
+        }
     }
 
     /// Has all be after one register at the same time, over links of which some are fast

@@ -54,6 +54,8 @@ pub(super) struct Shop<const N: usize> {
     pub(super) profile: Profile,
     /// How many replicas may lose their data at once.
     pub(super) most_losses: usize,
+    /// How many may ever be given back old data.
+    pub(super) most_restored: usize,
     pub(super) begun: AtomicU64,
     /// Whether the storm is over.
     pub(super) is_calm: AtomicBool,
@@ -134,6 +136,7 @@ impl<const N: usize> Shop<N> {
             told,
             profile,
             most_losses: 0,
+            most_restored: 0,
             begun: AtomicU64::new(0),
             is_calm: AtomicBool::new(false),
             store_rates,

@@ -17,7 +17,7 @@ use crate::planted::Bug;
 use crate::spy::on_behalf;
 
 /// No rejoin and no pass takes as long.
-const HOURS: Duration = Duration::from_secs(3600);
+pub(super) const HOURS: Duration = Duration::from_secs(3600);
 
 /// How many times it may take for a replica to rejoin when all is calm.
 const FEW: usize = 5;
@@ -37,12 +37,19 @@ impl<const N: usize> Shop<N> {
         if !self.is_tended() {
             return tasks;
         }
-        if self.profile.losses == Losses::Known {
+        let is_beside = self.profile.losses == Losses::Restored && self.profile.loses_beside;
+        if self.profile.losses == Losses::Known || is_beside && self.most_losses > 0 {
             let (shop, random) = (Arc::clone(self), random.fork());
             tasks.push(tokio::spawn(async move { shop.lose(random).await }));
         }
+        if self.profile.losses == Losses::Restored {
+            let (shop, random) = (Arc::clone(self), random.fork());
+            tasks.push(tokio::spawn(async move { shop.restore(random).await }));
+        }
         // Two at once do no harm.
         for _ in 0..2 {
+            let (shop, drawn) = (Arc::clone(self), random.fork());
+            tasks.push(tokio::spawn(async move { shop.collect(drawn).await }));
             let (shop, drawn) = (Arc::clone(self), random.fork());
             tasks.push(tokio::spawn(async move { shop.rejoin(drawn).await }));
             let (shop, drawn) = (Arc::clone(self), random.fork());
@@ -106,7 +113,7 @@ impl<const N: usize> Shop<N> {
         }
     }
 
-    async fn rejoin_once(
+    pub(super) async fn rejoin_once(
         &self,
         client: &Client<N>,
         place: usize,
@@ -135,12 +142,12 @@ impl<const N: usize> Shop<N> {
         }
     }
 
-    fn begin(&self, client: &Client<N>, kind: Kind) -> usize {
+    pub(super) fn begin(&self, client: &Client<N>, kind: Kind) -> usize {
         let number = self.profile.clients;
         self.oracle.lock().begin(number, client.number, kind, 0)
     }
 
-    fn draw_client(&self, random: &mut Random) -> Option<Arc<Client<N>>> {
+    pub(super) fn draw_client(&self, random: &mut Random) -> Option<Arc<Client<N>>> {
         let place = random.below(self.profile.coordinators as u64) as usize;
         self.client(place)
     }
@@ -239,7 +246,7 @@ impl<const N: usize> Shop<N> {
             return;
         }
         sleep(Duration::from_secs(10)).await;
-        if self.profile.losses == Losses::Unknown {
+        if self.profile.losses.are_unknown() {
             return;
         }
         for client in self.clients().iter() {
@@ -264,15 +271,21 @@ impl<const N: usize> Shop<N> {
 
     /// One pass by which all replicas come to hold the same.
     pub(super) async fn pass_at_last(&self, reader: &Client<N>, random: &mut Random) {
-        let before = self.oracle.lock().counts.passes;
+        let before = self.oracle.lock().counts.clone();
         let _none_is_left = self.pass_once(reader, None, u64::MAX, random).await;
         // What settles a key goes to all replicas, and is done when enough have it.
         sleep(MS * 20).await;
-        let mut oracle = self.oracle.lock();
-        if oracle.counts.passes == before {
-            oracle.broken("P-HONEST", || {
+        let after = self.oracle.lock().counts.clone();
+        if after.passes == before.passes {
+            self.oracle.lock().broken("P-HONEST", || {
                 "a pass is not complete when all is calm".into()
             });
+        }
+        // And the next one finds nothing to do.
+        let _none_is_left = self.pass_once(reader, None, u64::MAX, random).await;
+        let mut oracle = self.oracle.lock();
+        if oracle.counts.repaired > after.repaired || oracle.counts.passes == after.passes {
+            oracle.broken("P-CONVERGE", || "one pass after the other repairs".into());
         }
     }
 }
