@@ -195,7 +195,10 @@ impl Oracle {
             }
         });
         let decided = decided.filter(|(expected, _)| *expected == answered);
-        if let Some((_, after)) = { decided }.next() {
+        let after: Vec<_> = decided.map(|(_, after)| after).collect();
+        if let [first, ..] = after[..] {
+            let holds = Held::of(self.look(replica, key).as_ref());
+            let after = if after.contains(&holds) { holds } else { first };
             self.replicas[replica].holds[index] = after;
         } else if !self.looks_away {
             self.broken(
