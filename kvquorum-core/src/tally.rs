@@ -176,6 +176,8 @@ enum Knowledge {
 struct Repairing {
     held: Held,
     repair: Entry,
+    /// The greatest mark when it was sent. It counted beside answers of that.
+    collected: Timestamp,
 }
 
 #[derive(Debug)]
@@ -282,7 +284,7 @@ impl<const N: usize> ReadTally<N> {
                 let after = match ack {
                     Ack::Applied => Knowledge::Holds(Held {
                         entry: Some(repairing.repair),
-                        collected: repairing.held.collected,
+                        collected: repairing.collected,
                     }),
                     Ack::Superseded { by } => {
                         let of = repairing.repair.version;
@@ -426,6 +428,7 @@ impl<const N: usize> ReadTally<N> {
             *knowledge = Knowledge::Repairing(Box::new(Repairing {
                 held: std::mem::take(held),
                 repair: repair.clone(),
+                collected,
             }));
         }
         Some((replica, repair))

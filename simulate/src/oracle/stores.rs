@@ -25,7 +25,7 @@ impl Held {
         match entry {
             Some(entry) if entry == stamp => (Answer::Ack(Ack::Applied), self),
             _ if Some(stamp.version) < anchor => (counting.promised(), self),
-            _ if stamp.version.timestamp < floor => (Answer::Before(floor), self),
+            _ if stamp.version.timestamp < floor => (counting.before(floor), self),
             Some(Stamp { version: by, .. }) if entry > Some(stamp) => {
                 (Answer::Ack(Ack::Superseded { by }), self)
             }
@@ -42,7 +42,7 @@ impl Held {
         match entry {
             _ if Some(ballot) < anchor => (counting.promised(), self),
             Some(Stamp { version: by, .. }) if ballot < by => (Answer::Superseded(by), self),
-            _ if ballot.timestamp < floor => (Answer::Before(floor), self),
+            _ if ballot.timestamp < floor => (counting.before(floor), self),
             // It is promised already.
             _ if Some(ballot) == anchor => (Answer::Promise(entry), self),
             _ => {
@@ -50,6 +50,12 @@ impl Held {
                 (Answer::Promise(entry), Self { entry, anchor })
             }
         }
+    }
+
+    /// As where a greater ballot is promised, it is told what to go past.
+    fn before(self, floor: Timestamp) -> Answer {
+        let held = self.entry.map(|entry| entry.version.timestamp);
+        Answer::Before(held.map_or(floor, |held| floor.max(held)))
     }
 
     /// What is refused has to go past all that is here.
@@ -186,7 +192,7 @@ impl Oracle {
             let floor = match answered {
                 _ if is_repair => floors.collected,
                 // It refuses what is new before it has noted that it is sealed.
-                Answer::Before(to) if to <= self.greatest_seal => floors.sealed.max(to),
+                Answer::Before(to) => floors.sealed.max(to.min(self.greatest_seal)),
                 _ => floors.sealed,
             };
             match stamp {
@@ -195,7 +201,10 @@ impl Oracle {
             }
         });
         let decided = decided.filter(|(expected, _)| *expected == answered);
-        if let Some((_, after)) = { decided }.next() {
+        let after: Vec<_> = decided.map(|(_, after)| after).collect();
+        if let [first, ..] = after[..] {
+            let holds = Held::of(self.look(replica, key).as_ref());
+            let after = if after.contains(&holds) { holds } else { first };
             self.replicas[replica].holds[index] = after;
         } else if !self.looks_away {
             self.broken(

@@ -176,6 +176,10 @@ impl Profile {
         if with_registers && (is_about_them || random.percent(20)) {
             profile.contend(random);
         }
+        let is_about_deletes = bug.is_some_and(Bug::is_of_collection);
+        if profile.collecting.is_some() && (is_about_deletes || random.percent(30)) {
+            profile.delete_often(random, with_registers);
+        }
         match bug.map(Bug::kind) {
             Some(planted::Kind::Pass) => {
                 profile.passing.get_or_insert(MS * 50);
@@ -188,6 +192,29 @@ impl Profile {
             profile.foreign = 40;
         }
         profile
+    }
+
+    /// Has few keys be written and deleted again and again, by clocks that differ a little,
+    /// while one round of collection follows the other: so that what is written often
+    /// falls between the seal, the pass and the mark of a round.
+    fn delete_often(&mut self, random: &mut Random, with_registers: bool) {
+        let roles = [Role::Plain, Role::Plain, Role::Mixed, Role::Register];
+        let role = random.pick(&roles).copied().filter(|_| with_registers);
+        let role = role.unwrap_or(Role::Plain);
+        self.roles = self.roles.iter().take(2).map(|_| role).collect();
+        (self.coordinators, self.clients) = (3, 5);
+        self.pause = pick(random, &[0, 5, 20]);
+        self.collecting = Some(pick(random, &[5, 20, 100]));
+        self.restoring = pick(random, &[20, 50]);
+        self.deletes = 40;
+        self.drift = MAX_DRIFT;
+        let storm = &mut self.storm;
+        storm.pause = Duration::ZERO..=pick(random, &[5, 20]);
+        storm.max_latency = pick(random, &[10, 50, 200]);
+        (storm.latency, storm.duplication) = (12, 4);
+        (storm.isolation, storm.hang, storm.blackout) = (0, 0, 0);
+        (storm.clock_step, storm.max_skew) = (6, MS * 200);
+        (storm.crash, storm.restart) = (random.pick(&[0, 2, 8]).copied().unwrap_or(0), 24);
     }
 
     /// Whether deletes are collected. Other bugs are to be caught without that, and the
