@@ -420,7 +420,7 @@ impl<const N: usize> ReadTally<N> {
         if !self.differing {
             return None;
         }
-        let repair = self.greatest()?.clone();
+        let (repair, collected) = (self.greatest()?.clone(), self.collected);
         let mut replicas = self.replicas.iter_mut().enumerate();
         let is_behind = |knowledge: &Knowledge| knowledge.is_behind(Some(&repair));
         let (replica, knowledge) = replicas.find(|(_, knowledge)| is_behind(knowledge))?;
