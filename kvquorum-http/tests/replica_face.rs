@@ -9,7 +9,7 @@ use kvquorum_core::{Ack, Entry, Limits, Refusal, Replica, Request, Response, Tra
 use kvquorum_http::{ReplicaService, Server};
 
 /// A merge of `k`, stamped 1 ms by writer 7, with the value `v`.
-const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x01\x01v";
+const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x00\x01\x01v";
 
 #[tokio::test]
 async fn the_documented_bytes_are_understood() {
