@@ -351,7 +351,7 @@ async fn a_store_that_panics_fails_one_request() {
     answered.sort();
     let panicked = [&[1, 18], &b"the store panicked"[..]].concat();
     let expected = [
-        &b"\x00\x00\x00"[..],
+        &b"\x00\x00\x00\x00"[..],
         &panicked,
         &panicked,
         &panicked,
