@@ -73,7 +73,11 @@ async fn compact(store: &Arc<RedbStore>) {
     store.compact().await.unwrap();
 }
 
-async fn apply(store: &Arc<RedbStore>, wanted: impl Fn(u64) -> bool, change: impl Fn() -> Change) {
+async fn apply(
+    store: &Arc<RedbStore>,
+    wanted: impl Fn(u64) -> bool,
+    change: impl Fn() -> Change<'static>,
+) {
     let mut numbers = (0..MILLION).filter(|number| wanted(*number)).peekable();
     while numbers.peek().is_some() {
         let mut applying = JoinSet::new();

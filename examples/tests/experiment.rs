@@ -98,7 +98,6 @@ fn it_tells_its_story_and_leaves_nothing_behind() {
             "a tombstone",
             "12. The tombstones go away",
             "node 3  1        nothing",
-            "once in a minute",
             "node 3  refused   refused",
             "13. Two clocks ten seconds apart",
             "It took 2 attempts, and get(\"lunch\") returns \"rice\"",

@@ -16,7 +16,7 @@ const MEMBER: &str = "one-of-us-and-nobody-else";
 const WRITE: &str = r#"{"key":"k","value":1,"timestamp":1}"#;
 
 /// A write of `k`, stamped 1 ms by writer 7, with the value `1`.
-const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x01\x011";
+const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x00\x01\x011";
 
 fn tokens(token: &str) -> Tokens {
     Tokens::new([token]).unwrap()

@@ -499,7 +499,7 @@ async fn wrong_methods_are_told_the_right_one() {
 async fn a_query_is_refused_on_every_route() {
     let (server, store) = serve().await;
     let mut client = Raw::connect(server.local_addr()).await;
-    let call = requests([b"\x01\x01k\x80\x80\x04\x07\x01\x01v"]);
+    let call = requests([b"\x01\x01k\x80\x80\x04\x07\x00\x01\x01v"]);
     let write = r#"{"key":"k","value":1,"timestamp":1}"#;
     for query in ["?", "?x=1"] {
         for request in [

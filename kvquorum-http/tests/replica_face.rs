@@ -9,7 +9,7 @@ use kvquorum_core::{Ack, Entry, Limits, Refusal, Replica, Request, Response, Tra
 use kvquorum_http::{ReplicaService, Server};
 
 /// A merge of `k`, stamped 1 ms by writer 7, with the value `v`.
-const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x01\x01v";
+const MERGE: &[u8] = b"\x01\x01k\x80\x80\x04\x07\x00\x01\x01v";
 
 #[tokio::test]
 async fn the_documented_bytes_are_understood() {
@@ -21,7 +21,7 @@ async fn the_documented_bytes_are_understood() {
     assert_eq!(store.entries(), [("k".into(), Entry::new(version(1), "v"))]);
     let answer = client.ask(post("/v2/call", requests([b"\x00\x01x"]))).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.body.as_bytes(), reply(0, b"\x00\x00\x00"));
+    assert_eq!(answer.body.as_bytes(), reply(0, b"\x00\x00\x00\x00"));
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn undecodable_requests_are_not_understood_and_the_others_are_answered() {
     let body = requests([b"\x00\x01x", b"\x7f\x01k", MERGE]);
     let answer = client.ask(post("/v2/call", body)).await;
     let all = replies(answer.body.as_bytes());
-    assert_eq!(all[0], (0, b"\x00\x00\x00".to_vec()));
+    assert_eq!(all[0], (0, b"\x00\x00\x00\x00".to_vec()));
     assert_eq!((all[1].0, all[1].1[0]), (1, 2));
     assert_eq!(all[2], (2, APPLIED.to_vec()));
     assert_eq!(store.entries().len(), 1);
@@ -100,7 +100,7 @@ async fn an_answer_does_not_wait_for_a_slow_one_and_each_has_its_time() {
     assert_eq!(answer.status, 200);
     assert!(answer.is_chunked, "{answer:?}");
     let early = client.chunk().await.unwrap();
-    let none = b"\x00\x00\x00".to_vec();
+    let none = b"\x00\x00\x00\x00".to_vec();
     assert_eq!(replies(&early), [(1, none.clone()), (2, none)]);
     let late = replies(&client.chunk().await.unwrap());
     let said = String::from_utf8_lossy(&late[0].1[2..]);

@@ -338,8 +338,8 @@ async fn a_store_that_panics_fails_one_request() {
         b"\x00\x04good",
         b"\x00\x04late",
         b"\x00\x03now",
-        b"\x01\x03bad\x80\x80\x04\x07\x01\x01v",
-        b"\x01\x04good\x80\x80\x04\x07\x01\x01v",
+        b"\x01\x03bad\x80\x80\x04\x07\x00\x01\x01v",
+        b"\x01\x04good\x80\x80\x04\x07\x00\x01\x01v",
     ];
     let answer = client.ask(post("/v2/call", requests(batch))).await;
     assert_eq!(answer.status, 200);
@@ -351,7 +351,7 @@ async fn a_store_that_panics_fails_one_request() {
     answered.sort();
     let panicked = [&[1, 18], &b"the store panicked"[..]].concat();
     let expected = [
-        &b"\x00\x00\x00"[..],
+        &b"\x00\x00\x00\x00"[..],
         &panicked,
         &panicked,
         &panicked,

@@ -636,7 +636,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::StaleIsError, &[REFUSAL]),
     (Fault::DropsCopied, &[UNCHANGED]),
     (Fault::BlursSeals, &[UNCHANGED]),
-    (Fault::RoundsCollections, &[UNCHANGED]),
+    (Fault::RoundsCollections, &[UNCHANGED, REFUSAL]),
     (Fault::RepairIsWrite, &[OWN]),
     (Fault::DropsMarks, &[UNCHANGED]),
     (Fault::PagesWithoutMarks, &[UNCHANGED]),

@@ -142,7 +142,7 @@ impl Exchange {
 
 /// The reply to a get that finds the key as the value.
 pub(crate) fn value_reply(key: &str) -> Vec<u8> {
-    let head = [0, 0, 1, 0x80, 0x80, 0x04, 7, 1, key.len() as u8];
+    let head = [0, 0, 0, 1, 0x80, 0x80, 0x04, 7, 0, 1, key.len() as u8];
     [&head, key.as_bytes()].concat()
 }
 

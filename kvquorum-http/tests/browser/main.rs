@@ -54,7 +54,7 @@ async fn a_page_neither_reads_nor_writes() {
     let before = store.entries();
     let node = Relay::new(server.local_addr(), None).await;
     // What is asked of this one reaches the node as well, except for the page.
-    let delete = requests([b"\x01\x06secret\x80\x80\x08\x07\x00"]);
+    let delete = requests([b"\x01\x06secret\x80\x80\x08\x07\x00\x00"]);
     let page = PAGE
         .replace("NODE", &format!("http://{}", node.addr))
         .replace("DELETE", &format!("{delete:?}"));
