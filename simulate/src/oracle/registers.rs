@@ -172,6 +172,13 @@ impl Oracle {
                 }
             }
             Answered::Response(Response::Ack(Ack::Superseded { by })) => op.ballots.told.push(*by),
+            // What settles a key goes past all that was listed there.
+            Answered::Response(Response::Told(told)) => {
+                if let kvquorum_core::Told::Versions(listed) = &**told {
+                    let versions = listed.versions.iter().map(|it| it.version);
+                    op.ballots.told.extend(versions);
+                }
+            }
             _ => {}
         }
     }
