@@ -280,7 +280,10 @@ impl Shared {
     fn sent(&self, request: &Request) -> Request {
         let mut request = request.clone();
         match (self.fault, &mut request.kind) {
-            (Fault::RoundsWriters, RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. }) => {
+            (
+                Fault::RoundsWriters,
+                RequestKind::Write { entry, .. } | RequestKind::Repair { entry, .. },
+            ) => {
                 entry.version.writer = WriterId::new(rounded(entry.version.writer.get()));
             }
             (Fault::BlursBallot, RequestKind::Prepare { ballot, .. }) => {
@@ -315,7 +318,7 @@ impl Shared {
             (Fault::DropsEvery, RequestKind::Fingerprint(asked)) => asked.every = u64::MAX,
             (Fault::DropsWork, RequestKind::Fingerprint(asked)) => asked.max_keys = u64::MAX,
             (Fault::DropsWork, RequestKind::Versions(asked)) => asked.max_keys = u64::MAX,
-            (Fault::CutsBoots, RequestKind::Join { boot } | RequestKind::Open { boot }) => {
+            (Fault::CutsBoots, RequestKind::Join { boot, .. } | RequestKind::Open { boot }) => {
                 *boot = u64::from(*boot as u32)
             }
             (Fault::DropsCopiedPromise, RequestKind::Copy { record, .. }) => drop_promise(record),

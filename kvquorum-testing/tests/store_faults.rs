@@ -134,7 +134,7 @@ struct Faulty {
     /// What the last scan showed that was not disturbed.
     shown: Mutex<Option<BTreeMap<Key, Record>>>,
     /// What is to be done once someone has looked.
-    later: Mutex<Vec<(Key, Change)>>,
+    later: Mutex<Vec<(Key, Change<'static>)>>,
     locks: KeyLocks,
     fair: tokio::sync::Mutex<()>,
     permits: Semaphore,
@@ -397,7 +397,7 @@ impl Store for Faulty {
             Fault::KeepsLater => {
                 let held = self.map().get(&key).cloned();
                 let response = change.clone().decide(held.as_ref()).response;
-                self.later.lock().unwrap().push((key, change));
+                self.later.lock().unwrap().push((key, change.into_owned()));
                 response
             }
             _ => self.step(&key, change),
@@ -462,7 +462,7 @@ impl Store for Faulty {
                 Err(change)
             }
             Fault::TryMakesLater => {
-                let later = (key.clone(), change.clone());
+                let later = (key.clone(), change.clone().into_owned());
                 self.later.lock().unwrap().push(later);
                 Err(change)
             }

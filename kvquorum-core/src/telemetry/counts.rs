@@ -4,6 +4,7 @@
 //! handles are kept. The table in docs/OPERATING.md names all of it.
 
 mod clock;
+mod collections;
 mod hints;
 mod passes;
 mod registers;
@@ -19,10 +20,13 @@ use tokio::time::Instant;
 
 use super::sample::is_sampled;
 use super::{Ended, Kind, Settling};
-use crate::coordinator::{HintStats, IdentityError, PassReport, RejoinProgress};
+use crate::coordinator::{
+    CollectError, Collected, HintStats, IdentityError, PassReport, RejoinProgress,
+};
 use crate::outcome::ReplicaFailure;
 use crate::request::Refusal;
 use crate::transport::TransportError;
+use collections::CollectionCounts;
 use hints::HintCounts;
 use passes::PassCounts;
 use registers::RegisterCounts;
@@ -53,6 +57,7 @@ pub(super) struct Counts<const N: usize> {
     retries: [Counter; Kind::ALL.len()],
     replicas: [Replica; N],
     passes: PassCounts<N>,
+    collections: CollectionCounts<N>,
     rejoins: RejoinCounts,
     hints: [HintCounts; N],
     registers: RegisterCounts,
@@ -73,6 +78,7 @@ impl<const N: usize> Counts<N> {
             retries: Kind::ALL.map(|kind| counter!(RETRIES, "kind" => kind.name())),
             replicas: names.map(Replica::new),
             passes: PassCounts::new(names),
+            collections: CollectionCounts::new(names),
             rejoins: RejoinCounts::new(),
             hints: names.map(HintCounts::new),
             registers: RegisterCounts::new(),
@@ -191,6 +197,10 @@ impl<const N: usize> Counts<N> {
 
     pub(super) fn pass_ended(&self, report: &PassReport, now_millis: u64) {
         self.passes.ended(report, now_millis);
+    }
+
+    pub(super) fn collection_ended(&self, collection: &Result<Collected, CollectError>) {
+        self.collections.ended(collection);
     }
 
     pub(super) fn hints_changed(&self, replica: usize, before: HintStats, now: HintStats) {
@@ -432,6 +442,7 @@ fn describe() {
     );
     clock::describe();
     passes::describe();
+    collections::describe();
     rejoins::describe();
     hints::describe();
     registers::describe();

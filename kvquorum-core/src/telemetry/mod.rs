@@ -23,7 +23,9 @@ use events::{ClockEvents, Events};
 pub(crate) use events::{OperationSpan, in_current_span};
 pub use sample::is_sampled;
 
-use crate::coordinator::{Calling, HintStats, IdentityError, PassReport, RejoinProgress};
+use crate::coordinator::{
+    Calling, CollectError, Collected, HintStats, IdentityError, PassReport, RejoinProgress,
+};
 use crate::outcome::ReplicaFailure;
 use crate::request::{Request, RequestKind};
 
@@ -198,6 +200,11 @@ impl<const N: usize> Telemetry<N> {
     /// A pass has ended, or was cut, at this time of the wall clock's.
     pub(crate) fn pass_ended(&self, report: &PassReport, now_millis: u64) {
         self.counts.pass_ended(report, now_millis);
+    }
+
+    /// A pass that was to collect deletes is over.
+    pub(crate) fn collection_ended(&self, collection: &Result<Collected, CollectError>) {
+        self.counts.collection_ended(collection);
     }
 
     /// What is known of the hints for a replica has changed.

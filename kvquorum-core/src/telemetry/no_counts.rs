@@ -1,7 +1,9 @@
 //! Without the feature `metrics`.
 
 use super::{Ended, Kind, Settling};
-use crate::coordinator::{HintStats, IdentityError, PassReport, RejoinProgress};
+use crate::coordinator::{
+    CollectError, Collected, HintStats, IdentityError, PassReport, RejoinProgress,
+};
 use crate::outcome::ReplicaFailure;
 
 #[derive(Debug)]
@@ -35,6 +37,8 @@ impl<const N: usize> Counts<N> {
     pub(super) fn abandoned(&self, _: bool) {}
 
     pub(super) fn pass_ended(&self, _: &PassReport, _: u64) {}
+
+    pub(super) fn collection_ended(&self, _: &Result<Collected, CollectError>) {}
 
     pub(super) fn rejoin_ended(&self, _: &RejoinProgress, _: bool, _: &Stopwatch) {}
 

@@ -142,6 +142,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             }
             Ok(sealed) => Ok(self.collect_sealed(sealed, settings).await),
         };
+        self.inner.telemetry.collection_ended(&collected);
         report.collection = Some(collected);
     }
 

@@ -174,7 +174,7 @@ fn g_seal_what_is_decided_later_is_decided_by_what_is_sealed_then() {
 /// had deleted it counts no more by the new one.
 #[test]
 fn g_collect_a_repair_is_decided_by_one_mark() {
-    const MARKS: u64 = 100_000;
+    const MARKS: u64 = 1_000_000;
     let floors = Arc::new(Floors::default());
     let collecting = Arc::clone(&floors);
     let collecting = thread::spawn(move || {
@@ -186,12 +186,15 @@ fn g_collect_a_repair_is_decided_by_one_mark() {
             });
         }
     });
-    // It is deleted, and not before the mark, until that rises.
+    // It is deleted, and before the mark some time after it was sent.
     let mut collected = Timestamp::MIN;
-    while collected < Timestamp::from_bits(MARKS) {
+    for after in (0..16).cycle() {
+        if collected >= Timestamp::from_bits(MARKS) {
+            break;
+        }
         collected = floors.collected();
         let [old, deleted] = [1, 2].map(|writer| Version {
-            timestamp: collected,
+            timestamp: Timestamp::from_bits(collected.to_bits() + after),
             writer: WriterId::new(writer),
         });
         let tombstone = Record::from(Entry::tombstone(deleted));
