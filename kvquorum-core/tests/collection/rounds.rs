@@ -9,7 +9,7 @@ use kvquorum_core::{
 use tokio::join;
 
 use super::cluster::{Cluster, Next, at, now, succeeded};
-use super::support::{NOON, entry};
+use super::support::{NOON, entry, let_background_finish};
 
 /// G-COLLECT. Bugs: what was collected stays in stores, or counts still; what was deleted
 /// within the lag goes, too; a value goes; what is dropped, or left, is not told.
@@ -277,7 +277,8 @@ async fn g_level_nothing_is_collected_unless_all_take_part() {
             let map = cluster.map();
             map.put("k", "v").await.unwrap();
             map.delete("k").await.unwrap();
-            // It lacks something.
+            // It lacks something, which nobody is about to bring it.
+            let_background_finish().await;
             let mut backup = cluster.places[index].backup();
             backup.remove(&Key::from("k"));
             cluster.places[index].restore(backup);
