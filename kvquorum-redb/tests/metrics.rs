@@ -7,7 +7,7 @@ use kvquorum_redb::RedbStore;
 use kvquorum_testing::Recorded;
 use tokio::runtime::Builder;
 
-fn write(value: &'static str) -> Change {
+fn write(value: &'static str) -> Change<'static> {
     let timestamp = Timestamp::from_bits(7);
     let writer = WriterId::new(1);
     Change::write(Entry::new(Version { timestamp, writer }, value))

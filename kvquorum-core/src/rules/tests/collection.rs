@@ -1,7 +1,5 @@
 //! What seals and marks change in the rules, over the same small world.
 
-use std::thread;
-
 use super::*;
 use crate::marks::Marks;
 
@@ -168,38 +166,4 @@ fn g_seal_what_is_decided_later_is_decided_by_what_is_sealed_then() {
     floors.seal(to);
     let refused = Response::Refused(Refusal::Before { to });
     assert_eq!(change.decide(None).response, refused);
-}
-
-/// G-COLLECT. Bug: while a mark rises, a repair is held to the mark from before, and what
-/// had deleted it counts no more by the new one.
-#[test]
-fn g_collect_a_repair_is_decided_by_one_mark() {
-    const MARKS: u64 = 1_000_000;
-    let floors = Arc::new(Floors::default());
-    let collecting = Arc::clone(&floors);
-    let collecting = thread::spawn(move || {
-        for collected in (1..=MARKS).map(Timestamp::from_bits) {
-            collecting.take_in(&Marks {
-                sealed: collected,
-                collected,
-                ..Marks::new(false)
-            });
-        }
-    });
-    // It is deleted, and before the mark some time after it was sent.
-    let mut collected = Timestamp::MIN;
-    for after in (0..16).cycle() {
-        if collected >= Timestamp::from_bits(MARKS) {
-            break;
-        }
-        collected = floors.collected();
-        let [old, deleted] = [1, 2].map(|writer| Version {
-            timestamp: Timestamp::from_bits(collected.to_bits() + after),
-            writer: WriterId::new(writer),
-        });
-        let tombstone = Record::from(Entry::tombstone(deleted));
-        let repair = Change::repair(Entry::new(old, "old"), None).under(&floors);
-        assert_eq!(repair.decide(Some(&tombstone)).action, Action::Keep);
-    }
-    collecting.join().unwrap();
 }
