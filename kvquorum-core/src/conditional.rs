@@ -1,10 +1,13 @@
 //! A store of any backend that has a conditional write.
 
 use std::future::Future;
+use std::mem;
 use std::num::NonZeroU32;
 use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::entry::Key;
 use crate::record::{Record, RecordError};
@@ -78,6 +81,15 @@ pub trait ConditionalWrite: Send + Sync + 'static {
 /// [`TooContended`], with nothing changed. A change that alters nothing swaps
 /// nothing.
 ///
+/// Each change is made in a task of its own, on the runtime that polls it first, and goes on
+/// where its caller leaves. So a change under the empty key can wait for all that began
+/// before it, as the contract of [`Store::apply`] asks for. What that cannot know of is a
+/// swap which has failed or was cut by the end of the runtime, and which the backend makes
+/// all the same, later. A backend that may do so has to see to it that it does not once a
+/// later [`swap`](ConditionalWrite::swap) of the empty key has returned; else a write may turn
+/// up that the replica refuses by then, and a delete that was
+/// [collected](crate::Coordinator::collect) may be undone by it.
+///
 /// Bytes that are not those of a [`Record`] are an error, and never taken for none:
 /// they are left as they are, and nothing is written over them.
 ///
@@ -139,8 +151,10 @@ pub trait ConditionalWrite: Send + Sync + 'static {
 /// ```
 #[derive(Debug)]
 pub struct Conditional<B> {
-    backend: B,
+    backend: Arc<B>,
     max_attempts: NonZeroU32,
+    /// Each change that began since the last one of the empty key is subscribed to it.
+    under_way: Mutex<watch::Sender<()>>,
 }
 
 /// Other changes of the same record came first in every attempt. Nothing was
@@ -166,8 +180,9 @@ impl<B: ConditionalWrite> Conditional<B> {
     /// A store over this backend.
     pub fn new(backend: B) -> Self {
         Self {
-            backend,
+            backend: Arc::new(backend),
             max_attempts: DEFAULT_MAX_ATTEMPTS,
+            under_way: Mutex::default(),
         }
     }
 
@@ -184,6 +199,44 @@ impl<B: ConditionalWrite> Conditional<B> {
     pub fn backend(&self) -> &B {
         &self.backend
     }
+}
+
+impl<B> Conditional<B> {
+    /// That a change begins, until what is returned is dropped; and for one of the empty key,
+    /// those that began before.
+    fn begin(&self, key: &Key) -> (Option<watch::Sender<()>>, watch::Receiver<()>) {
+        let under_way = self.under_way.lock();
+        let mut under_way = under_way.unwrap_or_else(PoisonError::into_inner);
+        let before = key.is_empty().then(|| mem::take(&mut *under_way));
+        (before, under_way.subscribe())
+    }
+}
+
+/// Loads, decides and swaps, until nobody comes in between.
+async fn swapped<B: ConditionalWrite>(
+    backend: &B,
+    key: &Key,
+    change: Change<'static>,
+    attempts: NonZeroU32,
+) -> Result<Response, StoreError> {
+    let attempts = attempts.get();
+    for _ in 0..attempts {
+        let (held, tag) = match backend.load(key).await? {
+            Some((bytes, tag)) => (Some(decode(key, bytes)?), Some(tag)),
+            None => (None, None),
+        };
+        let Decision { action, response } = change.clone().decide(held.as_ref());
+        let record = match action {
+            Action::Keep => return Ok(response),
+            Action::Remove if held.is_none() => return Ok(response),
+            Action::Remove => None,
+            Action::Replace(record) => Some(encode(&record)),
+        };
+        if backend.swap(key, tag, record).await? {
+            return Ok(response);
+        }
+    }
+    Err(StoreError::new(TooContended { attempts }))
 }
 
 fn decode(key: &Key, bytes: Bytes) -> Result<Record, StoreError> {
@@ -206,24 +259,18 @@ impl<B: ConditionalWrite> Store for Conditional<B> {
     }
 
     async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
-        let attempts = self.max_attempts.get();
-        for _ in 0..attempts {
-            let (held, tag) = match self.backend.load(key).await? {
-                Some((bytes, tag)) => (Some(decode(key, bytes)?), Some(tag)),
-                None => (None, None),
-            };
-            let Decision { action, response } = change.clone().decide(held.as_ref());
-            let record = match action {
-                Action::Keep => return Ok(response),
-                Action::Remove if held.is_none() => return Ok(response),
-                Action::Remove => None,
-                Action::Replace(record) => Some(encode(&record)),
-            };
-            if self.backend.swap(key, tag, record).await? {
-                return Ok(response);
+        let (before, begun) = self.begin(key);
+        let (backend, key) = (Arc::clone(&self.backend), key.clone());
+        let (change, attempts) = (change.into_owned(), self.max_attempts);
+        let changing = tokio::spawn(async move {
+            if let Some(before) = before {
+                before.closed().await;
             }
-        }
-        Err(StoreError::new(TooContended { attempts }))
+            let result = swapped(&*backend, &key, change, attempts).await;
+            drop(begun);
+            result
+        });
+        changing.await.map_err(StoreError::new)?
     }
 
     async fn scan(

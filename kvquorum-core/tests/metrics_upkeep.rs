@@ -353,3 +353,74 @@ async fn rejoins_are_counted_as_what_they_came_to() {
     within_an_hour(map.rejoin(2).run()).await.unwrap();
     assert_eq!((rejoins(), keys()), ([1.0, 1.0], 2.0));
 }
+
+/// G-COLLECT. Bugs: a collection that waits, or that one replica did not take part in, is
+/// counted as done, or moves the time up to which all have collected; what was dropped and
+/// what is left is counted for another replica, or twice.
+#[tokio::test(start_paused = true)]
+async fn collections_are_counted_as_their_reports_tell() {
+    let wall = Wall::at(NOON);
+    let links = support::links_at::<3>(&wall);
+    let build = || Map::builder(links.clone()).wall_clock(wall.clone()).build();
+    let (map, recorded) = Recorded::of(build);
+    let rounds = || {
+        ["done", "partial", "waiting", "not_level", "rejoined"]
+            .map(|outcome| recorded.sum("kvquorum_collections_total", &[("outcome", outcome)]))
+    };
+    let upto = || recorded.sum("kvquorum_collected_up_to_timestamp_seconds", &[]);
+    let parts = |outcome| {
+        by_replica(
+            &recorded,
+            "kvquorum_collection_replicas_total",
+            Some(outcome),
+        )
+    };
+    let dropped = || by_replica(&recorded, "kvquorum_collected_records_total", None);
+    let tombstones = || by_replica(&recorded, "kvquorum_tombstones", None);
+    let settings = PassSettings::default().collect_lag(Duration::from_secs(1));
+    let collect = || within_an_hour(map.collect(settings));
+
+    map.delete("old").await.unwrap();
+    wall.set(NOON + 5_000);
+    map.delete("young").await.unwrap();
+    links[1].set_merges(Line::Refused);
+    collect().await;
+    assert_eq!((rounds(), upto()), ([0.0, 0.0, 1.0, 0.0, 0.0], 0.0));
+    assert_eq!((dropped(), tombstones()), ([0.0; 3], [0.0; 3]));
+
+    links[1].set_merges(Line::Up);
+    links[1].set_gets(Line::Refused);
+    collect().await;
+    assert_eq!((rounds(), upto()), ([0.0, 0.0, 1.0, 1.0, 0.0], 0.0));
+
+    links[1].set_gets(Line::Up);
+    let report = collect().await;
+    let collected = report.collection.unwrap().unwrap();
+    assert_eq!(collected.upto.millis(), NOON + 4_000);
+    assert_eq!(rounds(), [1.0, 0.0, 1.0, 1.0, 0.0]);
+    assert_eq!(upto(), Duration::from_millis(NOON + 4_000).as_secs_f64());
+    assert_eq!((parts("done"), parts("failed")), ([1.0; 3], [0.0; 3]));
+    assert_eq!((dropped(), tombstones()), ([1.0; 3], [1.0; 3]));
+
+    // One is gone once it was sealed, and compared.
+    wall.set(NOON + 9_000);
+    let calls = links[2].calls();
+    collect().await;
+    let whole = links[2].calls() - calls;
+    map.delete("young").await.unwrap();
+    wall.set(NOON + 20_000);
+    // All that comes but the collect, and the one sweep.
+    *links[2].refuse_merges_after.lock().unwrap() = Some(links[2].calls() + whole - 1);
+    let before = (upto(), dropped());
+    collect().await;
+    assert_eq!(rounds(), [2.0, 1.0, 1.0, 1.0, 0.0]);
+    assert_eq!(upto(), before.0);
+    assert_eq!(
+        (parts("done"), parts("failed")),
+        ([3.0, 3.0, 2.0], [0.0, 0.0, 1.0])
+    );
+    let [one, two, three] = before.1;
+    assert_eq!(dropped(), [one + 1.0, two + 1.0, three]);
+    // What a gauge is set to is added to what was seen of it before: it was set to none.
+    assert_eq!(tombstones(), [1.0; 3]);
+}

@@ -194,7 +194,11 @@ fn is_kept(number: u64) -> bool {
     number.is_multiple_of(5)
 }
 
-async fn apply_to_many(store: &Arc<RedbStore>, wanted: fn(u64) -> bool, change: fn(u64) -> Change) {
+async fn apply_to_many(
+    store: &Arc<RedbStore>,
+    wanted: fn(u64) -> bool,
+    change: fn(u64) -> Change<'static>,
+) {
     let applying: JoinSet<_> = (0..MANY)
         .filter(|number| wanted(*number))
         .map(|number| {

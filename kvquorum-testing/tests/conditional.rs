@@ -226,3 +226,93 @@ async fn no_tag_comes_twice() {
     let (store, _directory) = sqlite().await;
     assert_new(store.backend()).await;
 }
+
+/// Holds nothing, and swaps other keys than the empty one only when a test lets it.
+struct Held {
+    map: std::sync::Mutex<std::collections::BTreeMap<Key, Bytes>>,
+    lets: tokio::sync::Semaphore,
+    waiting: AtomicU32,
+}
+
+impl ConditionalWrite for Held {
+    type Tag = Bytes;
+
+    async fn load(&self, key: &Key) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        let held = self.map.lock().unwrap().get(key).cloned();
+        Ok(held.map(|record| (record.clone(), record)))
+    }
+
+    async fn swap(
+        &self,
+        key: &Key,
+        _: Option<Bytes>,
+        record: Option<Bytes>,
+    ) -> Result<bool, StoreError> {
+        if !key.is_empty() {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            self.lets.acquire().await.unwrap().forget();
+        }
+        self.map
+            .lock()
+            .unwrap()
+            .insert(key.clone(), record.unwrap());
+        Ok(true)
+    }
+
+    async fn scan(
+        &self,
+        _: (Bound<&Key>, Bound<&Key>),
+        _: ScanLimit,
+    ) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Bugs: a change of the empty key does not wait for one that has been decided and has yet to
+/// be made, also where its caller has left it or polls it no more; or it waits for one that
+/// began later; or others wait for it.
+#[tokio::test]
+async fn a_change_of_the_empty_key_waits_for_those_before() {
+    for is_dropped in [false, true] {
+        let store = std::sync::Arc::new(Conditional::new(Held {
+            map: std::sync::Mutex::default(),
+            lets: tokio::sync::Semaphore::new(0),
+            waiting: AtomicU32::new(0),
+        }));
+        let held = store.backend();
+        let [early, late, own] = ["early", "late", ""].map(Key::from);
+        let mut first = Some(Box::pin(store.apply(&early, write(1))));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let polled = first.as_mut().unwrap().as_mut().poll(&mut context);
+        assert!(polled.is_pending());
+        while held.waiting.load(Ordering::SeqCst) < 1 {
+            tokio::task::yield_now().await;
+        }
+        if is_dropped {
+            first = None;
+        }
+        let marking = tokio::spawn({
+            let store = store.clone();
+            async move { store.apply(&own, write(1)).await.unwrap() }
+        });
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let later = tokio::spawn({
+            let store = store.clone();
+            async move { store.apply(&late, write(1)).await.unwrap() }
+        });
+        while held.waiting.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!marking.is_finished(), "it did not wait");
+        // The one that is at rest is the first in the queue, and needs nobody to poll it.
+        held.lets.add_permits(1);
+        marking.await.unwrap();
+        assert!(store.get(&early).await.unwrap().is_some());
+        assert!(!later.is_finished());
+        held.lets.add_permits(1);
+        later.await.unwrap();
+        drop(first);
+    }
+}

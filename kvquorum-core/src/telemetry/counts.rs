@@ -57,7 +57,7 @@ pub(super) struct Counts<const N: usize> {
     retries: [Counter; Kind::ALL.len()],
     replicas: [Replica; N],
     passes: PassCounts<N>,
-    collections: CollectionCounts,
+    collections: CollectionCounts<N>,
     rejoins: RejoinCounts,
     hints: [HintCounts; N],
     registers: RegisterCounts,
@@ -78,7 +78,7 @@ impl<const N: usize> Counts<N> {
             retries: Kind::ALL.map(|kind| counter!(RETRIES, "kind" => kind.name())),
             replicas: names.map(Replica::new),
             passes: PassCounts::new(names),
-            collections: CollectionCounts::new(),
+            collections: CollectionCounts::new(names),
             rejoins: RejoinCounts::new(),
             hints: names.map(HintCounts::new),
             registers: RegisterCounts::new(),
@@ -199,8 +199,8 @@ impl<const N: usize> Counts<N> {
         self.passes.ended(report, now_millis);
     }
 
-    pub(super) fn collection_ended(&self, collected: &Result<Collected, CollectError>) {
-        self.collections.ended(collected);
+    pub(super) fn collection_ended(&self, collection: &Result<Collected, CollectError>) {
+        self.collections.ended(collection);
     }
 
     pub(super) fn hints_changed(&self, replica: usize, before: HintStats, now: HintStats) {

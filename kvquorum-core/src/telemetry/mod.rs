@@ -202,9 +202,9 @@ impl<const N: usize> Telemetry<N> {
         self.counts.pass_ended(report, now_millis);
     }
 
-    /// A pass has ended that was to collect deletes.
-    pub(crate) fn collection_ended(&self, collected: &Result<Collected, CollectError>) {
-        self.counts.collection_ended(collected);
+    /// A pass that was to collect deletes is over.
+    pub(crate) fn collection_ended(&self, collection: &Result<Collected, CollectError>) {
+        self.counts.collection_ended(collection);
     }
 
     /// What is known of the hints for a replica has changed.

@@ -9,7 +9,7 @@ use kvquorum_core::{
 use tokio::join;
 
 use super::cluster::{Cluster, Next, at, now, succeeded};
-use super::support::{NOON, entry};
+use super::support::{NOON, entry, let_background_finish};
 
 /// G-COLLECT. Bugs: what was collected stays in stores, or counts still; what was deleted
 /// within the lag goes, too; a value goes; what is dropped, or left, is not told.
@@ -258,6 +258,50 @@ async fn g_collect_one_that_has_started_anew_does_not() {
     cluster.places[0].no_hook();
     cluster.collect().await;
     assert_eq!(cluster.records("k"), [None, None, None]);
+}
+
+/// G-SEAL, G-LEVEL. Bugs: something is collected though one replica was not sealed, or was
+/// not compared, or did not take what it lacked.
+#[tokio::test(start_paused = true)]
+async fn g_level_nothing_is_collected_unless_all_take_part() {
+    type Kinds = fn(&RequestKind) -> bool;
+    let lost: [Kinds; 4] = [
+        |kind| matches!(kind, RequestKind::Seal { .. }),
+        |kind| matches!(kind, RequestKind::Fingerprint(_)),
+        |kind| matches!(kind, RequestKind::Versions(_)),
+        |kind| matches!(kind, RequestKind::Repair { .. }),
+    ];
+    for (of, is_lost) in lost.iter().enumerate() {
+        for index in 0..3 {
+            let cluster = Cluster::new();
+            let map = cluster.map();
+            map.put("k", "v").await.unwrap();
+            map.delete("k").await.unwrap();
+            // It lacks something, which nobody is about to bring it.
+            let_background_finish().await;
+            let mut backup = cluster.places[index].backup();
+            backup.remove(&Key::from("k"));
+            cluster.places[index].restore(backup);
+            let is_lost = *is_lost;
+            cluster.places[index].hook(move |kind| match is_lost(kind) {
+                true => Next::IsLost,
+                false => Next::GoesOn,
+            });
+            cluster.later();
+            let report = map.collect(now()).await;
+            let error = report.collection.unwrap().unwrap_err();
+            match error {
+                CollectError::Waiting { replica, .. } => {
+                    assert_eq!((of, replica), (0, format!("place-{index}")));
+                }
+                CollectError::NotLevel => assert!(of > 0),
+                other => panic!("{other:?}"),
+            }
+            for place in &cluster.places {
+                assert_eq!(place.status().await.marks.collected, Timestamp::MIN);
+            }
+        }
+    }
 }
 
 /// Bug: a round that was cut leaves something behind that the next one cannot mend; or

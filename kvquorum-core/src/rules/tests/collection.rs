@@ -1,7 +1,5 @@
 //! What seals and marks change in the rules, over the same small world.
 
-use std::thread;
-
 use super::*;
 use crate::marks::Marks;
 
@@ -170,35 +168,4 @@ fn g_seal_what_is_decided_later_is_decided_by_what_is_sealed_then() {
     floors.seal(to);
     let refused = Response::Refused(Refusal::Before { to });
     assert_eq!(change.decide(None).response, refused);
-}
-
-/// G-COLLECT. Bug: while a mark rises, a repair is held to the mark from before, and what
-/// had deleted it counts no more by the new one.
-#[test]
-fn g_collect_a_repair_is_decided_by_one_mark() {
-    const MARKS: u64 = 100_000;
-    let floors = Arc::new(Floors::default());
-    let collecting = Arc::clone(&floors);
-    let collecting = thread::spawn(move || {
-        for collected in (1..=MARKS).map(Timestamp::from_bits) {
-            collecting.take_in(&Marks {
-                sealed: collected,
-                collected,
-                ..Marks::new(false)
-            });
-        }
-    });
-    // It is deleted, and not before the mark, until that rises.
-    let mut collected = Timestamp::MIN;
-    while collected < Timestamp::from_bits(MARKS) {
-        collected = floors.collected();
-        let [old, deleted] = [1, 2].map(|writer| Version {
-            timestamp: collected,
-            writer: WriterId::new(writer),
-        });
-        let tombstone = Record::from(Entry::tombstone(deleted));
-        let repair = Change::repair(&Entry::new(old, "old"), None).under(&floors);
-        assert_eq!(repair.decide(Some(&tombstone)).action, Action::Keep);
-    }
-    collecting.join().unwrap();
 }

@@ -1,46 +1,58 @@
-//! What collections of deletes came to.
+//! What collections of deletes came to, as their reports tell it.
 
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Unit};
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
-use crate::coordinator::{CollectError, Collected};
+use crate::coordinator::{CollectError, Collected, CollectedReplica};
 
 const COLLECTIONS: &str = "kvquorum_collections_total";
-const UPTO: &str = "kvquorum_collected_up_to_timestamp_seconds";
+const COLLECTED_UPTO: &str = "kvquorum_collected_up_to_timestamp_seconds";
+const DROPPED: &str = "kvquorum_collected_records_total";
+const TOMBSTONES: &str = "kvquorum_tombstones";
+const REPLICAS: &str = "kvquorum_collection_replicas_total";
 
 #[derive(Debug)]
-pub(super) struct CollectionCounts {
-    collected: Counter,
+pub(super) struct CollectionCounts<const N: usize> {
+    done: Counter,
+    partial: Counter,
     waiting: Counter,
     not_level: Counter,
     rejoined: Counter,
-    failed: Counter,
     upto: Gauge,
+    replicas: [Replica; N],
 }
 
-impl CollectionCounts {
-    pub(super) fn new() -> Self {
-        let ended = |outcome| counter!(COLLECTIONS, "outcome" => outcome);
+impl<const N: usize> CollectionCounts<N> {
+    pub(super) fn new(names: [&str; N]) -> Self {
+        let by = |outcome| counter!(COLLECTIONS, "outcome" => outcome);
         Self {
-            collected: ended("collected"),
-            waiting: ended("waiting"),
-            not_level: ended("not_level"),
-            rejoined: ended("rejoined"),
-            failed: ended("failed"),
-            upto: gauge!(UPTO),
+            done: by("done"),
+            partial: by("partial"),
+            waiting: by("waiting"),
+            not_level: by("not_level"),
+            rejoined: by("rejoined"),
+            upto: gauge!(COLLECTED_UPTO),
+            replicas: names.map(Replica::new),
         }
     }
 
-    pub(super) fn ended(&self, collected: &Result<Collected, CollectError>) {
-        let outcome = match collected {
-            Ok(collected) if collected.replicas.iter().all(|it| it.failure.is_none()) => {
-                let upto = Duration::from_millis(collected.upto.millis());
-                self.upto.set(upto);
-                &self.collected
+    pub(super) fn ended(&self, collection: &Result<Collected, CollectError>) {
+        let outcome = match collection {
+            Ok(collected) => {
+                for (replica, part) in self.replicas.iter().zip(&collected.replicas) {
+                    replica.ended(part);
+                }
+                match collected.replicas.iter().all(|it| it.failure.is_none()) {
+                    true => {
+                        let upto = Duration::from_millis(collected.upto.millis());
+                        self.upto.set(upto);
+                        &self.done
+                    }
+                    false => &self.partial,
+                }
             }
-            Ok(_) => &self.failed,
             Err(CollectError::Waiting { .. }) => &self.waiting,
             Err(CollectError::NotLevel) => &self.not_level,
             Err(CollectError::Rejoined) => &self.rejoined,
@@ -49,15 +61,58 @@ impl CollectionCounts {
     }
 }
 
+#[derive(Debug)]
+struct Replica {
+    done: Counter,
+    failed: Counter,
+    dropped: Counter,
+    tombstones: Gauge,
+}
+
+impl Replica {
+    fn new(name: &str) -> Self {
+        let by = |outcome| counter!(REPLICAS, "replica" => name.to_owned(), "outcome" => outcome);
+        Self {
+            done: by("done"),
+            failed: by("failed"),
+            dropped: counter!(DROPPED, "replica" => name.to_owned()),
+            tombstones: gauge!(TOMBSTONES, "replica" => name.to_owned()),
+        }
+    }
+
+    fn ended(&self, part: &CollectedReplica) {
+        self.dropped.increment(part.dropped);
+        match part.failure {
+            Some(_) => self.failed.increment(1),
+            // It was swept to its end.
+            None => {
+                self.done.increment(1);
+                #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+                self.tombstones.set(part.tombstones as f64);
+            }
+        }
+    }
+}
+
 pub(super) fn describe() {
-    describe_counter!(
-        COLLECTIONS,
-        Unit::Count,
-        "Passes that were to collect deletes, by what came of it"
+    let count = |name, text| describe_counter!(name, Unit::Count, text);
+    count(COLLECTIONS, "Collections of deletes that ended");
+    describe_gauge!(
+        COLLECTED_UPTO,
+        Unit::Seconds,
+        "Deletes from before this are collected everywhere, since 1970; 0 before the first"
+    );
+    count(
+        REPLICAS,
+        "Collections, by whether this replica collected and dropped all",
+    );
+    count(
+        DROPPED,
+        "Records of this replica from which a tombstone or a promise was dropped",
     );
     describe_gauge!(
-        UPTO,
-        Unit::Seconds,
-        "Up to when deletes are collected on all replicas, since 1970; 0 before the first time"
+        TOMBSTONES,
+        Unit::Count,
+        "Tombstones that this replica held after the last collection"
     );
 }
