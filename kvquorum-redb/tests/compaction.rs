@@ -37,7 +37,7 @@ fn value(number: u64) -> Entry {
 }
 
 /// Makes changes, 1,024 at once.
-async fn apply(store: &Arc<RedbStore>, changes: impl Iterator<Item = (u64, Change)>) {
+async fn apply(store: &Arc<RedbStore>, changes: impl Iterator<Item = (u64, Change<'static>)>) {
     let mut changes = changes.peekable();
     while changes.peek().is_some() {
         let applying: JoinSet<_> = changes
