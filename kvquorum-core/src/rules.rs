@@ -8,6 +8,7 @@
 mod asked;
 mod floors;
 mod marks;
+mod telling;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use asked::Asked;
 pub(crate) use floors::Floors;
 use floors::Under;
 pub(crate) use marks::MarksChange;
+use telling::Telling;
 
 use crate::entry::{Entry, Timestamp, Version, WriterId};
 use crate::record::Record;
@@ -52,6 +54,7 @@ enum Kind {
     Sweep,
     Marks(MarksChange),
     Remove,
+    Telling(Box<Telling>),
 }
 
 /// A timestamp that is too far ahead, and of what clock.
@@ -218,6 +221,7 @@ impl Change<'_> {
                 action: Action::Remove,
                 response: Response::Ack(Ack::Applied),
             },
+            Kind::Telling(telling) => telling.decide(self.under, held),
         }
     }
 }

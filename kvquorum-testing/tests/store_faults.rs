@@ -53,6 +53,9 @@ enum Fault {
     ForgetsPromises,
     /// Changes are kept some time after the answer.
     KeepsLater,
+    /// Changes are seen some time after they were decided, and then answered; those of one
+    /// key do not wait for another's.
+    SeenLater,
     /// Decides outside the atomic step: another task can come in between.
     YieldBetween,
     /// Decides outside the atomic step: another thread can come in between; no task
@@ -136,6 +139,8 @@ struct Faulty {
     /// What is to be done once someone has looked.
     later: Mutex<Vec<(Key, Change<'static>)>>,
     locks: KeyLocks,
+    /// Of keys whose changes are under way by themselves.
+    changing: Arc<KeyLocks>,
     fair: tokio::sync::Mutex<()>,
     permits: Semaphore,
     queue: OnceCell<mpsc::Sender<Job>>,
@@ -161,6 +166,7 @@ impl Faulty {
             shown: Mutex::default(),
             later: Mutex::default(),
             locks: Mutex::default(),
+            changing: Arc::default(),
             fair: tokio::sync::Mutex::default(),
             permits: Semaphore::new(4),
             queue: OnceCell::new(),
@@ -292,6 +298,28 @@ impl Faulty {
         response
     }
 
+    /// Makes a change in a task of its own, which takes a while to be seen.
+    async fn seen_later(&self, key: Key, change: Change<'static>) -> Response {
+        let (map, locks) = (Arc::clone(&self.map), Arc::clone(&self.changing));
+        let changing = tokio::spawn(async move {
+            let lock = Arc::clone(locks.lock().unwrap().entry(key.clone()).or_default());
+            let _changing = lock.lock().await;
+            let held = map.lock().unwrap().get(&key).cloned();
+            let Decision { action, response } = change.decide(held.as_ref());
+            if !key.is_empty() {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+            let mut map = map.lock().unwrap();
+            match action {
+                Action::Keep => None,
+                Action::Replace(record) => map.insert(key, record),
+                Action::Remove => map.remove(&key),
+            };
+            response
+        });
+        changing.await.unwrap()
+    }
+
     /// What a caller waits for, and holds while its future lives.
     async fn admitted<'a>(
         &'a self,
@@ -394,6 +422,7 @@ impl Store for Faulty {
             | Fault::RemovesFirst
             | Fault::WritesBackAll
             | Fault::TwoSteps => self.in_two_steps(&key, change).await,
+            Fault::SeenLater => self.seen_later(key, change.into_owned()).await,
             Fault::KeepsLater => {
                 let held = self.map().get(&key).cloned();
                 let response = change.clone().decide(held.as_ref()).response;
@@ -568,6 +597,7 @@ const SEES: &str = "sees what that left, or something later";
 const ATOMIC: &str = "are one atomic step for the key";
 const RESPONSE: &str = "The response is the one that was decided at that step";
 const DROPPED: &str = "Where the future is dropped half-way";
+const EMPTY_KEY: &str = "When a change under the empty key has returned";
 const ORDER: &str = "The keys of a page are in the range, and ascend by their bytes";
 const LIMIT: &str = "A page holds no more than the `ScanLimit` allows";
 const END: &str = "An empty page means that nothing is left in the range";
@@ -595,6 +625,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::Forgets, &[HELD]),
     (Fault::ForgetsPromises, &[HELD]),
     (Fault::KeepsLater, &[HELD, SEES]),
+    (Fault::SeenLater, &[EMPTY_KEY]),
     (Fault::YieldBetween, &[ATOMIC, SEES]),
     (Fault::UnlockBetween, &[ATOMIC, SEES, RESPONSE]),
     (Fault::Leftover, &[HELD]),

@@ -72,6 +72,10 @@ impl Cluster {
         format!("127.0.0.1:{}", self.port(number))
     }
 
+    pub fn is_on_disk(&self) -> bool {
+        self.data.is_some()
+    }
+
     pub fn directory(&self, number: u16) -> PathBuf {
         self.data.as_ref().unwrap().join(number.to_string())
     }

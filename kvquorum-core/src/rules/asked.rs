@@ -26,13 +26,17 @@ pub enum Asked {
 impl Change<'_> {
     /// What it asks.
     pub fn asked(&self) -> Asked {
-        match &self.kind {
+        let kind = match &self.kind {
+            Kind::Telling(telling) => &telling.kind,
+            kind => kind,
+        };
+        match kind {
             Kind::Write { entry, .. } => entry.entry().map_or(Asked::Other, Asked::Write),
             Kind::Repair { entry, .. } => entry.entry().map_or(Asked::Other, Asked::Repair),
             Kind::Prepare { ballot, .. } => Asked::Prepare(*ballot),
             Kind::Copy(record) => Asked::Copy(record.clone()),
             Kind::Sweep => Asked::Sweep,
-            Kind::Marks(_) | Kind::Remove => Asked::Other,
+            Kind::Marks(_) | Kind::Remove | Kind::Telling(_) => Asked::Other,
         }
     }
 }

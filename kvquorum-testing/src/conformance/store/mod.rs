@@ -1,6 +1,7 @@
 //! The suite for stores.
 
 mod at_rest;
+mod empty_key;
 mod races;
 mod records;
 mod scan_races;
@@ -46,6 +47,14 @@ const DROPPED: Clause = Clause {
     says: "Where the future is dropped half-way, the change is made as a whole, now or \
            later, or not at all.",
 };
+const EMPTY_KEY: Clause = Clause {
+    of: "Store::apply",
+    says: "When a change under the empty key has returned, whoever reads or scans sees what \
+           became of each change whose decision had begun before that of this one; or it is \
+           never made. A replica keeps its marks there, and what they forbid must not turn up \
+           afterwards. A store that makes its changes one after the other, or under a lock \
+           that readers take as well, need do nothing for it.",
+};
 const ORDER: Clause = Clause {
     of: "Store::scan",
     says: "The keys of a page are in the range, and ascend by their bytes.",
@@ -90,6 +99,7 @@ pub(super) const CLAUSES: &[&Clause] = &[
     &ATOMIC,
     &RESPONSE,
     &DROPPED,
+    &EMPTY_KEY,
     &ORDER,
     &LIMIT,
     &END,
@@ -138,6 +148,12 @@ where
     )
     .await;
     check("a dropped change leaves old or new", &build, races::dropped).await;
+    check(
+        "the empty key's changes come after those decided before",
+        &build,
+        empty_key::run,
+    )
+    .await;
     check("scans keep the order of bytes", &build, scans::ordered).await;
     check("scans keep bounds and limits", &build, scans::bounded).await;
     check("scans go on during changes", &build, scan_races::run).await;
