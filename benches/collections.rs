@@ -59,7 +59,7 @@ async fn in_memory(keys: u64) {
 async fn on_disk(keys: u64) {
     let directory = tempfile::tempdir().unwrap();
     let paths = [0, 1, 2].map(|number| directory.path().join(number.to_string()));
-    let stores = paths.each_ref().map(|path| RedbStore::create_new(path));
+    let stores = paths.each_ref().map(RedbStore::create_new);
     let [a, b, c] = stores;
     let (a, b, c) = tokio::try_join!(a, b, c).unwrap();
     let cluster = Cluster::new([a, b, c]).await;
@@ -193,7 +193,7 @@ impl<S: Store> Cluster<S> {
         let took = began.elapsed();
         check(&report, keys);
         let after = size().await;
-        let left = join_all(self.stores.iter().map(|store| records(store))).await;
+        let left = join_all(self.stores.iter().map(records)).await;
         println!("{what}:");
         println!(
             "  {before} before, {put} once put, {deleted} once deleted, {after} once collected"

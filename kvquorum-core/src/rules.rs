@@ -5,6 +5,7 @@
 //! a replica knows besides, such as its clock, the replica puts into the
 //! [`Change`]. So a new rule changes no store.
 
+mod ahead;
 mod asked;
 mod floors;
 mod marks;
@@ -13,6 +14,7 @@ mod telling;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+pub(crate) use ahead::Ahead;
 pub use asked::Asked;
 pub(crate) use floors::Floors;
 use floors::Under;
@@ -55,14 +57,6 @@ enum Kind {
     Marks(MarksChange),
     Remove,
     Telling(Box<Telling>),
-}
-
-/// A timestamp that is too far ahead, and of what clock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ahead {
-    pub(crate) timestamp: Timestamp,
-    pub(crate) now_millis: u64,
-    pub(crate) max_drift_millis: u64,
 }
 
 /// What a change comes to.
@@ -419,28 +413,6 @@ fn promised(anchor: Version, held: &Record) -> Decision {
     // So that whoever stamps past it is past all that is here.
     let by = held.version().map_or(anchor, |version| version.max(anchor));
     Decision::keep(Response::Refused(Refusal::Promised { by }))
-}
-
-impl Ahead {
-    #[cold]
-    fn refusal_past(self, held: Option<&Record>, sealed: Timestamp) -> Option<Refusal> {
-        let held = held.and_then(|held| held.version().max(held.anchor()));
-        let held = held.map(|held| held.timestamp);
-        let seen = held.max((sealed > Timestamp::MIN).then_some(sealed));
-        let as_far = seen.is_some_and(|seen| {
-            let next = seen.next();
-            next.is_none_or(|next| self.timestamp <= next)
-        });
-        (!as_far).then(|| self.refusal())
-    }
-
-    pub(crate) fn refusal(self) -> Refusal {
-        Refusal::TooFarAhead {
-            timestamp: self.timestamp,
-            now_millis: self.now_millis,
-            max_drift_millis: self.max_drift_millis,
-        }
-    }
 }
 
 impl Refusal {
