@@ -12,13 +12,13 @@ use std::thread::panicking;
 use std::time::Duration;
 
 use kvquorum_core::{
-    Asked, Call, Change, Key, Record, Request, Response, ScanLimit, Store, StoreError, Told,
-    Transport, TransportError,
+    Call, Change, Key, Record, Request, Response, ScanLimit, Store, StoreError, Told, Transport,
+    TransportError,
 };
 use kvquorum_testing::sim::Random;
 use tokio::time::sleep;
 
-use crate::oracle::{Answered, End, Floors, Shared};
+use crate::oracle::{Admitted, Answered, End, Shared};
 
 thread_local! {
     static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
@@ -160,14 +160,6 @@ impl Fault {
     }
 }
 
-/// A change, and what the replica's clock read and what it took no more when it was
-/// admitted.
-struct Admitted {
-    asked: Asked,
-    wall: u64,
-    floors: Floors,
-}
-
 impl<S> Watched<S> {
     fn draws(&self, rate: &AtomicU32) -> bool {
         let percent = rate.load(Ordering::Relaxed);
@@ -211,13 +203,9 @@ impl<S> Watched<S> {
         Some(Fault { panics, before })
     }
 
-    fn admitted(&self, change: &Change) -> Admitted {
-        let oracle = self.oracle.lock();
-        Admitted {
-            asked: change.asked(),
-            wall: oracle.wall_of(self.replica),
-            floors: oracle.floors_of(self.replica),
-        }
+    fn admitted(&self, key: &Key, change: &Change) -> Admitted {
+        let asked = change.asked();
+        self.oracle.lock().admitted(self.replica, key, asked)
     }
 
     /// The replica learns in this moment what its store keeps of it.
@@ -261,12 +249,7 @@ impl<S> Watched<S> {
             {
                 oracle.marked(self.replica, *marks);
             }
-            let Admitted {
-                asked,
-                wall,
-                floors,
-            } = admitted;
-            oracle.store_applied(self.replica, key, asked, (*wall, *floors), response);
+            oracle.store_applied(self.replica, key, admitted, response);
         }
         match fault {
             Some(fault) => Err(fault.strike()),
@@ -297,7 +280,7 @@ impl<S: Store> Store for Watched<S> {
             return Err(fault.strike());
         }
         let life = self.life();
-        let admitted = self.admitted(&change);
+        let admitted = self.admitted(key, &change);
         self.dawdle(life).await?;
         let result = self.store.apply(key, change).await;
         let result = self.applied(key, &admitted, fault, result);
@@ -349,7 +332,7 @@ impl<S: Store> Store for Watched<S> {
         if let Some(fault) = fault.filter(|fault| fault.before) {
             return Ok(Err(fault.strike()));
         }
-        let admitted = self.admitted(&change);
+        let admitted = self.admitted(key, &change);
         let result = self.store.try_apply(key, change)?;
         let result = self.applied(key, &admitted, fault, result);
         self.changed(key, &result);

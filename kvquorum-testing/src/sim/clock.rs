@@ -25,10 +25,11 @@ struct State {
     hand: Mutex<Hand>,
 }
 
-/// What the clock read when it was last touched, and how it goes on.
+/// What the clock read when it was last touched, before and after, and how it goes on.
 #[derive(Clone, Copy)]
 struct Hand {
     touched: Duration,
+    before: u64,
     read: u64,
     per_million: u32,
 }
@@ -49,6 +50,7 @@ impl Clock {
     pub(super) fn new(start: Instant) -> Self {
         let hand = Hand {
             touched: Duration::ZERO,
+            before: START_MILLIS,
             read: START_MILLIS,
             per_million: RIGHT,
         };
@@ -92,10 +94,23 @@ impl Clock {
         self.touch(|hand| hand.per_million = per_million);
     }
 
+    /// What the clock reads, and what it read in the same moment of virtual time before it
+    /// was stepped, if it was: for whoever cannot tell which of them another has seen.
+    pub fn readings(&self) -> [u64; 2] {
+        let elapsed = self.elapsed();
+        let hand = self.hand();
+        let now = hand.reads(elapsed);
+        let is_touched = hand.touched == elapsed;
+        [if is_touched { hand.before } else { now }, now]
+    }
+
     fn touch(&self, change: impl FnOnce(&mut Hand)) {
         let elapsed = self.elapsed();
         let mut hand = self.hand();
         hand.read = hand.reads(elapsed);
+        if hand.touched != elapsed {
+            hand.before = hand.read;
+        }
         hand.touched = elapsed;
         change(&mut hand);
     }

@@ -25,6 +25,9 @@ pub(super) struct Stamps {
     /// The greatest writer id of the versions past a timestamp that the clock did
     /// not follow, by their timestamps.
     passed: HashMap<u64, WriterId>,
+    /// Writer ids that were refused as too far ahead before it was known whether they are
+    /// the clock's own.
+    refused_before: HashSet<WriterId>,
     /// The latest time that the clock can have followed, in milliseconds.
     reach: u64,
     /// Its clock stepped back when its wall clock had been touched so often.
@@ -65,6 +68,7 @@ impl Stamps {
             max_drift: settings.max_drift.as_millis() as u64,
             times: vec![times],
             passed: HashMap::new(),
+            refused_before: HashSet::new(),
             reach: 0,
             stepped_back: None,
         }
@@ -117,8 +121,11 @@ impl Stamps {
 
     pub fn refused(&mut self, version: Version) {
         let mut times = self.times.iter_mut();
-        if let Some(times) = times.find(|times| times.writer == version.writer) {
-            times.refused = true;
+        match times.find(|times| times.writer == version.writer) {
+            Some(times) => times.refused = true,
+            None => {
+                self.refused_before.insert(version.writer);
+            }
         }
     }
 
@@ -173,7 +180,10 @@ impl Stamps {
         let place = known.unwrap_or(self.times.len());
         if steps_back {
             let refused = self.times.last().is_some_and(|times| times.refused);
-            self.times.push(Times::of(writer, 0));
+            let mut times = Times::of(writer, 0);
+            times.refused = self.refused_before.contains(&writer);
+            times.left = times.refused;
+            self.times.push(times);
             if !refused {
                 return Some(format!("takes writer id {writer}, and nothing was refused"));
             }

@@ -104,10 +104,6 @@ impl KeyState {
 }
 
 impl Oracle {
-    pub fn floors_of(&self, replica: usize) -> Floors {
-        self.replicas[replica].in_force
-    }
-
     /// A replica has changed its marks, and goes by them from now on.
     pub fn in_force(&mut self, replica: usize, marks: Marks) {
         self.take_force(replica, Floors::of(&marks));
@@ -205,6 +201,9 @@ impl Oracle {
     /// What a sweep leaves of a record is what counts of it.
     pub(super) fn store_swept(&mut self, replica: usize, index: usize) {
         let state = &mut self.replicas[replica];
+        if state.swaps.is_some() {
+            return;
+        }
         let held = state.holds[index];
         let left = held.counting(state.in_force.collected);
         if left == held {

@@ -111,9 +111,12 @@ impl Oracle {
         self.log(Who::Replica(replica), &[21, index as u64, a, b, c], || {
             format!("copies k{index} {copied}")
         });
-        let held = &mut self.replicas[replica].holds[index];
-        held.entry = held.entry.max(copied.entry);
-        held.anchor = held.anchor.max(copied.anchor);
+        let state = &mut self.replicas[replica];
+        if state.swaps.is_none() {
+            let held = &mut state.holds[index];
+            held.entry = held.entry.max(copied.entry);
+            held.anchor = held.anchor.max(copied.anchor);
+        }
         if !matches!(response, Response::Ack(_)) {
             self.broken("J-COPY", || {
                 format!("replica {replica} is joining, and refuses a copy: {response:?}")

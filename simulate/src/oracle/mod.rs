@@ -42,11 +42,12 @@ use ops::{Attempt, Call, Op, Reading};
 use registers::Ballots;
 use scans::PageState;
 
-pub use collected::Floors;
+use collected::Floors;
 pub use counts::Counts;
 pub use entries::Stamp;
 pub use ops::{Answered, End};
 pub use scans::Scanned;
+pub use stores::Admitted;
 
 use crate::map::{Ask, Found, PageFailed, Part, Read, Said, Told, Written};
 use crate::trace::{Trace, Who};
@@ -121,6 +122,9 @@ struct ReplicaState {
     /// What it has acked under each key and not lost since: exactly what its
     /// store holds, if the store keeps its contract.
     holds: Vec<Held>,
+    /// All that it has held under each key, one after the other, where its store tells of
+    /// each change when it is made. Elsewhere that is when the answer is there.
+    swaps: Option<Vec<Vec<Held>>>,
     synced: Vec<Held>,
     losses: u32,
     /// How often its process has ended.
@@ -284,12 +288,14 @@ impl Oracle {
         self.knows_losses = true;
     }
 
-    pub fn add_replica(&mut self, look: Look, clock: Clock) {
+    pub fn add_replica(&mut self, look: Look, clock: Clock, tells_swaps: bool) {
         let keys = self.keys.len();
+        let swaps = tells_swaps.then(|| vec![vec![Held::default()]; keys]);
         self.replicas.push(ReplicaState {
             look,
             clock,
             holds: vec![Held::default(); keys],
+            swaps,
             synced: vec![Held::default(); keys],
             losses: 0,
             lives: 0,

@@ -16,6 +16,16 @@ enum Answer {
     Other,
 }
 
+/// A change, and what was known of the replica when it came to the store.
+pub struct Admitted {
+    asked: Asked,
+    /// What the clock may have read for it: it may have been stepped in this moment.
+    walls: [u64; 2],
+    floors: Floors,
+    /// How often what is held under the key had changed before, where the store tells.
+    since: usize,
+}
+
 impl Held {
     /// A replica keeps the greater entry, and takes nothing below what it has
     /// promised, unless it has it already; and nothing new from before a floor.
@@ -129,9 +139,42 @@ impl Oracle {
         }
     }
 
-    /// What a replica's clock reads.
-    pub fn wall_of(&self, replica: usize) -> u64 {
-        self.replicas[replica].clock.now_millis()
+    /// A change has come to the store.
+    pub fn admitted(&self, replica: usize, key: &Key, asked: Asked) -> Admitted {
+        let state = &self.replicas[replica];
+        let swaps = state.swaps.as_ref().zip(index_of(key));
+        Admitted {
+            asked,
+            walls: state.clock.readings(),
+            floors: state.in_force,
+            since: swaps.map_or(0, |(swaps, key)| swaps[key].len() - 1),
+        }
+    }
+
+    /// A store has made a change, and nobody may be there to tell what for.
+    pub fn store_swapped(&mut self, replica: usize, key: &Key, record: Option<&Record>) {
+        let Some(index) = index_of(key) else { return };
+        let after = Held::of(record);
+        let [a, b, c] = Stamp::numbers(after.entry);
+        let numbers = [27, index as u64, a, b, c];
+        self.log(Who::Replica(replica), &numbers, || {
+            format!("keeps under k{index}: {after}")
+        });
+        let state = &mut self.replicas[replica];
+        let before = std::mem::replace(&mut state.holds[index], after);
+        if let Some(swaps) = &mut state.swaps {
+            swaps[index].push(after);
+        }
+        let collected = state.floors.collected.max(state.in_force.collected);
+        let left = before.counting(collected);
+        if (after.entry < left.entry || after.anchor < left.anchor) && !self.looks_away {
+            self.broken("an ack is true", || {
+                format!("replica {replica} has acked {before}, and keeps {after}")
+            });
+        }
+        if let Some(stamp) = after.entry.filter(|_| after.entry != before.entry) {
+            self.taken_in(replica, index, stamp, Ack::Applied);
+        }
     }
 
     /// What a store has made of a change: it has to be what the rules say, once more
@@ -140,19 +183,18 @@ impl Oracle {
         &mut self,
         replica: usize,
         key: &Key,
-        asked: &Asked,
-        (wall, before): (u64, Floors),
+        admitted: &Admitted,
         response: &Response,
     ) {
         let Some(index) = index_of(key) else { return };
-        let (version, stamp) = match asked {
+        let (version, stamp) = match &admitted.asked {
             Asked::Copy(record) => return self.store_copied(replica, index, record, response),
             Asked::Sweep => return self.store_swept(replica, index),
             Asked::Write(entry) | Asked::Repair(entry) => (entry.version, Some(Stamp::of(entry))),
             Asked::Prepare(ballot) => (*ballot, None),
             _ => return,
         };
-        let is_repair = matches!(asked, Asked::Repair(_));
+        let is_repair = matches!(admitted.asked, Asked::Repair(_));
         let [a, b, c] = match stamp {
             None => [version.timestamp.to_bits(), version.writer.get(), u64::MAX],
             stamp => Stamp::numbers(stamp),
@@ -171,13 +213,76 @@ impl Oracle {
             Some(stamp) => format!("write k{index} {stamp}: {said}"),
             None => format!("prepare k{index} {}: {said}", Moment(version)),
         });
-        let held = self.replicas[replica].holds[index];
-        if self.looks_away {
-            let record = (self.replicas[replica].look)(key);
-            self.replicas[replica].holds[index] = Held::of(record.as_ref());
-        } else if !self.check_drift(replica, held, version, wall, response) {
+        let state = &self.replicas[replica];
+        let held = state.holds[index];
+        // Where the store tells of its changes, it may have been decided by any that it has
+        // held meanwhile, and what it came to is what was held next.
+        let held_meanwhile = match &state.swaps {
+            Some(swaps) => swaps[index][admitted.since..].to_vec(),
+            None => vec![held],
+        };
+        let is_refused = matches!(response, Response::Refused(Refusal::TooFarAhead { .. }));
+        let may_say_so =
+            |held: &Held| self.may_admit(*held, version, admitted, is_refused) || self.looks_away;
+        let Some(first) = held_meanwhile.iter().position(may_say_so) else {
+            return self.broken("C-DRIFT", || {
+                let walls = admitted.walls;
+                format!(
+                    "replica {replica} held {held}, its clock read {walls:?} ms, and the answer \
+                     to {} was {response:?}",
+                    Moment(version)
+                )
+            });
+        };
+        if is_refused && !self.looks_away {
             return;
         }
+        let after_one = |at: usize| {
+            let after = self.decided(replica, held_meanwhile[at], admitted, response);
+            if self.replicas[replica].swaps.is_none() {
+                // It is for the store to choose.
+                let holds = Held::of((self.replicas[replica].look)(key).as_ref());
+                return match after.contains(&holds) {
+                    true => Some(holds),
+                    false => after.first().copied(),
+                };
+            }
+            let is_next = |after: &Held| {
+                *after == held_meanwhile[at] || held_meanwhile.get(at + 1) == Some(after)
+            };
+            after.iter().any(is_next).then_some(held)
+        };
+        let after = (first..held_meanwhile.len())
+            .filter(|at| may_say_so(&held_meanwhile[*at]))
+            .find_map(after_one);
+        if self.looks_away {
+            let record = self.look(replica, key);
+            self.replicas[replica].holds[index] = Held::of(record.as_ref());
+        }
+        match after {
+            Some(after) => self.replicas[replica].holds[index] = after,
+            None if self.looks_away => {}
+            None => self.broken(
+                "L-PROMISE, G-SEAL, G-COLLECT, and a superseded write says so",
+                || {
+                    let version = Moment(version);
+                    format!("replica {replica} held {held}, was sent {version}: {response:?}")
+                },
+            ),
+        }
+        if let (Some(stamp), Response::Ack(ack)) = (stamp, response) {
+            self.taken_in(replica, index, stamp, *ack);
+        }
+    }
+
+    /// What is held under a key after a change, if its answer is one that the rules give.
+    fn decided(
+        &self,
+        replica: usize,
+        held: Held,
+        admitted: &Admitted,
+        response: &Response,
+    ) -> Vec<Held> {
         let answered = match response {
             Response::Promise(held) => Answer::Promise(held.entry.as_ref().map(Stamp::of)),
             Response::Refused(Refusal::Before { to }) => Answer::Before(*to),
@@ -188,64 +293,48 @@ impl Oracle {
         };
         // Its marks may have changed while it was at it.
         let now = self.replicas[replica].in_force;
-        let decided = [now, before].into_iter().map(|floors| {
-            let floor = match answered {
-                _ if is_repair => floors.collected,
+        let decided = [now, admitted.floors].into_iter().map(|floors| {
+            let sealed = match answered {
                 // It refuses what is new before it has noted that it is sealed.
                 Answer::Before(to) => floors.sealed.max(to.min(self.greatest_seal)),
                 _ => floors.sealed,
             };
-            match stamp {
-                Some(stamp) => held.write(stamp, floor, floors.collected),
-                None => held.prepare(version, floor, floors.collected),
+            match &admitted.asked {
+                Asked::Repair(entry) => {
+                    held.write(Stamp::of(entry), floors.collected, floors.collected)
+                }
+                Asked::Prepare(ballot) => held.prepare(*ballot, sealed, floors.collected),
+                Asked::Write(entry) => held.write(Stamp::of(entry), sealed, floors.collected),
+                _ => (Answer::Other, held),
             }
         });
         let decided = decided.filter(|(expected, _)| *expected == answered);
-        let after: Vec<_> = decided.map(|(_, after)| after).collect();
-        if let [first, ..] = after[..] {
-            let holds = Held::of(self.look(replica, key).as_ref());
-            let after = if after.contains(&holds) { holds } else { first };
-            self.replicas[replica].holds[index] = after;
-        } else if !self.looks_away {
-            self.broken(
-                "L-PROMISE, G-SEAL, G-COLLECT, and a superseded write says so",
-                || {
-                    let version = Moment(version);
-                    format!("replica {replica} held {held}, was sent {version}: {response:?}")
-                },
-            );
-        }
-        if let (Some(stamp), Answer::Ack(ack)) = (stamp, answered) {
-            self.taken_in(replica, index, stamp, ack);
-        }
+        decided.map(|(_, after)| after).collect()
     }
 
     /// C-DRIFT: what is too far ahead is refused, unless it is no further than the step
-    /// after what is held or promised. Tells whether it is for the other rules to decide.
-    fn check_drift(
-        &mut self,
-        replica: usize,
+    /// after what is held, promised or sealed. Nothing else is refused for that.
+    fn may_admit(
+        &self,
         held: Held,
         version: Version,
-        wall: u64,
-        response: &Response,
+        admitted: &Admitted,
+        is_refused: bool,
     ) -> bool {
-        let latest = wall.saturating_add(self.max_drift.as_millis() as u64);
         let seen = held.entry.map(|entry| entry.version).max(held.anchor);
-        let furthest = seen.map_or(0, |seen| seen.timestamp.to_bits() + 1);
-        let is_ahead =
-            version.timestamp.millis() > latest && version.timestamp.to_bits() > furthest;
-        let is_refused = matches!(response, Response::Refused(Refusal::TooFarAhead { .. }));
-        if is_ahead != is_refused {
-            self.broken("C-DRIFT", || {
-                format!(
-                    "replica {replica} held {held}, its clock read {wall} ms, and the answer to {} \
-                     was {response:?}",
-                    Moment(version)
-                )
-            });
+        let seen = seen.map(|seen| seen.timestamp);
+        let is_ahead = |wall: &u64, sealed: Timestamp| {
+            let latest = wall.saturating_add(self.max_drift.as_millis() as u64);
+            let seen = seen.max((sealed > Timestamp::MIN).then_some(sealed));
+            let furthest = seen.map_or(0, |seen| seen.to_bits() + 1);
+            version.timestamp.millis() > latest && version.timestamp.to_bits() > furthest
+        };
+        let mut walls = admitted.walls.iter();
+        match is_refused {
+            true => walls.any(|wall| is_ahead(wall, admitted.floors.sealed)),
+            // It goes by a seal before it has noted it.
+            false => !walls.all(|wall| is_ahead(wall, self.greatest_seal)),
         }
-        !is_ahead && !is_refused
     }
 
     pub(super) fn taken_in(&mut self, replica: usize, key: usize, stamp: Stamp, ack: Ack) {

@@ -9,10 +9,15 @@ use kvquorum_core::{Bytes, ConditionalWrite, Key, Record, ScanLimit, StoreError}
 use kvquorum_testing::sim::Random;
 use tokio::time::sleep;
 
+use crate::oracle::Shared;
+
 /// Records with version numbers, in a service that takes its time: so that changes
 /// of one record meet.
 pub struct Backend {
     ignores_tag: bool,
+    /// Is told of each change when it is made, which nobody may be there any more to tell of.
+    oracle: Shared,
+    replica: usize,
     state: Mutex<State>,
 }
 
@@ -23,9 +28,11 @@ struct State {
 }
 
 impl Backend {
-    pub fn new(random: Random, ignores_tag: bool) -> Self {
+    pub fn new(random: Random, ignores_tag: bool, oracle: Shared, replica: usize) -> Self {
         Self {
             ignores_tag,
+            oracle,
+            replica,
             state: Mutex::new(State {
                 random,
                 swaps: 0,
@@ -75,6 +82,10 @@ impl ConditionalWrite for Backend {
             Some(record) => state.records.insert(key.clone(), (record, swaps)),
             None => state.records.remove(key),
         };
+        drop(state);
+        let record = self.record(key);
+        let mut oracle = self.oracle.lock();
+        oracle.store_swapped(self.replica, key, record.as_ref());
         Ok(true)
     }
 

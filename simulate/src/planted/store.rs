@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::Bug;
 use super::conditional::Backend;
 use super::promise;
+use crate::oracle::Shared;
 
 /// Versions that a link with a bug has marked for stores to treat otherwise: a change
 /// does not tell who has sent it.
@@ -48,11 +49,14 @@ impl PlantedStore {
         is_conditional: bool,
         random: Random,
         marks: &Marks,
+        (oracle, replica): (&Shared, usize),
     ) -> Arc<Self> {
         let ignores_tag = bug == Some(Bug::SwapIgnoresTag);
         Arc::new(match bug {
             _ if is_conditional || ignores_tag => {
-                Self::Conditional(Conditional::new(Backend::new(random, ignores_tag)))
+                let oracle = oracle.clone();
+                let backend = Backend::new(random, ignores_tag, oracle, replica);
+                Self::Conditional(Conditional::new(backend))
             }
             Some(bug) if bug.is_store() => Self::Buggy(Arc::new(Buggy {
                 bug,
@@ -61,6 +65,11 @@ impl PlantedStore {
             })),
             _ => Self::Sound(disk),
         })
+    }
+
+    /// Whether the oracle is told of each change when it is made.
+    pub fn tells_swaps(&self) -> bool {
+        matches!(self, Self::Conditional(_))
     }
 
     pub fn record(&self, key: &Key) -> Option<Record> {

@@ -106,11 +106,14 @@ impl<const N: usize> Shop<N> {
         let mut stores = Vec::new();
         let cluster = world.cluster_of::<N, _>(|replica, disk, clock| {
             let is_conditional = profile.is_conditional(random);
-            let store = PlantedStore::new(plan.bug, disk, is_conditional, random.fork(), &marks);
+            let watcher = (&oracle, replica);
+            let fork = random.fork();
+            let store = PlantedStore::new(plan.bug, disk, is_conditional, fork, &marks, watcher);
             stores.push(Arc::clone(&store));
             let looked_at = Arc::clone(&store);
             let look = Box::new(move |key: &_| looked_at.record(key));
-            oracle.lock().add_replica(look, clock.clone());
+            let tells_swaps = store.tells_swaps();
+            oracle.lock().add_replica(look, clock.clone(), tells_swaps);
             let replica = Replica::new(Watched {
                 store,
                 oracle: oracle.clone(),
