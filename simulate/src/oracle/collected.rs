@@ -59,6 +59,13 @@ impl Answer {
             stamp: held.entry.as_ref().map(Stamp::of),
         }
     }
+
+    /// What it would answer.
+    pub(super) fn held(state: &ReplicaState, key: usize) -> Self {
+        let collected = state.floors.collected;
+        let stamp = state.holds[key].counting(collected).entry;
+        Self { collected, stamp }
+    }
 }
 
 /// What answers say together: the greatest entry that counts, and the greatest mark.

@@ -58,7 +58,7 @@ pub(super) struct Op {
     /// Whether its caller was told that it was acknowledged.
     pub is_acked: bool,
     /// Of a pass: what each replica held under each key when it began.
-    pub snapshot: Vec<Vec<Option<Stamp>>>,
+    pub(super) snapshot: Vec<Vec<collected::Answer>>,
 }
 
 impl Op {

@@ -2,6 +2,7 @@
 
 use kvquorum_core::{HintStats, PassReport};
 
+use super::collected::{self, combined};
 use super::*;
 
 impl Oracle {
@@ -13,8 +14,12 @@ impl Oracle {
                 (before.snapshot.clone(), before.losses.clone())
             }
             None => {
-                let held =
-                    |key: usize| self.replicas.iter().map(|it| it.holds[key].entry).collect();
+                let held = |key: usize| {
+                    let replicas = self.replicas.iter();
+                    replicas
+                        .map(|it| collected::Answer::held(it, key))
+                        .collect()
+                };
                 let snapshot = (0..self.keys.len()).map(held).collect();
                 (snapshot, self.ops[index].losses.clone())
             }
@@ -24,7 +29,8 @@ impl Oracle {
     }
 
     /// P-CONVERGE: where a pass is complete, each replica holds at least what any held
-    /// when it began, of those that have not lost their data since.
+    /// that counted when it began, of those that have not lost their data since; or nothing,
+    /// where that has been deleted and collected by any (G-VOID).
     pub fn passed(&mut self, index: usize, report: &PassReport) {
         let is_complete = report.is_complete();
         let repaired: u64 = report.replicas.iter().map(|it| it.repaired).sum();
@@ -44,16 +50,18 @@ impl Oracle {
             .filter(|replica| self.replicas[*replica].losses == op.losses[*replica])
             .collect();
         let behind = op.snapshot.iter().enumerate().find_map(|(key, then)| {
-            let then = sound.iter().filter_map(|replica| then[*replica]).max();
+            let then: Vec<_> = sound.iter().map(|replica| then[*replica]).collect();
+            let then = combined(&then).stamp?;
+            if self.is_collected(key, then) {
+                return None;
+            }
             let mut sound = sound.iter();
-            let covers = |replica| then.is_none_or(|then| self.covers(replica, key, then));
-            let behind = sound.find(|replica| !covers(**replica))?;
+            let behind = sound.find(|replica| !self.covers(**replica, key, then))?;
             Some((*behind, key, then))
         });
         if let Some((replica, key, then)) = behind {
             let held = self.replicas[replica].holds[key];
             self.broken("P-CONVERGE", || {
-                let then = show(then);
                 format!(
                     "#{index} is complete, {then} was there, and replica {replica} holds {held}"
                 )
