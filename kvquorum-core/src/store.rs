@@ -187,8 +187,8 @@ pub trait Store: Send + Sync + 'static {
     /// - Where the future is dropped half-way, the change is made as a whole, now or
     ///   later, or not at all.
     /// - When a change under the empty key has returned, whoever reads or scans sees what
-    ///   became of each change whose decision had begun before that of this one; or it is
-    ///   never made. A replica keeps its marks there, and what they forbid must not turn
+    ///   became of each change whose decision had begun before this one was asked for; or it
+    ///   is never made. A replica keeps its marks there, and what they forbid must not turn
     ///   up afterwards. A store that makes its changes one after the other, or under a
     ///   lock that readers take as well, need do nothing for it.
     fn apply(

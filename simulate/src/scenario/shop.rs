@@ -110,8 +110,9 @@ impl<const N: usize> Shop<N> {
             let fork = random.fork();
             let store = PlantedStore::new(plan.bug, disk, is_conditional, fork, &marks, watcher);
             stores.push(Arc::clone(&store));
-            let looked_at = Arc::clone(&store);
-            let look = Box::new(move |key: &_| looked_at.record(key));
+            // Not itself: the store may have the oracle, and neither would ever be freed.
+            let looked_at = Arc::downgrade(&store);
+            let look = Box::new(move |key: &_| looked_at.upgrade()?.record(key));
             let tells_swaps = store.tells_swaps();
             oracle.lock().add_replica(look, clock.clone(), tells_swaps);
             let replica = Replica::new(Watched {

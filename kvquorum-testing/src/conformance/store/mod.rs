@@ -50,8 +50,8 @@ const DROPPED: Clause = Clause {
 const EMPTY_KEY: Clause = Clause {
     of: "Store::apply",
     says: "When a change under the empty key has returned, whoever reads or scans sees what \
-           became of each change whose decision had begun before that of this one; or it is \
-           never made. A replica keeps its marks there, and what they forbid must not turn up \
+           became of each change whose decision had begun before this one was asked for; or it \
+           is never made. A replica keeps its marks there, and what they forbid must not turn up \
            afterwards. A store that makes its changes one after the other, or under a lock \
            that readers take as well, need do nothing for it.",
 };
