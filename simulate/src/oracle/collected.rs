@@ -140,8 +140,16 @@ impl Oracle {
 
     /// Its marks have risen; or should have.
     pub(super) fn floors_marked(&mut self, replica: usize, marks: &Marks) {
-        let floors = Floors::of(marks);
-        let before = std::mem::replace(&mut self.replicas[replica].floors, floors);
+        let mut floors = Floors::of(marks);
+        let state = &mut self.replicas[replica];
+        let before = state.floors;
+        if state.swaps.is_some() {
+            // The answer may come after that to a later change. Whether they have fallen was
+            // seen when they were changed.
+            floors.sealed = floors.sealed.max(before.sealed);
+            floors.collected = floors.collected.max(before.collected);
+        }
+        state.floors = floors;
         if floors.have_fallen(before) || floors.collected > floors.sealed {
             self.broken("G-SEAL, G-COLLECT", || {
                 format!("replica {replica} goes from {before:?} to {floors:?}")

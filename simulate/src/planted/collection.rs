@@ -27,17 +27,13 @@ fn without_mark(held: Held) -> Held {
 fn unmarked(bug: Bug, answer: Answer) -> Answer {
     let answer = match (bug, answer?) {
         (Bug::NoVoidInGets, Response::Entry(held)) => Response::Entry(without_mark(held)),
-        (Bug::NoVoidInPrepares, Response::Promise(held)) => Response::Promise(without_mark(held)),
         (Bug::NoVoidInScans, Response::Page(mut page)) => {
             page.collected = Timestamp::MIN;
             Response::Page(page)
         }
-        (Bug::NoVoidInPasses | Bug::NoVoidInRejoins, Response::Told(mut told)) => {
-            match (bug, &mut *told) {
-                (Bug::NoVoidInPasses, Told::Windows(told)) => told.collected = Timestamp::MIN,
-                (Bug::NoVoidInPasses, Told::Versions(told)) => told.collected = Timestamp::MIN,
-                (Bug::NoVoidInRejoins, Told::Records(told)) => told.collected = Timestamp::MIN,
-                _ => {}
+        (Bug::NoVoidInRejoins, Response::Told(mut told)) => {
+            if let Told::Records(told) = &mut *told {
+                told.collected = Timestamp::MIN;
             }
             Response::Told(told)
         }
@@ -81,31 +77,10 @@ impl CollectionLink {
         self.inner.call(&request)
     }
 
-    /// To whichever start of the process.
-    fn to_any_boot(&self, request: &Request) -> Call {
-        let (inner, mut request) = (Arc::clone(&self.inner), request.clone());
-        let asking = self.as_status(&request);
-        Call::new(async move {
-            if let Ok(Response::Told(told)) = asking.await
-                && let Told::Status(status) = &*told
-                && let RequestKind::Collect { boot, .. } = &mut request.kind
-            {
-                *boot = status.boot;
-            }
-            inner.call(&request).await
-        })
-    }
-
     fn joined(&self, request: &Request) -> Call {
         let mut request = request.clone();
-        if let RequestKind::Join {
-            sealed, collected, ..
-        } = &mut request.kind
-        {
-            match self.bug {
-                Bug::RejoinForgetsSeal => *sealed = *collected,
-                _ => *collected = Timestamp::MIN,
-            }
+        if let RequestKind::Join { collected, .. } = &mut request.kind {
+            *collected = Timestamp::MIN;
         }
         self.inner.call(&request)
     }
@@ -164,9 +139,6 @@ impl Transport for CollectionLink {
     fn call(&self, request: &Request) -> Call {
         match (self.bug, &request.kind) {
             (Bug::PutsIgnoreSeal, _) if self.is_by(request, Author::Put) => self.as_repair(request),
-            (Bug::AcceptsIgnoreSeal, _) if self.is_by(request, Author::Update) => {
-                self.as_repair(request)
-            }
             (Bug::SealedAtW, RequestKind::Seal { .. }) if self.is_past_w() => {
                 self.as_status(request)
             }
@@ -178,10 +150,7 @@ impl Transport for CollectionLink {
             {
                 Call::Ready(applied())
             }
-            (Bug::CollectIgnoresBoot, RequestKind::Collect { .. }) => self.to_any_boot(request),
-            (Bug::RejoinForgetsSeal | Bug::RejoinForgetsMark, RequestKind::Join { .. }) => {
-                self.joined(request)
-            }
+            (Bug::RejoinForgetsMark, RequestKind::Join { .. }) => self.joined(request),
             (Bug::CountsCollected, RequestKind::Fingerprint(asked)) => {
                 self.counted(request, asked.hash_key)
             }

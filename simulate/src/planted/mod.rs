@@ -49,7 +49,8 @@ pub enum Kind {
     Pass,
     /// A link that hints go over.
     Hint,
-    /// A link, where deletes are collected.
+    /// A link, where deletes are collected. Those that take a rarer order of events are
+    /// core's, in `tests/collection`.
     Collection,
     /// A store, where deletes are collected.
     Mark,
@@ -203,16 +204,11 @@ bugs! {
     }
     Collection {
         PutsIgnoreSeal: "a put from before the seal is taken",
-        AcceptsIgnoreSeal: "the second phase of an update from before the seal is taken",
         SealedAtW: "a round seals W replicas, and collects there",
         LevelledAtW: "a round brings W replicas what they lack",
-        CollectIgnoresBoot: "a replica collects that has started anew since it was sealed",
         NoVoidInGets: "a get counts what is void",
-        NoVoidInPrepares: "an update counts what is void",
         NoVoidInScans: "a scan counts what is void",
-        NoVoidInPasses: "a pass counts what is void",
         NoVoidInRejoins: "a rejoin copies what is void",
-        RejoinForgetsSeal: "a rejoin leaves out up to when peers are sealed",
         RejoinForgetsMark: "a rejoin leaves out up to when peers have collected",
         CountsCollected: "a pass compares tombstones that are collected",
     }
@@ -252,27 +248,20 @@ impl Bug {
 
     /// Whether it takes disks that are put back as they were.
     pub fn is_of_backups(self) -> bool {
-        matches!(self, Self::CollectIgnoresBoot) || self.is_of_void() || self.is_of_rejoins()
+        self.is_of_void() || self.is_of_rejoins()
     }
 
     /// Whether answers lack the mark that they carry.
     fn is_of_void(self) -> bool {
         matches!(
             self,
-            Self::NoVoidInGets
-                | Self::NoVoidInPrepares
-                | Self::NoVoidInScans
-                | Self::NoVoidInPasses
-                | Self::NoVoidInRejoins
+            Self::NoVoidInGets | Self::NoVoidInScans | Self::NoVoidInRejoins
         )
     }
 
     /// Whether it takes replicas that rejoin beside those.
     pub fn is_of_rejoins(self) -> bool {
-        matches!(
-            self,
-            Self::NoVoidInRejoins | Self::RejoinForgetsSeal | Self::RejoinForgetsMark
-        )
+        matches!(self, Self::NoVoidInRejoins | Self::RejoinForgetsMark)
     }
 
     /// Whether the coordinator counts what it should not, as the oracle is to see.
