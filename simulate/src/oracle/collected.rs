@@ -28,12 +28,7 @@ impl Floors {
     pub(super) fn kept(record: Option<&Record>) -> Self {
         let value = record.and_then(Record::entry);
         let value = value.and_then(|entry| entry.value);
-        let number = |at: usize| {
-            let bytes = value.as_deref()?.get(at..at + 8)?;
-            Some(Timestamp::from_bits(u64::from_be_bytes(
-                bytes.try_into().ok()?,
-            )))
-        };
+        let number = |at| number(value.as_deref()?, at).map(Timestamp::from_bits);
         Self {
             sealed: number(18).unwrap_or_default(),
             collected: number(26).unwrap_or_default(),
@@ -43,6 +38,12 @@ impl Floors {
     fn have_fallen(self, before: Self) -> bool {
         self.sealed < before.sealed || self.collected < before.collected
     }
+}
+
+/// One of the numbers that a store keeps of its replica.
+fn number(kept: &[u8], at: usize) -> Option<u64> {
+    let bytes = kept.get(at..at + 8)?;
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
 /// What one replica answered.
@@ -128,6 +129,19 @@ impl Oracle {
         if kept.have_fallen(floors) && !self.looks_away {
             self.broken("G-SEAL, G-COLLECT", || {
                 format!("replica {replica} had {floors:?}, and has {kept:?}")
+            });
+        }
+    }
+
+    /// A replica's store changes what it keeps of the replica.
+    pub(super) fn own_swapped(&mut self, replica: usize, record: Option<&Record>) {
+        self.store_got_own(replica, record);
+        let value = record.and_then(Record::entry).and_then(|own| own.value);
+        let era = value.and_then(|kept| number(&kept, 2)).unwrap_or(0);
+        let before = self.replicas[replica].era;
+        if era < before && !self.looks_away {
+            self.broken("J-ERA", || {
+                format!("replica {replica} goes back from era {before} to {era}")
             });
         }
     }

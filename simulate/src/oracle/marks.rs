@@ -60,8 +60,14 @@ impl Oracle {
             )
         });
         self.floors_marked(replica, &marks);
-        let before = std::mem::replace(&mut self.replicas[replica].era, era);
-        if era < before {
+        let state = &mut self.replicas[replica];
+        let before = state.era;
+        // As of the floors, an answer may come after that to a later change.
+        state.era = match state.swaps {
+            Some(_) => era.max(before),
+            None => era,
+        };
+        if state.era < before {
             self.broken("J-ERA", || {
                 format!("replica {replica} goes back from era {before} to {era}")
             });

@@ -154,7 +154,7 @@ impl Oracle {
     /// A store has made a change, and nobody may be there to tell what for.
     pub fn store_swapped(&mut self, replica: usize, key: &Key, record: Option<&Record>) {
         let Some(index) = index_of(key) else {
-            return self.store_got_own(replica, record);
+            return self.own_swapped(replica, record);
         };
         let after = Held::of(record);
         let [a, b, c] = Stamp::numbers(after.entry);
