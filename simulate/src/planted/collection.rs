@@ -77,14 +77,6 @@ impl CollectionLink {
         self.inner.call(&request)
     }
 
-    fn joined(&self, request: &Request) -> Call {
-        let mut request = request.clone();
-        if let RequestKind::Join { collected, .. } = &mut request.kind {
-            *collected = Timestamp::MIN;
-        }
-        self.inner.call(&request)
-    }
-
     /// What is collected is told of, and counted, as long as it is there.
     fn counted(&self, request: &Request, hash_key: u128) -> Call {
         let (oracle, replica) = (self.place.oracle.clone(), self.place.end.replica);
@@ -150,7 +142,6 @@ impl Transport for CollectionLink {
             {
                 Call::Ready(applied())
             }
-            (Bug::RejoinForgetsMark, RequestKind::Join { .. }) => self.joined(request),
             (Bug::CountsCollected, RequestKind::Fingerprint(asked)) => {
                 self.counted(request, asked.hash_key)
             }

@@ -209,7 +209,6 @@ bugs! {
         NoVoidInGets: "a get counts what is void",
         NoVoidInScans: "a scan counts what is void",
         NoVoidInRejoins: "a rejoin copies what is void",
-        RejoinForgetsMark: "a rejoin leaves out up to when peers have collected",
         CountsCollected: "a pass compares tombstones that are collected",
     }
     Mark {
@@ -261,7 +260,7 @@ impl Bug {
 
     /// Whether it takes replicas that rejoin beside those.
     pub fn is_of_rejoins(self) -> bool {
-        matches!(self, Self::NoVoidInRejoins | Self::RejoinForgetsMark)
+        self == Self::NoVoidInRejoins
     }
 
     /// Whether the coordinator counts what it should not, as the oracle is to see.

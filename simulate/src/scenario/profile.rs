@@ -187,6 +187,10 @@ impl Profile {
             Some(planted::Kind::Hint) => profile.hints = true,
             _ => {}
         }
+        if bug == Some(Bug::PromiseNotDurable) {
+            // It takes a crash between the two phases of an update.
+            (profile.storm.crash, profile.storm.restart) = (12, 24);
+        }
         if bug == Some(Bug::ValuesLeftOut) {
             // Nothing else writes two entries of one version.
             profile.foreign = 40;
