@@ -1,7 +1,9 @@
 //! A replica that was given back what it held before a delete was collected. Each other one
 //! has kept its own.
 
-use kvquorum_core::{Bytes, Edit, KeyRange, PassSettings, RejoinError, RequestKind};
+use kvquorum_core::{
+    Ack, Bytes, Edit, Entry, KeyRange, PassSettings, Record, RejoinError, RequestKind, Response,
+};
 
 use super::cluster::{Cluster, Map, Next, now, succeeded};
 
@@ -146,6 +148,38 @@ async fn g_void_a_pass_settles_what_was_deleted() {
             }
         }
     }
+}
+
+/// G-VOID, P-CONVERGE. Bug: what is void at the one that was restored, and is in the way of a
+/// repair there, is taken for what it should hold; each pass says that it has repaired it.
+#[tokio::test(start_paused = true)]
+async fn g_void_a_pass_gets_past_what_was_taken_below_the_seal() {
+    let cluster = Cluster::new();
+    let map = cluster.map();
+    map.put("a", "kept").await.unwrap();
+    let everywhere = map.pass(.., PassSettings::default()).run().await;
+    assert!(everywhere.is_complete());
+    let backup = cluster.places[2].backup();
+    cluster.collect().await;
+    cluster.places[2].restore(backup);
+    let mut version = cluster.places[2].entry("a").unwrap().version;
+    version.timestamp = version.timestamp.next().unwrap();
+    let entry = Entry::tombstone(version);
+    let key = "a".into();
+    let taken = cluster.places[2]
+        .ask(RequestKind::Write { key, entry })
+        .await;
+    assert_eq!(taken, Response::Ack(Ack::Applied));
+    let report = map.pass(.., PassSettings::default()).run().await;
+    assert!(report.is_complete(), "{report:?}");
+    let [first, second, third] = cluster.records("a");
+    let value = first.as_ref().and_then(Record::entry).unwrap().value;
+    assert_eq!(value, Some("kept".into()));
+    let entry = |record: Option<Record>| record.and_then(Record::into_entry);
+    let (first, second, third) = (entry(first), entry(second), entry(third));
+    assert!(first == second && second == third, "{third:?}");
+    let again = map.pass(.., PassSettings::default()).run().await;
+    assert_eq!(again.progress.differing, 0);
 }
 
 /// A pass that can use no updates settles nothing, and says so: it brings no delete back.

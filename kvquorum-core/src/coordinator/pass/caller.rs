@@ -16,7 +16,7 @@ use crate::identity::ReplicaId;
 use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
 use crate::range::{KeyRange, Page};
-use crate::request::{Held, Refusal, Request, RequestKind, Response};
+use crate::request::{Ack, Held, Refusal, Request, RequestKind, Response};
 use crate::telemetry::Settling;
 use crate::told::Told;
 use crate::transport::Transport;
@@ -156,9 +156,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
 
     /// Sends a replica what it lacks, as it is, in the era before which it was not read:
     /// whoever held it may have lost it in a later one, and it may be void by now.
+    ///
+    /// A replica that holds something greater lacks nothing, unless that is void under this
+    /// mark: it is not told of by the replica, and yet in the way of the repair.
     pub(super) async fn repair(
         &self,
         era: Era,
+        mark: Timestamp,
         replica: usize,
         key: &Key,
         entry: Entry,
@@ -167,18 +171,25 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
             Err(ReplicaFailure::Refused(
                 refusal @ (Refusal::Promised { .. } | Refusal::Before { .. }),
             )) => refusal,
-            done => return done,
+            Ok(Ack::Superseded { by }) if by.timestamp < mark => Refusal::Superseded { by },
+            done => return done.map(drop),
         };
         // It is most likely an update under way, which is soon over, and would be left in
         // doubt if this overtook it.
         sleep(PAUSE).await;
-        match self.read(replica, key).await?.entry {
+        let Held {
+            entry: held,
+            collected,
+        } = self.read(replica, key).await?;
+        let counts = |held: &Entry| collected >= mark || held.version.timestamp >= mark;
+        match held.filter(counts) {
             Some(held) if held >= entry => Ok(()),
             _ => {
                 let settled = self.settle(key, refusal.by()).await;
                 let settled = settled.ok_or(ReplicaFailure::Refused(refusal))?;
                 // The update did not have to wait for this one of them.
-                self.try_repair(era, replica, key, settled).await
+                let repairing = self.try_repair(era, replica, key, settled);
+                repairing.await.map(drop)
             }
         }
     }
@@ -189,10 +200,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         replica: usize,
         key: &Key,
         entry: Entry,
-    ) -> Result<(), ReplicaFailure> {
+    ) -> Result<Ack, ReplicaFailure> {
         let request = Request::repair(key, entry).in_era(era);
         match self.call_in_era(replica, request).await? {
-            Response::Ack(_) => Ok(()),
+            Response::Ack(ack) => Ok(ack),
             _ => Err(self.mismatched(replica)),
         }
     }

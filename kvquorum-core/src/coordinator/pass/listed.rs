@@ -51,6 +51,8 @@ pub(super) struct Unlike<const N: usize> {
     pub(super) sources: Vec<usize>,
     /// Whether one holds what does not count, and no repair can get past it.
     pub(super) is_void: bool,
+    /// The greatest mark: what is from before it counts only where a replica of it holds it.
+    pub(super) mark: Timestamp,
 }
 
 impl<const N: usize> Unlike<N> {
@@ -82,6 +84,7 @@ impl<const N: usize> Unlike<N> {
             held: *held,
             sources: counting().filter(is_source).copied().collect(),
             is_void: replicas.iter().any(|replica| version(replica) > greatest),
+            mark: greatest_mark.unwrap_or_default(),
         })
     }
 

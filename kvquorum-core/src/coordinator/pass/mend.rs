@@ -135,8 +135,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Mending<N, W,
         if self.caller.is_out(replica) {
             return (replica, Err(None));
         }
-        let (era, key) = (self.era, &self.unlike.key);
-        let repairing = self.caller.repair(era, replica, key, entry.clone());
+        let Unlike { key, mark, .. } = &self.unlike;
+        let repairing = self
+            .caller
+            .repair(self.era, *mark, replica, key, entry.clone());
         (replica, repairing.await.map_err(Some))
     }
 }
