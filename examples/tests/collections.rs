@@ -74,7 +74,11 @@ async fn delete_all(map: &Map) {
         map.delete(deleted(number)).await.unwrap();
     }
     map.drain().await;
-    // What is collected is stamped before this millisecond.
+    next_millisecond().await;
+}
+
+/// What is collected is stamped before the present millisecond.
+async fn next_millisecond() {
     let before = now();
     while now() == before {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -298,7 +302,7 @@ async fn g_collect_a_deleted_key_is_never_seen_again() {
         assert_eq!((status, body.as_str()), (200, "null"));
     }
     // And when that is collected as well.
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    next_millisecond().await;
     collect(&cluster);
     nothing_is_left(&cluster).await;
     nothing_is_seen_again(&cluster).await;

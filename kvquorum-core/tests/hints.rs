@@ -109,6 +109,30 @@ async fn h_key_a_replica_that_answers_again_is_brought_what_is_there_now() {
     }
 }
 
+/// H-KEY, X-HIDE. Bug: what has expired by the clock of who delivers it is delivered without
+/// its value, and wins over the value, which others may still see.
+#[tokio::test(start_paused = true)]
+async fn h_key_what_has_expired_is_brought_as_it_is() {
+    let (links, wall) = (links(), Wall::at(NOON));
+    let map: Map = Coordinator::builder(links.clone())
+        .wall_clock(wall.clone())
+        .build();
+    let _delivering = deliver(&map, HintSettings::default());
+    map.put("before", "v").await.unwrap();
+    map.drain().await;
+    links[2].set(Line::Refused);
+    let ttl = Duration::from_secs(30);
+    map.put_with_ttl("k", "tea", ttl).await.unwrap();
+    map.drain().await;
+    wall.set(NOON + 30_000);
+    assert_eq!(map.get("k").await.unwrap(), None);
+    links[2].set(Line::Up);
+    delivered(&map).await;
+    let held = links.each_ref().map(|link| link.store().entry("k"));
+    assert!(held[0].as_ref().is_some_and(|held| held.value.is_some()));
+    assert!(held[0] == held[1] && held[1] == held[2], "{held:?}");
+}
+
 /// H-KEY. Bugs: a hint is cleared before its ack, or when a call to deliver it failed; one
 /// that comes while it is delivered is cleared with it.
 #[tokio::test(start_paused = true)]
