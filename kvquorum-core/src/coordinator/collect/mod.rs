@@ -61,6 +61,10 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     /// does no harm, and the next one begins anew. Any number of coordinators may collect
     /// at the same time.
     ///
+    /// With `R + W ≤ N` or `2 W ≤ N` no pass can settle what a replica was given back out of
+    /// an old backup: from then on rounds end with [`CollectError::NotLevel`], until that
+    /// replica has rejoined with an empty store.
+    ///
     /// Writes whose clock is behind by more than the lag take a second round trip from then
     /// on. Clients that bring their own timestamps are refused where those are older than
     /// the seal.
