@@ -1,5 +1,6 @@
 //! Compaction: space of the file that is not used goes back to the file system.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, TryLockError};
 use std::time::Instant;
 
@@ -113,6 +114,7 @@ impl Writer {
             .telemetry
             .compacted(compacted.as_ref().ok(), start.elapsed());
         let compaction = compacted.map_err(|failure| self.fail(failure))?;
+        engine.compactions.fetch_add(1, Ordering::Relaxed);
         telemetry::compacted(&compaction, start.elapsed());
         // What was not flushed was, with it.
         self.unflushed_since = None;

@@ -30,6 +30,7 @@ pub(crate) struct Engine {
     pub(crate) backups: RwLock<()>,
     pub(crate) changes: AtomicU64,
     pub(crate) commits: AtomicU64,
+    pub(crate) compactions: AtomicU64,
     pub(crate) telemetry: Telemetry,
 }
 
@@ -42,6 +43,7 @@ impl Engine {
             backups: RwLock::new(()),
             changes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            compactions: AtomicU64::new(0),
             telemetry,
         }
     }

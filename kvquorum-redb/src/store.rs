@@ -38,6 +38,9 @@ pub struct Stats {
     pub changes: u64,
     /// Commits made for them, each with one flush where the store flushes each.
     pub commits: u64,
+    /// [Compactions](RedbStore::compact) that succeeded, and those that the store made
+    /// [by itself](crate::RedbStoreBuilder::compact_up_to).
+    pub compactions: u64,
 }
 
 impl RedbStore {
@@ -87,6 +90,7 @@ impl RedbStore {
         Stats {
             changes: self.engine.changes.load(Ordering::Relaxed),
             commits: self.engine.commits.load(Ordering::Relaxed),
+            compactions: self.engine.compactions.load(Ordering::Relaxed),
         }
     }
 
