@@ -129,10 +129,9 @@ impl Stamps {
         }
     }
 
-    /// A ballot was refused as too far ahead: the clock may step back from it, and it is
-    /// not known when.
-    pub fn ballot_refused(&mut self, version: Version) {
-        self.refused(version);
+    /// The clock may step back from a version that was refused, and it is not known
+    /// when.
+    pub fn may_leave(&mut self, version: Version) {
         let mut times = self.times.iter_mut();
         if let Some(times) = times.find(|times| times.writer == version.writer) {
             times.left = true;

@@ -422,6 +422,13 @@ impl Oracle {
         if call.attempt + 1 == attempts {
             attempt.answer(&answered, quorums, now);
         }
+        if op.is_unsettled {
+            let refused = op.attempts.iter().filter(|attempt| attempt.is_refused);
+            let stamps = &mut self.coordinators[op.coordinator].stamps;
+            for stamp in refused.filter_map(|attempt| attempt.stamp) {
+                stamps.may_leave(stamp.version);
+            }
+        }
     }
 
     /// A call that was dropped before it came to its end.

@@ -168,7 +168,8 @@ impl Oracle {
                 let ballots = op.ballots.ballots.iter();
                 let stamps = &mut self.coordinators[op.coordinator].stamps;
                 for ballot in ballots.filter(|it| it.version.timestamp == *timestamp) {
-                    stamps.ballot_refused(ballot.version);
+                    stamps.refused(ballot.version);
+                    stamps.may_leave(ballot.version);
                 }
             }
             Answered::Response(Response::Ack(Ack::Superseded { by })) => op.ballots.told.push(*by),
