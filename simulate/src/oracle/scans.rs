@@ -79,7 +79,9 @@ impl PageState {
                 stamp: entry.map(|(_, entry)| Stamp::of(entry)),
             }
         };
-        self.answers.iter().map(of_key).collect()
+        let telling = self.answers.iter();
+        let telling = telling.filter(|page| is_before(key, page.upto.as_ref()));
+        telling.map(of_key).collect()
     }
 }
 

@@ -20,8 +20,6 @@ pub(super) struct PageTally<const N: usize> {
     /// Up to where enough replicas have told what they hold: the least of the ends
     /// of their pages. Known once it is decided; `None` where it is the range's end.
     frontier: Option<Key>,
-    /// The greatest mark that was told.
-    collected: Timestamp,
     /// What they told, as far as the frontier.
     found: BTreeMap<Key, Found>,
 }
@@ -34,6 +32,7 @@ enum Part {
     Answered {
         entries: usize,
         upto: Option<Key>,
+        collected: Timestamp,
     },
     /// Until it is reported.
     Failed(Option<ReplicaFailure>),
@@ -85,7 +84,6 @@ impl<const N: usize> PageTally<N> {
             needed,
             parts: [const { Part::NotAsked }; N],
             frontier: None,
-            collected: Timestamp::MIN,
             found: BTreeMap::new(),
         }
     }
@@ -115,10 +113,10 @@ impl<const N: usize> PageTally<N> {
             upto,
             collected,
         } = page;
-        self.collected = self.collected.max(collected);
         let answered = Part::Answered {
             entries: entries.len(),
             upto: upto.clone(),
+            collected,
         };
         self.set(replica, answered);
         if is_early {
@@ -136,7 +134,7 @@ impl<const N: usize> PageTally<N> {
     }
 
     fn merge(&mut self, replica: usize, key: Key, new: Found) {
-        let mark = self.collected;
+        let mark = mark(&self.parts, &key);
         match self.found.entry(key) {
             Slot::Occupied(mut found) => {
                 let found = found.get_mut();
@@ -159,7 +157,7 @@ impl<const N: usize> PageTally<N> {
     /// What was found that counts (rule G-VOID).
     fn counting(&self) -> impl Iterator<Item = (&Key, &Found)> {
         let found = self.found.iter();
-        found.filter(|(_, found)| found.counts(self.collected))
+        found.filter(|(key, found)| found.counts(mark(&self.parts, key)))
     }
 
     fn set(&mut self, replica: usize, part: Part) {
@@ -195,9 +193,8 @@ impl<const N: usize> PageTally<N> {
             return Vec::new();
         };
         let mut due = Vec::new();
-        let mark = self.collected;
         for (key, found) in &mut self.found {
-            if !found.counts(mark) {
+            if !found.counts(mark(&self.parts, key)) {
                 continue;
             }
             let is_known = Page::covers(upto.as_ref(), key);
@@ -280,6 +277,18 @@ impl Found {
     fn counts(&self, collected: Timestamp) -> bool {
         self.collected == collected || self.greatest.version.timestamp >= collected
     }
+}
+
+/// The greatest mark of those that told of a key: who comes late may have told of less
+/// than the page goes to, and then its mark says nothing about the rest.
+fn mark(parts: &[Part], key: &Key) -> Timestamp {
+    let marks = parts.iter().map(|part| match part {
+        Part::Answered {
+            upto, collected, ..
+        } if Page::covers(upto.as_ref(), key) => *collected,
+        _ => Timestamp::MIN,
+    });
+    marks.max().unwrap_or(Timestamp::MIN)
 }
 
 /// The least of two ends of pages, of which none is the end of the range.

@@ -68,6 +68,39 @@ fn counts(entry: &Entry, told: u64, mark: u64) -> bool {
     told == mark || entry.version.timestamp >= Timestamp::from_bits(mark)
 }
 
+/// G-VOID. Bug: the mark of a late and shorter page makes void what it does not tell of.
+#[test]
+fn g_void_a_mark_says_nothing_beyond_its_page() {
+    let entry = |bits| {
+        let version = Version {
+            timestamp: Timestamp::from_bits(bits),
+            writer: WriterId::new(1),
+        };
+        Entry::new(version, "value")
+    };
+    let [before, beyond] = ["a", "c"].map(Key::from);
+    let whole = Page {
+        entries: vec![(before.clone(), entry(2)), (beyond.clone(), entry(2))],
+        upto: None,
+        collected: Timestamp::MIN,
+    };
+    let short = Page {
+        entries: Vec::new(),
+        upto: Some(Key::from("b")),
+        collected: Timestamp::from_bits(3),
+    };
+    let mut tally = PageTally::<3>::new(KeyRange::from(..), 1);
+    (0..3).for_each(|replica| tally.asked(replica));
+    tally.add(0, Ok(Response::Page(Box::new(whole))));
+    tally.add(1, Ok(Response::Page(Box::new(short))));
+    let values = tally.values(|_| false);
+    let keys: Vec<&Key> = values.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, [&beyond]);
+    // It is not known to lack that.
+    assert!(tally.take_due(1, 1).is_empty());
+    assert_eq!(tally.take_due(1, 2), [(beyond, entry(2))]);
+}
+
 /// G-VOID, as of a read. Bugs: a scan shows what is void, or does not show what counts,
 /// whoever answers first; what is void is sent to others; one that lacks what counts is not
 /// sent it; one that holds what is void is taken for a holder.
