@@ -25,7 +25,7 @@ impl Floors {
     }
 
     /// What a store keeps of them: see `Marks`.
-    pub(super) fn kept(record: Option<&Record>) -> Self {
+    pub fn kept(record: Option<&Record>) -> Self {
         let value = record.and_then(Record::entry);
         let value = value.and_then(|entry| entry.value);
         let number = |at| number(value.as_deref()?, at).map(Timestamp::from_bits);
@@ -144,6 +144,11 @@ impl Oracle {
                 format!("replica {replica} goes back from era {before} to {era}")
             });
         }
+    }
+
+    /// What a replica takes no more, and what counts no more.
+    pub fn floors(&self, replica: usize) -> Floors {
+        self.replicas[replica].floors
     }
 
     fn take_force(&mut self, replica: usize, floors: Floors) {

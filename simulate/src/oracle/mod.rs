@@ -42,7 +42,7 @@ use ops::{Attempt, Call, Op, Reading};
 use registers::Ballots;
 use scans::PageState;
 
-use collected::Floors;
+pub use collected::Floors;
 pub use counts::Counts;
 pub use entries::Stamp;
 pub use ops::{Answered, End};

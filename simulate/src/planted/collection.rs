@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use kvquorum_core::{
-    Call, Fingerprint, Held, Key, Marks, Request, RequestKind, Response, Timestamp, Told,
+    Call, Fingerprint, Held, Key, Marks, Request, RequestKind, Response, Swept, Timestamp, Told,
     Transport, Versioned,
 };
 
 use super::Bug;
-use super::link::{Answer, Place, applied, changed};
+use super::link::{Answer, Place, applied, changed, pretends, sent_later};
 use crate::oracle::{Author, Kind};
 use crate::spy::current;
 
@@ -27,6 +27,7 @@ fn without_mark(held: Held) -> Held {
 fn unmarked(bug: Bug, answer: Answer) -> Answer {
     let answer = match (bug, answer?) {
         (Bug::NoVoidInGets, Response::Entry(held)) => Response::Entry(without_mark(held)),
+        (Bug::NoVoidInPrepares, Response::Promise(held)) => Response::Promise(without_mark(held)),
         (Bug::NoVoidInScans, Response::Page(mut page)) => {
             page.collected = Timestamp::MIN;
             Response::Page(page)
@@ -57,6 +58,76 @@ impl CollectionLink {
 
     fn is_past_w(&self) -> bool {
         self.place.end.replica >= self.place.w
+    }
+
+    /// What a replica is sealed up to.
+    fn sealed(&self) -> Timestamp {
+        let oracle = self.place.oracle.lock();
+        oracle.floors(self.place.end.replica).sealed
+    }
+
+    /// The replica is sealed, and collects at once.
+    fn sealed_and_collected(&self, request: &Request, to: Timestamp) -> Call {
+        let (inner, asked) = (Arc::clone(&self.inner), request.clone());
+        Call::new(async move {
+            let of = |kind| Request {
+                kind,
+                ..asked.clone()
+            };
+            let sealed = inner.call(&of(RequestKind::Seal { to })).await?;
+            let Response::Told(told) = &sealed else {
+                return Ok(sealed);
+            };
+            let Told::Status(status) = &**told else {
+                return Ok(sealed);
+            };
+            let boot = status.boot;
+            let collected = inner.call(&of(RequestKind::Collect { to, boot })).await?;
+            match asked.kind {
+                RequestKind::Seal { .. } => Ok(sealed),
+                _ => Ok(collected),
+            }
+        })
+    }
+
+    fn collected_up_to_seal(&self, request: &Request, to: Timestamp, boot: u64) -> Call {
+        let to = to.max(self.sealed());
+        let kind = RequestKind::Collect { to, boot };
+        let request = Request {
+            kind,
+            ..request.clone()
+        };
+        self.inner.call(&request)
+    }
+
+    /// A replica that rejoins is not told all that its peers keep of themselves.
+    fn joined(&self, request: &Request) -> Call {
+        let mut request = request.clone();
+        if let RequestKind::Join {
+            sealed, collected, ..
+        } = &mut request.kind
+        {
+            match self.bug {
+                Bug::RejoinForgetsSeal => *sealed = Timestamp::MIN,
+                _ => *collected = Timestamp::MIN,
+            }
+        }
+        self.inner.call(&request)
+    }
+
+    /// An answer, with what the replica is sealed up to for its mark.
+    fn marked_sealed(&self, request: &Request) -> Call {
+        let (oracle, replica) = (self.place.oracle.clone(), self.place.end.replica);
+        changed(self.inner.call(request), move |answer| {
+            let mut answer = answer?;
+            let sealed = oracle.lock().floors(replica).sealed;
+            match &mut answer {
+                Response::Entry(held) | Response::Promise(held) => held.collected = sealed,
+                Response::Page(page) => page.collected = sealed,
+                _ => {}
+            }
+            Ok(answer)
+        })
     }
 
     /// A write that is taken also from before the seal.
@@ -141,6 +212,30 @@ impl Transport for CollectionLink {
                 if self.is_past_w() && self.is_of(Kind::Collect) =>
             {
                 Call::Ready(applied())
+            }
+            (Bug::LevelledFirst, RequestKind::Seal { .. }) => self.as_status(request),
+            (Bug::LevelledFirst | Bug::CollectIgnoresBoot, RequestKind::Collect { to, .. })
+            | (Bug::OneMarkForBoth, RequestKind::Seal { to }) => {
+                self.sealed_and_collected(request, *to)
+            }
+            (Bug::CollectsLatestSeal, RequestKind::Collect { to, boot }) => {
+                self.collected_up_to_seal(request, *to, *boot)
+            }
+            (Bug::LevelMissesAcks, RequestKind::Repair { .. }) if self.is_of(Kind::Collect) => {
+                sent_later(&self.inner, request, self.place.time_limit)
+            }
+            (Bug::LevelSkipsRefused, RequestKind::Repair { .. }) if self.is_of(Kind::Collect) => {
+                changed(self.inner.call(request), pretends)
+            }
+            (Bug::NothingSwept, RequestKind::Sweep { .. }) => {
+                Call::Ready(Ok(Told::Swept(Swept::default()).into()))
+            }
+            (Bug::RejoinForgetsSeal | Bug::RejoinForgetsMark, RequestKind::Join { .. }) => {
+                self.joined(request)
+            }
+            (Bug::AnswersTellSealed, _) => self.marked_sealed(request),
+            (Bug::AcceptsIgnoreSeal, _) if self.is_by(request, Author::Update) => {
+                self.as_repair(request)
             }
             (Bug::CountsCollected, RequestKind::Fingerprint(asked)) => {
                 self.counted(request, asked.hash_key)

@@ -2,18 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use kvquorum_core::{
     Ack, Bytes, Call, Entry, Era, Fingerprint, Held, Key, KeyRange, Marks, Record, Records,
     Refusal, Request, RequestKind, Response, Told, Transport, Version,
 };
-use tokio::time::sleep;
 
 use super::Bug;
-use super::link::{Answer, Place, applied, changed, restamped};
+use super::link::{Answer, Place, changed, pretends, restamped, sent_later};
 use crate::oracle::{Author, Kind};
-use crate::spy::{current, on_behalf};
+use crate::spy::current;
 
 /// What a link with such a bug remembers.
 #[derive(Default)]
@@ -228,16 +226,6 @@ impl EraLink {
         }
         self.inner.call(&request)
     }
-
-    fn sent_later(&self, request: &Request) -> Call {
-        let (inner, request, op) = (Arc::clone(&self.inner), request.clone(), current());
-        let limit = self.place.time_limit;
-        tokio::spawn(on_behalf(op, async move {
-            sleep(Duration::from_millis(1)).await;
-            drop(tokio::time::timeout(limit, inner.call(&request)).await);
-        }));
-        Call::Ready(applied())
-    }
 }
 
 /// What a fingerprint covers of an entry, if it does.
@@ -259,14 +247,6 @@ fn without_hashes(answer: Answer) -> Answer {
         told.versions.iter_mut().for_each(|it| it.hash = 0);
     }
     Ok(Response::Told(told))
-}
-
-/// A refusal is as good as an ack.
-fn pretends(answer: Answer) -> Answer {
-    match answer {
-        Ok(Response::Refused(_)) => applied(),
-        answer => answer,
-    }
 }
 
 impl Transport for EraLink {
@@ -325,7 +305,7 @@ impl Transport for EraLink {
                 self.put(request, key, entry)
             }
             (Bug::HintClearedFirst, RequestKind::Repair { .. }, _) if self.is_of(Kind::Handoff) => {
-                self.sent_later(request)
+                sent_later(&self.inner, request, self.place.time_limit)
             }
             _ => self.inner.call(request),
         }

@@ -68,6 +68,24 @@ pub(super) fn changed(call: Call, change: impl FnOnce(Answer) -> Answer + Send +
     }
 }
 
+/// A refusal is as good as an ack.
+pub(super) fn pretends(answer: Answer) -> Answer {
+    match answer {
+        Ok(Response::Refused(_)) => applied(),
+        answer => answer,
+    }
+}
+
+/// What is sent a little later, and acked before.
+pub(super) fn sent_later(inner: &Arc<dyn Transport>, request: &Request, limit: Duration) -> Call {
+    let (inner, request, op) = (Arc::clone(inner), request.clone(), current());
+    tokio::spawn(on_behalf(op, async move {
+        sleep(Duration::from_millis(1)).await;
+        drop(timeout(limit, inner.call(&request)).await);
+    }));
+    Call::Ready(applied())
+}
+
 /// A repair as it is, but for its version, which is the next.
 pub(super) fn restamped(request: &Request) -> Request {
     let mut request = request.clone();

@@ -209,7 +209,19 @@ bugs! {
         NoVoidInGets: "a get counts what is void",
         NoVoidInScans: "a scan counts what is void",
         NoVoidInRejoins: "a rejoin copies what is void",
+        NoVoidInPrepares: "an update counts what is void",
         CountsCollected: "a pass compares tombstones that are collected",
+        AcceptsIgnoreSeal: "the second phase of an update is taken from before the seal",
+        OneMarkForBoth: "what a replica is sealed up to, it has collected",
+        AnswersTellSealed: "answers carry what replicas are sealed up to for their mark",
+        LevelledFirst: "a round brings replicas what they lack, and seals them then",
+        CollectsLatestSeal: "a round collects up to what another has sealed since",
+        CollectIgnoresBoot: "a replica collects that has started anew since it was sealed",
+        LevelMissesAcks: "a round does not wait for the acks of its repairs",
+        LevelSkipsRefused: "a round takes a repair that was refused for done",
+        NothingSwept: "tombstones that are collected stay",
+        RejoinForgetsSeal: "a rejoin does not take over what replicas are sealed up to",
+        RejoinForgetsMark: "a rejoin does not take over what replicas have collected",
     }
     Mark {
         BallotsIgnoreSeal: "a ballot from before the seal is promised",
@@ -218,6 +230,9 @@ bugs! {
         SealNotDurable: "what a replica is sealed up to does not survive a crash",
         MarkNotDurable: "what a replica has collected does not survive a crash",
         SeenAfterSeal: "a change that was decided before a seal is seen after it",
+        SupersededBeforeSeal: "what is superseded is acked as such, however old",
+        TombstoneTakesAnchor: "a tombstone that is dropped takes the promise with it",
+        AnchorDroppedAtSeal: "a promise is dropped when it is sealed",
     }
 }
 
@@ -232,7 +247,18 @@ impl Bug {
 
     /// Whether only registers show it.
     pub fn is_of_registers(self) -> bool {
-        matches!(self.kind(), Kind::Promise | Kind::Register)
+        matches!(self.kind(), Kind::Promise | Kind::Register) || self.is_of_ballots()
+    }
+
+    /// Whether it is about ballots that are collected, or what is collected under them.
+    fn is_of_ballots(self) -> bool {
+        matches!(
+            self,
+            Self::NoVoidInPrepares
+                | Self::AcceptsIgnoreSeal
+                | Self::TombstoneTakesAnchor
+                | Self::AnchorDroppedAtSeal
+        )
     }
 
     /// Whether it is about what is done for replicas beside the operations on keys.
@@ -247,14 +273,17 @@ impl Bug {
 
     /// Whether it takes disks that are put back as they were.
     pub fn is_of_backups(self) -> bool {
-        self.is_of_void() || self.is_of_rejoins()
+        self.is_of_void() || self == Self::CollectIgnoresBoot
     }
 
     /// Whether answers lack the mark that they carry.
     fn is_of_void(self) -> bool {
         matches!(
             self,
-            Self::NoVoidInGets | Self::NoVoidInScans | Self::NoVoidInRejoins
+            Self::NoVoidInGets
+                | Self::NoVoidInScans
+                | Self::NoVoidInRejoins
+                | Self::NoVoidInPrepares
         )
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kvquorum_core::{
     Ack, Action, Asked, Change, Conditional, Decision, Entry, Key, Record, Refusal, Response,
-    ScanLimit, Store, StoreError, Version,
+    ScanLimit, Store, StoreError, Timestamp, Version,
 };
 use kvquorum_testing::sim::{Disk, Random};
 use tokio::time::{Instant, sleep};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::Bug;
 use super::conditional::Backend;
 use super::promise;
-use crate::oracle::Shared;
+use crate::oracle::{Floors, Shared};
 
 /// Versions that a link with a bug has marked for stores to treat otherwise: a change
 /// does not tell who has sent it.
@@ -124,6 +124,11 @@ impl Buggy {
         self.data().records.get(key).cloned()
     }
 
+    /// What its replica is sealed up to.
+    fn sealed(&self) -> Timestamp {
+        Floors::kept(self.record(&Key::from("")).as_ref()).sealed
+    }
+
     fn is_marked(&self, version: Version) -> bool {
         let marks = self.marks.lock();
         let marks = marks.unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +176,7 @@ impl Buggy {
                     let is_marked = |version| self.is_marked(version);
                     promise::decide(bug, held.as_ref(), change, is_marked)
                 } else if bug.is_of_collection() {
-                    decide_marked(bug, held.as_ref(), change)
+                    decide_marked(bug, held.as_ref(), change, self.sealed())
                 } else {
                     decide(bug, held.as_ref(), change)
                 };
@@ -198,7 +203,13 @@ impl Buggy {
 }
 
 /// What a change comes to that marks forbid, with a bug.
-fn decide_marked(bug: Bug, held: Option<&Record>, change: Change<'_>) -> Decision {
+fn decide_marked(
+    bug: Bug,
+    held: Option<&Record>,
+    change: Change<'_>,
+    sealed: Timestamp,
+) -> Decision {
+    let is_sealed = |anchor: Version| anchor.timestamp < sealed;
     let asked = change.asked();
     let sound = change.decide(held);
     let is_before = matches!(sound.response, Response::Refused(Refusal::Before { .. }));
@@ -208,6 +219,26 @@ fn decide_marked(bug: Bug, held: Option<&Record>, change: Change<'_>) -> Decisio
         }
         (Bug::RepairsIgnoreMark, Asked::Repair(entry)) if is_before => {
             Change::write(entry).decide(held)
+        }
+        (Bug::SupersededBeforeSeal, Asked::Write(entry)) if is_before => {
+            match held.and_then(Record::entry) {
+                Some(held) if held > entry => Decision {
+                    action: Action::Keep,
+                    response: Response::Ack(Ack::Superseded { by: held.version }),
+                },
+                _ => sound,
+            }
+        }
+        (Bug::TombstoneTakesAnchor, Asked::Sweep) => match &sound.action {
+            Action::Replace(left) if left.entry().is_none() => Change::remove().decide(held),
+            _ => sound,
+        },
+        (Bug::AnchorDroppedAtSeal, Asked::Sweep)
+            if held.and_then(Record::anchor).is_some_and(is_sealed) =>
+        {
+            let entry = held.and_then(Record::entry);
+            let action = entry.map_or(Action::Remove, |entry| Action::Replace(entry.into()));
+            Decision { action, ..sound }
         }
         (Bug::SweepIgnoresMark, Asked::Sweep)
             if held

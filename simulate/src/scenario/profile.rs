@@ -178,38 +178,72 @@ impl Profile {
         }
         let is_about_deletes = bug.is_some_and(Bug::is_of_collection);
         if profile.collecting.is_some() && (is_about_deletes || random.percent(30)) {
-            profile.delete_often(random, with_registers);
+            profile.delete_often(random, with_registers, is_about_them);
         }
-        match bug.map(Bug::kind) {
-            Some(planted::Kind::Pass) => {
-                profile.passing.get_or_insert(MS * 50);
-            }
-            Some(planted::Kind::Hint) => profile.hints = true,
-            _ => {}
-        }
-        if bug == Some(Bug::PromiseNotDurable) {
-            // It takes a crash between the two phases of an update.
-            (profile.storm.crash, profile.storm.restart) = (12, 24);
-        }
-        if bug == Some(Bug::ValuesLeftOut) {
-            // Nothing else writes two entries of one version.
-            profile.foreign = 40;
+        if let Some(bug) = bug {
+            profile.suit(bug);
         }
         profile
+    }
+
+    /// What a planted bug takes to show.
+    fn suit(&mut self, bug: Bug) {
+        match bug.kind() {
+            planted::Kind::Pass => {
+                self.passing.get_or_insert(MS * 50);
+            }
+            planted::Kind::Hint => self.hints = true,
+            _ => {}
+        }
+        match bug {
+            // A crash between the two phases of an update.
+            Bug::PromiseNotDurable => (self.storm.crash, self.storm.restart) = (12, 24),
+            // Nothing else writes two entries of one version.
+            Bug::ValuesLeftOut => self.foreign = 40,
+            // A delete that falls into a round between its seal and its mark,
+            Bug::AcceptsIgnoreSeal => {
+                self.deletes = 150;
+                self.pause = MS * 5;
+                self.hasten();
+            }
+            // or a backup that is put back there.
+            Bug::CollectIgnoresBoot => {
+                self.storm.crash = 0;
+                self.pause = MS * 50;
+                self.restoring = MS * 20;
+                self.hasten();
+            }
+            _ => {}
+        }
+    }
+
+    /// Has one round of collection follow the other at once, and clocks agree.
+    fn hasten(&mut self) {
+        self.collecting = Some(MS * 5);
+        self.storm.max_skew = MS * 2;
+        self.storm.max_latency = MS * 50;
     }
 
     /// Has few keys be written and deleted again and again, by clocks that differ a little,
     /// while one round of collection follows the other: so that what is written often
     /// falls between the seal, the pass and the mark of a round.
-    fn delete_often(&mut self, random: &mut Random, with_registers: bool) {
-        let roles = [Role::Plain, Role::Plain, Role::Mixed, Role::Register];
-        let role = random.pick(&roles).copied().filter(|_| with_registers);
+    fn delete_often(
+        &mut self,
+        random: &mut Random,
+        with_registers: bool,
+        is_about_registers: bool,
+    ) {
+        let roles = match is_about_registers {
+            true => &[Role::Mixed, Role::Register][..],
+            false => &[Role::Plain, Role::Plain, Role::Mixed, Role::Register],
+        };
+        let role = random.pick(roles).copied().filter(|_| with_registers);
         let role = role.unwrap_or(Role::Plain);
         self.roles = self.roles.iter().take(2).map(|_| role).collect();
         (self.coordinators, self.clients) = (3, 5);
-        self.pause = pick(random, &[0, 5, 20]);
+        self.pause = pick(random, &[5, 20, 100]);
         self.collecting = Some(pick(random, &[5, 20, 100]));
-        self.restoring = pick(random, &[20, 50]);
+        self.restoring = pick(random, &[5, 20, 50]);
         self.deletes = 40;
         self.drift = MAX_DRIFT;
         let storm = &mut self.storm;
@@ -217,7 +251,7 @@ impl Profile {
         storm.max_latency = pick(random, &[10, 50, 200]);
         (storm.latency, storm.duplication) = (12, 4);
         (storm.isolation, storm.hang, storm.blackout) = (0, 0, 0);
-        (storm.clock_step, storm.max_skew) = (6, MS * 200);
+        (storm.clock_step, storm.max_skew) = (6, pick(random, &[2, 20, 200]));
         (storm.crash, storm.restart) = (random.pick(&[0, 2, 8]).copied().unwrap_or(0), 24);
     }
 
