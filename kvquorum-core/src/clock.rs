@@ -68,8 +68,8 @@ impl WallClock for SystemClock {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn kernel_millis(clock: rustix::time::ClockId) -> u64 {
     let time = rustix::time::clock_gettime(clock);
-    let millis = u64::try_from(time.tv_nsec / 1_000_000).unwrap_or(0);
-    u64::try_from(time.tv_sec).map_or(0, |secs| secs.saturating_mul(1000).saturating_add(millis))
+    let millis = time.tv_sec.saturating_mul(1000);
+    u64::try_from(millis.saturating_add(time.tv_nsec / 1_000_000)).unwrap_or(0)
 }
 
 /// A duration in milliseconds, as far as a `u64` goes.

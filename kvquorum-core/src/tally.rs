@@ -268,9 +268,13 @@ impl<const N: usize> ReadTally<N> {
 
     /// Whether a replica is known to be behind the greatest entry.
     pub(crate) fn is_repair_due(&self) -> bool {
+        // What is usual first: that all are alike.
+        if !self.differing {
+            return false;
+        }
         let greatest = self.greatest();
         let mut replicas = self.replicas.iter();
-        self.differing && replicas.any(|knowledge| knowledge.is_behind(greatest))
+        replicas.any(|knowledge| knowledge.is_behind(greatest))
     }
 
     fn replicas_that(&self, is: impl Fn(&Knowledge) -> bool) -> impl Iterator<Item = usize> {

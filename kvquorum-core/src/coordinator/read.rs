@@ -179,12 +179,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 /// Whether a read is decided, and leaves nothing to be done.
 #[inline]
 fn is_settled<const N: usize>(tally: &ReadTally<N>, repair: Repair, holders_needed: usize) -> bool {
-    let greatest = tally.greatest();
     tally.is_decided()
         && match repair {
             Repair::Off => true,
             Repair::Background => !tally.is_repair_due(),
             Repair::Blocking | Repair::Register => {
+                let greatest = tally.greatest();
                 let is_held = greatest.is_none() || tally.holders(greatest) >= holders_needed;
                 is_held && !tally.is_repair_due()
             }

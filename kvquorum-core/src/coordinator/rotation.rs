@@ -30,7 +30,7 @@ impl Rotation {
         const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
         let first = (self.count().wrapping_mul(GOLDEN) >> 32) as usize;
         let first = first.checked_rem(N).unwrap_or(0);
-        (first..N).chain(0..first)
+        (0..N).map(move |after| first.wrapping_add(after).checked_rem(N).unwrap_or(0))
     }
 
     /// How many reads there were, or fewer.
