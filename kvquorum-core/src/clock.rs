@@ -236,12 +236,16 @@ impl Clock {
     /// Makes all later versions of the clock's own greater than a timestamp, unless
     /// it is further ahead of the wall clock than the bound. Tells whether they
     /// are.
+    #[inline]
     pub(crate) fn observe(&self, seen: Timestamp) -> bool {
-        let CachePadded(last) = &self.last;
         // What is not ahead of this clock needs no look at the wall clock.
-        if seen.to_bits() <= last.load(Ordering::Relaxed) {
-            return true;
-        }
+        seen <= self.latest() || self.follow(seen)
+    }
+
+    // Cold, so that who observes saves no registers for it.
+    #[cold]
+    fn follow(&self, seen: Timestamp) -> bool {
+        let CachePadded(last) = &self.last;
         let now = self.wall.now_millis();
         let is_plausible = seen.millis() <= now.saturating_add(self.max_drift_millis);
         if let Some(ahead @ 1..) = seen.millis().checked_sub(now) {
@@ -254,6 +258,7 @@ impl Clock {
     }
 
     /// The greatest timestamp given out or followed.
+    #[inline]
     pub(crate) fn latest(&self) -> Timestamp {
         Timestamp::from_bits(self.last.0.load(Ordering::Relaxed))
     }
