@@ -154,7 +154,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             },
         );
         let (tally, _, waits) = &mut asked;
-        (inner.telemetry).answered_at_once(|replica| tally.has_answered(replica));
+        let telemetry = &*inner.telemetry;
+        telemetry.answered_at_once(|replica| tally.has_answered(replica));
         if *waits || !is_settled(tally, repair, W) {
             drop(entered);
             let (tally, pending, _) = asked;
@@ -164,7 +165,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         }
         inner.observe_greatest(tally);
         if tally.is_answered() {
-            inner.telemetry.end(Kind::Get, Ended::Done, waited);
+            telemetry.end(Kind::Get, Ended::Done, waited);
             return Start::Settled(Ok(F::of_tally(tally)));
         }
         Start::Settled(Err(Read {
