@@ -68,8 +68,8 @@ impl WallClock for SystemClock {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn kernel_millis(clock: rustix::time::ClockId) -> u64 {
     let time = rustix::time::clock_gettime(clock);
-    let millis = u64::try_from(time.tv_nsec / 1_000_000).unwrap_or(0);
-    u64::try_from(time.tv_sec).map_or(0, |secs| secs.saturating_mul(1000).saturating_add(millis))
+    let millis = time.tv_sec.saturating_mul(1000);
+    u64::try_from(millis.saturating_add(time.tv_nsec / 1_000_000)).unwrap_or(0)
 }
 
 /// A duration in milliseconds, as far as a `u64` goes.
@@ -236,12 +236,16 @@ impl Clock {
     /// Makes all later versions of the clock's own greater than a timestamp, unless
     /// it is further ahead of the wall clock than the bound. Tells whether they
     /// are.
+    #[inline]
     pub(crate) fn observe(&self, seen: Timestamp) -> bool {
-        let CachePadded(last) = &self.last;
         // What is not ahead of this clock needs no look at the wall clock.
-        if seen.to_bits() <= last.load(Ordering::Relaxed) {
-            return true;
-        }
+        seen <= self.latest() || self.follow(seen)
+    }
+
+    // Cold, so that who observes saves no registers for it.
+    #[cold]
+    fn follow(&self, seen: Timestamp) -> bool {
+        let CachePadded(last) = &self.last;
         let now = self.wall.now_millis();
         let is_plausible = seen.millis() <= now.saturating_add(self.max_drift_millis);
         if let Some(ahead @ 1..) = seen.millis().checked_sub(now) {
@@ -254,6 +258,7 @@ impl Clock {
     }
 
     /// The greatest timestamp given out or followed.
+    #[inline]
     pub(crate) fn latest(&self) -> Timestamp {
         Timestamp::from_bits(self.last.0.load(Ordering::Relaxed))
     }

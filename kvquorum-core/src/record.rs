@@ -205,6 +205,12 @@ impl Record {
         matches!(self.0, Kept::Value { .. })
     }
 
+    /// Whether it is a value and no more, and less than the entry in another.
+    #[inline(always)]
+    pub(crate) fn is_value_before(&self, other: &Self) -> bool {
+        matches!(self.0, Kept::Value { version, .. } if Some(version) < other.version())
+    }
+
     /// Whether its value has expired, by a clock that reads this.
     pub(crate) fn has_expired(&self, now_millis: u64) -> bool {
         let expires = self.order().and_then(Order::expires_millis);

@@ -246,7 +246,8 @@ impl<S: Store> Replica<S> {
         self.change(key, change, state)
     }
 
-    #[inline]
+    // In place: it moves the change in and the response out.
+    #[inline(always)]
     fn change(&self, key: &Key, change: Change<'_>, state: State) -> Call {
         let change = match self.store.try_apply(key, change) {
             Ok(result) => {

@@ -251,6 +251,10 @@ fn write(
     }
     let floor = under.sealed();
     match held {
+        // What is usual, by rule 6: a value has no anchor.
+        Some(held) if held.is_value_before(&entry) && !is_before(&entry, floor) => {
+            Decision::replace(entry, Response::Ack(Ack::Applied))
+        }
         Some(held) if held.is_only_value() => write_over(entry, floor, held),
         Some(held) => write_over_other(entry, floor, under.collected(), held),
         None => write_first(entry, floor),
@@ -283,7 +287,7 @@ fn write_first(entry: Record, floor: Timestamp) -> Decision {
     Decision::replace(entry, Response::Ack(Ack::Applied))
 }
 
-#[inline(always)]
+#[cold]
 fn write_over(entry: Record, floor: Timestamp, held: &Record) -> Decision {
     let compared = held.compare(&entry);
     if compared == Ordering::Equal {

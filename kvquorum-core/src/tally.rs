@@ -8,6 +8,7 @@ mod write;
 
 use std::array;
 use std::cmp::Ordering;
+use std::mem;
 
 use crate::entry::{Entry, Timestamp, Version};
 use crate::outcome::{Outcome, ReplicaFailure};
@@ -21,20 +22,26 @@ enum Knowledge {
     Asked,
     /// It answered, or acked a repair: it holds this or a greater entry.
     Holds(Held),
-    /// It is being sent an entry greater than the one that it answered with.
-    Repairing(Box<Repairing>),
-    /// It answered a repair of one version with that of a still greater entry.
-    Ahead {
-        of: Version,
-        by: Version,
-    },
-    /// It did not answer; or did not take a repair, and so holds what it
-    /// answered with or a greater entry.
-    Failed(Box<Failed>),
+    Rare(Box<Rare>),
 }
 
-// What is rare lies in a box, so that a tally is small, and quick to make and
-// to move.
+// What is rare lies in a box, all of it in one: so that a tally is small, and quick to
+// make, to move and to drop.
+
+#[derive(Debug)]
+enum Rare {
+    /// It is being sent an entry greater than the one that it answered with.
+    Repairing(Repairing),
+    /// It answered a repair of one version with that of a still greater entry.
+    Ahead { of: Version, by: Version },
+    /// It did not answer; or did not take a repair, and so holds what it
+    /// answered with or a greater entry.
+    Failed {
+        /// Until it is reported.
+        failure: Option<ReplicaFailure>,
+        held: Option<Held>,
+    },
+}
 
 #[derive(Debug)]
 struct Repairing {
@@ -44,16 +51,52 @@ struct Repairing {
     collected: Timestamp,
 }
 
-#[derive(Debug)]
-struct Failed {
-    /// Until it is reported.
-    failure: Option<ReplicaFailure>,
-    held: Option<Held>,
-}
-
 impl Knowledge {
     fn is_behind(&self, greatest: Option<&Entry>) -> bool {
         matches!(self, Self::Holds(held) if held.entry.as_ref() < greatest)
+    }
+
+    fn rare(rare: Rare) -> Self {
+        Self::Rare(Box::new(rare))
+    }
+
+    fn into_repairing(self) -> Option<Repairing> {
+        match self {
+            Self::Rare(rare) => match *rare {
+                Rare::Repairing(repairing) => Some(repairing),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+impl Rare {
+    /// Whether it is known that the replica holds this entry or a greater one.
+    fn holds(&self, entry: Option<&Entry>, collected: Timestamp) -> bool {
+        match self {
+            Self::Repairing(repairing) => repairing.held.holds(entry, collected),
+            Self::Ahead { of, .. } => Some(*of) >= entry.map(|entry| entry.version),
+            Self::Failed { held, .. } => {
+                let held = held.as_ref().filter(|held| held.entry.is_some());
+                held.is_some_and(|held| held.holds(entry, collected))
+            }
+        }
+    }
+
+    fn is_repairing(&self) -> bool {
+        matches!(self, Self::Repairing(_))
+    }
+
+    /// What the replica answered. A failure is moved out.
+    fn report(&mut self) -> Outcome<Option<Version>> {
+        match self {
+            Self::Repairing(repairing) => repairing.held.report(),
+            Self::Ahead { by, .. } => Outcome::Answered(Some(*by)),
+            Self::Failed { failure, .. } => {
+                failure.take().map_or(Outcome::NotAsked, Outcome::Failed)
+            }
+        }
     }
 }
 
@@ -75,6 +118,10 @@ impl Held {
     /// one that counts.
     fn holds(&self, entry: Option<&Entry>, collected: Timestamp) -> bool {
         self.counting(collected) >= entry || self.entry.as_ref() == entry
+    }
+
+    fn report(&self) -> Outcome<Option<Version>> {
+        Outcome::Answered(self.entry.as_ref().map(|entry| entry.version))
     }
 }
 
@@ -139,12 +186,16 @@ impl<const N: usize> ReadTally<N> {
         let Some(knowledge) = self.replicas.get_mut(replica) else {
             return Added::Answer;
         };
-        let (after, added) = match (std::mem::replace(knowledge, Knowledge::Asked), result) {
+        let before = mem::replace(knowledge, Knowledge::Asked);
+        let (repairing, result) = match (before, result) {
             (Knowledge::Asked, Ok(Response::Entry(held))) => {
                 self.add_answer(replica, held);
                 return Added::Answer;
             }
-            (Knowledge::Repairing(repairing), Ok(Response::Ack(ack))) => {
+            (before, result) => (before.into_repairing(), result),
+        };
+        let (after, added) = match (repairing, result) {
+            (Some(repairing), Ok(Response::Ack(ack))) => {
                 let after = match ack {
                     Ack::Applied => Knowledge::Holds(Held {
                         entry: Some(repairing.repair),
@@ -152,23 +203,23 @@ impl<const N: usize> ReadTally<N> {
                     }),
                     Ack::Superseded { by } => {
                         let of = repairing.repair.version;
-                        Knowledge::Ahead { of, by }
+                        Knowledge::rare(Rare::Ahead { of, by })
                     }
                 };
                 (after, Added::Repaired)
             }
-            (before, result) => {
+            (repairing, result) => {
                 let failure = result.err().unwrap_or(ReplicaFailure::Mismatched);
                 self.is_stale |= failure.is_stale();
-                let failure = Some(failure);
-                let (held, added) = match before {
-                    Knowledge::Repairing(repairing) => (Some(repairing.held), Added::NotRepaired),
-                    _ => {
+                let (held, added) = match repairing {
+                    Some(repairing) => (Some(repairing.held), Added::NotRepaired),
+                    None => {
                         self.failed = self.failed.saturating_add(1);
                         (None, Added::Answer)
                     }
                 };
-                (Knowledge::Failed(Box::new(Failed { failure, held })), added)
+                let failure = Some(failure);
+                (Knowledge::rare(Rare::Failed { failure, held }), added)
             }
         };
         *knowledge = after;
@@ -268,9 +319,13 @@ impl<const N: usize> ReadTally<N> {
 
     /// Whether a replica is known to be behind the greatest entry.
     pub(crate) fn is_repair_due(&self) -> bool {
+        // What is usual first: that all are alike.
+        if !self.differing {
+            return false;
+        }
         let greatest = self.greatest();
         let mut replicas = self.replicas.iter();
-        self.differing && replicas.any(|knowledge| knowledge.is_behind(greatest))
+        replicas.any(|knowledge| knowledge.is_behind(greatest))
     }
 
     fn replicas_that(&self, is: impl Fn(&Knowledge) -> bool) -> impl Iterator<Item = usize> {
@@ -289,8 +344,8 @@ impl<const N: usize> ReadTally<N> {
         let is_behind = |knowledge: &Knowledge| knowledge.is_behind(Some(&repair));
         let (replica, knowledge) = replicas.find(|(_, knowledge)| is_behind(knowledge))?;
         if let Knowledge::Holds(held) = knowledge {
-            *knowledge = Knowledge::Repairing(Box::new(Repairing {
-                held: std::mem::take(held),
+            *knowledge = Knowledge::rare(Rare::Repairing(Repairing {
+                held: mem::take(held),
                 repair: repair.clone(),
                 collected,
             }));
@@ -304,9 +359,7 @@ impl<const N: usize> ReadTally<N> {
     pub(crate) fn holders(&self, entry: Option<&Entry>) -> usize {
         self.replicas_that(|knowledge| match knowledge {
             Knowledge::Holds(held) => held.holds(entry, self.collected),
-            Knowledge::Repairing(repairing) => repairing.held.holds(entry, self.collected),
-            Knowledge::Failed(failed) => failed.holds(entry, self.collected),
-            Knowledge::Ahead { of, .. } => Some(*of) >= entry.map(|entry| entry.version),
+            Knowledge::Rare(rare) => rare.holds(entry, self.collected),
             Knowledge::NotAsked | Knowledge::Asked => false,
         })
         .count()
@@ -315,8 +368,7 @@ impl<const N: usize> ReadTally<N> {
     /// How many replicas hold this entry or may yet turn out to.
     pub(crate) fn possible_holders(&self, entry: Option<&Entry>) -> usize {
         self.replicas_that(|knowledge| match knowledge {
-            Knowledge::Failed(failed) => failed.holds(entry, self.collected),
-            Knowledge::Ahead { of, .. } => Some(*of) >= entry.map(|entry| entry.version),
+            Knowledge::Rare(rare) => rare.is_repairing() || rare.holds(entry, self.collected),
             _ => true,
         })
         .count()
@@ -325,28 +377,12 @@ impl<const N: usize> ReadTally<N> {
     /// What each replica answered, as far as it is known: the version that it
     /// holds. Failures are moved out, so this is asked once.
     pub(crate) fn report(&mut self) -> [Outcome<Option<Version>>; N] {
-        let answered = |held: &Held| {
-            let version = held.entry.as_ref().map(|entry| entry.version);
-            Outcome::Answered(version)
-        };
         self.replicas.each_mut().map(|knowledge| match knowledge {
             Knowledge::NotAsked => Outcome::NotAsked,
             Knowledge::Asked => Outcome::Pending,
-            Knowledge::Holds(held) => answered(held),
-            Knowledge::Repairing(repairing) => answered(&repairing.held),
-            Knowledge::Ahead { by, .. } => Outcome::Answered(Some(*by)),
-            Knowledge::Failed(failed) => {
-                let failure = failed.failure.take();
-                failure.map_or(Outcome::NotAsked, Outcome::Failed)
-            }
+            Knowledge::Holds(held) => held.report(),
+            Knowledge::Rare(rare) => rare.report(),
         })
-    }
-}
-
-impl Failed {
-    fn holds(&self, entry: Option<&Entry>, collected: Timestamp) -> bool {
-        let held = self.held.as_ref().filter(|held| held.entry.is_some());
-        held.is_some_and(|held| held.holds(entry, collected))
     }
 }
 

@@ -154,7 +154,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             },
         );
         let (tally, _, waits) = &mut asked;
-        (inner.telemetry).answered_at_once(|replica| tally.has_answered(replica));
+        let telemetry = &*inner.telemetry;
+        telemetry.answered_at_once(|replica| tally.has_answered(replica));
         if *waits || !is_settled(tally, repair, W) {
             drop(entered);
             let (tally, pending, _) = asked;
@@ -164,7 +165,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
         }
         inner.observe_greatest(tally);
         if tally.is_answered() {
-            inner.telemetry.end(Kind::Get, Ended::Done, waited);
+            telemetry.end(Kind::Get, Ended::Done, waited);
             return Start::Settled(Ok(F::of_tally(tally)));
         }
         Start::Settled(Err(Read {
@@ -179,12 +180,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
 /// Whether a read is decided, and leaves nothing to be done.
 #[inline]
 fn is_settled<const N: usize>(tally: &ReadTally<N>, repair: Repair, holders_needed: usize) -> bool {
-    let greatest = tally.greatest();
     tally.is_decided()
         && match repair {
             Repair::Off => true,
             Repair::Background => !tally.is_repair_due(),
             Repair::Blocking | Repair::Register => {
+                let greatest = tally.greatest();
                 let is_held = greatest.is_none() || tally.holders(greatest) >= holders_needed;
                 is_held && !tally.is_repair_due()
             }

@@ -30,7 +30,8 @@ impl Rotation {
         const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
         let first = (self.count().wrapping_mul(GOLDEN) >> 32) as usize;
         let first = first.checked_rem(N).unwrap_or(0);
-        (first..N).chain(0..first)
+        let all = first..first.saturating_add(N);
+        all.map(|replica| replica.checked_sub(N).unwrap_or(replica))
     }
 
     /// How many reads there were, or fewer.

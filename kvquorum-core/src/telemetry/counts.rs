@@ -9,16 +9,13 @@ mod hints;
 mod passes;
 mod registers;
 mod rejoins;
-
-use std::time::Duration;
+mod stopwatch;
 
 pub(super) use clock::ClockCounts;
 use metrics::{Counter, Gauge, Histogram, Unit};
 use metrics::{counter, gauge, histogram};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
-use tokio::time::Instant;
 
-use super::sample::is_sampled;
 use super::{Ended, Kind, Settling};
 use crate::coordinator::{
     CollectError, Collected, HintStats, IdentityError, PassReport, RejoinProgress,
@@ -31,6 +28,7 @@ use hints::HintCounts;
 use passes::PassCounts;
 use registers::RegisterCounts;
 use rejoins::RejoinCounts;
+pub(crate) use stopwatch::Stopwatch;
 
 const OPERATIONS: &str = "kvquorum_operations_total";
 const OPERATION_DURATION: &str = "kvquorum_operation_duration_seconds";
@@ -91,8 +89,16 @@ impl<const N: usize> Counts<N> {
         if let Some(counter) = operations.and_then(|counters| counters.get(ended as usize)) {
             counter.increment(1);
         }
-        if let Some(waited) = waited.elapsed()
-            && let Some(duration) = self.durations.get(kind as usize)
+        if waited.is_running() {
+            self.waited(kind, waited);
+        }
+    }
+
+    // Cold, so that what is over at once saves no registers for it.
+    #[cold]
+    fn waited(&self, kind: Kind, waited: &Stopwatch) {
+        if let (Some(duration), Some(waited)) =
+            (self.durations.get(kind as usize), waited.elapsed())
         {
             duration.record(waited);
         }
@@ -367,35 +373,6 @@ impl Replica {
             Refusal::Before { .. } => &self.before,
             Refusal::NotSealed => &self.not_sealed,
         }
-    }
-}
-
-/// Runs from when something had to be waited for.
-pub(crate) struct Stopwatch(Option<Instant>);
-
-impl Stopwatch {
-    pub(crate) fn started() -> Self {
-        Self(Some(Instant::now()))
-    }
-
-    #[inline]
-    pub(crate) fn stopped() -> Self {
-        Self(None)
-    }
-
-    /// One that runs, where this is one of those that are timed.
-    pub(crate) fn sampled() -> Self {
-        Self(is_sampled().then(Instant::now))
-    }
-
-    /// Unless it runs.
-    pub(crate) fn start(&mut self) {
-        self.0.get_or_insert_with(Instant::now);
-    }
-
-    #[inline]
-    fn elapsed(&self) -> Option<Duration> {
-        self.0.map(|started| started.elapsed())
     }
 }
 
