@@ -176,7 +176,7 @@ impl<S> Watched<S> {
     }
 
     /// Lets time go by. The process may end meanwhile: nothing of it goes on then.
-    async fn dawdle(&self, life: u32) -> Result<(), StoreError> {
+    async fn dawdle(&self, life: usize) -> Result<(), StoreError> {
         if self.draws(&self.faults.rates.dawdles) {
             let millis = self.random(|random| random.below(5));
             sleep(Duration::from_millis(millis)).await;
@@ -188,7 +188,7 @@ impl<S> Watched<S> {
         }
     }
 
-    fn life(&self) -> u32 {
+    fn life(&self) -> usize {
         self.oracle.lock().lives(self.replica)
     }
 

@@ -99,8 +99,8 @@ impl Oracle {
     }
 
     /// How often the process of a replica has ended.
-    pub fn lives(&self, replica: usize) -> u32 {
-        self.replicas[replica].lives
+    pub fn lives(&self, replica: usize) -> usize {
+        self.replicas[replica].lives.len()
     }
 
     /// A replica that is joining is sent what its peers hold.

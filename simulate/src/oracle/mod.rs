@@ -127,8 +127,8 @@ struct ReplicaState {
     swaps: Option<Vec<Vec<Held>>>,
     synced: Vec<Held>,
     losses: u32,
-    /// How often its process has ended.
-    lives: u32,
+    /// What it went by when its process ended, each time.
+    lives: Vec<Floors>,
     era: u64,
     /// Its seal and its mark, as its store keeps them, and as the replica goes by them.
     floors: Floors,
@@ -298,7 +298,7 @@ impl Oracle {
             swaps,
             synced: vec![Held::default(); keys],
             losses: 0,
-            lives: 0,
+            lives: Vec::new(),
             era: 0,
             floors: Floors::default(),
             in_force: Floors::default(),

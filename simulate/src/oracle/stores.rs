@@ -21,6 +21,8 @@ pub struct Admitted {
     asked: Asked,
     /// What the clock may have read for it: it may have been stepped in this moment.
     walls: [u64; 2],
+    /// Of which of the replica's lives it is, and what that went by.
+    life: usize,
     floors: Floors,
     /// How often what is held under the key had changed before, where the store tells.
     since: usize,
@@ -146,6 +148,7 @@ impl Oracle {
         Admitted {
             asked,
             walls: state.clock.readings(),
+            life: state.lives.len(),
             floors: state.in_force,
             since: swaps.map_or(0, |(swaps, key)| swaps[key].len() - 1),
         }
@@ -293,9 +296,10 @@ impl Oracle {
             Response::Refused(Refusal::Superseded { by }) => Answer::Superseded(*by),
             _ => Answer::Other,
         };
-        // Its marks may have changed while it was at it.
-        let now = self.replicas[replica].in_force;
-        let decided = [now, admitted.floors].into_iter().map(|floors| {
+        // Its marks may have changed while it was at it, and its process ended then.
+        let state = &self.replicas[replica];
+        let latest = state.lives.get(admitted.life).unwrap_or(&state.in_force);
+        let decided = [*latest, admitted.floors].into_iter().map(|floors| {
             let sealed = match answered {
                 // It refuses what is new before it has noted that it is sealed.
                 Answer::Before(to) => floors.sealed.max(to.min(self.greatest_seal)),

@@ -101,8 +101,7 @@ impl Oracle {
 impl ReplicaState {
     /// Its process has ended.
     fn ended(&mut self) {
-        self.lives += 1;
-        self.in_force = Floors::default();
+        self.lives.push(std::mem::take(&mut self.in_force));
     }
 
     /// And it is without some of its data.
