@@ -55,7 +55,8 @@ fn all_is_kept(plan: Plan, seeds: u64) {
         assert!(tended.iter().all(enough), "{counts:?}");
         // Reads, hints and rejoins leave little to passes.
         assert!(counts.repaired >= seeds / 20, "{counts:?}");
-        assert!(counts.expired >= seeds / 50, "{counts:?}");
+        // Of few seeds it may be none.
+        assert!(seeds < 500 || counts.expired >= seeds / 20, "{counts:?}");
         // Coordinators go both ways: over links without a fault, and the others.
         let share = tally.counts.at_once * 100 / tally.counts.calls;
         assert!((20..80).contains(&share), "{share} % answered at once");

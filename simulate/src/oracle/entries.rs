@@ -118,7 +118,8 @@ impl std::fmt::Display for Held {
 
 /// Clocks start at a round number of milliseconds.
 pub(super) fn since_start(millis: u64) -> i64 {
-    millis.wrapping_sub(1_800_000_000_000).cast_signed()
+    let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+    millis - 1_800_000_000_000
 }
 
 /// A version, shown in short.

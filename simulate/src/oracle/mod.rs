@@ -352,6 +352,15 @@ impl Oracle {
         keys.filter(|key| self.keys[*key].is_register).collect()
     }
 
+    /// Whether a replica has made a promise for a key that is no register.
+    pub fn has_promises_beside(&self) -> bool {
+        let has_promised = |key: usize| {
+            let mut replicas = self.replicas.iter();
+            replicas.any(|replica| replica.holds[key].anchor.is_some())
+        };
+        (0..self.keys.len()).any(|key| !self.keys[key].is_register && has_promised(key))
+    }
+
     pub fn now(&self) -> u64 {
         self.world.elapsed().as_micros() as u64
     }

@@ -318,7 +318,9 @@ impl<const N: usize> Shop<N> {
             return;
         }
         let registers = self.oracle.lock().registers();
-        if by_pass {
+        // So is what a promise keeps from being repaired beside registers: that of a round
+        // of collection which was cut when it was about to delete what had expired.
+        if by_pass || self.oracle.lock().has_promises_beside() {
             self.pass_at_last(&reader, random).await;
             self.oracle.lock().check_converged();
             return self.collect_at_last(&reader, random).await;

@@ -194,6 +194,9 @@ impl Profile {
             self.ttl = pick(random, &[20, 300, 3_000, 70_000]);
             if is_about_expiry || random.percent(30) {
                 self.expire_often(random);
+                if with_registers && !plan.mutant {
+                    self.collecting.get_or_insert(MS * 20);
+                }
             }
         }
     }
@@ -277,6 +280,10 @@ impl Profile {
         let registers = self.roles.iter_mut().filter(|it| **it == Role::Register);
         registers.for_each(|role| *role = Role::Mixed);
         self.roles.truncate(2);
+        if random.percent(50) {
+            // Once a clock is far behind the others, nothing is deleted for long.
+            self.storm.max_skew = MS * 200;
+        }
     }
 
     /// Whether deletes are collected. Other bugs are to be caught without that, and the
