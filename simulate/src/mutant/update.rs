@@ -159,9 +159,12 @@ impl Mutant {
     /// What an update leaves: it expires when what it is put in place of would have, unless
     /// it is put whatever there is.
     fn edited(&self, ask: Ask, live: Option<&Entry>, left: Option<u64>, version: Version) -> Entry {
-        let keeps = ask != Ask::Put && left.is_some() && !self.is(Bug::UpdateForgetsTtl);
+        let keeps = |live: &Entry| {
+            let is_in_place = ask != Ask::Put && left.is_some() && !self.has_expired(live);
+            is_in_place && !self.is(Bug::UpdateForgetsTtl)
+        };
         Entry {
-            expires_millis: live.filter(|_| keeps).and_then(|live| live.expires_millis),
+            expires_millis: live.and_then(|live| live.expires_millis.filter(|_| keeps(live))),
             version,
             value: left.map(|left| Bytes::copy_from_slice(&left.to_be_bytes())),
         }
