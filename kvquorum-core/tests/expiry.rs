@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use kvquorum_core::{
-    Call, Change, Collected, Coordinator, Edit, Entry, Key, PassSettings, Replica, Request,
-    RequestKind, Response, Swap, Timestamp, Told, Transport, Version, WriterId,
+    Call, Change, Collected, Coordinator, Edit, Entry, Key, PassSettings, ReadError, Replica,
+    Request, RequestKind, Response, Swap, Timestamp, Told, Transport, TransportError, Version,
+    WriterId,
 };
 use support::{MapStore, NOON, Wall};
 
@@ -97,6 +98,54 @@ async fn x_hide_each_reader_goes_by_its_own_clock() {
     assert_eq!(value(&map).await.as_deref(), Some("tea"));
     let expires = stage.held().map(|held| held.unwrap().expires_millis);
     assert_eq!(expires, [EXPIRED.try_into().ok(); 3]);
+}
+
+/// Takes no repair.
+struct Unrepaired(Replica<MapStore>);
+
+impl Transport for Unrepaired {
+    fn call(&self, request: &Request) -> Call {
+        match &request.kind {
+            RequestKind::Repair { .. } => {
+                Call::Ready(Err(TransportError::NotSent("it takes no repair".into())))
+            }
+            _ => self.0.call(request),
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+}
+
+/// X-HIDE. Bug: a get that fails, as too few replicas hold what it has found, tells of a
+/// value that has expired.
+#[tokio::test(start_paused = true)]
+async fn x_hide_an_error_shows_no_more_than_a_get_does() {
+    let stage = Stage::new();
+    let wall = Wall::at(NOON);
+    let written = stage
+        .map(&wall)
+        .put_with_ttl("k", "tea", TTL)
+        .await
+        .unwrap();
+    for replica in &stage.replicas[1..] {
+        replica.store().change(&Key::from("k"), Change::remove());
+    }
+    let [first, second, _] = &stage.replicas;
+    let links = [first, second].map(|replica| Unrepaired(replica.clone()));
+    let builder = Coordinator::<2, 2, 2, _>::builder(links);
+    let map = builder.repair_blocking().wall_clock(wall.clone()).build();
+    for (millis, value) in [(EXPIRED - 1, Some("tea".into())), (EXPIRED, None)] {
+        wall.set(millis);
+        let ReadError::NotRepaired {
+            entry: Some(entry), ..
+        } = map.get("k").await.unwrap_err()
+        else {
+            panic!("it is not repaired");
+        };
+        assert_eq!((entry.version, entry.value), (written.version(), value));
+    }
 }
 
 /// Bugs: a later put leaves the time of the value before it; an update loses it, or one

@@ -1,5 +1,6 @@
 //! Runs kvquorum through simulated storms, seed by seed, and checks every
-//! promise of puts, gets, scans and registers, of rejoins, passes and hints against what happened.
+//! promise of puts, gets, scans and registers, of rejoins, passes and hints, of deletes that
+//! are collected and values that expire against what happened.
 //!
 //! ```sh
 //! cargo run --release -p kvquorum-simulate -- --seeds 100000
@@ -192,6 +193,10 @@ fn report(tally: &Tally, took: Duration) {
     println!(
         "{} rounds of collection, {} tombstones collected, {} records swept",
         counts.rounds, counts.collected, counts.swept,
+    );
+    println!(
+        "{} puts of values that expire, {} hidden from readers, {} deleted",
+        counts.expiring, counts.hidden, counts.expired,
     );
     let mut faults: Vec<_> = counts.faults.iter().collect();
     faults.sort();

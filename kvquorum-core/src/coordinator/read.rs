@@ -80,7 +80,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ) -> Result<F, ReadError> {
         let is_done = read.is_done(W);
         let Read {
-            entry,
+            mut entry,
             answered,
             holders,
             outcomes,
@@ -95,6 +95,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             end(Ended::Unanswered);
             return Err(ReadError::Failed(report));
         }
+        self.inner.hide_expired(&mut entry);
         let error = ReadError::NotRepaired {
             entry,
             holders,

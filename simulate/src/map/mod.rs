@@ -7,6 +7,7 @@ mod tending;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvquorum_core::{
     Ack, Bytes, Coordinator, Entry, Key, KeyRange, Outcome, ReadError, ReadReceipt, ReplicaStats,
@@ -69,11 +70,19 @@ pub enum Found {
 pub type Operation<'a, A> = Pin<Box<dyn Future<Output = A> + Send + 'a>>;
 pub type Settling = Operation<'static, Written>;
 
+/// What is put.
+#[derive(Clone, Debug)]
+pub struct Put {
+    pub value: Bytes,
+    /// How long it is there, unless that is for ever.
+    pub ttl: Option<Duration>,
+}
+
 /// The client side of a map.
 pub trait Map: Send + Sync {
     /// Puts, or deletes where there is no value. What the stragglers came to
     /// can be waited for.
-    fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)>;
+    fn write(&self, key: Key, put: Option<Put>) -> Operation<'_, (Written, Settling)>;
     fn read(&self, key: Key) -> Operation<'_, Read>;
     /// An operation on the register of this number. What it writes, if it writes a
     /// value, is `own`.
@@ -95,10 +104,14 @@ pub struct Real<const N: usize, const W: usize, const R: usize> {
 }
 
 impl<const N: usize, const W: usize, const R: usize> Map for Real<N, W, R> {
-    fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)> {
+    fn write(&self, key: Key, put: Option<Put>) -> Operation<'_, (Written, Settling)> {
         Box::pin(async move {
-            let result = match value {
-                Some(value) => self.map.put(key, value).await,
+            let result = match put {
+                Some(Put { value, ttl: None }) => self.map.put(key, value).await,
+                Some(Put {
+                    value,
+                    ttl: Some(ttl),
+                }) => self.map.put_with_ttl(key, value, ttl).await,
                 None => self.map.delete(key).await,
             };
             let (now, settling): (_, Settling) = match result {

@@ -44,6 +44,10 @@ impl MutantClock {
         }
     }
 
+    pub fn wall_millis(&self) -> u64 {
+        self.wall.now_millis()
+    }
+
     pub fn next(&self) -> Stamp {
         self.tick(&mut self.hand())
     }

@@ -8,20 +8,22 @@ mod read;
 mod scan;
 mod update;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use calls::{Answer, Calls, Links};
 use clock::MutantClock;
 use kvquorum_core::{
-    Ack, Bytes, Entry, Key, KeyRange, Refusal, ReplicaStats, Request, Response, Transport, Version,
+    Ack, Entry, Key, KeyRange, Refusal, ReplicaStats, Request, Response, Transport, Version,
     WriterId,
 };
 use kvquorum_testing::sim::Clock;
 use scan::Pages;
 use tokio::time::{Instant, timeout_at};
 
-use crate::map::{Ask, Map, Operation, Paging, Part, Read, Said, Settling, Told, Written};
+use crate::map::{Ask, Map, Operation, Paging, Part, Put, Read, Said, Settling, Told, Written};
 use crate::oracle::{Quorums, Settings, key};
 use crate::planted::Bug;
 use crate::spy::current;
@@ -87,6 +89,26 @@ impl Mutant {
 
     fn is(&self, bug: Bug) -> bool {
         self.links.bug == Some(bug)
+    }
+
+    /// What is put now, or deleted.
+    fn entry(&self, version: Version, put: Option<Put>) -> Entry {
+        let Some(Put { value, ttl }) = put else {
+            return Entry::tombstone(version);
+        };
+        let expires = |ttl: Duration| {
+            let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            NonZeroU64::new(self.clock.wall_millis().saturating_add(ttl))
+        };
+        Entry {
+            version,
+            expires_millis: ttl.and_then(expires),
+            value: Some(value),
+        }
+    }
+
+    fn has_expired(&self, entry: &Entry) -> bool {
+        entry.has_expired(self.clock.wall_millis())
     }
 
     /// One attempt.
@@ -161,8 +183,8 @@ fn is_failure(part: &Part) -> bool {
 }
 
 impl Map for Mutant {
-    fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)> {
-        Box::pin(self.write_all(key, value))
+    fn write(&self, key: Key, put: Option<Put>) -> Operation<'_, (Written, Settling)> {
+        Box::pin(self.write_all(key, put))
     }
 
     fn read(&self, key: Key) -> Operation<'_, Read> {
@@ -195,20 +217,16 @@ impl Map for Mutant {
 }
 
 impl Mutant {
-    async fn write_all(&self, key: Key, value: Option<Bytes>) -> (Written, Settling) {
+    async fn write_all(&self, key: Key, put: Option<Put>) -> (Written, Settling) {
         let Quorums { n, w, .. } = self.quorums;
         let mut stamp = self.clock.next();
+        let mut entry = self.entry(stamp.version, put);
         let mut passed = None;
         let mut knows_acknowledged = false;
         let mut earlier = false;
         let mut attempts = 1;
         loop {
-            let (version, value) = (stamp.version, value.clone());
-            let entry = Entry {
-                version,
-                expires_millis: None,
-                value,
-            };
+            entry.version = stamp.version;
             let sent = self.send(&key, &entry).await;
             let bug = self.links.bug;
             let seen = sent.count(|part| may_be_seen(bug, part)) > 0;
@@ -249,7 +267,7 @@ impl Mutant {
                 _ if !acked && (seen || earlier) => Said::MaybeApplied,
                 _ if !acked => Said::NotApplied,
                 Some(by) if again => Said::Superseded(by),
-                _ => Said::Acked(version, by),
+                _ => Said::Acked(entry.version, by),
             };
             return settling(sent, said, attempts, earlier, bug);
         }

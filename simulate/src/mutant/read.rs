@@ -43,8 +43,19 @@ impl Mutant {
         if let Some(entry) = &entry {
             self.clock.observe(entry.version.timestamp);
         }
+        let shown = entry.clone().map(|mut entry| {
+            let is_hidden = match self.links.bug {
+                Some(Bug::ExpiredShown) => false,
+                Some(Bug::HiddenEarly) => entry.expires_millis.is_some(),
+                _ => self.has_expired(&entry),
+            };
+            if is_hidden {
+                entry.value = None;
+            }
+            entry
+        });
         let mut found = if answered {
-            Found::Entry(entry.clone())
+            Found::Entry(shown.clone())
         } else {
             Found::Failed
         };
@@ -59,7 +70,7 @@ impl Mutant {
                 reading.repair(current());
             }
             if reading.holders(&entry) < w && !self.is(Bug::BlockingReturnsEarly) {
-                found = Found::NotRepaired(entry);
+                found = Found::NotRepaired(shown);
             }
         }
         let parts = reading.parts();
@@ -83,6 +94,9 @@ impl Mutant {
             }
             Some(Bug::TombstoneIsAbsent) => answers()
                 .filter(|answer| answer.as_ref().is_some_and(|entry| entry.value.is_some()))
+                .max(),
+            Some(Bug::ExpiredPassedOver) => answers()
+                .filter(|answer| !answer.as_ref().is_some_and(|entry| self.has_expired(entry)))
                 .max(),
             _ => answers().max(),
         };

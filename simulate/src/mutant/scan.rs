@@ -126,7 +126,10 @@ impl Mutant {
             let links = Arc::clone(&self.links);
             tokio::spawn(repair_all(links, late, answers, upto.clone()));
         }
-        let value = |(key, found): (Key, Found)| Some((key, found.entry.value?));
+        let shows = |entry: &Entry| !self.has_expired(entry) || self.is(Bug::ExpiredScanned);
+        let value = |(key, found): (Key, Found)| {
+            Some((key, Some(found.entry).filter(|entry| shows(entry))?.value?))
+        };
         let values: Values = found.into_iter().filter_map(value).collect();
         let rest = upto.map(|upto| match self.links.bug {
             Some(Bug::StuckOnTombstones) if values.is_empty() => range.clone(),

@@ -36,11 +36,6 @@ fn number(value: &Bytes) -> u64 {
     <[u8; 8]>::try_from(&value[..]).map_or(u64::MAX, u64::from_be_bytes)
 }
 
-fn found(entry: Option<&Entry>) -> Told {
-    let value = entry.and_then(|entry| entry.value.as_ref());
-    Told::Found(value.map(number), entry.map(|entry| entry.version))
-}
-
 /// As it is told once the ballot is written.
 fn under(told: Told, ballot: Version) -> Told {
     match told {
@@ -55,6 +50,16 @@ fn under(told: Told, ballot: Version) -> Told {
 }
 
 impl Mutant {
+    /// An entry, unless it has expired.
+    fn live<'a>(&self, entry: Option<&'a Entry>) -> Option<&'a Entry> {
+        entry.filter(|entry| !self.has_expired(entry) || self.is(Bug::ExpiredCompared))
+    }
+
+    fn found(&self, entry: Option<&Entry>) -> Told {
+        let value = self.live(entry).and_then(|entry| entry.value.as_ref());
+        Told::Found(value.map(number), entry.map(|entry| entry.version))
+    }
+
     pub(super) async fn update(&self, key: &Key, ask: Ask, own: u64) -> Told {
         let began = Instant::now();
         let mut doubts = Vec::new();
@@ -99,16 +104,21 @@ impl Mutant {
     ) -> Result<Told, Failure> {
         let base = self.prepare(key, ballot).await?;
         let entry = base.entry.as_ref();
-        let value = entry.and_then(|entry| entry.value.as_ref()).map(number);
+        let live = self.live(entry);
+        let value = live.and_then(|entry| entry.value.as_ref()).map(number);
+        let same = || Entry {
+            version: ballot,
+            ..entry.cloned().unwrap_or(Entry::tombstone(ballot))
+        };
         let is_settled = entry.is_none() || base.holders >= self.quorums.w;
         let (left, told) = match self.became(doubts, entry.map(|entry| entry.version)) {
             Became::Unknown => return Ok(Told::MaybeApplied),
-            Became::Applied(told) => (value, told),
+            Became::Applied(told) => (same(), told),
             Became::NotApplied => match ask.edit(value, own) {
                 Edit::Keep if is_settled && doubts.is_empty() || self.is(Bug::KeepNotSettled) => {
-                    return Ok(found(entry));
+                    return Ok(self.found(entry));
                 }
-                Edit::Keep => (value, found(entry)),
+                Edit::Keep => (same(), self.found(entry)),
                 edit => {
                     let left = match edit {
                         Edit::Put(left) => Some(left),
@@ -119,16 +129,11 @@ impl Mutant {
                         left,
                         version: ballot,
                     };
-                    (left, told)
+                    (self.edited(ask, live, left, ballot), told)
                 }
             },
         };
-        let entry = Entry {
-            expires_millis: None,
-            version: ballot,
-            value: left.map(|left| Bytes::copy_from_slice(&left.to_be_bytes())),
-        };
-        let sent = self.send(key, &entry).await;
+        let sent = self.send(key, &left).await;
         if sent.count(|part| part.is_ack()) >= self.quorums.w {
             return Ok(under(told, ballot));
         }
@@ -149,6 +154,20 @@ impl Mutant {
                 .max(sent.refused_past),
             is_too_far_ahead: sent.too_far_ahead,
         })
+    }
+
+    /// What an update leaves: it expires when what it is put in place of would have, unless
+    /// it is put whatever there is.
+    fn edited(&self, ask: Ask, live: Option<&Entry>, left: Option<u64>, version: Version) -> Entry {
+        let keeps = |live: &Entry| {
+            let is_in_place = ask != Ask::Put && left.is_some() && !self.has_expired(live);
+            is_in_place && !self.is(Bug::UpdateForgetsTtl)
+        };
+        Entry {
+            expires_millis: live.and_then(|live| live.expires_millis.filter(|_| keeps(live))),
+            version,
+            value: left.map(|left| Bytes::copy_from_slice(&left.to_be_bytes())),
+        }
     }
 
     async fn prepare(&self, key: &Key, ballot: Version) -> Result<Base, Failure> {
@@ -218,7 +237,7 @@ impl Mutant {
             }
             let is_held = entry.is_none() || reading.holders(&entry) >= w;
             if is_held || self.is(Bug::NoWriteBack) {
-                return found(entry.as_ref());
+                return self.found(entry.as_ref());
             }
             reading.repair(current());
             if !reading.next().await {

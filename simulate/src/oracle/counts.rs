@@ -35,6 +35,11 @@ pub struct Counts {
     pub rounds: u64,
     pub collected: u64,
     pub swept: u64,
+    /// Puts of values that expire, how often one was hidden from a reader, and how many were
+    /// deleted.
+    pub expiring: u64,
+    pub hidden: u64,
+    pub expired: u64,
     pub faults: HashMap<&'static str, u64>,
 }
 
@@ -65,6 +70,9 @@ impl Counts {
         self.rounds += other.rounds;
         self.collected += other.collected;
         self.swept += other.swept;
+        self.expiring += other.expiring;
+        self.hidden += other.hidden;
+        self.expired += other.expired;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }

@@ -1,9 +1,11 @@
 //! Entries: how they compare, who made them, and which of them were acknowledged.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 
 use kvquorum_core::{Entry, Record, Timestamp, Version};
 
+use super::expiry::Expiry;
 use super::{Oracle, Quorums};
 
 /// An entry, as the order of entries sees it: the values of a simulation are
@@ -13,6 +15,8 @@ pub struct Stamp {
     pub version: Version,
     pub(super) tombstone: bool,
     pub(super) value: u64,
+    /// When the value expires, in milliseconds.
+    pub(super) expires: Option<NonZeroU64>,
 }
 
 impl Stamp {
@@ -22,6 +26,7 @@ impl Stamp {
             version: entry.version,
             tombstone: value.is_none(),
             value: value.unwrap_or(0),
+            expires: entry.expires_millis.filter(|_| value.is_some()),
         }
     }
 
@@ -36,6 +41,7 @@ impl Stamp {
             version,
             tombstone: value.is_none(),
             value: value.unwrap_or(0),
+            expires: None,
         }
     }
 
@@ -61,7 +67,11 @@ impl std::fmt::Display for Stamp {
         if self.tombstone {
             write!(f, " (tombstone)")
         } else {
-            write!(f, " #{}", self.value.reverse_bits())
+            write!(f, " #{}", self.value.reverse_bits())?;
+            match self.expires {
+                Some(at) => write!(f, ", which expires at {}", since_start(at.get())),
+                None => Ok(()),
+            }
         }
     }
 }
@@ -106,14 +116,19 @@ impl std::fmt::Display for Held {
     }
 }
 
+/// Clocks start at a round number of milliseconds.
+pub(super) fn since_start(millis: u64) -> i64 {
+    let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+    millis - 1_800_000_000_000
+}
+
 /// A version, shown in short.
 pub(super) struct Moment(pub(super) Version);
 
 impl std::fmt::Display for Moment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Version { timestamp, writer } = self.0;
-        // Clocks start at a round number of milliseconds.
-        let millis = timestamp.millis() as i64 - 1_800_000_000_000;
+        let millis = since_start(timestamp.millis());
         let writer = writer.get() % 0x1_0000;
         write!(f, "{millis}.{}@{writer:04x}", timestamp.counter())
     }
@@ -148,6 +163,8 @@ pub(super) struct KeyState {
     pub(super) origins: HashMap<Stamp, Origin>,
     /// Tombstones that were collected, in the order in which they were.
     pub(super) dead: Vec<Stamp>,
+    /// What was deleted because it had expired.
+    pub(super) expiries: Vec<Expiry>,
     /// Whether it is used as a register.
     pub(super) is_register: bool,
     /// The value that somebody found there last.

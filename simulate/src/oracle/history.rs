@@ -31,12 +31,20 @@ impl Oracle {
         let end = self.lost.unwrap_or(u64::MAX);
         let ops = self.ops.iter().enumerate();
         let ops = ops.filter(|(_, op)| op.key == key && op.called < end);
-        let mut operations = Vec::new();
+        let expires = self.keys[key].has_expiring();
+        let expiries = self.keys[key].expiries.iter().filter(|it| it.called < end);
+        let mut operations: Vec<_> = expiries
+            .map(|expiry| Operation {
+                called: expiry.called,
+                returned: None,
+                step: Step::Swap(expiry.value, None),
+            })
+            .collect();
         for (index, op) in ops {
             // What came back later may have been under way when data were lost.
             let returned = op.returned.filter(|returned| *returned < end);
             let own = (index as u64).reverse_bits();
-            let pending = pending(op.kind, own);
+            let pending = pending(op.kind, own, expires);
             // An attempt of a plain write may even be seen as if it came before.
             let mut at_any_time = op.attempts.len();
             if let (Some(step), Some(_)) = (&op.step, returned) {
@@ -66,9 +74,13 @@ impl Oracle {
     }
 }
 
-/// What an operation may do of which no client was told; `None` where that is nothing.
-fn pending(kind: Kind, own: u64) -> Option<Step<u64>> {
+/// What an operation may do of which no client was told, to a register of which values may
+/// expire, and be taken for none; `None` where that is nothing.
+fn pending(kind: Kind, own: u64, expires: bool) -> Option<Step<u64>> {
     match kind {
+        Kind::Register(Ask::CompareAndSet(None) | Ask::Create) if expires => {
+            Some(Step::Write(Some(own)))
+        }
         Kind::Put | Kind::Foreign | Kind::Register(Ask::Put | Ask::Update) => {
             Some(Step::Write(Some(own)))
         }

@@ -98,6 +98,11 @@ impl Oracle {
         op.is_some_and(|op| self.ops[op].kind == kind)
     }
 
+    /// Whether it is a collection that deletes what has expired.
+    pub fn sweeps(&self, op: Option<usize>) -> bool {
+        op.is_some_and(|op| self.ops[op].sweeps)
+    }
+
     /// How often the process of a replica has ended.
     pub fn lives(&self, replica: usize) -> usize {
         self.replicas[replica].lives.len()
@@ -148,14 +153,18 @@ impl Oracle {
         }
     }
 
-    /// What operations of many steps write: repairs, and what settles a key.
-    pub(super) fn classify_aside(&mut self, op: Option<usize>, end: End, request: &Request) {
+    /// What operations of many steps write: repairs, and what settles a key. Tells which
+    /// ballot a replica is to promise.
+    pub(super) fn classify_aside(
+        &mut self,
+        op: Option<usize>,
+        end: End,
+        request: &Request,
+    ) -> Option<usize> {
         if let RequestKind::Seal { to } = &request.kind {
             self.seal_asked(*to);
         }
-        let Some(op) = op.filter(|op| self.ops[*op].kind.is_driven()) else {
-            return;
-        };
+        let op = op.filter(|op| self.ops[*op].kind.is_driven())?;
         match &request.kind {
             RequestKind::Write { key, entry } => {
                 self.accepting(op, end.replica, key, Stamp::of(entry));
@@ -164,10 +173,12 @@ impl Oracle {
                 self.repairing(end, key, Stamp::of(entry), true);
             }
             RequestKind::Prepare { key, ballot } => {
-                self.preparing(op, end.replica, key, *ballot, true);
+                return self.preparing(op, end.replica, key, *ballot, true);
             }
+            RequestKind::Sweep { .. } => self.ops[op].sweeps = true,
             _ => {}
         }
+        None
     }
 
     pub(super) fn answered_aside(&mut self, call: Call, answered: &Answered<'_>) {

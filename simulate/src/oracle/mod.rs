@@ -10,11 +10,14 @@
 //! The oracle watches at three places: what clients ask and are told, what goes
 //! over each link, and what each store answers.
 
+mod asked;
+mod attempts;
 mod clocks;
 mod collected;
 mod counts;
 mod ends;
 mod entries;
+mod expiry;
 mod history;
 mod links;
 mod marks;
@@ -349,6 +352,15 @@ impl Oracle {
         keys.filter(|key| self.keys[*key].is_register).collect()
     }
 
+    /// Whether a replica has made a promise for a key that is no register.
+    pub fn has_promises_beside(&self) -> bool {
+        let has_promised = |key: usize| {
+            let mut replicas = self.replicas.iter();
+            replicas.any(|replica| replica.holds[key].anchor.is_some())
+        };
+        (0..self.keys.len()).any(|key| !self.keys[key].is_register && has_promised(key))
+    }
+
     pub fn now(&self) -> u64 {
         self.world.elapsed().as_micros() as u64
     }
@@ -377,127 +389,6 @@ impl Oracle {
             self.trace.end();
             self.violation = Some(Violation { promise, what });
         }
-    }
-
-    // What clients ask.
-
-    pub fn begin(&mut self, client: usize, coordinator: usize, kind: Kind, key: usize) -> usize {
-        let index = self.ops.len();
-        self.counts.operations += 1;
-        let clock_steps = self.clock_steps_of(coordinator);
-        self.keys[key].is_register |= matches!(kind, Kind::Register(_));
-        let stamps = &mut self.coordinators[coordinator].stamps;
-        stamps.look_at_wall();
-        let op = Op {
-            kind,
-            coordinator,
-            client,
-            key,
-            ended: false,
-            denied: false,
-            read_floor: self.keys[key].read_floor,
-            write_floor: self.keys[key].write_floor,
-            acknowledged: self.keys[key].acknowledged.len(),
-            losses: self.replicas.iter().map(|replica| replica.losses).collect(),
-            dead: self.keys.iter().map(|key| key.dead.len()).collect(),
-            wall: stamps.wall(),
-            clock_steps,
-            writers: stamps.writers(),
-            under_way: vec![0; self.quorums.n],
-            attempts: Vec::new(),
-            told: Vec::new(),
-            reading: Reading::default(),
-            ballots: Ballots::default(),
-            pages: Vec::new(),
-            unintroduced: 0,
-            began: self.now(),
-            called: self.ticks,
-            returned: None,
-            step: None,
-            is_unsettled: false,
-            is_refused: false,
-            is_acked: false,
-            era: None,
-            introduced: 0,
-            snapshot: Vec::new(),
-        };
-        self.ticks += 1;
-        self.ops.push(op);
-        let code = match kind {
-            Kind::Put => 0,
-            Kind::Delete => 1,
-            Kind::Get => 2,
-            Kind::Foreign => 3,
-            Kind::Scan => 4,
-            Kind::Register(_) => 5,
-            Kind::Rejoin => 6,
-            Kind::Pass => 7,
-            Kind::Handoff => 8,
-            Kind::Collect => 9,
-        };
-        let numbers = [8, index as u64, coordinator as u64, code, key as u64];
-        self.log(Who::Client(client), &numbers, || match kind {
-            Kind::Scan => format!("#{index} scans through coordinator {coordinator}"),
-            Kind::Rejoin | Kind::Pass | Kind::Collect | Kind::Handoff => {
-                format!("#{index} {kind:?} through coordinator {coordinator}")
-            }
-            Kind::Register(ask) => {
-                format!("#{index} asks register k{key} through coordinator {coordinator}: {ask}")
-            }
-            kind => format!("#{index} {kind:?} k{key} through coordinator {coordinator}"),
-        });
-        index
-    }
-
-    /// The operation's caller has left, or was told what it came to.
-    fn finish(&mut self, index: usize) {
-        let op = &mut self.ops[index];
-        op.ended = true;
-        op.returned = Some(self.ticks);
-        self.ticks += 1;
-        let coordinator = op.coordinator;
-        let under_way = std::mem::take(&mut op.under_way);
-        for (replica, count) in under_way.into_iter().enumerate() {
-            self.coordinators[coordinator].background[replica] += count as usize;
-            self.check_background(End {
-                coordinator,
-                replica,
-            });
-        }
-        let all = (1 << self.quorums.n) - 1;
-        let op = &self.ops[index];
-        if op.kind.is_driven() || op.is_unsettled {
-            return;
-        }
-        let is_short = |attempt: &Attempt| attempt.called != all;
-        let is_short_of_ballots = op.ballots.is_short(all & !op.introduced);
-        if op.kind != Kind::Foreign && op.attempts.iter().any(is_short) || is_short_of_ballots {
-            self.broken("W-ALL", || format!("#{index} did not go to all replicas"));
-        }
-        let reading = &self.ops[index].reading;
-        if reading.waits.is_some() && reading.asked != all {
-            self.broken("a get that has to wait asks all", || {
-                format!("#{index} left replicas unasked")
-            });
-        }
-    }
-
-    pub fn caller_left(&mut self, index: usize) {
-        self.counts.callers_left += 1;
-        self.log(
-            Who::Client(self.ops[index].client),
-            &[9, index as u64],
-            || format!("#{index} the caller leaves"),
-        );
-        self.finish(index);
-    }
-
-    pub fn foreign_ended(&mut self, index: usize) {
-        self.finish(index);
-    }
-
-    pub fn never_ended(&mut self, index: usize) {
-        self.broken("time limit", || format!("#{index} never came to an end"));
     }
 
     /// Whether the next call over this link is part of one with an introduction, and

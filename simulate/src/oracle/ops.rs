@@ -4,6 +4,7 @@
 use kvquorum_core::Era;
 use kvquorum_testing::linearizability::Step;
 
+use super::expiry::Readings;
 use super::*;
 
 pub(super) struct Op {
@@ -57,6 +58,12 @@ pub(super) struct Op {
     pub is_refused: bool,
     /// Whether its caller was told that it was acknowledged.
     pub is_acked: bool,
+    /// Of a collection: whether it has gone on to what is to be deleted, or dropped.
+    pub sweeps: bool,
+    /// What each clock of the world has read since, up to when it was touched last.
+    pub(super) readings: Vec<Readings>,
+    /// How long what it puts is there, unless that is for ever.
+    pub ttl: Option<Duration>,
     /// Of a pass: what each replica held under each key when it began.
     pub(super) snapshot: Vec<Vec<collected::Answer>>,
 }
@@ -325,7 +332,7 @@ pub(super) struct Call {
     /// Whether the replica was asked who it is just before, or is because another was met
     /// than was meant: it is not asked once more.
     pub is_introduced: bool,
-    /// Of a write; or of a scan, which page.
+    /// Of a write; or of an update, which ballot; or of a scan, which page.
     pub attempt: usize,
     /// When it, or the introduction before it, set out.
     pub started: u64,

@@ -14,17 +14,18 @@ impl Oracle {
             Found::Failed => (1, None),
             Found::NotRepaired(entry) => (2, entry.as_ref()),
         };
-        let stamp = entry.map(Stamp::of);
-        let [a, b, c] = Stamp::numbers(stamp);
+        let told = entry.map(Stamp::of);
+        let [a, b, c] = Stamp::numbers(told);
         self.log(
             Who::Client(client),
             &[12, index as u64, code, a, b, c],
             || {
                 let said = ["finds", "fails", "finds, but cannot repair,"];
-                format!("#{index} {} {}", said[code as usize], show(stamp))
+                format!("#{index} {} {}", said[code as usize], show(told))
             },
         );
         self.finish(index);
+        let stamp = self.found_by_get(index, told);
         self.check_read(index, code == 1, stamp);
         if code == 1 {
             self.counts.failed += 1;

@@ -3,6 +3,7 @@
 
 use kvquorum_testing::linearizability::Step;
 
+use super::collected::{self, possible};
 use super::*;
 
 /// The longest that an update waits between two attempts.
@@ -23,6 +24,8 @@ struct Ballot {
     /// Replicas that it was sent to, as sets of bits.
     prepared: u32,
     accepted: u32,
+    /// What those hold that have promised it, in the order in which they answered.
+    promises: Vec<collected::Answer>,
 }
 
 impl Ballots {
@@ -44,6 +47,19 @@ impl Ballots {
         ballots.position(|ballot| ballot.version == version)
     }
 
+    /// What may have been found there under a ballot.
+    pub fn bases_of(&self, place: usize, r: usize) -> impl Iterator<Item = Option<Stamp>> {
+        let promises = self.ballots.get(place).map(|ballot| &ballot.promises);
+        let answers = promises.filter(|promises| promises.len() >= r);
+        let answers = answers.map(|promises| possible(promises, r));
+        answers.into_iter().flatten().map(|answer| answer.stamp)
+    }
+
+    /// And under any.
+    pub fn bases(&self, r: usize) -> impl Iterator<Item = Option<Stamp>> {
+        (0..self.ballots.len()).flat_map(move |place| self.bases_of(place, r))
+    }
+
     /// It is told of versions.
     pub fn hear(&mut self, versions: impl Iterator<Item = Version>) {
         self.told.extend(versions);
@@ -57,6 +73,7 @@ impl Ballots {
 
 impl Oracle {
     /// A ballot is sent to a replica; after an introduction, it was stamped a while ago.
+    /// Tells which one it is.
     pub(super) fn preparing(
         &mut self,
         index: usize,
@@ -64,18 +81,20 @@ impl Oracle {
         key: &Key,
         version: Version,
         is_late: bool,
-    ) {
+    ) -> Option<usize> {
         let op = &self.ops[index];
         if index_of(key) != Some(op.key) && !op.kind.is_driven() {
-            return self.broken("nothing that nobody wrote", || {
+            self.broken("nothing that nobody wrote", || {
                 format!("#{index} prepares {key}")
             });
+            return None;
         }
         let place = match op.ballots.place(version) {
             Some(place) => place,
             None => self.begin_ballot(index, version, is_late),
         };
         self.ops[index].ballots.ballots[place].prepared |= 1 << replica;
+        Some(place)
     }
 
     fn begin_ballot(&mut self, index: usize, version: Version, is_late: bool) -> usize {
@@ -100,6 +119,7 @@ impl Oracle {
             stamp: None,
             prepared: 0,
             accepted: 0,
+            promises: Vec::new(),
         });
         let made = ballots.ballots.len();
         let most = self.most_ballots(coordinator);
@@ -154,6 +174,7 @@ impl Oracle {
         self.log(Who::Client(client), &[4, a, b, c], || {
             format!("  #{index} writes {stamp}")
         });
+        self.check_left(index, place, key, stamp);
     }
 
     /// What a replica answers to an operation on a register.
@@ -173,6 +194,11 @@ impl Oracle {
                 }
             }
             Answered::Response(Response::Ack(Ack::Superseded { by })) => op.ballots.told.push(*by),
+            Answered::Response(Response::Promise(held)) => {
+                if let Some(ballot) = op.ballots.ballots.get_mut(call.attempt) {
+                    ballot.promises.push(collected::Answer::of(held));
+                }
+            }
             // What settles a key goes past all that was listed there.
             Answered::Response(Response::Told(told)) => {
                 if let kvquorum_core::Told::Versions(listed) = &**told {
@@ -250,10 +276,13 @@ impl Oracle {
                 format!("#{index} says that {value:?} is another value")
             });
         }
-        self.ops[index].step = Some(Step::Read(value));
-        let stamp = version.map(|version| Stamp::told(value, version));
-        self.returned(index, stamp, false);
         let key = self.ops[index].key;
+        let stamp = version.map(|version| self.keys[key].told(value, version));
+        if let Some(stamp) = stamp {
+            self.check_shown(index, stamp, value);
+        }
+        self.ops[index].step = Some(Step::Read(stamp.and_then(Stamp::value)));
+        self.returned(index, stamp, false);
         self.check_dead(index, key, stamp);
         self.keys[key].seen = value;
     }
@@ -269,14 +298,21 @@ impl Oracle {
         if left.is_some_and(|left| left.reverse_bits() != index as u64) {
             self.broken("L-REGISTER", || format!("#{index} left another's value"));
         }
+        let key = self.ops[index].key;
         self.ops[index].step = Some(match found {
             None => Step::Write(left),
-            Some(found) => Step::Swap(found, left),
+            Some(Some(found)) => Step::Swap(Some(found), left),
+            // Where it is not known what was hidden, it may have been anything.
+            Some(None) => match self.found_as_none(index)[..] {
+                [found] => Step::Swap(found, left),
+                _ => Step::Write(left),
+            },
         });
-        self.returned(index, Some(Stamp::told(left, version)), true);
-        let key = self.ops[index].key;
+        let stamp = self.keys[key].told(left, version);
+        self.returned(index, Some(stamp), true);
         if let Some(Some(found)) = found {
             self.check_dead_value(index, key, found);
+            self.check_compared(index, found);
         }
         self.keys[key].seen = left;
     }

@@ -210,6 +210,7 @@ impl Oracle {
         }
         // What was handed out, where not all of the last page was.
         let rest = scanned.rest.as_ref().map(start);
+        let readings = self.readings(index);
         for place in 0..self.keys.len() {
             let name = key(place);
             if name < page.from
@@ -222,11 +223,11 @@ impl Oracle {
             let found = scanned.found.iter().find(|(key, _)| *key == name);
             let found = found.map(|(_, value)| Stamp::value_of(value));
             let possible = &merged.best[place];
-            let is_found = |it: &&Answer| it.stamp.and_then(Stamp::value) == found;
+            let is_found = |it: &&Answer| readings.may_find(it.stamp, found);
             let told: Vec<Answer> = possible.iter().filter(is_found).copied().collect();
             let Some(last) = told.last().copied() else {
                 let said = possible.iter().map(|it| show(it.stamp)).collect::<Vec<_>>();
-                self.broken("R-RANGE, G-VOID", || {
+                self.broken("R-RANGE, G-VOID, X-HIDE", || {
                     let (found, said) = (show_value(found), said.join(", or "));
                     format!("#{index} finds {found} under k{place}, where answers say {said}")
                 });
@@ -257,6 +258,7 @@ impl Oracle {
             return;
         };
         let rest = scanned.rest.as_ref().map(start);
+        let readings = self.readings(index);
         for place in 0..self.keys.len() {
             let name = key(place);
             let is_read = is_before(&name, rest.as_ref()) && scanned.range.contains(&name);
@@ -269,8 +271,7 @@ impl Oracle {
             }
             // Nothing is found also where nobody tells of anything.
             let is_told = |it: &Answer| {
-                let is_it = it.stamp.and_then(Stamp::value) == found;
-                is_it && self.keys[place].reaches(*it, floor)
+                readings.may_find(it.stamp, found) && self.keys[place].reaches(*it, floor)
             };
             let mut told = pages.iter().flat_map(|page| page.told(&name));
             if !told.any(|it| is_told(&it)) && self.keeps_promises() {

@@ -38,6 +38,7 @@ impl Oracle {
             self.clock_steps.resize(clock + 1, 0);
         }
         self.clock_steps[clock] += 1;
+        self.clock_touched(clock);
     }
 
     fn crashed(&mut self, node: usize, survives: Survives) {

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::collection::CollectionLink;
 use super::eras::EraLink;
+use super::expiry::ExpiryLink;
 use super::{Bug, Kind, Marks};
 use crate::oracle::{Author, End, Shared};
 use crate::spy::{current, on_behalf};
@@ -36,6 +37,7 @@ pub fn link(bug: Option<Bug>, inner: Arc<dyn Transport>, place: Place) -> Arc<dy
         Some(bug) if bug.kind() == Kind::Collection => {
             Arc::new(CollectionLink { bug, inner, place })
         }
+        Some(bug) if bug.kind() == Kind::Expiry => Arc::new(ExpiryLink { bug, inner, place }),
         Some(bug) if bug.is_of_tending() => Arc::new(EraLink::new(bug, inner, place)),
         _ => inner,
     }

@@ -7,6 +7,7 @@
 mod collection;
 mod conditional;
 mod eras;
+mod expiry;
 mod link;
 mod promise;
 mod store;
@@ -54,6 +55,8 @@ pub enum Kind {
     Collection,
     /// A store, where deletes are collected.
     Mark,
+    /// A link, where values expire.
+    Expiry,
 }
 
 macro_rules! bugs {
@@ -150,6 +153,9 @@ bugs! {
         Majority: "the majority of equal answers wins",
         FirstAnswer: "the first answer wins",
         TombstoneIsAbsent: "a read passes over tombstones",
+        ExpiredShown: "a get shows what has expired",
+        HiddenEarly: "a get hides what has yet to expire",
+        ExpiredPassedOver: "a read passes over what has expired, to what was there before",
         LeavesUnasked: "a read that has to wait leaves replicas unasked",
         BlockingReturnsEarly: "a read that repairs first returns early",
         LateNotRepaired: "replicas that answer after the decision are not repaired",
@@ -172,12 +178,15 @@ bugs! {
         BlindRetry: "an update that failed half-way is made again, whatever became of it",
         LastBallotOnly: "an update remembers only its last ballot",
         NoWriteBack: "a get of a register returns what few replicas hold",
+        ExpiredCompared: "an update compares with what has expired",
+        UpdateForgetsTtl: "what an update puts in place of a value that expires is there for ever",
         KeepNotSettled: "an update that changes nothing does not settle what it found",
     }
     Scan {
         GreatestFrontier: "a page goes as far as the answer that goes farthest",
         StuckOnTombstones: "a page of tombstones alone is read again and again",
         SkipsAtBorders: "the key at the border of two pages is passed over",
+        ExpiredScanned: "a scan finds what has expired",
         FewerAnswers: "a page is merged from one answer less than R",
     }
     Era {
@@ -234,6 +243,16 @@ bugs! {
         TombstoneTakesAnchor: "a tombstone that is dropped takes the promise with it",
         AnchorDroppedAtSeal: "a promise is dropped when it is sealed",
     }
+    Expiry {
+        PutForgetsTtl: "a put forgets its time to live",
+        RepairForgetsTtl: "a repair of a read forgets when a value expires",
+        PassForgetsTtl: "a repair of a pass forgets when a value expires",
+        HintForgetsTtl: "a hint forgets when a value expires",
+        CopyForgetsTtl: "a rejoin forgets when a value expires",
+        ExpiresByOneClock: "a value is deleted when one replica's clock is past its time",
+        ExpiredStays: "what has expired is hidden, and never deleted",
+        ExpiryComparesNothing: "what has expired is deleted, whatever was put in its place",
+    }
 }
 
 impl Bug {
@@ -263,7 +282,26 @@ impl Bug {
 
     /// Whether it is about what is done for replicas beside the operations on keys.
     pub fn is_of_tending(self) -> bool {
-        matches!(self.kind(), Kind::Era | Kind::Pass | Kind::Hint) || self.is_of_collection()
+        let kind = self.kind();
+        matches!(kind, Kind::Era | Kind::Pass | Kind::Hint | Kind::Expiry)
+            || self.is_of_collection()
+    }
+
+    /// Whether it is about values that expire.
+    pub fn is_of_expiry(self) -> bool {
+        self.kind() == Kind::Expiry || self.is_of_hiding() || self == Self::UpdateForgetsTtl
+    }
+
+    /// Whether it is about who is shown what has expired.
+    fn is_of_hiding(self) -> bool {
+        matches!(
+            self,
+            Self::ExpiredShown
+                | Self::HiddenEarly
+                | Self::ExpiredPassedOver
+                | Self::ExpiredScanned
+                | Self::ExpiredCompared
+        )
     }
 
     /// Whether it is about deletes that are collected.
@@ -292,9 +330,15 @@ impl Bug {
         self == Self::NoVoidInRejoins
     }
 
-    /// Whether the coordinator counts what it should not, as the oracle is to see.
+    /// Whether the coordinator counts or sends what it should not, as the oracle is to see.
     pub fn is_counted(self) -> bool {
-        matches!(self, Self::PutsAcrossEras | Self::ReadsAcrossEras) || self.is_of_void()
+        matches!(
+            self,
+            Self::PutsAcrossEras
+                | Self::ReadsAcrossEras
+                | Self::PutForgetsTtl
+                | Self::ExpiryComparesNothing
+        ) || self.is_of_void()
     }
 
     /// Whether a crash shows it, by what it leaves of what a replica keeps of itself.

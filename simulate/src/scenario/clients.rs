@@ -1,5 +1,6 @@
 //! What the clients of a world do, and how its day ends.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::profile::Role;
 use super::shop::{Client, Compiles, Shop};
 use super::{MAX_DRIFT, MS};
-use crate::map::Ask;
+use crate::map::{Ask, Put};
 use crate::oracle::{Kind, Scanned, Settings, key};
 use crate::planted::Bug;
 use crate::spy::on_behalf;
@@ -163,8 +164,13 @@ impl<const N: usize> Shop<N> {
                 }
             }
             _ => {
-                let value = (kind == Kind::Put).then(|| value(op));
-                let writing = map.write(key(index), value);
+                let put = (kind == Kind::Put).then(|| Put {
+                    value: value(op),
+                    ttl: self.profile.draw_ttl(random),
+                });
+                let ttl = put.as_ref().and_then(|put| put.ttl);
+                oracle.lock().expires(op, ttl);
+                let writing = map.write(key(index), put);
                 let written = self.with_patience(client, op, writing, random).await;
                 let Some((written, settling)) = written else {
                     return;
@@ -247,7 +253,14 @@ impl<const N: usize> Shop<N> {
             timestamp,
             writer: WriterId::ANONYMOUS,
         };
-        let entry = Entry::new(version, value(op));
+        let mut entry = Entry::new(version, value(op));
+        // Of two entries of one version it would not be known which one a register hides.
+        let is_plain = self.profile.roles.get(index) == Some(&Role::Plain);
+        if let Some(ttl) = self.profile.draw_ttl(random).filter(|_| is_plain) {
+            self.oracle.lock().expires(op, Some(ttl));
+            let at = now.saturating_add(ttl.as_millis().try_into().unwrap_or(u64::MAX));
+            entry = entry.expiring_at(at.try_into().unwrap_or(NonZeroU64::MIN));
+        }
         let limit = client.settings.time_limit;
         let sending = client.spied.clone().map(|link| {
             let (key, entry) = (key(index), entry.clone());
@@ -305,7 +318,9 @@ impl<const N: usize> Shop<N> {
             return;
         }
         let registers = self.oracle.lock().registers();
-        if by_pass {
+        // So is what a promise keeps from being repaired beside registers: that of a round
+        // of collection which was cut when it was about to delete what had expired.
+        if by_pass || self.oracle.lock().has_promises_beside() {
             self.pass_at_last(&reader, random).await;
             self.oracle.lock().check_converged();
             return self.collect_at_last(&reader, random).await;

@@ -95,6 +95,7 @@ impl<const N: usize> Shop<N> {
             return;
         }
         sleep(MS * 5).await;
+        let mut millis = self.oracle.lock().slowest_millis();
         let mut told = self
             .collect_once(reader, Duration::ZERO, HOURS, random)
             .await;
@@ -107,10 +108,25 @@ impl<const N: usize> Shop<N> {
                 .collect_once(reader, Duration::ZERO, HOURS, random)
                 .await;
         }
+        let has_expired = |report: &PassReport| {
+            let collected = report.collection.as_ref().and_then(|it| it.as_ref().ok());
+            collected.is_some_and(|it| it.replicas.iter().any(|replica| replica.expired > 0))
+        };
+        if told.as_ref().is_some_and(has_expired) {
+            // What was deleted by this round goes away with the next.
+            sleep(MS * 5).await;
+            millis = self.oracle.lock().slowest_millis();
+            told = self
+                .collect_once(reader, Duration::ZERO, HOURS, random)
+                .await;
+        }
         let told = told.map(|report| outcome(&report));
         let mut oracle = self.oracle.lock();
         match told {
-            Some(Ok(upto)) => oracle.check_swept(upto),
+            Some(Ok(upto)) => {
+                oracle.check_swept(upto);
+                oracle.check_expired(millis);
+            }
             told => oracle.broken("a round collects when all is calm", || {
                 format!("nothing was collected, or not by all: {told:?}")
             }),

@@ -83,6 +83,9 @@ pub(super) struct Profile {
     pub(super) pause: Duration,
     pub(super) foreign: u32,
     pub(super) deletes: u32,
+    /// How many puts in a hundred are of values that expire, and in what time, mostly.
+    expiring: u32,
+    ttl: Duration,
     pub(super) gets: u32,
     pub(super) leaving: u32,
     pub(super) settling: u32,
@@ -104,19 +107,7 @@ impl Profile {
         let conditional = random.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 40, 100]).copied();
         let conditional = conditional.filter(|_| bug.is_none()).unwrap_or(0);
         let is_collected = Self::is_collected(random, plan);
-        let may_restore = is_collected && with.registers && with.restored > 0;
-        let losses = match random.below(10) {
-            // The coordinator of `mutant` has no replica rejoin.
-            _ if plan.mutant => Losses::None,
-            // A store that is not the disk does not lose what the disk does.
-            _ if bug.is_some_and(|bug| bug.kind() == planted::Kind::Era) => Losses::Known,
-            _ if bug.is_some_and(Bug::is_store) || conditional > 0 => Losses::None,
-            _ if may_restore && bug.is_some_and(Bug::is_of_backups) => Losses::Restored,
-            0..=4 if with.losses > 0 => Losses::Known,
-            7 | 8 if may_restore => Losses::Restored,
-            5 | 6 => Losses::Unknown,
-            _ => Losses::None,
-        };
+        let losses = draw_losses(random, plan, with, is_collected, conditional > 0);
         if losses != Losses::Unknown {
             storm.synced_survives = 0;
             storm.nothing_survives = 0;
@@ -156,6 +147,13 @@ impl Profile {
             pause: pick(random, &[0, 5, 50, 500]),
             foreign: of(random, &[0, 0, 5, 15]),
             deletes: of(random, &[0, 10, 25]),
+            // Other bugs are to be caught without this.
+            expiring: match bug {
+                Some(bug) if bug.is_of_expiry() => 50,
+                Some(_) => 0,
+                None => of(random, &[0, 0, 30, 80]),
+            },
+            ttl: MS,
             gets: of(random, &[20, 40, 60]),
             leaving: of(random, &[0, 0, 10, 40]),
             settling: of(random, &[0, 25, 60]),
@@ -173,17 +171,34 @@ impl Profile {
             store_dawdles: of(random, &[0, 0, 20]),
             drift: pick(random, &[1_000, 30_000, 30_000, 60_000, 100_000_000]),
         };
-        if with_registers && (is_about_them || random.percent(20)) {
-            profile.contend(random);
-        }
-        let is_about_deletes = bug.is_some_and(Bug::is_of_collection);
-        if profile.collecting.is_some() && (is_about_deletes || random.percent(30)) {
-            profile.delete_often(random, with_registers, is_about_them);
-        }
+        profile.press(random, plan, with_registers);
         if let Some(bug) = bug {
             profile.suit(bug);
         }
         profile
+    }
+
+    /// Has what is rare be usual, in some worlds.
+    fn press(&mut self, random: &mut Random, plan: Plan, with_registers: bool) {
+        let is_about = |is: fn(Bug) -> bool| plan.bug.is_some_and(is);
+        let is_about_registers = is_about(Bug::is_of_registers);
+        if with_registers && (is_about_registers || random.percent(20)) {
+            self.contend(random);
+        }
+        let is_about_expiry = is_about(Bug::is_of_expiry);
+        let is_about_deletes = is_about_expiry || is_about(Bug::is_of_collection);
+        if self.collecting.is_some() && (is_about_deletes || random.percent(30)) {
+            self.delete_often(random, with_registers, is_about_registers);
+        }
+        if self.expiring > 0 {
+            self.ttl = pick(random, &[20, 300, 3_000, 70_000]);
+            if is_about_expiry || random.percent(30) {
+                self.expire_often(random);
+                if with_registers && !plan.mutant {
+                    self.collecting.get_or_insert(MS * 20);
+                }
+            }
+        }
     }
 
     /// What a planted bug takes to show.
@@ -255,12 +270,28 @@ impl Profile {
         (storm.crash, storm.restart) = (random.pick(&[0, 2, 8]).copied().unwrap_or(0), 24);
     }
 
+    /// Has values expire while they are read, repaired, brought to others and deleted; also
+    /// those of registers.
+    fn expire_often(&mut self, random: &mut Random) {
+        self.ttl = pick(random, &[5, 50, 200]);
+        (self.gets, self.deletes) = (20, 5);
+        self.hints = true;
+        self.passing = Some(MS * 50);
+        let registers = self.roles.iter_mut().filter(|it| **it == Role::Register);
+        registers.for_each(|role| *role = Role::Mixed);
+        self.roles.truncate(2);
+        if random.percent(50) {
+            // Once a clock is far behind the others, nothing is deleted for long.
+            self.storm.max_skew = MS * 200;
+        }
+    }
+
     /// Whether deletes are collected. Other bugs are to be caught without that, and the
     /// coordinator of `mutant` does not do it.
     fn is_collected(random: &mut Random, plan: Plan) -> bool {
         let drawn = random.percent(50);
         match plan.bug {
-            Some(bug) => bug.is_of_collection(),
+            Some(bug) => bug.is_of_collection() || bug.kind() == planted::Kind::Expiry,
             None => drawn && !plan.mutant,
         }
     }
@@ -281,6 +312,20 @@ impl Profile {
         (storm.isolation, storm.hang, storm.blackout) = (0, 0, 0);
         (storm.crash, storm.restart) = (random.pick(&[0, 4, 12]).copied().unwrap_or(0), 24);
         self.scans /= 4;
+    }
+
+    /// For how long what is put is there, unless that is for ever: mostly for less than a
+    /// run takes, and for less than clocks differ.
+    pub(super) fn draw_ttl(&self, random: &mut Random) -> Option<Duration> {
+        if self.expiring == 0 || !random.percent(self.expiring) {
+            return None;
+        }
+        Some(match random.below(16) {
+            0 => Duration::ZERO,
+            1 => Duration::from_secs(3_600),
+            2 => Duration::MAX,
+            _ => random.between(&(Duration::ZERO..=self.ttl)),
+        })
     }
 
     /// Whether a replica keeps its records by a conditional write.
@@ -307,6 +352,31 @@ impl Profile {
 /// So many milliseconds of these.
 fn pick(random: &mut Random, millis: &[u64]) -> Duration {
     random.pick(millis).map_or(MS, |millis| MS * *millis as u32)
+}
+
+/// What becomes of data, beside collections, and where some replicas keep their records by
+/// a conditional write.
+fn draw_losses(
+    random: &mut Random,
+    plan: Plan,
+    with: Allowed,
+    is_collected: bool,
+    is_conditional: bool,
+) -> Losses {
+    let bug = plan.bug;
+    let may_restore = is_collected && with.registers && with.restored > 0;
+    match random.below(10) {
+        // The coordinator of `mutant` has no replica rejoin.
+        _ if plan.mutant => Losses::None,
+        // A store that is not the disk does not lose what the disk does.
+        _ if bug.is_some_and(|bug| bug.kind() == planted::Kind::Era) => Losses::Known,
+        _ if bug.is_some_and(Bug::is_store) || is_conditional => Losses::None,
+        _ if may_restore && bug.is_some_and(Bug::is_of_backups) => Losses::Restored,
+        0..=4 if with.losses > 0 => Losses::Known,
+        7 | 8 if may_restore => Losses::Restored,
+        5 | 6 => Losses::Unknown,
+        _ => Losses::None,
+    }
 }
 
 /// Which faults there are.

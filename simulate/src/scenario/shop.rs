@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvquorum_core::{
-    Bytes, Coordinator, CoordinatorBuilder, Key, KeyRange, Replica, ReplicaStats, ScanLimit,
-    Transport, WriterId,
+    Coordinator, CoordinatorBuilder, Key, KeyRange, Replica, ReplicaStats, ScanLimit, Transport,
+    WriterId,
 };
 use kvquorum_mem::Link;
 use kvquorum_testing::sim::{Clock, Cluster, Event, Random, Survives, World};
@@ -13,7 +13,7 @@ use kvquorum_testing::sim::{Clock, Cluster, Event, Random, Survives, World};
 use super::profile::Profile;
 use super::{MAX_DRIFT, Plan};
 use crate::map::{
-    Ask, Map, Operation, Paging, Read, Real, Registers, Settling, Tending, Told, Written,
+    Ask, Map, Operation, Paging, Put, Read, Real, Registers, Settling, Tending, Told, Written,
 };
 use crate::mutant::Mutant;
 use crate::oracle::{End, Oracle, Quorums, Settings, Shared};
@@ -322,9 +322,9 @@ struct Renewed<M, F> {
 }
 
 impl<M: Map + 'static, F: Fn() -> M + Send + Sync> Map for Renewed<M, F> {
-    fn write(&self, key: Key, value: Option<Bytes>) -> Operation<'_, (Written, Settling)> {
+    fn write(&self, key: Key, put: Option<Put>) -> Operation<'_, (Written, Settling)> {
         let map = (self.build)();
-        Box::pin(async move { map.write(key, value).await })
+        Box::pin(async move { map.write(key, put).await })
     }
 
     fn read(&self, key: Key) -> Operation<'_, Read> {

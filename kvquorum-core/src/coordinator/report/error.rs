@@ -111,7 +111,7 @@ pub enum ReadError {
     )]
     #[non_exhaustive]
     NotRepaired {
-        /// What was found.
+        /// What was found; without its value, if that had expired (rule X-HIDE).
         entry: Option<Entry>,
         /// How many replicas are known to hold it.
         holders: usize,
