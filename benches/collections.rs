@@ -36,11 +36,25 @@ type Map = Coordinator<3, 2, 2, HttpTransport>;
 fn main() {
     let keys = env::args().filter_map(|it| it.parse().ok()).next();
     let keys = keys.unwrap_or(KEYS);
+    let is_part = |part: &&str| ["memory", "disk", "beside"].contains(part);
+    let arguments: Vec<String> = env::args().collect();
+    let only: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        .filter(is_part)
+        .collect();
+    let runs = |part| only.is_empty() || only.contains(&part);
     runtime::of_threads(2).block_on(async {
         println!("{keys} keys, values of {VALUE_LEN} bytes, three replicas over HTTP");
-        in_memory(keys).await;
-        on_disk(keys).await;
-        beside(keys).await;
+        if runs("memory") {
+            in_memory(keys).await;
+        }
+        if runs("disk") {
+            on_disk(keys).await;
+        }
+        if runs("beside") {
+            beside(keys).await;
+        }
     });
 }
 
@@ -183,6 +197,8 @@ impl<S: Store> Cluster<S> {
     /// Puts and deletes so many keys, and collects: what is there in between, and how long
     /// the round takes.
     async fn round<F: Future<Output = u64>>(&self, what: &str, keys: u64, size: impl Fn() -> F) {
+        // Its buffers are there from then on.
+        check(&self.collect().await, 0);
         let before = size().await;
         self.put_all(keys).await;
         let put = size().await;
