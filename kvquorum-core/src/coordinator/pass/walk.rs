@@ -24,7 +24,7 @@ use crate::transport::Transport;
 
 /// Into how many windows one that differs is split: with more of them, one difference
 /// takes more bytes to be found; with fewer, more round trips.
-const PARTS: u64 = 8;
+const PARTS: u64 = 7;
 /// A window with no more entries is listed and not split: a list of them takes fewer
 /// bytes than another comparison, and saves a round trip.
 const FEW: u64 = 16;
