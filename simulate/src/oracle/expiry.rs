@@ -143,8 +143,12 @@ impl Oracle {
     /// The entry that a get has found: what it was told, or the value that was hidden.
     pub(super) fn found_by_get(&mut self, index: usize, told: Option<Stamp>) -> Option<Stamp> {
         let found = told?;
-        let answers = possible(&self.ops[index].reading.answers, self.quorums.r);
-        let mut stamps = answers.iter().filter_map(|answer| answer.stamp);
+        // Where it asked anew, what it was told before is not what it has found.
+        let answers = &self.ops[index].reading.answers;
+        let combined = possible(answers, self.quorums.r).into_iter();
+        let mut stamps = combined
+            .chain(answers.iter().copied())
+            .filter_map(|it| it.stamp);
         let is_hidden = |it: &Stamp| it.version == found.version && it.expires.is_some();
         let stamp = match stamps.clone().any(|it| it == found) {
             true => found,
