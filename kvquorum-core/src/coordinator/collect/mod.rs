@@ -58,8 +58,11 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///
     /// While a replica is away, or has yet to [rejoin](Self::rejoin), nothing is
     /// collected: [`CollectError::Waiting`] says for which one. A round that ends half-way
-    /// does no harm, and the next one begins anew. Any number of coordinators may collect
-    /// at the same time.
+    /// does no harm, and the next one begins anew. One that was just deleting an expired
+    /// value may leave a promise behind, as an update does that was cut: older entries are
+    /// not brought past it, and where the replicas hold unlike ones, a get with blocking
+    /// repair fails, until the next write or pass. Any number of coordinators may collect at
+    /// the same time.
     ///
     /// With `R + W ≤ N` or `2 W ≤ N` no pass can settle what a replica was given back out of
     /// an old backup: from then on rounds end with [`CollectError::NotLevel`], until that
