@@ -212,7 +212,16 @@ impl Profile {
         }
         match bug {
             // A crash between the two phases of an update.
-            Bug::PromiseNotDurable => (self.storm.crash, self.storm.restart) = (12, 24),
+            Bug::PromiseNotDurable => {
+                (self.storm.crash, self.storm.restart) = (24, 48);
+                self.pause = MS * 5;
+                self.storm.max_latency = MS * 50;
+            }
+            // A delete that falls between what is levelled and the seal.
+            Bug::LevelledFirst => {
+                self.pause = MS * 5;
+                self.hasten();
+            }
             // Nothing else writes two entries of one version.
             Bug::ValuesLeftOut => self.foreign = 40,
             // A delete that falls into a round between its seal and its mark,
