@@ -27,7 +27,7 @@ const VALUE_LEN: usize = 100;
 /// How many writes are under way, when keys are put and deleted.
 const AT_ONCE: usize = 512;
 /// The keys of the operations beside a round. They stay.
-const OTHERS: u64 = 1024;
+const OTHERS: u64 = 50_000;
 /// How long operations without a round are measured, before it and after it.
 const ALONE: Duration = Duration::from_secs(4);
 
@@ -182,16 +182,14 @@ impl<S: Store> Cluster<S> {
             servers.push(server);
         }
         let map = Coordinator::new(links.try_into().unwrap_or_else(|_| unreachable!()));
-        for number in 0..OTHERS {
-            map.put(other(number), vec![b'v'; VALUE_LEN]).await.unwrap();
-        }
-        map.drain().await;
-        Self {
+        let cluster = Self {
             stores,
             local: Coordinator::new(replicas),
             map,
             _servers: servers,
-        }
+        };
+        cluster.put_all((0..OTHERS).map(other)).await;
+        cluster
     }
 
     /// Puts and deletes so many keys, and collects: what is there in between, and how long
@@ -200,7 +198,7 @@ impl<S: Store> Cluster<S> {
         // Its buffers are there from then on.
         check(&self.collect().await, 0);
         let before = size().await;
-        self.put_all(keys).await;
+        self.put_all((0..keys).map(key)).await;
         let put = size().await;
         self.delete_all(keys).await;
         let deleted = size().await;
@@ -222,12 +220,12 @@ impl<S: Store> Cluster<S> {
     }
 
     async fn put_and_delete(&self, keys: u64) {
-        self.put_all(keys).await;
+        self.put_all((0..keys).map(key)).await;
         self.delete_all(keys).await;
     }
 
-    async fn put_all(&self, keys: u64) {
-        let puts = iter(0..keys).map(|at| self.local.put(key(at), vec![b'v'; VALUE_LEN]));
+    async fn put_all(&self, keys: impl Iterator<Item = Key>) {
+        let puts = iter(keys).map(|key| self.local.put(key, vec![b'v'; VALUE_LEN]));
         puts.buffer_unordered(AT_ONCE)
             .for_each(async |put| drop(put.unwrap()))
             .await;

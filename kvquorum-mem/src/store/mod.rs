@@ -38,6 +38,9 @@ use shard::Shard;
 /// little.
 const SHARDS: usize = 64;
 
+/// Room for so many is not given back: it would soon be asked for again.
+const LITTLE: usize = 16;
+
 /// A [`Store`] in memory: fast, made for many threads, and gone with the
 /// process.
 ///
@@ -152,12 +155,12 @@ impl MemStore {
     }
 }
 
-/// Gives half of the room back where less than three eighths of it are used. A third
-/// more than are left still fit, so that it is not one more or less that decides.
+/// Gives room back where less than half of it is used. A quarter more than are left still
+/// fit, so that it is not one more or less that decides.
 fn give_back<T>(items: &mut Vec<T>) {
-    let half = items.capacity() / 2;
-    if items.len() < half.saturating_mul(3) / 4 {
-        items.shrink_to(half);
+    let len = items.len();
+    if items.capacity() > LITTLE && len < items.capacity() / 2 {
+        items.shrink_to(len.saturating_add(len / 4).max(LITTLE / 2));
     }
 }
 
