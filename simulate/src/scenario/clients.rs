@@ -22,7 +22,7 @@ use crate::spy::on_behalf;
 const HOURS: Duration = Duration::from_secs(3600);
 
 /// How the coordinator is set that looks at what a storm has left.
-const CALM: Settings = Settings {
+pub(super) const CALM: Settings = Settings {
     time_limit: Duration::from_secs(2),
     attempts: 3,
     background: 256,

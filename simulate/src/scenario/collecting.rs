@@ -7,6 +7,7 @@ use kvquorum_testing::sim::{Backup, Event, Random};
 use tokio::time::{sleep, timeout};
 
 use super::MS;
+use super::clients::CALM;
 use super::shop::{Client, Shop};
 use super::tending::HOURS;
 use crate::oracle::Kind;
@@ -120,6 +121,8 @@ impl<const N: usize> Shop<N> {
                 .collect_once(reader, Duration::ZERO, HOURS, random)
                 .await;
         }
+        // What was deleted may be under way to those that no quorum had to wait for.
+        sleep(CALM.time_limit).await;
         let told = told.map(|report| outcome(&report));
         let mut oracle = self.oracle.lock();
         match told {
