@@ -104,9 +104,10 @@ impl Ledger {
 }
 
 /// What a read, or a replica, has to hold: at least what was acknowledged `before`; that
-/// alone if nobody wrote until `after`; and under a version that is known, its value. A
-/// delete may be collected, and so have left nothing behind: then whatever is found under
-/// the key is greater.
+/// alone if nobody wrote until `after`, be it under the version that a pass gave it to
+/// settle what replicas hold; and under a version that is known, its value. A delete may be
+/// collected, and so have left nothing behind: then whatever is found under the key is
+/// greater.
 pub fn check(
     before: &Known,
     after: &Known,
@@ -117,7 +118,8 @@ pub fn check(
         return Ok(());
     }
     let is_quiet = before.is_the_same(after);
-    let is_late = version < before.version() || is_quiet && version != before.version();
+    let is_another = version != before.version() && number != before.number();
+    let is_late = version < before.version() || is_quiet && is_another;
     let is_other = [before, after]
         .iter()
         .any(|it| it.version() == version && it.number() != number);
