@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvquorum_core::{CollectError, PassReport, PassSettings, Timestamp};
+use kvquorum_core::{CollectError, PassReport, PassSettings, Refusal, ReplicaFailure, Timestamp};
 use kvquorum_testing::sim::{Backup, Event, Random};
 use tokio::time::{sleep, timeout};
 
@@ -100,8 +100,17 @@ impl<const N: usize> Shop<N> {
         let mut told = self
             .collect_once(reader, Duration::ZERO, HOURS, random)
             .await;
-        let has_rejoined =
-            |report: &PassReport| matches!(report.collection, Some(Err(CollectError::Rejoined)));
+        let is_stale = |failure: &ReplicaFailure| {
+            matches!(failure, ReplicaFailure::Refused(Refusal::Stale { .. }))
+        };
+        let has_rejoined = |report: &PassReport| match &report.collection {
+            Some(Err(error)) => matches!(error, CollectError::Rejoined),
+            Some(Ok(collected)) => {
+                let mut replicas = collected.replicas.iter();
+                replicas.any(|it| it.failure.as_ref().is_some_and(is_stale))
+            }
+            None => false,
+        };
         if told.as_ref().is_some_and(has_rejoined) {
             // A rejoin that was cut had announced an era, and the round was the first to
             // bring it to all.
