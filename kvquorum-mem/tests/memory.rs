@@ -11,7 +11,9 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const KEYS: u64 = 250_000;
-const BASE: u64 = 10_000;
+/// How many keys stay, and how much more they may take once others were there, in hundredths:
+/// by how many they are, their room may have been just enough before.
+const BASES: [(u64, usize); 2] = [(10_000, 10), (50_000, 25)];
 
 /// How many bytes are allocated now.
 fn live() -> usize {
@@ -47,21 +49,25 @@ async fn remove(store: &MemStore, numbers: std::ops::Range<u64>) {
 /// between those that stay is not given back.
 #[tokio::test(flavor = "current_thread")]
 async fn removed_keys_give_their_memory_back() {
-    let empty = live();
-    let store = MemStore::new();
-    put(&store, 0..BASE).await;
-    let before = live() - empty;
-    let base = BASE..BASE + KEYS;
-    for _ in 0..2 {
-        put(&store, base.clone()).await;
-        let most = live() - empty;
-        remove(&store, base.clone()).await;
+    for (base, more) in BASES {
+        let empty = live();
+        let store = MemStore::new();
+        put(&store, 0..base).await;
+        let before = live() - empty;
+        for _ in 0..2 {
+            put(&store, base..base + KEYS).await;
+            let most = live() - empty;
+            remove(&store, base..base + KEYS).await;
+            let after = live() - empty;
+            println!("{before} bytes, {most} with {KEYS} keys more, {after} without them");
+            assert!(
+                after <= before + before * more / 100,
+                "{after} after {before}"
+            );
+        }
+        remove(&store, 0..base).await;
         let after = live() - empty;
-        println!("{before} bytes, {most} with {KEYS} keys more, {after} without them");
-        assert!(after <= before + before / 10, "{after} after {before}");
+        println!("{after} bytes with no key");
+        assert!(after <= before / 10, "{after}");
     }
-    remove(&store, 0..BASE).await;
-    let after = live() - empty;
-    println!("{after} bytes with no key");
-    assert!(after <= before / 10, "{after}");
 }

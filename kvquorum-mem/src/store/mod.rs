@@ -38,9 +38,6 @@ use shard::Shard;
 /// little.
 const SHARDS: usize = 64;
 
-/// Room for so many is not given back: it would soon be asked for again.
-const LITTLE: usize = 16;
-
 /// A [`Store`] in memory: fast, made for many threads, and gone with the
 /// process.
 ///
@@ -155,12 +152,13 @@ impl MemStore {
     }
 }
 
-/// Gives room back where less than half of it is used. A quarter more than are left still
-/// fit, so that it is not one more or less that decides.
+/// Gives half of the room back where less than seven sixteenths of it are used. A seventh
+/// more than are left still fit, so that it is not one more or less that decides.
 fn give_back<T>(items: &mut Vec<T>) {
-    let len = items.len();
-    if items.capacity() > LITTLE && len < items.capacity() / 2 {
-        items.shrink_to(len.saturating_add(len / 4).max(LITTLE / 2));
+    // Halves, so that a chunk that grows again ends where it is full.
+    let half = items.capacity() / 2;
+    if items.len() < half.saturating_mul(7) / 8 {
+        items.shrink_to(half);
     }
 }
 
