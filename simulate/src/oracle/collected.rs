@@ -174,6 +174,9 @@ impl Oracle {
                 format!("replica {replica} goes from {before:?} to {floors:?}")
             });
         }
+        if floors.sealed > before.sealed && !marks.is_joining {
+            self.check_sealed(replica, floors.sealed);
+        }
         if floors.collected > before.collected {
             let is_seeded = !marks.is_joining;
             self.has_collected |= true;
@@ -182,6 +185,19 @@ impl Oracle {
                     self.buried(replica, key, floors.collected);
                 }
             }
+        }
+    }
+
+    /// G-SEAL: a replica is sealed up to a time that its clock has read. One that rejoined
+    /// has taken over what it is sealed up to.
+    fn check_sealed(&mut self, replica: usize, sealed: Timestamp) {
+        let state = &mut self.replicas[replica];
+        state.read_clock();
+        let latest = state.latest;
+        if sealed.millis() > latest && state.losses == 0 && !self.looks_away {
+            self.broken("G-SEAL", || {
+                format!("replica {replica} is sealed up to {sealed}, and its clock read {latest} ms")
+            });
         }
     }
 

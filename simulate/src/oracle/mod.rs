@@ -133,6 +133,8 @@ struct ReplicaState {
     /// What it went by when its process ended, each time.
     lives: Vec<Floors>,
     era: u64,
+    /// The latest time that its clock may ever have read, in milliseconds.
+    latest: u64,
     /// Its seal and its mark, as its store keeps them, and as the replica goes by them.
     floors: Floors,
     in_force: Floors,
@@ -303,6 +305,7 @@ impl Oracle {
             losses: 0,
             lives: Vec::new(),
             era: 0,
+            latest: 0,
             floors: Floors::default(),
             in_force: Floors::default(),
         });

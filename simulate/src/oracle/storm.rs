@@ -38,6 +38,9 @@ impl Oracle {
             self.clock_steps.resize(clock + 1, 0);
         }
         self.clock_steps[clock] += 1;
+        for replica in &mut self.replicas {
+            replica.read_clock();
+        }
         self.clock_touched(clock);
     }
 
@@ -100,6 +103,11 @@ impl Oracle {
 }
 
 impl ReplicaState {
+    pub(super) fn read_clock(&mut self) {
+        let readings = self.clock.readings().into_iter().max();
+        self.latest = self.latest.max(readings.unwrap_or_default());
+    }
+
     /// Its process has ended.
     fn ended(&mut self) {
         self.lives.push(std::mem::take(&mut self.in_force));

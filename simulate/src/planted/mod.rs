@@ -242,6 +242,8 @@ bugs! {
         SupersededBeforeSeal: "what is superseded is acked as such, however old",
         TombstoneTakesAnchor: "a tombstone that is dropped takes the promise with it",
         AnchorDroppedAtSeal: "a promise is dropped when it is sealed",
+        AnchorStays: "promises that are collected stay",
+        SealPastClock: "a seal past a replica's clock is taken",
     }
     Expiry {
         PutForgetsTtl: "a put forgets its time to live",
@@ -277,6 +279,7 @@ impl Bug {
                 | Self::AcceptsIgnoreSeal
                 | Self::TombstoneTakesAnchor
                 | Self::AnchorDroppedAtSeal
+                | Self::AnchorStays
         )
     }
 

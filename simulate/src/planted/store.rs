@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kvquorum_core::{
     Ack, Action, Asked, Change, Conditional, Decision, Entry, Key, Record, Refusal, Response,
-    ScanLimit, Store, StoreError, Timestamp, Version,
+    ScanLimit, Store, StoreError, Timestamp, Told, Version,
 };
 use kvquorum_testing::sim::{Disk, Random};
 use tokio::time::{Instant, sleep};
@@ -147,9 +147,13 @@ impl Buggy {
 
     async fn apply(self: Arc<Self>, key: Key, change: Change<'_>) -> Response {
         let held = self.record(&key);
-        // What a replica keeps of itself is none of the bugs' business.
+        // What a replica keeps of itself is the business of one bug only.
         if key.is_empty() {
-            let Decision { action, response } = change.decide(held.as_ref());
+            let decision = change.decide(held.as_ref());
+            let Decision { action, response } = match self.bug {
+                Bug::SealPastClock => seal_past_clock(self.sealed(), decision),
+                _ => decision,
+            };
             self.act(&key, action);
             return response;
         }
@@ -202,6 +206,31 @@ impl Buggy {
     }
 }
 
+/// A seal that rises is one that was asked for by a clock that is a minute ahead.
+fn seal_past_clock(before: Timestamp, mut decision: Decision) -> Decision {
+    let Response::Told(told) = &mut decision.response else {
+        return decision;
+    };
+    let Told::Marks(marks) = &mut **told else {
+        return decision;
+    };
+    let Action::Replace(record) = &mut decision.action else {
+        return decision;
+    };
+    let (Some(mut own), false) = (record.entry(), marks.is_joining) else {
+        return decision;
+    };
+    let ahead = Timestamp::new(marks.sealed.millis() + 60_000, 0);
+    if let (Some(kept), Some(ahead), true) = (&own.value, ahead, marks.sealed > before) {
+        marks.sealed = ahead;
+        let mut kept = kept.to_vec();
+        kept[18..26].copy_from_slice(&ahead.to_bits().to_be_bytes());
+        own.value = Some(kept.into());
+        *record = own.into();
+    }
+    decision
+}
+
 /// What a change comes to that marks forbid, with a bug.
 fn decide_marked(
     bug: Bug,
@@ -239,6 +268,22 @@ fn decide_marked(
             let entry = held.and_then(Record::entry);
             let action = entry.map_or(Action::Remove, |entry| Action::Replace(entry.into()));
             Decision { action, ..sound }
+        }
+        (Bug::AnchorStays, Asked::Sweep) => {
+            let left = match &sound.action {
+                Action::Keep => return sound,
+                Action::Replace(left) => left.entry().map(Record::from),
+                Action::Remove => None,
+            };
+            // It is promised again as soon as it is dropped.
+            let anchor = held.and_then(Record::anchor);
+            let again = anchor.map(|anchor| Change::prepare(anchor).decide(left.as_ref()));
+            match again {
+                Some(Decision { action, .. }) if action != Action::Keep => {
+                    Decision { action, ..sound }
+                }
+                _ => sound,
+            }
         }
         (Bug::SweepIgnoresMark, Asked::Sweep)
             if held
