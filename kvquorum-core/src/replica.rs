@@ -4,6 +4,7 @@ mod fingerprints;
 mod known;
 mod limits;
 mod marks;
+mod records;
 mod scan;
 mod sweep;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use known::{Known, State};
 pub use limits::Limits;
 pub use marks::Readiness;
+use records::Work;
 
 use crate::clock::{SystemClock, WallClock, whole_millis};
 use crate::coordinator::PassReport;
@@ -298,8 +300,8 @@ impl<S: Store> Replica<S> {
                 max_keys,
                 expired_by,
             } => {
-                let limit = self.page(*max_keys, u64::MAX);
-                self.sweep(range.clone(), limit, *expired_by, state)
+                let work = Work::new(&self.limits, *max_keys, u64::MAX);
+                self.sweep(range.clone(), work, *expired_by, state)
             }
         }
     }

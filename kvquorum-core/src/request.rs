@@ -144,7 +144,7 @@ pub enum RequestKind {
         /// The range.
         range: KeyRange,
         /// How many records the replica looks at at the most. It has a
-        /// [limit](crate::Limits::max_scan_keys) of its own.
+        /// [limit](crate::Limits::max_hashed_keys) of its own.
         max_keys: u64,
         /// By when values have expired that are told, in milliseconds since the Unix
         /// epoch. 0 tells of none.

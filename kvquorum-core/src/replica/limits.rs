@@ -29,11 +29,11 @@ pub struct Limits {
     /// With the default limits, a page as HTTP carries it is less than 64 KiB
     /// larger than 1 MiB, and so no longer than what its client takes by default.
     pub max_scan_bytes: usize,
-    /// The most records that are hashed for one request of a
-    /// [pass](crate::Coordinator::pass), whatever is asked for. 32,768 by default; 0 is
-    /// taken for 1.
+    /// The most records that are hashed, or [swept](crate::RequestKind::Sweep), for one
+    /// request of a [pass](crate::Coordinator::pass), whatever is asked for. 32,768 by
+    /// default; 0 is taken for 1.
     pub max_hashed_keys: usize,
-    /// The most bytes of keys and records that are hashed for one such request, but
+    /// The most bytes of keys and records that are gone through for one such request, but
     /// for the first record. 16 MiB by default. They are read a page of a scan at a
     /// time.
     pub max_hashed_bytes: usize,

@@ -72,7 +72,7 @@ impl<S: Store> Replica<S> {
 }
 
 /// It takes no more of the store than the page, and one record.
-pub(super) async fn first_records<S: Store>(
+async fn first_records<S: Store>(
     store: &S,
     range: &KeyRange,
     limit: ScanLimit,

@@ -1,72 +1,89 @@
 //! Dropping what counts no more.
 
 use futures_util::future::try_join_all;
+use tokio::task::yield_now;
 
 use super::Replica;
 use super::known::State;
-use super::scan::first_records;
+use super::records::{PAGE_KEYS, Records, Work};
 use crate::entry::Key;
-use crate::range::KeyRange;
-use crate::record::Record;
+use crate::range::{KeyRange, after};
 use crate::rules::Change;
-use crate::store::{ScanLimit, Store, StoreError};
-use crate::told::{Records, Swept, Told};
+use crate::store::{Store, StoreError};
+use crate::told::{Swept, Told};
 use crate::transport::{Call, TransportError};
 
 impl<S: Store> Replica<S> {
     /// Drops what counts no more in the beginning of a range, and tells which values have
     /// expired. The mark that it goes by is kept by the store: nothing is dropped before
     /// that.
-    pub(super) fn sweep(
-        &self,
-        range: KeyRange,
-        limit: ScanLimit,
-        expired_by: u64,
-        state: State,
-    ) -> Call {
+    pub(super) fn sweep(&self, range: KeyRange, work: Work, expired_by: u64, state: State) -> Call {
         let replica = self.clone();
         self.later(state, async move {
-            let Records { records, upto, .. } =
-                first_records(&*replica.store, &range, limit).await?;
-            let keys = records.len() as u64;
-            let collected = replica.floors.collected();
-            let mut tombstones: u64 = 0;
-            let has_expired =
-                |(key, record): &(Key, Record)| record.has_expired(expired_by).then(|| key.clone());
-            let expired = records.iter().filter_map(has_expired).collect();
-            let is_due = |(_, record): &(Key, Record)| {
-                if record.is_only_value() {
-                    return false;
-                }
-                let counting = record.counting(collected);
-                let is_tombstone = counting.as_ref().is_some_and(Record::is_tombstone);
-                tombstones = tombstones.saturating_add(is_tombstone.into());
-                counting.as_ref() != Some(record)
+            let sweeping = async {
+                let (swept, due) = replica.look_through(&range, work, expired_by).await?;
+                replica.drop_from(&due).await?;
+                Ok(swept)
             };
-            let due: Vec<_> = records.into_iter().filter(is_due).collect();
-            let dropped = due.len() as u64;
-            // At the same time, so that a durable store flushes them together.
-            let dropping = due.iter().map(|(key, _)| replica.drop_from(key));
-            try_join_all(dropping)
-                .await
-                .map_err(TransportError::Store)?;
-            Ok(Told::Swept(Swept {
-                keys,
-                tombstones,
-                dropped,
-                expired,
-                upto,
-            })
-            .into())
+            let swept = sweeping.await.map_err(TransportError::Store)?;
+            Ok(Told::Swept(swept).into())
         })
     }
 
-    async fn drop_from(&self, key: &Key) -> Result<(), StoreError> {
-        let change = Change::sweep().under(&self.floors);
-        let change = match self.store.try_apply(key, change) {
-            Ok(done) => return done.map(drop),
-            Err(change) => change,
-        };
-        self.store.apply(key, change).await.map(drop)
+    /// What is in the beginning of a range, and from which keys something is to be dropped.
+    async fn look_through(
+        &self,
+        range: &KeyRange,
+        work: Work,
+        expired_by: u64,
+    ) -> Result<(Swept, Vec<Key>), StoreError> {
+        let collected = self.floors.collected();
+        let mut records = Records::new(&*self.store, range, work, &self.limits);
+        let (mut swept, mut due) = (Swept::default(), Vec::new());
+        let room = self.page(u64::MAX, u64::MAX);
+        let mut bytes = 0_usize;
+        while let Some((key, record)) = records.next().await? {
+            if record.has_expired(expired_by) {
+                bytes = bytes.saturating_add(key.len());
+                if !room.allows(swept.expired.len(), bytes) {
+                    swept.upto = Some(key);
+                    break;
+                }
+                swept.expired.push(key.clone());
+            }
+            swept.keys = swept.keys.saturating_add(1);
+            if records.is_spent() {
+                swept.upto = Some(after(&key)).filter(|upto| range.contains(upto));
+            }
+            if !record.is_only_value() {
+                let counting = record.counting(collected);
+                let is_tombstone = counting.as_ref().is_some_and(|it| it.is_tombstone());
+                swept.tombstones = swept.tombstones.saturating_add(is_tombstone.into());
+                if counting.as_ref() != Some(&record) {
+                    swept.dropped = swept.dropped.saturating_add(1);
+                    due.push(key);
+                }
+            }
+            if records.is_spent() {
+                break;
+            }
+        }
+        Ok((swept, due))
+    }
+
+    async fn drop_from(&self, due: &[Key]) -> Result<(), StoreError> {
+        let mut dropping = Vec::new();
+        for page in due.chunks(PAGE_KEYS) {
+            for key in page {
+                let change = Change::sweep().under(&self.floors);
+                match self.store.try_apply(key, change) {
+                    Ok(done) => drop(done?),
+                    Err(change) => dropping.push(self.store.apply(key, change)),
+                }
+            }
+            yield_now().await;
+        }
+        // At the same time, so that a durable store flushes them together.
+        try_join_all(dropping).await.map(drop)
     }
 }

@@ -8,4 +8,5 @@ mod schedules;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
+mod sweeps;
 mod under_way;

@@ -26,9 +26,6 @@ use crate::request::{Request, RequestKind};
 use crate::told::{Status, Swept, Told};
 use crate::transport::Transport;
 
-/// How many records a replica looks at before it lets others go on.
-const SWEPT_AT_ONCE: u64 = 1024;
-
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// A pass over the whole map that also collects deletes: after it, tombstones that
     /// were written longer ago than the [lag](PassSettings::collect_lag) are gone from all
@@ -160,78 +157,57 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     }
 
     async fn collect_sealed(&self, sealed: Sealed<N>, settings: &PassSettings) -> Collected {
-        let Sealed { upto, .. } = sealed;
-        // All hold the same: one of them tells what has expired, another each time.
-        let teller = upto.millis().checked_rem(N as u64).unwrap_or(0);
-        let (sealed, teller) = (&sealed, usize::try_from(teller).unwrap_or(0));
-        let collecting = (0..N).map(|replica| {
-            let expired_by = match replica == teller && Self::UPDATES {
-                true => sealed.now_millis,
-                false => 0,
-            };
-            self.collect_one(replica, sealed, expired_by, settings)
-        });
+        let collecting = (0..N).map(|replica| self.collect_one(replica, &sealed));
+        let mut replicas = join_all(collecting).await;
+        self.sweep(&mut replicas, &sealed, settings).await;
         Collected {
-            upto,
-            replicas: join_all(collecting).await,
+            upto: sealed.upto,
+            replicas: replicas.into_iter().map(|it| it.swept).collect(),
         }
     }
 
-    async fn collect_one(
-        &self,
-        replica: usize,
-        sealed: &Sealed<N>,
-        expired_by: u64,
-        settings: &PassSettings,
-    ) -> CollectedReplica {
+    /// Has a replica take note of what it was brought up to.
+    async fn collect_one(&self, replica: usize, sealed: &Sealed<N>) -> Sweeping {
         let inner = &self.inner;
         let boot = sealed.boots.get(replica).copied().unwrap_or(0);
         let to = sealed.upto;
         let request = Request::of(RequestKind::Collect { to, boot }).in_era(sealed.era);
-        let collected = call_one_marks(inner, replica, request).await;
-        let mut swept = CollectedReplica::new(inner.name(replica), collected.err());
-        if swept.failure.is_none() {
-            let sweeping = self.sweep(replica, expired_by, settings, &mut swept);
-            swept.failure = sweeping.await.err();
-        }
-        swept
+        let failure = call_one_marks(inner, replica, request).await.err();
+        let left = failure.is_none().then(|| KeyRange::from(..));
+        let swept = CollectedReplica::new(inner.name(replica), failure);
+        Sweeping { swept, left }
     }
 
-    /// Has a replica drop what counts no more, and deletes what it tells has expired; a
-    /// little at a time.
-    async fn sweep(
-        &self,
-        replica: usize,
-        expired_by: u64,
-        settings: &PassSettings,
-        swept: &mut CollectedReplica,
-    ) -> Result<(), ReplicaFailure> {
+    /// Has replicas drop what counts no more, and deletes what one of them tells has
+    /// expired; a little at a time, and all together, so that few others meet it.
+    async fn sweep(&self, replicas: &mut [Sweeping], sealed: &Sealed<N>, settings: &PassSettings) {
         let inner = &self.inner;
+        // All hold the same: one of them tells what has expired, another each time.
+        let teller = sealed.upto.millis().checked_rem(N as u64).unwrap_or(0);
+        let teller = usize::try_from(teller).unwrap_or(0);
         let mut pace = Pace::new(settings);
-        let mut left = Some(KeyRange::from(..));
-        while let Some(range) = left {
+        while replicas.iter().any(|it| it.left.is_some()) {
             pace.rest().await;
             let (began, served) = (Instant::now(), inner.served());
-            let sweep = RequestKind::Sweep {
-                range: range.clone(),
-                max_keys: SWEPT_AT_ONCE,
-                expired_by,
-            };
-            let part = sweep_part(inner, replica, sweep, settings.tries).await?;
-            if !part.is_of(&range) {
-                return Err(ReplicaFailure::Mismatched);
-            }
-            swept.dropped = swept.dropped.saturating_add(part.dropped);
-            swept.tombstones = swept.tombstones.saturating_add(part.tombstones);
-            left = part.upto.map(|upto| range.starting_at(upto));
-            pace.count(began, part.keys, 0);
+            let sweeping = replicas.iter_mut().enumerate().map(|(place, replica)| {
+                let expired_by = match place == teller && Self::UPDATES {
+                    true => sealed.now_millis,
+                    false => 0,
+                };
+                sweep_part(inner, place, replica, expired_by, settings)
+            });
+            let parts = join_all(sweeping).await;
+            let keys = parts.iter().map(|part| part.keys).max().unwrap_or(0);
+            pace.count(began, keys, 0);
             if inner.served() != served {
                 pace.give_way(began.elapsed());
             }
-            let expired = self.expire(part.expired, expired_by).await;
-            swept.expired = swept.expired.saturating_add(expired);
+            let expired = parts.into_iter().flat_map(|part| part.expired).collect();
+            let expired = self.expire(expired, sealed.now_millis).await;
+            if let Some(Sweeping { swept, .. }) = replicas.get_mut(teller) {
+                swept.expired = swept.expired.saturating_add(expired);
+            }
         }
-        Ok(())
     }
 
     /// X-SLOWEST. Deletes values that have expired by the least of all replicas' clocks,
@@ -273,6 +249,13 @@ pub(super) struct Sealed<const N: usize> {
     now_millis: u64,
 }
 
+/// A replica that drops what counts no more.
+struct Sweeping {
+    swept: CollectedReplica,
+    /// Where it has yet to; `None` once it has, or does not answer.
+    left: Option<KeyRange>,
+}
+
 async fn status_after<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     replica: usize,
@@ -284,9 +267,37 @@ async fn status_after<T: Transport, const N: usize>(
     }
 }
 
-/// Has a replica drop what counts no more in the beginning of a range; again, where it
-/// does not answer in time.
+/// Has a replica drop what counts no more in the beginning of what is left.
 async fn sweep_part<T: Transport, const N: usize>(
+    inner: &Arc<Inner<T, N>>,
+    place: usize,
+    Sweeping { swept, left }: &mut Sweeping,
+    expired_by: u64,
+    settings: &PassSettings,
+) -> Swept {
+    let Some(range) = left.take() else {
+        return Swept::default();
+    };
+    let sweep = RequestKind::Sweep {
+        range: range.clone(),
+        max_keys: settings.window,
+        expired_by,
+    };
+    let part = match call_until_told(inner, place, sweep, settings.tries).await {
+        Ok(part) if part.is_of(&range) => part,
+        told => {
+            swept.failure = Some(told.err().unwrap_or(ReplicaFailure::Mismatched));
+            return Swept::default();
+        }
+    };
+    swept.dropped = swept.dropped.saturating_add(part.dropped);
+    swept.tombstones = swept.tombstones.saturating_add(part.tombstones);
+    *left = part.upto.clone().map(|upto| range.starting_at(upto));
+    part
+}
+
+/// Calls again where a replica does not answer in time.
+async fn call_until_told<T: Transport, const N: usize>(
     inner: &Arc<Inner<T, N>>,
     replica: usize,
     sweep: RequestKind,
