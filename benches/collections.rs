@@ -5,6 +5,7 @@ use std::alloc::System;
 use std::net::Ipv4Addr;
 use std::ops::Bound;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -18,6 +19,7 @@ use kvquorum_http::{HttpTransport, Server};
 use kvquorum_mem::MemStore;
 use kvquorum_redb::RedbStore;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::time::{sleep, timeout};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -28,8 +30,8 @@ const VALUE_LEN: usize = 100;
 const AT_ONCE: usize = 512;
 /// The keys of the operations beside a round. They stay.
 const OTHERS: u64 = 50_000;
-/// How long operations without a round are measured, before it and after it.
-const ALONE: Duration = Duration::from_secs(4);
+/// How long operations are measured at a time, without a round and beside it.
+const TURN: Duration = Duration::from_secs(4);
 
 type Map = Coordinator<3, 2, 2, HttpTransport>;
 
@@ -95,30 +97,34 @@ fn file_len(directory: &Path) -> u64 {
     files.map(|it| it.unwrap().metadata().unwrap().len()).sum()
 }
 
-/// How long puts and gets of other keys take while a round goes on, from its beginning to
-/// its end, over how long they take without one.
+/// How long puts and gets of other keys take while a round goes on, and while it is held
+/// up, in turns.
 async fn beside(keys: u64) {
     let cluster = Cluster::new([(); 3].map(|()| MemStore::new())).await;
     cluster.put_and_delete(keys).await;
-    let before = Took::until(&cluster.map, tokio::time::sleep(ALONE)).await;
-    let began = Instant::now();
-    let (during, report) = {
-        let mut report = None;
-        let collecting = async { report = Some(cluster.collect().await) };
-        let during = Took::until(&cluster.map, collecting).await;
-        (during, report.unwrap())
-    };
-    check(&report, keys);
-    let round = began.elapsed().as_secs_f64();
-    let after = Took::until(&cluster.map, tokio::time::sleep(ALONE)).await;
-    println!("beside 1000 operations a second, in memory: the round took {round:.1} s");
-    let p99s = [before.p99(), during.p99(), after.p99()];
-    for (what, kind) in ["put", "get"].into_iter().zip(0..) {
-        let [before, during, after] = p99s.map(|p99| p99[kind]);
-        let alone = (before + after) / 2;
+    let (mut round, mut report) = (pin!(cluster.collect()), None);
+    let (mut lasted, mut ratios) = (Duration::ZERO, [Vec::new(), Vec::new()]);
+    while report.is_none() {
+        let alone = Took::until(&cluster.map, sleep(TURN)).await;
+        let began = Instant::now();
+        let turn = async { report = timeout(TURN, &mut round).await.ok() };
+        let beside = Took::until(&cluster.map, turn).await;
+        lasted += began.elapsed();
+        // The last turn may be too short to tell.
+        if report.is_none() || ratios[0].is_empty() {
+            for (ratios, (alone, beside)) in ratios.iter_mut().zip(alone.p99().zip(beside.p99())) {
+                ratios.push(beside.as_secs_f64() / alone.as_secs_f64());
+            }
+        }
+    }
+    check(&report.unwrap(), keys);
+    let (turns, lasted) = (ratios[0].len(), lasted.as_secs_f64());
+    println!("beside 1000 operations a second, in memory: the round took {lasted:.1} s");
+    for (what, mut ratios) in ["put", "get"].into_iter().zip(ratios) {
+        ratios.sort_by(f64::total_cmp);
+        let [low, median, high] = [1, 2, 3].map(|part| ratios[turns * part / 4]);
         println!(
-            "  p99 of a {what}: {before:.1?} before, {during:.1?} during, {after:.1?} after: {:.2}",
-            during.as_secs_f64() / alone.as_secs_f64()
+            "  p99 of a {what} beside it / without: {median:.2} ({low:.2}–{high:.2}) of {turns} turns"
         );
     }
 }
@@ -151,11 +157,11 @@ impl Took {
         took
     }
 
-    fn p99(mut self) -> [Duration; 2] {
-        for took in &mut self.0 {
+    fn p99(self) -> impl Iterator<Item = Duration> {
+        self.0.into_iter().map(|mut took| {
             took.sort();
-        }
-        self.0.map(|took| took[took.len() * 99 / 100])
+            took[took.len() * 99 / 100]
+        })
     }
 }
 
@@ -240,7 +246,7 @@ impl<S: Store> Cluster<S> {
             .await;
         self.local.drain().await;
         // What is collected is stamped before this millisecond.
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await;
     }
 
     async fn collect(&self) -> PassReport {

@@ -196,7 +196,9 @@ impl Oracle {
         let latest = state.latest;
         if sealed.millis() > latest && state.losses == 0 && !self.looks_away {
             self.broken("G-SEAL", || {
-                format!("replica {replica} is sealed up to {sealed}, and its clock read {latest} ms")
+                format!(
+                    "replica {replica} is sealed up to {sealed}, and its clock read {latest} ms"
+                )
             });
         }
     }
