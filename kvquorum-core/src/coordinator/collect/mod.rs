@@ -26,6 +26,10 @@ use crate::request::{Request, RequestKind};
 use crate::told::{Status, Swept, Told};
 use crate::transport::Transport;
 
+/// How many records are swept with one request at the most. A durable store commits what it
+/// drops of them together, and other writes wait for that.
+const SWEPT_AT_ONCE: u64 = 1024;
+
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// A pass over the whole map that also collects deletes: after it, tombstones that
     /// were written longer ago than the [lag](PassSettings::collect_lag) are gone from all
@@ -280,7 +284,7 @@ async fn sweep_part<T: Transport, const N: usize>(
     };
     let sweep = RequestKind::Sweep {
         range: range.clone(),
-        max_keys: settings.window,
+        max_keys: settings.window.min(SWEPT_AT_ONCE),
         expired_by,
     };
     let part = match call_until_told(inner, place, sweep, settings.tries).await {

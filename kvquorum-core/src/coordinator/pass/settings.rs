@@ -7,8 +7,8 @@ use std::time::Duration;
 #[non_exhaustive]
 #[must_use]
 pub struct PassSettings {
-    /// How many keys are compared, or swept, with one request to each replica. 16,384 by
-    /// default; 0 is taken for 1. A pass that is cut and goes on compares no more
+    /// How many keys are compared with one request to each replica; and swept, but no more
+    /// than 1,024. 16,384 by default; 0 is taken for 1. A pass that is cut and goes on compares no more
     /// than these again. They are counted at the replica whose keys cut the range into
     /// windows, which is one that holds the most, as far as is known. Another that holds
     /// more there compares up to its [limit](crate::Limits::max_hashed_keys).
