@@ -333,14 +333,9 @@ impl<S: Store> Transport for Link<S> {
         };
         match self.node().with_replica(|replica| replica.call(request)) {
             ready @ Call::Ready(_) => ready,
-            // The replica has not begun, and never does so once its node has
-            // crashed.
             Call::Pending(call) => {
                 let node = self.node().clone();
-                Call::new(async move {
-                    node.still_lives(life)?;
-                    call.await
-                })
+                Call::new(async move { node.go_on(call, life).await })
             }
         }
     }

@@ -1,8 +1,11 @@
 //! Nodes: replicas that can crash.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Poll;
 
 use kvquorum_core::{Replica, Request, Store, Transport, TransportError};
 
@@ -142,10 +145,24 @@ impl<S: Store> Node<S> {
     /// A request arrives that was sent to this life of the node.
     pub(super) async fn arrive(&self, request: &Request, life: u64) -> Answer {
         self.still_lives(life)?;
-        self.with_replica(|replica| replica.call(request)).await
+        let call = self.with_replica(|replica| replica.call(request));
+        self.go_on(call, life).await
     }
 
-    pub(super) fn still_lives(&self, life: u64) -> Result<(), TransportError> {
+    /// Nothing of a life goes on once it has ended.
+    pub(super) async fn go_on(
+        &self,
+        mut call: impl Future<Output = Answer> + Unpin,
+        life: u64,
+    ) -> Answer {
+        poll_fn(|context| match self.still_lives(life) {
+            Ok(()) => Pin::new(&mut call).poll(context),
+            Err(crashed) => Poll::Ready(Err(crashed)),
+        })
+        .await
+    }
+
+    fn still_lives(&self, life: u64) -> Result<(), TransportError> {
         if self.0.lives.load(Ordering::Acquire) == life {
             Ok(())
         } else {

@@ -225,7 +225,7 @@ impl Profile {
             // Nothing else writes two entries of one version.
             Bug::ValuesLeftOut => self.foreign = 40,
             // A delete that falls into a round between its seal and its mark,
-            Bug::AcceptsIgnoreSeal => {
+            Bug::PutsIgnoreSeal | Bug::AcceptsIgnoreSeal => {
                 self.deletes = 150;
                 self.pause = MS * 5;
                 self.hasten();
