@@ -136,7 +136,10 @@ impl Oracle {
     /// A replica's store changes what it keeps of the replica.
     pub(super) fn own_swapped(&mut self, replica: usize, record: Option<&Record>) {
         self.store_got_own(replica, record);
+        // The process may end before it can tell of that.
         let value = record.and_then(Record::entry).and_then(|own| own.value);
+        let is_joining = value.as_deref().and_then(|kept| kept.get(1)) != Some(&0);
+        self.floors_marked(replica, Floors::kept(record), is_joining);
         let era = value.and_then(|kept| number(&kept, 2)).unwrap_or(0);
         let before = self.replicas[replica].era;
         if era < before && !self.looks_away {
@@ -158,8 +161,7 @@ impl Oracle {
     }
 
     /// Its marks have risen; or should have.
-    pub(super) fn floors_marked(&mut self, replica: usize, marks: &Marks) {
-        let mut floors = Floors::of(marks);
+    pub(super) fn floors_marked(&mut self, replica: usize, mut floors: Floors, is_joining: bool) {
         let state = &mut self.replicas[replica];
         let before = state.floors;
         if state.swaps.is_some() {
@@ -174,11 +176,11 @@ impl Oracle {
                 format!("replica {replica} goes from {before:?} to {floors:?}")
             });
         }
-        if floors.sealed > before.sealed && !marks.is_joining {
+        if floors.sealed > before.sealed && !is_joining {
             self.check_sealed(replica, floors.sealed);
         }
         if floors.collected > before.collected {
-            let is_seeded = !marks.is_joining;
+            let is_seeded = !is_joining;
             self.has_collected |= true;
             for key in 0..self.keys.len() {
                 if is_seeded {

@@ -59,7 +59,7 @@ impl Oracle {
                  collected up to {collected}"
             )
         });
-        self.floors_marked(replica, &marks);
+        self.floors_marked(replica, Floors::of(&marks), marks.is_joining);
         let state = &mut self.replicas[replica];
         let before = state.era;
         // As of the floors, an answer may come after that to a later change.
