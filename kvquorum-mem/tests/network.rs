@@ -460,7 +460,7 @@ async fn a_request_under_way_at_a_crash_never_arrives() {
     }
 }
 
-/// A store that is never ready at once.
+/// A store that is never ready at once, and takes a while to begin a change.
 struct Slow(MemStore);
 
 impl Store for Slow {
@@ -469,6 +469,7 @@ impl Store for Slow {
     }
 
     async fn apply(&self, key: &Key, change: Change<'_>) -> Result<Response, StoreError> {
+        sleep(2 * MS).await;
         self.0.apply(key, change).await
     }
 
@@ -499,6 +500,27 @@ async fn a_call_that_has_not_begun_at_a_crash_never_begins() {
         assert_eq!(node.store().get(&key()).await.unwrap(), None);
         node.restart();
         assert!(is_applied(&answer(link.call(&write(1))).await));
+    }
+}
+
+/// Catches a request that a process goes on with once it has ended.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_at_a_crash_never_goes_on() {
+    for (restarted, latency) in [(false, MS), (true, MS), (false, MS * 0), (true, MS * 0)] {
+        let node = Network::new(7).host(Replica::new(Slow(MemStore::new())).of_new_cluster());
+        node.replica().ready().await.unwrap();
+        let link = node.link();
+        link.set_request_latency(latency);
+        let mut call = pin!(link.call(&write(1)));
+        assert!(timeout(latency + MS, &mut call).await.is_err());
+        node.crash();
+        if restarted {
+            node.restart();
+        }
+        let error = answer(call).await.unwrap_err();
+        assert!(matches!(error, TransportError::NoAnswer(_)), "{error}");
+        sleep(LONG).await;
+        assert_eq!(node.store().get(&key()).await.unwrap(), None);
     }
 }
 

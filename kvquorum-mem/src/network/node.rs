@@ -87,6 +87,7 @@ impl<S: Store> Node<S> {
     /// - A request under way never reaches the store, not after a restart
     ///   either. Its caller gets [`NoAnswer`](TransportError::NoAnswer) at the
     ///   time when the request would have arrived.
+    /// - A request that the replica is at goes no further, and its caller gets the same.
     /// - An answer under way still arrives.
     ///
     /// Over a link that loses or holds the message, the caller gets no error:
