@@ -132,6 +132,9 @@ pub struct Windows {
     /// [mark](crate::Marks::collected), or [that of the
     /// request](FingerprintRequest::collected) where it is greater.
     pub collected: Timestamp,
+    /// Whether reads or writes came meanwhile, as far as the replica [is
+    /// told](crate::Replica::count_served).
+    pub is_beside_others: bool,
 }
 
 /// A part of a range, and what a replica holds there.

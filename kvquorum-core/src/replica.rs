@@ -152,6 +152,13 @@ impl<S: Store> Replica<S> {
         &self.limits
     }
 
+    /// Tells the replica that a read or a write came, so that passes and collections give
+    /// way to it, whoever's they are. It is for servers. What a coordinator in this process
+    /// sends to the replica, that coordinator gives way to by itself.
+    pub fn count_served(&self) {
+        self.known.count_served();
+    }
+
     /// Tells the replica that a pass has ended beside it, for who
     /// [asks](RequestKind::Status).
     pub fn tell_pass(&self, report: &PassReport) {

@@ -42,6 +42,8 @@ pub struct Swept {
     pub expired: Vec<Key>,
     /// How far it came, as [of a page](crate::Page::upto).
     pub upto: Option<Key>,
+    /// As [of fingerprints](crate::Windows::is_beside_others).
+    pub is_beside_others: bool,
 }
 
 /// What a replica holds in the beginning of a range, with the ballots that it has

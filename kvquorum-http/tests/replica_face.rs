@@ -5,7 +5,11 @@
 mod common;
 
 use common::*;
-use kvquorum_core::{Ack, Entry, Limits, Refusal, Replica, Request, Response, TransportError};
+use futures_util::future::join_all;
+use kvquorum_core::{
+    Ack, Entry, FingerprintRequest, KeyRange, Limits, Refusal, Replica, Request, RequestKind,
+    Response, Timestamp, Told, TransportError,
+};
 use kvquorum_http::{ReplicaService, Server};
 
 /// A merge of `k`, stamped 1 ms by writer 7, with the value `v`.
@@ -285,4 +289,45 @@ async fn a_plain_write_below_a_promise_is_a_conflict() {
     assert_eq!(answer.header("kvquorum-nothing-stored"), Some("1"));
     assert_eq!(store.entries(), []);
     assert_eq!(client.ask(post("/write", body(3))).await.status, 200);
+}
+
+/// Bugs: passes and collections do not give way to reads or writes that come over HTTP; they
+/// do to each other's requests.
+#[tokio::test]
+async fn a_replica_is_told_of_reads_and_writes() {
+    let (server, store) = serve().await;
+    for number in 0..3000 {
+        store.insert(&format!("k{number}"), Entry::new(version(1), "v"));
+    }
+    let link = transport(server.local_addr());
+    let is_beside_others = async || {
+        let asked = RequestKind::Fingerprint(Box::new(FingerprintRequest {
+            range: KeyRange::from(..),
+            hash_key: 1,
+            cuts: Vec::new(),
+            every: u64::MAX,
+            max_keys: u64::MAX,
+            max_bytes: u64::MAX,
+            collected: Timestamp::MIN,
+        }));
+        match call(&link, Request::of(asked)).await.unwrap() {
+            Response::Told(told) => match *told {
+                Told::Windows(windows) => windows.is_beside_others,
+                told => panic!("{told:?}"),
+            },
+            response => panic!("{response:?}"),
+        }
+    };
+    let others = [(); 4].map(|()| unbatched(server.local_addr()));
+    let beside = async |request: fn() -> Request| {
+        let asking = join_all(others.iter().map(|other| call(other, request())));
+        let (is_beside_others, answers) = tokio::join!(is_beside_others(), asking);
+        assert!(answers.iter().all(Result::is_ok));
+        is_beside_others
+    };
+    for _ in 0..20 {
+        assert!(!beside(Request::status).await);
+    }
+    until(async || beside(|| read("k")).await).await;
+    until(async || beside(|| write("other", 1, "v")).await).await;
 }

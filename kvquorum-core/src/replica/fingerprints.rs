@@ -22,8 +22,10 @@ impl<S: Store> Replica<S> {
         let replica = self.clone();
         self.later(state, async move {
             let collected = asked.collected.max(replica.floors.collected());
+            let served = replica.known.served();
             let windows = windows(&*replica.store, &asked, collected, &replica.limits);
-            let windows = windows.await.map_err(TransportError::Store)?;
+            let mut windows = windows.await.map_err(TransportError::Store)?;
+            windows.is_beside_others = replica.known.served() != served;
             Ok(Told::Windows(windows).into())
         })
     }

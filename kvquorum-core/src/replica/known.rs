@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::cache_padded::CachePadded;
 use crate::coordinator::CollectError;
 use crate::entry::Key;
 use crate::identity::{Identity, Quorums, ReplicaId};
@@ -31,6 +32,8 @@ pub(super) struct Known {
     /// What it takes no more, and what counts no more.
     floors: Arc<Floors>,
     copied: AtomicU64,
+    /// Apart, since whoever serves writes it.
+    served: CachePadded<AtomicU64>,
     is_ready: watch::Sender<bool>,
     /// Of the coordinators that called.
     quorums: Mutex<Vec<Quorums>>,
@@ -73,6 +76,7 @@ impl Known {
             announced: AtomicU64::new(0),
             floors: Arc::clone(floors),
             copied: AtomicU64::new(0),
+            served: CachePadded::default(),
             is_ready: watch::Sender::new(false),
             quorums: Mutex::default(),
             last_pass: Mutex::default(),
@@ -161,6 +165,15 @@ impl Known {
 
     pub(super) fn copied(&self) -> u64 {
         self.copied.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_served(&self) {
+        self.served.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that changes when it is told of a read or a write.
+    pub(super) fn served(&self) -> u64 {
+        self.served.0.load(Ordering::Relaxed)
     }
 
     pub(super) fn status(&self, marks: Marks, now_millis: u64) -> Status {

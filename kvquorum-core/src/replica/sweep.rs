@@ -20,9 +20,11 @@ impl<S: Store> Replica<S> {
     pub(super) fn sweep(&self, range: KeyRange, work: Work, expired_by: u64, state: State) -> Call {
         let replica = self.clone();
         self.later(state, async move {
+            let served = replica.known.served();
             let sweeping = async {
-                let (swept, due) = replica.look_through(&range, work, expired_by).await?;
+                let (mut swept, due) = replica.look_through(&range, work, expired_by).await?;
                 replica.drop_from(&due).await?;
+                swept.is_beside_others = replica.known.served() != served;
                 Ok(swept)
             };
             let swept = sweeping.await.map_err(TransportError::Store)?;

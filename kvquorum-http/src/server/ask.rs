@@ -7,7 +7,9 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use kvquorum_core::{Call, Replica, Request, Response, Store, Transport, TransportError};
+use kvquorum_core::{
+    Call, Replica, Request, RequestKind, Response, Store, Transport, TransportError,
+};
 
 use crate::time::in_time;
 use kvquorum_core::WithCauses;
@@ -23,11 +25,25 @@ pub(super) enum Asking {
 
 /// Asks. A store that panics has failed for this request alone.
 pub(super) fn ask<S: Store>(replica: &Replica<S>, request: &Request) -> Asking {
+    if is_read_or_write(&request.kind) {
+        replica.count_served();
+    }
     match catch_unwind(AssertUnwindSafe(|| replica.call(request))) {
         Ok(Call::Ready(answer)) => Asking::Ready(said(answer)),
         Ok(pending) => Asking::Pending(pending),
         Err(_) => Asking::Ready(Err(panicked())),
     }
+}
+
+/// Whether passes and collections give way to it.
+fn is_read_or_write(kind: &RequestKind) -> bool {
+    matches!(
+        kind,
+        RequestKind::Read { .. }
+            | RequestKind::Write { .. }
+            | RequestKind::Prepare { .. }
+            | RequestKind::Scan { .. }
+    )
 }
 
 impl Asking {

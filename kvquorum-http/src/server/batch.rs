@@ -197,6 +197,15 @@ fn told_len(told: &Told) -> usize {
             let lens = windows.windows.iter().map(len);
             lens.flat_map(|len| [LISTED, len]).fold(0, add)
         }
+        Told::Swept(told) => {
+            let lens = told.expired.iter().map(Key::len);
+            lens.flat_map(|len| [LISTED, len]).fold(0, add)
+        }
+        Told::Records(told) => {
+            let lens = told.records.iter();
+            let lens = lens.map(|(key, record)| key.len().saturating_add(record.encoded_len()));
+            lens.flat_map(|len| [ENTRY, len]).fold(0, add)
+        }
         _ => 0,
     }
 }
@@ -235,7 +244,9 @@ impl<S: Store> Body for Batch<S> {
 
 #[cfg(test)]
 mod tests {
-    use kvquorum_core::{Fingerprint, Page, Timestamp, Version, Versions, Windows, WriterId};
+    use kvquorum_core::{
+        Fingerprint, Page, Record, Records, Swept, Timestamp, Version, Versions, Windows, WriterId,
+    };
 
     use super::*;
 
@@ -290,8 +301,23 @@ mod tests {
             bytes: 0,
             windows: (0..1000).map(window).collect(),
             collected: Timestamp::MIN,
+            is_beside_others: false,
+        };
+        let swept = Swept {
+            expired: (0..1000).map(key).collect(),
+            ..Swept::default()
+        };
+        let record = Record::from(Entry::new(version, "a value"));
+        let records = Records {
+            records: (0..1000).map(|at| (key(at), record.clone())).collect(),
+            ..Records::default()
         };
         for (response, takes) in [
+            (Told::Swept(swept).into(), size_of::<Key>()),
+            (
+                Told::Records(records).into(),
+                size_of::<(Key, Record)>() + "a value".len(),
+            ),
             (Told::Versions(versions).into(), size_of::<Versioned>()),
             (Told::Windows(windows).into(), size_of::<Window>()),
         ] {

@@ -496,10 +496,11 @@ fn responses_have_the_bytes_that_the_docs_say() {
                     },
                 ],
                 collected: COLLECTED,
+                is_beside_others: true,
             })
             .into(),
             b"\x06\x00\xAC\x02\x03\x00\x00\x00\x01\x02ab\x01\xAC\x02\x02\xAC\x02\
-              \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x03\xAC\x02",
+              \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x03\xAC\x02\x01",
         ),
         (
             Told::Versions(Versions {
@@ -568,13 +569,14 @@ fn responses_have_the_bytes_that_the_docs_say() {
                 dropped: 2,
                 expired: vec!["b".into(), "ab".into()],
                 upto: Some("ab".into()),
+                is_beside_others: true,
             })
             .into(),
-            b"\x06\x05\xAC\x02\x01\x02\x02\x01b\x02ab\x01\x02ab",
+            b"\x06\x05\xAC\x02\x01\x02\x02\x01b\x02ab\x01\x02ab\x01",
         ),
         (
             Told::Swept(Swept::default()).into(),
-            b"\x06\x05\x00\x00\x00\x00\x00",
+            b"\x06\x05\x00\x00\x00\x00\x00\x00",
         ),
         (
             Told::Records(Records {

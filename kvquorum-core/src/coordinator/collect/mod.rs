@@ -203,9 +203,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
             let parts = join_all(sweeping).await;
             let keys = parts.iter().map(|part| part.keys).max().unwrap_or(0);
             pace.count(began, keys, 0);
-            if inner.served() != served {
-                pace.give_way(began.elapsed());
-            }
+            let is_beside_others = parts.iter().any(|part| part.is_beside_others);
+            pace.give_way(began, is_beside_others || inner.served() != served);
             let expired = parts.into_iter().flat_map(|part| part.expired).collect();
             let expired = self.expire(expired, sealed.now_millis).await;
             if let Some(Sweeping { swept, .. }) = replicas.get_mut(teller) {

@@ -11,7 +11,7 @@ use crate::coordinator::Bounds;
 use crate::coordinator::one::call_one;
 use crate::coordinator::{Coordinator, Left};
 use crate::entry::{Entry, Key, Timestamp, Version};
-use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd};
+use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd, Windows};
 use crate::identity::ReplicaId;
 use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
@@ -38,6 +38,7 @@ pub(super) struct ToldWindows {
     /// How many it has read for it.
     pub(super) bytes: u64,
     pub(super) collected: Timestamp,
+    pub(super) is_beside_others: bool,
 }
 
 pub(super) struct Caller<const N: usize, const W: usize, const R: usize, T> {
@@ -100,12 +101,18 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         if let Response::Told(told) = self.call(replica, kind).await?
             && let Told::Windows(windows) = *told
         {
-            let (bytes, collected) = (windows.bytes, windows.collected);
+            let Windows {
+                bytes,
+                collected,
+                is_beside_others,
+                ..
+            } = windows;
             if let Some(parts) = Part::all(windows, &asked.range, &asked.cuts) {
                 return Ok(ToldWindows {
                     parts,
                     bytes,
                     collected,
+                    is_beside_others,
                 });
             }
         }

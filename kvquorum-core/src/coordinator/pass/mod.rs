@@ -134,7 +134,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Pass<N, W, R,
         let caller = Caller::new(coordinator, settings.tries);
         let hash_key = settings.hash_key.unwrap_or_else(random_key);
         Self {
-            walk: Walk::new(caller, settings, hash_key, range),
+            walk: Walk::new(caller, &settings, hash_key, range),
             began: None,
             before,
         }

@@ -6,6 +6,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::settings::PassSettings;
 
+/// How many keys a step compares at the most beside others: some milliseconds of work, so
+/// that it hardly ever owes a longer rest than the longest.
+const KEYS_BESIDE_OTHERS: u64 = 1024;
+
 /// A pass rests when it owes at least this: timers are no finer than a millisecond.
 const LEAST_REST: Duration = Duration::from_millis(5);
 
@@ -17,6 +21,9 @@ pub(in crate::coordinator) struct Pace {
     per_key: Duration,
     max_bytes_per_second: u64,
     rests: u32,
+    window: u64,
+    /// Whether others were served during the last step.
+    is_beside_others: bool,
     /// When it may go on.
     due: Instant,
 }
@@ -27,7 +34,17 @@ impl Pace {
             per_key: part_of_a_second(1, settings.max_keys_per_second),
             max_bytes_per_second: settings.max_bytes_per_second,
             rests: settings.rests,
+            window: settings.window,
+            is_beside_others: false,
             due: Instant::now(),
+        }
+    }
+
+    /// How many keys the next step compares.
+    pub(in crate::coordinator) fn window(&self) -> u64 {
+        match self.is_beside_others {
+            true => self.window.min(KEYS_BESIDE_OTHERS),
+            false => self.window,
         }
     }
 
@@ -39,10 +56,13 @@ impl Pace {
         self.owe(began, by_keys.max(by_bytes));
     }
 
-    /// Counts a step that took others' time.
-    pub(in crate::coordinator) fn give_way(&mut self, took: Duration) {
-        let rest = took.saturating_mul(self.rests);
-        self.owe(Instant::now(), rest.min(LONGEST_REST));
+    /// Gives way if others were served during the step that began then.
+    pub(in crate::coordinator) fn give_way(&mut self, began: Instant, were_served: bool) {
+        self.is_beside_others = were_served;
+        if were_served {
+            let rest = began.elapsed().saturating_mul(self.rests);
+            self.owe(Instant::now(), rest.min(LONGEST_REST));
+        }
     }
 
     /// Waits until it may go on.

@@ -72,7 +72,6 @@ pub(super) struct State {
 
 pub(super) struct Walk<const N: usize, const W: usize, const R: usize, T> {
     pub(super) caller: Arc<Caller<N, W, R, T>>,
-    settings: PassSettings,
     hash_key: u128,
     /// The greatest mark that was told.
     collected: Timestamp,
@@ -82,16 +81,18 @@ pub(super) struct Walk<const N: usize, const W: usize, const R: usize, T> {
     pub(super) states: [State; N],
     progress: PassProgress,
     pace: Pace,
+    /// Whether a replica has told that others came during this step.
+    is_beside_others: bool,
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R, T> {
     pub(super) fn new(
         caller: Caller<N, W, R, T>,
-        settings: PassSettings,
+        settings: &PassSettings,
         hash_key: u128,
         range: KeyRange,
     ) -> Self {
-        let pace = Pace::new(&settings);
+        let pace = Pace::new(settings);
         let end = range.end().cloned();
         let is_something = !range.is_empty() && N > 1;
         let walk = Todo {
@@ -105,7 +106,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         };
         Self {
             caller: Arc::new(caller),
-            settings,
             hash_key,
             collected: Timestamp::MIN,
             end,
@@ -116,6 +116,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
                 ..PassProgress::default()
             },
             pace,
+            is_beside_others: false,
         }
     }
 
@@ -149,7 +150,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let (began, bytes) = (Instant::now(), self.caller.bytes());
         let served = self.caller.coordinator.inner.served();
         let left = match todo.how {
-            How::Walk => self.compare(&todo, &replicas, MOST_KEYS, self.settings.window),
+            How::Walk => self.compare(&todo, &replicas, MOST_KEYS, self.pace.window()),
             How::Split(every) => self.compare(&todo, &replicas, every, MOST_KEYS),
             How::List => return self.list_step(todo, &replicas).await,
         };
@@ -174,9 +175,9 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
     }
 
     fn give_way(&mut self, served: u64, began: Instant) {
-        if self.caller.coordinator.inner.served() != served {
-            self.pace.give_way(began.elapsed());
-        }
+        let were_told_of = std::mem::take(&mut self.is_beside_others);
+        let were_served = self.caller.coordinator.inner.served() != served;
+        self.pace.give_way(began, were_told_of || were_served);
     }
 
     /// What was next is done, but for this.
@@ -212,6 +213,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let first = self.caller.windows(cutter, &asked).await;
         let first = self.taken(cutter, first)?;
         asked.collected = self.collected_by(first.collected);
+        self.is_beside_others |= first.is_beside_others;
         let (first, mut read) = (first.parts, first.bytes);
         let mut uptos = first.iter().map(|it| it.upto.clone());
         let last = uptos.next_back().flatten();
@@ -228,6 +230,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         for (replica, result) in join_all(asking).await {
             if let Some(told) = self.taken(replica, result) {
                 self.collected_by(told.collected);
+                self.is_beside_others |= told.is_beside_others;
                 // Where the range was cut for them, its end is not that of all.
                 answers.push((replica, ended(told.parts, last.as_ref())));
                 read = read.max(told.bytes);
