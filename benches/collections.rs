@@ -2,23 +2,27 @@
 //! README.md.
 
 use std::alloc::System;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Bound;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::iter;
+use kvquorum_benches::http::{Pace, ServerProcess, serve_if_told};
 use kvquorum_benches::runtime;
-use kvquorum_core::{Coordinator, Key, PassReport, PassSettings, Replica, ScanLimit, Store};
+use kvquorum_core::{
+    Coordinator, Key, PassReport, PassSettings, Replica, ScanLimit, Store, Transport,
+};
 use kvquorum_http::{HttpTransport, Server};
 use kvquorum_mem::MemStore;
 use kvquorum_redb::RedbStore;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{sleep, timeout};
 
 #[global_allocator]
@@ -28,14 +32,24 @@ const KEYS: u64 = 1_000_000;
 const VALUE_LEN: usize = 100;
 /// How many writes are under way, when keys are put and deleted.
 const AT_ONCE: usize = 512;
+/// As many, where each goes to three processes.
+const AT_ONCE_REMOTE: usize = 64;
 /// The keys of the operations beside a round. They stay.
 const OTHERS: u64 = 50_000;
 /// How long operations are measured at a time, without a round and beside it.
 const TURN: Duration = Duration::from_secs(4);
 
+/// Up to so many keys, operations are measured beside a whole round. A round of more is
+/// measured in parts: it goes on with nobody else there, for so long, after each.
+const WHOLE: u64 = 200_000;
+const BETWEEN: Duration = Duration::from_millis(1200);
+/// How many operations there are in a second beside a round, somewhat less.
+const A_SECOND: u32 = 1000;
+
 type Map = Coordinator<3, 2, 2, HttpTransport>;
 
 fn main() {
+    serve_if_told();
     let keys = env::args().filter_map(|it| it.parse().ok()).next();
     let keys = keys.unwrap_or(KEYS);
     let is_part = |part: &&str| ["memory", "disk", "beside"].contains(part);
@@ -98,17 +112,33 @@ fn file_len(directory: &Path) -> u64 {
 }
 
 /// How long puts and gets of other keys take while a round goes on, and while it is held
-/// up, in turns.
+/// up, in turns. Each replica is a process of its own, and the round has a coordinator of its
+/// own, as that of a node has.
 async fn beside(keys: u64) {
-    let cluster = Cluster::new([(); 3].map(|()| MemStore::new())).await;
-    cluster.put_and_delete(keys).await;
-    let (mut round, mut report) = (pin!(cluster.collect()), None);
+    let servers = [(); 3].map(|()| ServerProcess::start(Pace::Healthy));
+    let new_map = || {
+        Map::new(servers.each_ref().map(|server| {
+            let address: SocketAddr = server.address.parse().unwrap();
+            HttpTransport::new(address).unwrap()
+        }))
+    };
+    let (map, collector) = (new_map(), new_map());
+    put_all(&map, (0..OTHERS).map(other), AT_ONCE_REMOTE).await;
+    put_all(&map, (0..keys).map(key), AT_ONCE_REMOTE).await;
+    delete_all(&map, keys, AT_ONCE_REMOTE).await;
+    let (mut round, mut report) = (pin!(collect(&collector)), None);
     let (mut lasted, mut ratios) = (Duration::ZERO, [Vec::new(), Vec::new()]);
     while report.is_none() {
-        let alone = Took::until(&cluster.map, sleep(TURN)).await;
+        if keys > WHOLE && !ratios[0].is_empty() {
+            report = timeout(BETWEEN, &mut round).await.ok();
+            if report.is_some() {
+                break;
+            }
+        }
+        let alone = Took::until(&map, sleep(TURN)).await;
         let began = Instant::now();
         let turn = async { report = timeout(TURN, &mut round).await.ok() };
-        let beside = Took::until(&cluster.map, turn).await;
+        let beside = Took::until(&map, turn).await;
         lasted += began.elapsed();
         // The last turn may be too short to tell.
         if report.is_none() || ratios[0].is_empty() {
@@ -119,7 +149,11 @@ async fn beside(keys: u64) {
     }
     check(&report.unwrap(), keys);
     let (turns, lasted) = (ratios[0].len(), lasted.as_secs_f64());
-    println!("beside 1000 operations a second, in memory: the round took {lasted:.1} s");
+    let took = match keys > WHOLE {
+        true => "parts of the round, together",
+        false => "the round took",
+    };
+    println!("beside {A_SECOND} operations a second, in memory: {took} {lasted:.1} s");
     for (what, mut ratios) in ["put", "get"].into_iter().zip(ratios) {
         ratios.sort_by(f64::total_cmp);
         let [low, median, high] = [1, 2, 3].map(|part| ratios[turns * part / 4]);
@@ -129,18 +163,35 @@ async fn beside(keys: u64) {
     }
 }
 
+/// When operations begin: at random times, since a timer would have them begin together
+/// with what else waits for one.
+fn moments() -> Receiver<()> {
+    let (sender, moments) = channel(1);
+    thread::spawn(move || {
+        let mut random = fastrand::Rng::with_seed(1);
+        loop {
+            let apart = -(1.0 - random.f64()).ln() / f64::from(A_SECOND);
+            thread::sleep(Duration::from_secs_f64(apart));
+            if sender.blocking_send(()).is_err() {
+                return;
+            }
+        }
+    });
+    moments
+}
+
 /// How long puts and gets took.
 #[derive(Default)]
 struct Took([Vec<Duration>; 2]);
 
 impl Took {
-    /// A thousand of both a second, as long as something goes on.
+    /// Puts and gets by turns, as long as something goes on.
     async fn until(map: &Map, it: impl Future<Output = ()>) -> Self {
         let mut took = Self::default();
         let operations = async {
-            let mut every = tokio::time::interval(Duration::from_millis(1));
+            let mut moments = moments();
             for at in 0.. {
-                every.tick().await;
+                moments.recv().await;
                 let (key, began) = (other(at * 769 % OTHERS), Instant::now());
                 if at % 2 == 0 {
                     map.put(key, vec![b'w'; VALUE_LEN]).await.unwrap();
@@ -194,7 +245,7 @@ impl<S: Store> Cluster<S> {
             map,
             _servers: servers,
         };
-        cluster.put_all((0..OTHERS).map(other)).await;
+        put_all(&cluster.local, (0..OTHERS).map(other), AT_ONCE).await;
         cluster
     }
 
@@ -202,14 +253,14 @@ impl<S: Store> Cluster<S> {
     /// the round takes.
     async fn round<F: Future<Output = u64>>(&self, what: &str, keys: u64, size: impl Fn() -> F) {
         // Its buffers are there from then on.
-        check(&self.collect().await, 0);
+        check(&collect(&self.map).await, 0);
         let before = size().await;
-        self.put_all((0..keys).map(key)).await;
+        put_all(&self.local, (0..keys).map(key), AT_ONCE).await;
         let put = size().await;
-        self.delete_all(keys).await;
+        delete_all(&self.local, keys, AT_ONCE).await;
         let deleted = size().await;
         let began = Instant::now();
-        let report = self.collect().await;
+        let report = collect(&self.map).await;
         let took = began.elapsed();
         check(&report, keys);
         let after = size().await;
@@ -224,35 +275,38 @@ impl<S: Store> Cluster<S> {
             took.as_secs_f64()
         );
     }
+}
 
-    async fn put_and_delete(&self, keys: u64) {
-        self.put_all((0..keys).map(key)).await;
-        self.delete_all(keys).await;
-    }
+async fn put_all<T: Transport, const W: usize>(
+    map: &Coordinator<3, W, 2, T>,
+    keys: impl Iterator<Item = Key>,
+    at_once: usize,
+) {
+    let puts = iter(keys).map(|key| map.put(key, vec![b'v'; VALUE_LEN]));
+    puts.buffer_unordered(at_once)
+        .for_each(async |put| drop(put.unwrap()))
+        .await;
+    map.drain().await;
+}
 
-    async fn put_all(&self, keys: impl Iterator<Item = Key>) {
-        let puts = iter(keys).map(|key| self.local.put(key, vec![b'v'; VALUE_LEN]));
-        puts.buffer_unordered(AT_ONCE)
-            .for_each(async |put| drop(put.unwrap()))
-            .await;
-        self.local.drain().await;
-    }
+async fn delete_all<T: Transport, const W: usize>(
+    map: &Coordinator<3, W, 2, T>,
+    keys: u64,
+    at_once: usize,
+) {
+    let deletes = iter(0..keys).map(|at| map.delete(key(at)));
+    deletes
+        .buffer_unordered(at_once)
+        .for_each(async |delete| drop(delete.unwrap()))
+        .await;
+    map.drain().await;
+    // What is collected is stamped before this millisecond.
+    sleep(Duration::from_millis(5)).await;
+}
 
-    async fn delete_all(&self, keys: u64) {
-        let deletes = iter(0..keys).map(|at| self.local.delete(key(at)));
-        deletes
-            .buffer_unordered(AT_ONCE)
-            .for_each(async |delete| drop(delete.unwrap()))
-            .await;
-        self.local.drain().await;
-        // What is collected is stamped before this millisecond.
-        sleep(Duration::from_millis(5)).await;
-    }
-
-    async fn collect(&self) -> PassReport {
-        let settings = PassSettings::default().collect_lag(Duration::ZERO);
-        self.map.collect(settings).await
-    }
+async fn collect(map: &Map) -> PassReport {
+    let settings = PassSettings::default().collect_lag(Duration::ZERO);
+    map.collect(settings).await
 }
 
 /// All is collected, on all three.
