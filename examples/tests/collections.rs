@@ -310,6 +310,44 @@ async fn g_collect_a_deleted_key_is_never_seen_again() {
     old_repairs_are(&cluster, &old, false);
 }
 
+/// G-VOID. Bug: a node that is restored from a backup, and rejoins, brings back what was
+/// deleted and collected since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g_void_a_restored_node_brings_nothing_back() {
+    let data = tempdir().unwrap();
+    let mut cluster = Cluster::start(Some(data.path())).await;
+    let map = cluster.map();
+    let old = write_all(&cluster, &map).await;
+    let restored = 1;
+    let backup = data.path().join("backup");
+    let of = cluster.directory(restored);
+    let made_of = |command: &str, data: &Path, other: &Path| {
+        let mut three_node = example("three-node");
+        let arguments = three_node.arg(command).arg("--data").arg(data).arg(other);
+        says(arguments.output().unwrap(), 0);
+    };
+    cluster.kill(restored);
+    made_of("backup", &of, &backup);
+    cluster.restart(restored);
+    cluster.is_ready(restored).await;
+    delete_all(&map).await;
+    collect(&cluster);
+    cluster.lose(restored);
+    made_of("restore", &of, &backup);
+    cluster.restart(restored);
+    cluster.is_ready(restored).await;
+    nothing_is_left(&cluster).await;
+    for other in [0, 2] {
+        cluster.kill(other);
+        nothing_is_seen_again(&cluster).await;
+        cluster.restart(other);
+        cluster.is_ready(other).await;
+    }
+    old_writes_are_refused(&cluster, &old).await;
+    old_repairs_are(&cluster, &old, false);
+    nothing_is_seen_again(&cluster).await;
+}
+
 /// J-COPY, G-SEAL. Bug: a node in memory that starts again has forgotten what it was sealed
 /// up to, or what it has collected, and takes what the others refuse.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

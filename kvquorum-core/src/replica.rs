@@ -19,6 +19,7 @@ use crate::clock::{SystemClock, WallClock, whole_millis};
 use crate::coordinator::PassReport;
 use crate::entry::{Entry, Key, Timestamp, Version};
 use crate::identity::ReplicaId;
+use crate::marks::Era;
 use crate::record::Record;
 use crate::request::{Held, Refusal, Request, RequestKind, Response};
 use crate::rules::{Ahead, Change, Floors, MarksChange};
@@ -235,7 +236,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// What is copied to a replica that is joining.
-    fn copy(&self, key: &Key, record: &Record, state: State) -> Call {
+    fn copy(&self, key: &Key, record: &Record, era: Era, state: State) -> Call {
         let admitted = match record.entry() {
             Some(entry) => self.admit(key, &entry),
             None => self.admit_key(key),
@@ -243,7 +244,8 @@ impl<S: Store> Replica<S> {
         if let Err(refusal) = admitted {
             return refused(refusal);
         }
-        self.change(key, Change::copy(record.clone()), state)
+        let change = Change::copy(record.clone(), era).under(&self.floors);
+        self.change(key, change, state)
     }
 
     fn prepare(&self, key: &Key, ballot: Version, state: State) -> Call {
@@ -297,9 +299,10 @@ impl<S: Store> Replica<S> {
             RequestKind::Fingerprint(asked) => self.fingerprint((**asked).clone(), state),
             RequestKind::Versions(asked) => self.versions((**asked).clone(), state),
             RequestKind::Announce { era } => self.change_marks(MarksChange::Announce(*era)),
-            RequestKind::Join { .. } | RequestKind::Copy { .. } | RequestKind::Open { .. } => {
-                self.join(request, state)
-            }
+            RequestKind::Forget { .. }
+            | RequestKind::Join { .. }
+            | RequestKind::Copy { .. }
+            | RequestKind::Open { .. } => self.join(request, state),
             RequestKind::Seal { to } => self.seal(*to),
             RequestKind::Collect { to, boot } => self.collect(*to, *boot),
             RequestKind::Sweep {

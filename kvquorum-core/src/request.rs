@@ -158,6 +158,16 @@ pub enum RequestKind {
         /// The entry, with its original version.
         entry: Entry,
     },
+    /// To a replica that is joining: drop the entries in the beginning of a range that are
+    /// stamped before this, which is to be your mark. Answered by [`Told::Swept`].
+    Forget {
+        /// The range.
+        range: KeyRange,
+        /// As of [`Sweep`](Self::Sweep).
+        max_keys: u64,
+        /// The greatest [mark](crate::Marks::collected) of those that are copied from.
+        before: Timestamp,
+    },
 }
 
 impl Request {

@@ -22,6 +22,7 @@ pub(crate) use marks::MarksChange;
 use telling::Telling;
 
 use crate::entry::{Entry, Timestamp, Version, WriterId};
+use crate::marks::Era;
 use crate::record::Record;
 use crate::request::{Ack, Held, Refusal, Response};
 
@@ -52,7 +53,14 @@ enum Kind {
         ballot: Version,
         ahead: Option<Box<Ahead>>,
     },
-    Copy(Record),
+    Copy {
+        record: Record,
+        era: Era,
+    },
+    Forget {
+        before: Timestamp,
+        era: Era,
+    },
     Sweep,
     Marks(MarksChange),
     Remove,
@@ -122,9 +130,15 @@ impl Change<'static> {
         Self::new(Kind::Prepare { ballot, ahead })
     }
 
-    /// What is copied to a replica that is joining.
-    pub(crate) fn copy(record: Record) -> Self {
-        Self::new(Kind::Copy(record))
+    /// What is copied to a replica that is joining in this era.
+    pub(crate) fn copy(record: Record, era: Era) -> Self {
+        Self::new(Kind::Copy { record, era })
+    }
+
+    /// That a replica which is joining in this era drops an entry that is stamped before a
+    /// mark, which is to be its own.
+    pub(crate) fn forget(before: Timestamp, era: Era) -> Self {
+        Self::new(Kind::Forget { before, era })
     }
 
     /// That what counts no more is dropped.
@@ -200,7 +214,11 @@ impl Change<'_> {
     ///    [told](Response::Promise).
     ///
     /// Of what is copied to a replica that is joining, the greater entry is kept, and
-    /// the greater anchor, each for itself.
+    /// the greater anchor, each for itself. Before that, it drops those entries that are
+    /// stamped before the greatest mark of its peers (**G-VOID**): its store may have been
+    /// found with one whose delete is forgotten. It does so only while that is not its own
+    /// mark, so that it drops nothing that is copied. Once its rejoin has ended, or another
+    /// has begun, both are [refused](Refusal::NotJoining).
     #[inline(always)]
     pub fn decide(self, held: Option<&Record>) -> Decision {
         let under = &self.under;
@@ -208,7 +226,11 @@ impl Change<'_> {
             Kind::Write { entry, ahead } => write(entry, ahead, under, held),
             Kind::Repair { entry, ahead } => repair(entry, ahead, under, held),
             Kind::Prepare { ballot, ahead } => prepare(ballot, ahead, under, held),
-            Kind::Copy(record) => copy(&record, held),
+            Kind::Copy { era, .. } | Kind::Forget { era, .. } if !under.joins_in(era) => {
+                Decision::keep(Response::Refused(Refusal::NotJoining))
+            }
+            Kind::Copy { record, .. } => copy(&record, held),
+            Kind::Forget { before, .. } => forget(before, under, held),
             Kind::Sweep => sweep(under, held),
             Kind::Marks(change) => change.decide(held),
             Kind::Remove => Decision {
@@ -384,6 +406,22 @@ fn sweep(under: &Under<'_>, held: Option<&Record>) -> Decision {
     let action = match counting {
         None if held.is_some() => Action::Remove,
         Some(counting) if held != Some(&counting) => Action::Replace(counting),
+        _ => Action::Keep,
+    };
+    let response = Response::Ack(Ack::Applied);
+    Decision { action, response }
+}
+
+#[cold]
+fn forget(before: Timestamp, under: &Under<'_>, held: Option<&Record>) -> Decision {
+    let action = match held {
+        Some(held) if is_before(held, before) && under.collected() < before => {
+            match held.anchor() {
+                // A promise does no harm.
+                Some(anchor) => Action::Replace(Record::anchored(None, anchor)),
+                None => Action::Remove,
+            }
+        }
         _ => Action::Keep,
     };
     let response = Response::Ack(Ack::Applied);

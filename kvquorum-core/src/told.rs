@@ -25,7 +25,8 @@ pub enum Told {
     /// To [`RequestKind::Records`](crate::RequestKind::Records): those in the beginning of
     /// the range.
     Records(Records),
-    /// To [`RequestKind::Sweep`](crate::RequestKind::Sweep): what was dropped.
+    /// To [`RequestKind::Sweep`](crate::RequestKind::Sweep) and
+    /// [`RequestKind::Forget`](crate::RequestKind::Forget): what was dropped.
     Swept(Swept),
 }
 

@@ -329,6 +329,7 @@ fn asks(kind: &RequestKind) -> &'static str {
         RequestKind::Versions(_) => "versions?",
         RequestKind::Status => "how are you?",
         RequestKind::Announce { .. } => "announce era",
+        RequestKind::Forget { .. } => "forget",
         RequestKind::Join { .. } => "join",
         RequestKind::Records { .. } => "records?",
         RequestKind::Copy { .. } => "copy",

@@ -1,6 +1,7 @@
 //! Who a replica is, in which era, and whether it answers: rules J-ERA and J-SILENT.
 
 use super::known::{State, own_key};
+use super::records::Work;
 use super::{Replica, refused};
 use crate::entry::Timestamp;
 use crate::identity::{Identity, Quorums, ReplicaId};
@@ -77,7 +78,13 @@ impl<S: Store> Replica<S> {
             return refused(Refusal::OtherReplica { is });
         }
         match (&request.kind, request.era) {
-            (RequestKind::Join { .. } | RequestKind::Copy { .. } | RequestKind::Open { .. }, _)
+            (
+                RequestKind::Forget { .. }
+                | RequestKind::Join { .. }
+                | RequestKind::Copy { .. }
+                | RequestKind::Open { .. },
+                _,
+            )
             | (RequestKind::Identify { .. }, None) => self.serve(request, self.known.state()),
             (RequestKind::Status, _) if marks.is_joining => self.status_anew(),
             _ if marks.is_joining => refused(marks.refusal()),
@@ -124,6 +131,20 @@ impl<S: Store> Replica<S> {
         };
         match (&request.kind, request.era) {
             (
+                RequestKind::Forget {
+                    range,
+                    max_keys,
+                    before,
+                },
+                Some(era),
+            ) if era == marks.era => match self.ahead_of(*before) {
+                Some(ahead) => refused(ahead.refusal()),
+                None => {
+                    let work = Work::new(&self.limits, *max_keys, u64::MAX);
+                    self.forget(range.clone(), work, *before, era, state)
+                }
+            },
+            (
                 RequestKind::Join {
                     boot,
                     sealed,
@@ -139,7 +160,7 @@ impl<S: Store> Replica<S> {
             }
             (RequestKind::Copy { key, record }, Some(era)) if era == marks.era => {
                 self.known.count_copied();
-                self.copy(key, record, state)
+                self.copy(key, record, era, state)
             }
             _ => refused(Refusal::NotJoining),
         }

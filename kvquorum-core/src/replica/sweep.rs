@@ -6,7 +6,8 @@ use tokio::task::yield_now;
 use super::Replica;
 use super::known::State;
 use super::records::{PAGE_KEYS, Records, Work};
-use crate::entry::Key;
+use crate::entry::{Key, Timestamp};
+use crate::marks::Era;
 use crate::range::{KeyRange, after};
 use crate::rules::Change;
 use crate::store::{Store, StoreError};
@@ -23,13 +24,61 @@ impl<S: Store> Replica<S> {
             let served = replica.known.served();
             let sweeping = async {
                 let (mut swept, due) = replica.look_through(&range, work, expired_by).await?;
-                replica.drop_from(&due).await?;
+                replica.drop_from(&due, Change::sweep).await?;
                 swept.is_beside_others = replica.known.served() != served;
                 Ok(swept)
             };
             let swept = sweeping.await.map_err(TransportError::Store)?;
             Ok(Told::Swept(swept).into())
         })
+    }
+
+    /// Drops the entries in the beginning of a range that are stamped before a mark, which is
+    /// to be its own.
+    pub(super) fn forget(
+        &self,
+        range: KeyRange,
+        work: Work,
+        before: Timestamp,
+        era: Era,
+        state: State,
+    ) -> Call {
+        let replica = self.clone();
+        self.later(state, async move {
+            let forgetting = async {
+                let (forgot, due) = replica.look_for_older(&range, work, before).await?;
+                replica
+                    .drop_from(&due, || Change::forget(before, era))
+                    .await?;
+                Ok(forgot)
+            };
+            let forgot = forgetting.await.map_err(TransportError::Store)?;
+            Ok(Told::Swept(forgot).into())
+        })
+    }
+
+    async fn look_for_older(
+        &self,
+        range: &KeyRange,
+        work: Work,
+        before: Timestamp,
+    ) -> Result<(Swept, Vec<Key>), StoreError> {
+        let mut records = Records::new(&*self.store, range, work, &self.limits);
+        let (mut forgot, mut due) = (Swept::default(), Vec::new());
+        while let Some((key, record)) = records.next().await? {
+            forgot.keys = forgot.keys.saturating_add(1);
+            if records.is_spent() {
+                forgot.upto = Some(after(&key)).filter(|upto| range.contains(upto));
+            }
+            if record.version().is_some_and(|it| it.timestamp < before) {
+                forgot.dropped = forgot.dropped.saturating_add(1);
+                due.push(key);
+            }
+            if records.is_spent() {
+                break;
+            }
+        }
+        Ok((forgot, due))
     }
 
     /// What is in the beginning of a range, and from which keys something is to be dropped.
@@ -73,11 +122,15 @@ impl<S: Store> Replica<S> {
         Ok((swept, due))
     }
 
-    async fn drop_from(&self, due: &[Key]) -> Result<(), StoreError> {
+    async fn drop_from(
+        &self,
+        due: &[Key],
+        change: impl Fn() -> Change<'static>,
+    ) -> Result<(), StoreError> {
         let mut dropping = Vec::new();
         for page in due.chunks(PAGE_KEYS) {
             for key in page {
-                let change = Change::sweep().under(&self.floors);
+                let change = change().under(&self.floors);
                 match self.store.try_apply(key, change) {
                     Ok(done) => drop(done?),
                     Err(change) => dropping.push(self.store.apply(key, change)),

@@ -1,7 +1,7 @@
 //! What a change asks, for whoever watches a store.
 
 use super::{Change, Kind};
-use crate::entry::{Entry, Version};
+use crate::entry::{Entry, Timestamp, Version};
 use crate::record::Record;
 
 /// What a [`Change`] asks, for whoever watches a store, or tests one. A store needs none
@@ -17,6 +17,8 @@ pub enum Asked {
     Prepare(Version),
     /// What is copied to a replica that is joining.
     Copy(Record),
+    /// That a replica which is joining drops an entry that is stamped before this.
+    Forget(Timestamp),
     /// That what counts no more is dropped.
     Sweep,
     /// Something that concerns the replica itself, or is there for tests.
@@ -34,7 +36,8 @@ impl Change<'_> {
             Kind::Write { entry, .. } => entry.entry().map_or(Asked::Other, Asked::Write),
             Kind::Repair { entry, .. } => entry.entry().map_or(Asked::Other, Asked::Repair),
             Kind::Prepare { ballot, .. } => Asked::Prepare(*ballot),
-            Kind::Copy(record) => Asked::Copy(record.clone()),
+            Kind::Copy { record, .. } => Asked::Copy(record.clone()),
+            Kind::Forget { before, .. } => Asked::Forget(*before),
             Kind::Sweep => Asked::Sweep,
             Kind::Marks(_) | Kind::Remove | Kind::Telling(_) => Asked::Other,
         }

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::entry::Timestamp;
-use crate::marks::Marks;
+use crate::marks::{Era, Marks};
 
-/// A replica's [seal](Marks::sealed) and [mark](Marks::collected), as they are now. They
-/// only rise.
+/// A replica's [seal](Marks::sealed) and [mark](Marks::collected), and how far its rejoin
+/// is, as they are now. They only rise.
 #[derive(Debug, Default)]
 pub(crate) struct Floors {
     sealed: AtomicU64,
     collected: AtomicU64,
+    /// The era that it is joining in, and [`OPEN`] from then on.
+    joining: AtomicU64,
 }
+
+const OPEN: u64 = u64::MAX;
 
 impl Floors {
     #[inline]
@@ -34,6 +38,11 @@ impl Floors {
         self.seal(marks.sealed);
         let collected = marks.collected.to_bits();
         self.collected.fetch_max(collected, Ordering::AcqRel);
+        let joining = match marks.is_joining {
+            true => marks.era.get(),
+            false => OPEN,
+        };
+        self.joining.fetch_max(joining, Ordering::AcqRel);
     }
 }
 
@@ -70,5 +79,11 @@ impl Under<'_> {
     #[inline]
     pub(super) fn collected(&self) -> Timestamp {
         self.floors().map_or(Timestamp::MIN, Floors::collected)
+    }
+
+    /// Whether it is joining in this era.
+    pub(super) fn joins_in(&self, era: Era) -> bool {
+        let joining = |floors: &Floors| floors.joining.load(Ordering::Acquire);
+        self.floors().is_none_or(|it| joining(it) == era.get())
     }
 }

@@ -69,6 +69,7 @@ impl CallKind {
             RequestKind::Versions(_) => Self::Versions,
             RequestKind::Status => Self::Status,
             RequestKind::Announce { .. }
+            | RequestKind::Forget { .. }
             | RequestKind::Join { .. }
             | RequestKind::Records { .. }
             | RequestKind::Copy { .. }

@@ -103,7 +103,7 @@ fn versions() -> Request {
 }
 
 /// What a rejoin asks.
-fn rejoining() -> [(RequestKind, &'static [u8]); 7] {
+fn rejoining() -> [(RequestKind, &'static [u8]); 8] {
     let copy = |record| RequestKind::Copy {
         key: "ab".into(),
         record,
@@ -117,6 +117,11 @@ fn rejoining() -> [(RequestKind, &'static [u8]); 7] {
         range: ("ab".."c").into(),
         max_keys: 300,
         max_bytes: 1,
+    };
+    let forget = RequestKind::Forget {
+        range: ("ab".."c").into(),
+        max_keys: 300,
+        before: COLLECTED,
     };
     [
         (RequestKind::Announce { era: era(300) }, b"\x08\xAC\x02"),
@@ -135,6 +140,7 @@ fn rejoining() -> [(RequestKind, &'static [u8]); 7] {
             b"\x0B\x02ab\x01\x82\x80\x04\xAC\x02\x01\x00\x01\x00\x01\x03xyz",
         ),
         (RequestKind::Open { boot: 300 }, b"\x0C\xAC\x02"),
+        (forget, b"\x11\x02ab\x01\x01c\xAC\x02\xAC\x02"),
     ]
 }
 

@@ -39,6 +39,16 @@ struct Data {
     unsynced: Vec<(Key, Option<Record>)>,
 }
 
+impl Backup {
+    /// Without what the replica keeps of itself: one whose disk is filled with the rest
+    /// knows that it has lost its data.
+    #[must_use]
+    pub fn of_data(mut self) -> Self {
+        self.0.remove(&Key::from(""));
+        self
+    }
+}
+
 impl Disk {
     /// An empty disk.
     pub fn new() -> Self {

@@ -122,20 +122,51 @@ impl Oracle {
         self.log(Who::Replica(replica), &[21, index as u64, a, b, c], || {
             format!("copies k{index} {copied}")
         });
+        match response {
+            Response::Ack(_) => {}
+            // Its rejoin has ended meanwhile, or another has begun.
+            Response::Refused(Refusal::NotJoining) => return,
+            _ => {
+                self.broken("J-COPY", || {
+                    format!("replica {replica} is joining, and refuses a copy: {response:?}")
+                });
+                return;
+            }
+        }
         let state = &mut self.replicas[replica];
         if state.swaps.is_none() {
             let held = &mut state.holds[index];
             held.entry = held.entry.max(copied.entry);
             held.anchor = held.anchor.max(copied.anchor);
         }
-        if !matches!(response, Response::Ack(_)) {
-            self.broken("J-COPY", || {
-                format!("replica {replica} is joining, and refuses a copy: {response:?}")
-            });
-        }
         if let Some(stamp) = copied.entry {
             self.taken_in(replica, index, stamp, Ack::Applied);
         }
+    }
+
+    /// One that is about to be copied to drops what is stamped before the mark of its peers,
+    /// until that is its own.
+    pub(super) fn store_forgot(
+        &mut self,
+        replica: usize,
+        index: usize,
+        before: Timestamp,
+        response: &Response,
+    ) {
+        let state = &mut self.replicas[replica];
+        let held = state.holds[index];
+        let is_older = |stamp: Stamp| stamp.version.timestamp < before;
+        if !matches!(response, Response::Ack(_))
+            || state.swaps.is_some()
+            || state.in_force.collected >= before
+            || !held.entry.is_some_and(is_older)
+        {
+            return;
+        }
+        state.holds[index].entry = None;
+        self.log(Who::Replica(replica), &[28, index as u64], || {
+            format!("drops k{index}: {held}, which is from before {before:?}")
+        });
     }
 
     /// Whether a call is no part of a quorum of its operation.

@@ -194,6 +194,7 @@ impl Oracle {
         let Some(index) = index_of(key) else { return };
         let (version, stamp) = match &admitted.asked {
             Asked::Copy(record) => return self.store_copied(replica, index, record, response),
+            Asked::Forget(before) => return self.store_forgot(replica, index, *before, response),
             Asked::Sweep => return self.store_swept(replica, index),
             Asked::Write(entry) | Asked::Repair(entry) => (entry.version, Some(Stamp::of(entry))),
             Asked::Prepare(ballot) => (*ballot, None),

@@ -72,13 +72,18 @@ impl Oracle {
         let keys = self.keys.len();
         let replica = &mut self.replicas[node];
         replica.ended();
-        replica.holds = (0..keys)
-            .map(|index| Held::of((replica.look)(&key(index)).as_ref()))
-            .collect();
-        replica.synced.clone_from(&replica.holds);
+        replica.look_anew(keys);
         replica.lost();
         self.has_restored = true;
         self.lost_unknown(node, true);
+    }
+
+    /// A replica that knows that it lost its data is given some of them back.
+    pub fn filled(&mut self, node: usize) {
+        self.log(Who::Replica(node), &[27], || {
+            "is filled from a backup".to_owned()
+        });
+        self.replicas[node].look_anew(self.keys.len());
     }
 
     /// A replica has lost what it does not know of; `breaks` where no promise to a
@@ -111,6 +116,14 @@ impl ReplicaState {
     /// Its process has ended.
     fn ended(&mut self) {
         self.lives.push(std::mem::take(&mut self.in_force));
+    }
+
+    /// Its disk was put back as it was.
+    fn look_anew(&mut self, keys: usize) {
+        self.holds = (0..keys)
+            .map(|index| Held::of((self.look)(&key(index)).as_ref()))
+            .collect();
+        self.synced.clone_from(&self.holds);
     }
 
     /// And it is without some of its data.

@@ -227,7 +227,8 @@ impl Transport for CollectionLink {
             (Bug::LevelSkipsRefused, RequestKind::Repair { .. }) if self.is_of(Kind::Collect) => {
                 changed(self.inner.call(request), pretends)
             }
-            (Bug::NothingSwept, RequestKind::Sweep { .. }) => {
+            (Bug::NothingSwept, RequestKind::Sweep { .. })
+            | (Bug::RejoinKeepsDead, RequestKind::Forget { .. }) => {
                 Call::Ready(Ok(Told::Swept(Swept::default()).into()))
             }
             (Bug::RejoinForgetsSeal | Bug::RejoinForgetsMark, RequestKind::Join { .. }) => {

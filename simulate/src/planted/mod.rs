@@ -231,6 +231,7 @@ bugs! {
         NothingSwept: "tombstones that are collected stay",
         RejoinForgetsSeal: "a rejoin does not take over what replicas are sealed up to",
         RejoinForgetsMark: "a rejoin does not take over what replicas have collected",
+        RejoinKeepsDead: "a rejoin keeps what was deleted and collected since",
     }
     Mark {
         BallotsIgnoreSeal: "a ballot from before the seal is promised",

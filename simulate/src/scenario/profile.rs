@@ -66,6 +66,9 @@ pub(super) struct Profile {
     /// Whether replicas that know of it lose their data beside those that are given back
     /// old ones.
     pub(super) loses_beside: bool,
+    /// In percent: how often a backup is taken of a replica that would lose its data, and how
+    /// often one that has lost them is filled from it.
+    pub(super) fills: u32,
     /// Whether coordinators keep hints.
     pub(super) hints: bool,
     /// Whether replicas are told that the cluster is new, and need not find out.
@@ -133,6 +136,12 @@ impl Profile {
             },
             restoring: pick(random, &[50, 200, 1_000]),
             loses_beside: random.percent(40) || bug.is_some_and(Bug::is_of_rejoins),
+            // Other bugs are to be caught without this.
+            fills: match bug {
+                Some(Bug::RejoinKeepsDead) => 50,
+                Some(_) => 0,
+                None => of(random, &[0, 0, 50]),
+            },
             hints: random.percent(40),
             is_told_new: plan.mutant
                 || bug.is_some_and(|bug| !bug.is_of_tending())
@@ -379,6 +388,7 @@ fn draw_losses(
         _ if plan.mutant => Losses::None,
         // A store that is not the disk does not lose what the disk does.
         _ if bug.is_some_and(|bug| bug.kind() == planted::Kind::Era) => Losses::Known,
+        _ if bug == Some(Bug::RejoinKeepsDead) && with.losses > 0 => Losses::Known,
         _ if bug.is_some_and(Bug::is_store) || is_conditional => Losses::None,
         _ if may_restore && bug.is_some_and(Bug::is_of_backups) => Losses::Restored,
         0..=4 if with.losses > 0 => Losses::Known,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvquorum_core::{HintSettings, KeyRange, PassCursor, PassSettings, Readiness};
-use kvquorum_testing::sim::{Event, Random, Survives};
+use kvquorum_testing::sim::{Backup, Event, Random, Survives};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -60,6 +60,8 @@ impl<const N: usize> Shop<N> {
 
     /// Has replicas lose their data, and never more of them than others can make up for.
     async fn lose(&self, mut random: Random) {
+        let fills = self.profile.fills;
+        let mut backups: [Option<Backup>; N] = [const { None }; N];
         loop {
             sleep(random.between(&(Duration::ZERO..=self.profile.losing))).await;
             let node = random.below(N as u64) as usize;
@@ -73,12 +75,24 @@ impl<const N: usize> Shop<N> {
             if others >= self.most_losses {
                 continue;
             }
+            if fills > 0 && random.percent(fills) {
+                if !self.oracle.lock().is_joining(node) {
+                    backups[node] = Some(machine.disk().backup().of_data());
+                }
+                continue;
+            }
             machine.crash(Survives::Nothing);
             self.stores[node].lost();
             self.tell(Event::Crashed {
                 node,
                 survives: Survives::Nothing,
             });
+            if let Some(backup) = &backups[node]
+                && random.percent(fills)
+            {
+                machine.disk().restore(backup);
+                self.oracle.lock().filled(node);
+            }
             if random.percent(50) {
                 sleep(random.between(&(Duration::ZERO..=MS * 100))).await;
             }

@@ -28,7 +28,7 @@ use crate::transport::Transport;
 
 /// How many records are swept with one request at the most. A durable store commits what it
 /// drops of them together, and other writes wait for that.
-const SWEPT_AT_ONCE: u64 = 1024;
+pub(super) const SWEPT_AT_ONCE: u64 = 1024;
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N, W, R, T> {
     /// A pass over the whole map that also collects deletes: after it, tombstones that

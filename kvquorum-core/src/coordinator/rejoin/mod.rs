@@ -12,13 +12,17 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::eras::{Statuses, call_one_marks};
+use super::collect::SWEPT_AT_ONCE;
+use super::eras::{Statuses, call_one_marks, told};
+use super::one::call_one;
 use super::{Coordinator, Inner};
 use crate::entry::{Key, Timestamp};
 use crate::marks::{Era, Marks};
 use crate::outcome::ReplicaFailure;
+use crate::range::KeyRange;
 use crate::request::{Request, RequestKind};
 use crate::telemetry::Stopwatch;
+use crate::told::{Status, Told};
 use crate::transport::Transport;
 use copy::Copying;
 pub use error::RejoinError;
@@ -60,8 +64,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Coordinator<N
     ///   was acked in an earlier one does not count together with what is acked in it.
     ///
     /// So where it is known that a replica lost its data, no promise of the map is
-    /// broken by it. It is known where its store is found empty. A loss that nobody
+    /// broken by it. It is known where its store does not tell who the replica is: it is
+    /// empty, or filled from a backup without that. A loss that nobody
     /// can see is none: a disk that is put back as it was a week ago.
+    ///
+    /// Of what its store is found with, it first drops what is stamped before the greatest
+    /// [mark](Marks::collected) of those peers: deletes from before it may be forgotten, and
+    /// the peers hold what counts (rule G-VOID).
     ///
     /// A rejoin is begun by whichever coordinator of the same replicas, beside the
     /// replica or elsewhere, and more than once without harm. If it fails, it can be begun
@@ -153,7 +162,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
         };
         if joiner.marks.is_joining && !inner.open_new(&told).await.contains(&place) {
             let waited = Stopwatch::started();
-            let copied = self.copy(&told, joiner.boot).await;
+            let copied = self.copy(&told, &joiner).await;
             let progress = self.progress.borrow();
             let is_done = copied.is_ok();
             inner.telemetry.rejoin_ended(&progress, is_done, &waited);
@@ -163,7 +172,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
         Ok(progress.clone())
     }
 
-    async fn copy(&self, told: &Statuses, boot: u64) -> Result<(), RejoinError> {
+    async fn copy(&self, told: &Statuses, joiner: &Status) -> Result<(), RejoinError> {
+        let boot = joiner.boot;
         let inner = &self.coordinator.inner;
         let own = inner.introductions.era();
         let known = told.iter().flatten().map(|told| &told.marks);
@@ -186,12 +196,21 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
             marks.max().unwrap_or(Timestamp::MIN)
         };
         let collected = greatest(|marks| marks.collected);
-        let join = RequestKind::Join {
-            boot,
-            sealed: greatest(|marks| marks.sealed),
-            collected,
+        let sealed = greatest(|marks| marks.sealed);
+        let join = |collected| {
+            let join = RequestKind::Join {
+                boot,
+                sealed,
+                collected,
+            };
+            self.joins(Request::of(join).in_era(era))
         };
-        self.joins(Request::of(join).in_era(era)).await?;
+        if joiner.marks.collected < collected {
+            // From here on no earlier rejoin opens it, whose copies it may drop.
+            join(joiner.marks.collected).await?;
+            self.forget(collected, era).await?;
+        }
+        join(collected).await?;
         if !peers.is_empty() {
             let copying = Copying {
                 coordinator: &self.coordinator,
@@ -209,6 +228,27 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
             .await
     }
 
+    /// Has the replica drop what it was found with from before a mark of its peers.
+    async fn forget(&self, before: Timestamp, era: Era) -> Result<(), RejoinError> {
+        let mut left = Some(KeyRange::from(..));
+        while let Some(range) = left {
+            let mut forget = Request::of(RequestKind::Forget {
+                range: range.clone(),
+                max_keys: SWEPT_AT_ONCE,
+                before,
+            })
+            .in_era(era);
+            let answer = call_one(&self.coordinator.inner, self.place, &mut forget).await;
+            let forgot = match answer.map(told) {
+                Ok(Some(Told::Swept(forgot))) if forgot.is_of(&range) => forgot,
+                Ok(_) => return Err(self.not_taken(ReplicaFailure::Mismatched)),
+                Err(source) => return Err(self.not_taken(source)),
+            };
+            left = forgot.upto.map(|upto| range.starting_at(upto));
+        }
+        Ok(())
+    }
+
     /// From how many peers it copies. Where a loss is accepted, it is what is lost, and
     /// not what one of these still has that was busy with another rejoin.
     fn needed(&self, told: &Statuses) -> usize {
@@ -222,13 +262,12 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Rejoin<N, W, 
 
     async fn joins(&self, request: Request) -> Result<(), RejoinError> {
         let joined = call_one_marks(&self.coordinator.inner, self.place, request);
-        match joined.await {
-            Ok(_) => Ok(()),
-            Err(source) => Err(RejoinError::NotTaken {
-                place: self.place,
-                source,
-            }),
-        }
+        joined.await.map(drop).map_err(|it| self.not_taken(it))
+    }
+
+    fn not_taken(&self, source: ReplicaFailure) -> RejoinError {
+        let place = self.place;
+        RejoinError::NotTaken { place, source }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What seals and marks change in the rules, over the same small world.
 
 use super::*;
-use crate::marks::Marks;
+use crate::marks::{Era, Marks};
 
 /// The seal and the mark of a replica.
 type At = (Timestamp, Timestamp);
@@ -153,6 +153,49 @@ fn g_collect_a_sweep_leaves_what_counts() {
             let again = Change::sweep().under(&floors);
             let again = again.decide(record(&after).as_ref());
             assert_eq!(again.action, Action::Keep, "{held:?} at {at:?}");
+        }
+    }
+}
+
+/// G-VOID, J-COPY. Bugs: of what its store was found with, a replica that is joining keeps
+/// what is stamped before the mark of its peers, or drops what is not, or a promise; one
+/// request that comes late drops what was copied meanwhile, or what was written since it
+/// answers; one of another rejoin does anything; something is copied behind a rejoin.
+#[test]
+fn g_void_what_a_rejoin_drops_and_copies() {
+    let era = |number: u64| Era::new(number.try_into().unwrap());
+    let copied = Record::from(entries().remove(0));
+    for (sealed, collected) in all_at() {
+        for (is_joining, asks) in [(true, 2), (true, 1), (true, 3), (false, 2)] {
+            let floors = Floors::default();
+            floors.take_in(&Marks {
+                era: era(2),
+                sealed,
+                collected,
+                ..Marks::new(is_joining)
+            });
+            let (floors, is_taken) = (floors.into(), is_joining && asks == 2);
+            let told = match is_taken {
+                true => Response::Ack(Ack::Applied),
+                false => Response::Refused(Refusal::NotJoining),
+            };
+            for held in all_held() {
+                for before in (0..5).map(Timestamp::from_bits) {
+                    let mut after = held.clone();
+                    let forget = Change::forget(before, era(asks)).under(&floors);
+                    assert_eq!(apply(forget, &mut after), told);
+                    let is_older = |it: &Entry| it.version.timestamp < before;
+                    let mut expected = held.clone();
+                    if is_taken && collected < before {
+                        expected.0.take_if(|it| is_older(it));
+                    }
+                    assert_eq!(after, expected, "{held:?} before {before:?}");
+                }
+                let mut after = held.clone();
+                let copy = Change::copy(copied.clone(), era(asks)).under(&floors);
+                assert_eq!(apply(copy, &mut after), told);
+                assert!(after.0 >= held.0 && (is_taken || after == held));
+            }
         }
     }
 }
