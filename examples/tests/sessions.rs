@@ -67,6 +67,8 @@ async fn level_off(data: Option<&Path>) {
         "1s",
         "--collect-lag",
         "1s",
+        "--rests",
+        "4",
     ];
     let cluster = Cluster::start_with(data, &when).await;
     let map = cluster.map();

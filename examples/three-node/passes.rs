@@ -55,6 +55,13 @@ pub(crate) struct Peers {
     #[arg(long, requires = "peers", conflicts_with_all = ["collect_every", "collect_lag"])]
     no_collect: bool,
 
+    /// How many times as long as each of its steps took a pass or a collection rests, where
+    /// nodes were asked for reads or writes meanwhile. With less, deletes go away sooner,
+    /// and others wait longer
+    #[arg(long, value_name = "TIMES", requires = "peers")]
+    #[arg(default_value_t = PassSettings::default().rests)]
+    rests: u32,
+
     /// Speak TLS with the peers, which show a certificate signed by one of these
     /// in PEM
     #[arg(long, value_name = "FILE", requires = "peers")]
@@ -84,7 +91,9 @@ impl Peers {
     }
 
     fn settings(&self) -> PassSettings {
-        let settings = PassSettings::default().every(self.pass_every);
+        let settings = PassSettings::default()
+            .every(self.pass_every)
+            .rests(self.rests);
         match self.no_collect {
             true => settings,
             false => settings

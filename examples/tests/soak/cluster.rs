@@ -18,13 +18,15 @@ use crate::usage::Processes;
 
 /// Seconds between the passes of a node, each of which collects what was deleted a moment
 /// ago. The first begins within a fifth of it after the start.
-const PASSES: [&str; 6] = [
+const PASSES: [&str; 8] = [
     "--pass-every",
     "10",
     "--collect-every",
     "1",
     "--collect-lag",
     "1",
+    "--rests",
+    "4",
 ];
 
 /// How many lines of the nodes' logs are kept.

@@ -239,6 +239,15 @@ impl Profile {
                 self.pause = MS * 5;
                 self.hasten();
             }
+            // a delete between a backup and the loss of the disk that is filled from it,
+            Bug::RejoinKeepsDead => {
+                self.storm.crash = 0;
+                self.losing = MS * 100;
+                self.rejoining = MS * 10;
+                self.deletes = 150;
+                self.pause = MS * 50;
+                self.hasten();
+            }
             // or a backup that is put back there.
             Bug::CollectIgnoresBoot => {
                 self.storm.crash = 0;
