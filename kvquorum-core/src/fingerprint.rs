@@ -219,6 +219,8 @@ pub struct Versions {
     pub upto: Option<Key>,
     /// The replica's [mark](crate::Marks::collected), as [of an entry](crate::Held).
     pub collected: Timestamp,
+    /// As [of fingerprints](Windows::is_beside_others).
+    pub is_beside_others: bool,
 }
 
 impl Versions {

@@ -38,9 +38,11 @@ impl<S: Store> Replica<S> {
                 let collected = asked.collected.max(replica.floors.collected());
                 versions(&*replica.store, &asked, collected, &replica.limits)
             };
+            let served = replica.known.served();
             let (versions, collected) = replica.as_collected(read).await;
             let mut versions = versions.map_err(TransportError::Store)?;
             versions.collected = collected;
+            versions.is_beside_others = replica.known.served() != served;
             Ok(Told::Versions(versions).into())
         })
     }
@@ -60,12 +62,11 @@ async fn windows<S: Store>(
             return Ok(made.made);
         }
         made.add(&key, record);
-        if records.is_spent() {
-            made.close();
-            return Ok(made.made);
-        }
     }
-    made.end();
+    match records.is_spent() {
+        true => made.close(),
+        false => made.end(),
+    }
     Ok(made.made)
 }
 
@@ -89,20 +90,15 @@ async fn versions<S: Store>(
         bytes = bytes.saturating_add(len);
         if !room.allows(found.versions.len(), bytes) {
             found.upto = Some(key);
-            break;
-        }
-        if records.is_spent() {
-            found.upto = Some(after(&key)).filter(|upto| asked.range.contains(upto));
+            return Ok(found);
         }
         if let Some(entry) = counting(record, collected) {
             let hash = Fingerprint::of(asked.hash_key, &key, &entry).sum;
             let version = entry.version;
             found.versions.push(Versioned { key, version, hash });
         }
-        if records.is_spent() {
-            break;
-        }
     }
+    found.upto = records.upto();
     Ok(found)
 }
 

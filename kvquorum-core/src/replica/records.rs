@@ -12,7 +12,7 @@ use super::Limits;
 use super::known::own_key;
 use super::scan::first;
 use crate::entry::Key;
-use crate::range::KeyRange;
+use crate::range::{KeyRange, after};
 use crate::record::Record;
 use crate::store::{ScanLimit, Store, StoreError};
 
@@ -67,8 +67,17 @@ impl<'a, S: Store> Records<'a, S> {
         self.left.keys == 0 || self.left.bytes == 0
     }
 
-    /// The next record; `None` at the end of the range.
+    /// Where to go on after the last record; `None` where nothing of the range is left.
+    pub(super) fn upto(&self) -> Option<Key> {
+        let last = self.last.as_ref().filter(|_| self.is_spent())?;
+        Some(after(last)).filter(|upto| self.range.contains(upto))
+    }
+
+    /// The next record; `None` at the end of the range, or of the work.
     pub(super) async fn next(&mut self) -> Result<Option<(Key, Record)>, StoreError> {
+        if self.is_spent() {
+            return Ok(None);
+        }
         if self.page.len() == 0 {
             self.page = self.next_page().await?.into_iter();
         }

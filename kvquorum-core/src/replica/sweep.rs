@@ -8,7 +8,7 @@ use super::known::State;
 use super::records::{PAGE_KEYS, Records, Work};
 use crate::entry::{Key, Timestamp};
 use crate::marks::Era;
-use crate::range::{KeyRange, after};
+use crate::range::KeyRange;
 use crate::rules::Change;
 use crate::store::{Store, StoreError};
 use crate::told::{Swept, Told};
@@ -67,17 +67,12 @@ impl<S: Store> Replica<S> {
         let (mut forgot, mut due) = (Swept::default(), Vec::new());
         while let Some((key, record)) = records.next().await? {
             forgot.keys = forgot.keys.saturating_add(1);
-            if records.is_spent() {
-                forgot.upto = Some(after(&key)).filter(|upto| range.contains(upto));
-            }
             if record.version().is_some_and(|it| it.timestamp < before) {
                 forgot.dropped = forgot.dropped.saturating_add(1);
                 due.push(key);
             }
-            if records.is_spent() {
-                break;
-            }
         }
+        forgot.upto = records.upto();
         Ok((forgot, due))
     }
 
@@ -98,14 +93,11 @@ impl<S: Store> Replica<S> {
                 bytes = bytes.saturating_add(key.len());
                 if !room.allows(swept.expired.len(), bytes) {
                     swept.upto = Some(key);
-                    break;
+                    return Ok((swept, due));
                 }
                 swept.expired.push(key.clone());
             }
             swept.keys = swept.keys.saturating_add(1);
-            if records.is_spent() {
-                swept.upto = Some(after(&key)).filter(|upto| range.contains(upto));
-            }
             if !record.is_only_value() {
                 let counting = record.counting(collected);
                 let is_tombstone = counting.as_ref().is_some_and(|it| it.is_tombstone());
@@ -115,10 +107,8 @@ impl<S: Store> Replica<S> {
                     due.push(key);
                 }
             }
-            if records.is_spent() {
-                break;
-            }
         }
+        swept.upto = records.upto();
         Ok((swept, due))
     }
 

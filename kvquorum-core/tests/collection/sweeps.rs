@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kvquorum_core::{
     Call, Coordinator, Entry, FingerprintRequest, Key, KeyRange, Limits, Replica, Request,
-    RequestKind, Response, Swept, Timestamp, Told, Transport, Windows,
+    RequestKind, Response, Swept, Timestamp, Told, Transport, VersionsRequest,
 };
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -28,7 +28,7 @@ impl Transport for Slow {
     fn call(&self, request: &Request) -> Call {
         let call = self.place.call(request);
         let asked = match request.kind {
-            RequestKind::Fingerprint(_) => &self.compared,
+            RequestKind::Fingerprint(_) | RequestKind::Versions(_) => &self.compared,
             RequestKind::Sweep { .. } => &self.swept,
             _ => return call,
         };
@@ -40,6 +40,7 @@ impl Transport for Slow {
             if let Response::Told(told) = &mut answer {
                 match &mut **told {
                     Told::Windows(told) => told.is_beside_others = tells,
+                    Told::Versions(told) => told.is_beside_others = tells,
                     Told::Swept(told) => told.is_beside_others = tells,
                     _ => {}
                 }
@@ -68,6 +69,12 @@ async fn gives_way(teller: Option<usize>) {
     let map = cluster.map();
     for number in 0..100 {
         map.delete(format!("k{number:02}")).await.unwrap();
+    }
+    // The first window is listed, too.
+    for number in 0..5 {
+        let (key, entry) = (Key::from(format!("a{number}")), entry(NOON, "v"));
+        let written = cluster.places[0].ask(RequestKind::Write { key, entry });
+        assert!(matches!(written.await, Response::Ack(_)));
     }
     cluster.later();
     let mut takes = [3, 5, 20].into_iter().map(Duration::from_millis);
@@ -102,7 +109,7 @@ async fn gives_way(teller: Option<usize>) {
         assert!(apart >= Duration::from_millis(20 * 10), "{apart:?}");
     }
     let compared = std::mem::take(&mut *compared[0].lock().unwrap());
-    assert!(compared.len() >= 10);
+    assert!(compared.len() >= 12);
     for step in compared.windows(2) {
         let apart = step[1] - step[0];
         assert!(apart >= Duration::from_millis(20 * 9), "{apart:?}");
@@ -120,43 +127,48 @@ async fn a_replica_tells_of_others() {
         replica.call(&write).await.unwrap();
     }
     replica.count_served();
-    for comes in [false, true] {
-        let others = async {
-            yield_now().await;
-            if comes {
-                replica.count_served();
-            }
-        };
-        let (swept, ()) = tokio::join!(swept(&replica, KeyRange::from(..), 0), others);
-        assert_eq!(swept.is_beside_others, comes);
-        let others = async {
-            yield_now().await;
-            if comes {
-                replica.count_served();
-            }
-        };
-        let (windows, ()) = tokio::join!(windows(&replica), others);
-        assert_eq!(windows.is_beside_others, comes);
-    }
-}
-
-async fn windows(replica: &Replica<MapStore>) -> Windows {
-    let asked = FingerprintRequest {
-        range: KeyRange::from(..),
+    let range = KeyRange::from(..);
+    let fingerprint = RequestKind::Fingerprint(Box::new(FingerprintRequest {
+        range: range.clone(),
         hash_key: 1,
         cuts: Vec::new(),
         every: u64::MAX,
         max_keys: u64::MAX,
         max_bytes: u64::MAX,
         collected: Timestamp::MIN,
+    }));
+    let versions = RequestKind::Versions(Box::new(VersionsRequest {
+        range: range.clone(),
+        hash_key: 1,
+        max_keys: u64::MAX,
+        collected: Timestamp::MIN,
+    }));
+    let sweep = RequestKind::Sweep {
+        range,
+        max_keys: u64::MAX,
+        expired_by: 0,
     };
-    let asked = Request::of(RequestKind::Fingerprint(Box::new(asked)));
-    match replica.call(&asked).await.unwrap() {
-        Response::Told(told) => match *told {
-            Told::Windows(windows) => windows,
-            told => panic!("{told:?}"),
-        },
-        response => panic!("{response:?}"),
+    for kind in [fingerprint, versions, sweep] {
+        for comes in [false, true] {
+            let others = async {
+                yield_now().await;
+                if comes {
+                    replica.count_served();
+                }
+            };
+            let asked = Request::of(kind.clone());
+            let (answer, ()) = tokio::join!(replica.call(&asked), others);
+            let Response::Told(told) = answer.unwrap() else {
+                panic!("{asked:?} is not answered");
+            };
+            let is_beside_others = match *told {
+                Told::Windows(told) => told.is_beside_others,
+                Told::Versions(told) => told.is_beside_others,
+                Told::Swept(told) => told.is_beside_others,
+                told => panic!("{told:?}"),
+            };
+            assert_eq!(is_beside_others, comes, "{asked:?}");
+        }
     }
 }
 

@@ -296,6 +296,7 @@ mod tests {
             versions: (0..1000).map(listed).collect(),
             upto: None,
             collected: Timestamp::MIN,
+            is_beside_others: false,
         };
         let windows = Windows {
             bytes: 0,

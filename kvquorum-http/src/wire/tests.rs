@@ -517,13 +517,14 @@ fn responses_have_the_bytes_that_the_docs_say() {
                 }],
                 upto: Some("c".into()),
                 collected: COLLECTED,
+                is_beside_others: true,
             })
             .into(),
-            b"\x06\x01\x01\x02ab\x82\x80\x04\xAC\x02\xAC\x02\x01\x01c\xAC\x02",
+            b"\x06\x01\x01\x02ab\x82\x80\x04\xAC\x02\xAC\x02\x01\x01c\xAC\x02\x01",
         ),
         (
             Told::Versions(Versions::default()).into(),
-            b"\x06\x01\x00\x00\x00",
+            b"\x06\x01\x00\x00\x00\x00",
         ),
         (
             Told::Status(Status {

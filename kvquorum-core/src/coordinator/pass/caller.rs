@@ -11,7 +11,7 @@ use crate::coordinator::Bounds;
 use crate::coordinator::one::call_one;
 use crate::coordinator::{Coordinator, Left};
 use crate::entry::{Entry, Key, Timestamp, Version};
-use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd, Windows};
+use crate::fingerprint::{FingerprintRequest, Versions, VersionsRequest, WindowEnd};
 use crate::identity::ReplicaId;
 use crate::marks::Era;
 use crate::outcome::ReplicaFailure;
@@ -38,7 +38,6 @@ pub(super) struct ToldWindows {
     /// How many it has read for it.
     pub(super) bytes: u64,
     pub(super) collected: Timestamp,
-    pub(super) is_beside_others: bool,
 }
 
 pub(super) struct Caller<const N: usize, const W: usize, const R: usize, T> {
@@ -50,6 +49,8 @@ pub(super) struct Caller<const N: usize, const W: usize, const R: usize, T> {
     ids: [OnceLock<ReplicaId>; N],
     requests: AtomicU64,
     bytes: AtomicU64,
+    /// Whether a replica has told that others came.
+    is_beside_others: AtomicBool,
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, R, T> {
@@ -61,6 +62,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
             ids: [const { OnceLock::new() }; N],
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            is_beside_others: AtomicBool::new(false),
         }
     }
 
@@ -92,6 +94,16 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether a replica has told that others came, since this was asked last.
+    pub(super) fn was_beside_others(&self) -> bool {
+        self.is_beside_others.swap(false, Ordering::Relaxed)
+    }
+
+    fn note(&self, is_beside_others: bool) {
+        let noted = &self.is_beside_others;
+        noted.fetch_or(is_beside_others, Ordering::Relaxed);
+    }
+
     pub(super) async fn windows(
         &self,
         replica: usize,
@@ -101,18 +113,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
         if let Response::Told(told) = self.call(replica, kind).await?
             && let Told::Windows(windows) = *told
         {
-            let Windows {
-                bytes,
-                collected,
-                is_beside_others,
-                ..
-            } = windows;
+            let (bytes, collected) = (windows.bytes, windows.collected);
+            self.note(windows.is_beside_others);
             if let Some(parts) = Part::all(windows, &asked.range, &asked.cuts) {
                 return Ok(ToldWindows {
                     parts,
                     bytes,
                     collected,
-                    is_beside_others,
                 });
             }
         }
@@ -130,6 +137,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Caller<N, W, 
             && let Told::Versions(versions) = *told
             && versions.are_of(&range)
         {
+            self.note(versions.is_beside_others);
             return Ok(versions);
         }
         Err(self.mismatched(replica))

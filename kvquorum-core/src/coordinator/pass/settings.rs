@@ -9,9 +9,9 @@ use std::time::Duration;
 pub struct PassSettings {
     /// How many keys are compared with one request to each replica. 16,384 by default; 0 is
     /// taken for 1. No more than 1,024 are beside other operations (see
-    /// [`rests`](Self::rests)), nor where keys are swept. A pass that is cut and goes on compares no
-    /// more than these again. They are counted at the replica whose keys cut the range into
-    /// windows, which is one that holds the most, as far as is known. Another that holds
+    /// [`rests`](Self::rests)), nor where keys are swept. A pass that is cut and goes on
+    /// compares no more than these again. They are counted at the replica whose keys cut the
+    /// range into windows, which is one that holds the most, as far as is known. Another that holds
     /// more there compares up to its [limit](crate::Limits::max_hashed_keys).
     pub window: u64,
     /// How many keys a pass compares in a second at the most. 250,000 by default; 0 is
@@ -21,9 +21,9 @@ pub struct PassSettings {
     /// the most, whichever are more. 32 MiB by default; 0 is taken for 1.
     pub max_bytes_per_second: u64,
     /// How many times as long as a step took a pass rests after it, where the
-    /// coordinator served other operations meanwhile, or a replica [did](crate::Replica::count_served). 250 by default, so that the pass
-    /// is at work for a 250th of the time, and less than one in a hundred operations
-    /// meets it. It rests for 5 seconds at the most. 0 means that it gives way
+    /// coordinator served other operations meanwhile, or a replica
+    /// [did](crate::Replica::count_served). 250 by default, so that the pass is at work for a
+    /// 250th of the time, and less than one in a hundred operations meets it. It rests for 5 seconds at the most. 0 means that it gives way
     /// to nobody.
     pub rests: u32,
     /// How many times a call to a replica is made at the most, the first included,

@@ -81,8 +81,6 @@ pub(super) struct Walk<const N: usize, const W: usize, const R: usize, T> {
     pub(super) states: [State; N],
     progress: PassProgress,
     pace: Pace,
-    /// Whether a replica has told that others came during this step.
-    is_beside_others: bool,
 }
 
 impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R, T> {
@@ -116,7 +114,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
                 ..PassProgress::default()
             },
             pace,
-            is_beside_others: false,
         }
     }
 
@@ -147,37 +144,22 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         if replicas.len() < 2 {
             return false;
         }
-        let (began, bytes) = (Instant::now(), self.caller.bytes());
-        let served = self.caller.coordinator.inner.served();
-        let left = match todo.how {
-            How::Walk => self.compare(&todo, &replicas, MOST_KEYS, self.pace.window()),
-            How::Split(every) => self.compare(&todo, &replicas, every, MOST_KEYS),
-            How::List => return self.list_step(todo, &replicas).await,
-        };
-        if let Some((left, keys, read)) = left.await {
-            self.replace(left);
-            let moved = self.caller.bytes().saturating_sub(bytes);
-            self.pace.count(began, keys, moved.max(read));
-        }
-        self.give_way(served, began);
-        true
-    }
-
-    async fn list_step(&mut self, todo: Todo, replicas: &[usize]) -> bool {
         let began = Instant::now();
         let served = self.caller.coordinator.inner.served();
-        if let Some((left, keys)) = self.list(&todo, replicas).await {
-            self.replace(left.into_iter().collect());
-            self.pace.count(began, keys, 0);
+        let window = self.pace.window();
+        let done = match todo.how {
+            How::Walk => self.compare(&todo, &replicas, MOST_KEYS, window).await,
+            How::Split(every) => self.compare(&todo, &replicas, every, MOST_KEYS).await,
+            How::List => self.list(&todo, &replicas).await,
+        };
+        if let Some((left, keys, bytes)) = done {
+            self.replace(left);
+            self.pace.count(began, keys, bytes);
         }
-        self.give_way(served, began);
-        true
-    }
-
-    fn give_way(&mut self, served: u64, began: Instant) {
-        let were_told_of = std::mem::take(&mut self.is_beside_others);
         let were_served = self.caller.coordinator.inner.served() != served;
-        self.pace.give_way(began, were_told_of || were_served);
+        let were_told_of = self.caller.was_beside_others();
+        self.pace.give_way(began, were_served || were_told_of);
+        true
     }
 
     /// What was next is done, but for this.
@@ -187,8 +169,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
     }
 
     /// Compares the beginning of a range. Returns what is left of it, how many keys were
-    /// asked about, and how many bytes were read for it at one replica; `None` where
-    /// too few answered.
+    /// asked about, and how many bytes were read for it at one replica, or sent and
+    /// received; `None` where too few answered.
     async fn compare(
         &mut self,
         todo: &Todo,
@@ -196,6 +178,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         every: u64,
         max_keys: u64,
     ) -> Option<(Vec<Todo>, u64, u64)> {
+        let before = self.caller.bytes();
         let cutter = self.cutter(todo, replicas)?;
         let mut asked = FingerprintRequest {
             range: todo.range.clone(),
@@ -213,7 +196,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let first = self.caller.windows(cutter, &asked).await;
         let first = self.taken(cutter, first)?;
         asked.collected = self.collected_by(first.collected);
-        self.is_beside_others |= first.is_beside_others;
         let (first, mut read) = (first.parts, first.bytes);
         let mut uptos = first.iter().map(|it| it.upto.clone());
         let last = uptos.next_back().flatten();
@@ -230,7 +212,6 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         for (replica, result) in join_all(asking).await {
             if let Some(told) = self.taken(replica, result) {
                 self.collected_by(told.collected);
-                self.is_beside_others |= told.is_beside_others;
                 // Where the range was cut for them, its end is not that of all.
                 answers.push((replica, ended(told.parts, last.as_ref())));
                 read = read.max(told.bytes);
@@ -247,7 +228,8 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
         let equal = compared.iter().filter(|it| it.is_equal).map(|it| it.most);
         let equal = equal.fold(0, u64::saturating_add);
         self.progress.keys = self.progress.keys.saturating_add(equal);
-        Some((left(todo, compared, cutter), keys, read))
+        let moved = self.caller.bytes().saturating_sub(before);
+        Some((left(todo, compared, cutter), keys, moved.max(read)))
     }
 
     /// By whose keys windows are cut now.

@@ -19,6 +19,7 @@ fn told(keys: &[(&'static str, u64)], upto: Option<&'static str>) -> Versions {
         versions: versions.collect(),
         upto: upto.map(Key::from),
         collected: Timestamp::MIN,
+        is_beside_others: false,
     }
 }
 

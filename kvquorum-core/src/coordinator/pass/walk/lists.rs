@@ -42,13 +42,13 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
     }
 
     /// Lists the versions in the beginning of a range, and mends what is behind. Returns
-    /// what is left of it, and how many keys were listed; `None` where too few
-    /// answered.
+    /// what is left of it, how many keys were listed, and how many bytes are still to be
+    /// counted: none, since mending counts its own. `None` where too few answered.
     pub(super) async fn list(
         &mut self,
         todo: &Todo,
         replicas: &[usize],
-    ) -> Option<(Option<Todo>, u64)> {
+    ) -> Option<(Vec<Todo>, u64, u64)> {
         let before = self.collected;
         let mut answers = self.versions(todo, replicas).await;
         if self.collected > before {
@@ -73,7 +73,7 @@ impl<const N: usize, const W: usize, const R: usize, T: Transport> Walk<N, W, R,
             range: todo.range.starting_at(upto),
             ..todo.clone()
         });
-        Some((left, keys))
+        Some((left.into_iter().collect(), keys, 0))
     }
 
     /// Sends replicas what they lack. What one replica holds is read by pages where
