@@ -108,6 +108,12 @@ enum Fault {
     CutsBoots,
     /// What is copied loses the ballot that was promised.
     DropsCopiedPromise,
+    /// Where what is found is to be dropped is not sent.
+    ForgetsEverywhere,
+    /// How much of it is to be dropped is not sent.
+    ForgetsAtOnce,
+    /// Before when it is to be stamped is of a whole millisecond on the way.
+    BlursForgotten,
     /// Pages of records lose the last one.
     CutsRecords,
     /// Pages of records lose the ballots that were promised.
@@ -360,6 +366,13 @@ impl Shared {
             ) => *boot = u64::from(*boot as u32),
             (Fault::BlursSeals, RequestKind::Seal { to }) => {
                 *to = Timestamp::from_bits(to.to_bits() >> 16 << 16);
+            }
+            (Fault::ForgetsEverywhere, RequestKind::Forget { range, .. }) => {
+                *range = KeyRange::from(..);
+            }
+            (Fault::ForgetsAtOnce, RequestKind::Forget { max_keys, .. }) => *max_keys = u64::MAX,
+            (Fault::BlursForgotten, RequestKind::Forget { before, .. }) => {
+                *before = Timestamp::from_bits(before.to_bits() >> 16 << 16);
             }
             (Fault::RoundsCollections, RequestKind::Collect { to, .. }) => {
                 *to = Timestamp::from_bits(rounded(to.to_bits()));
@@ -628,6 +641,9 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::RoundsEras, &[UNCHANGED, REFUSAL, OWN]),
     (Fault::CutsBoots, &[UNCHANGED]),
     (Fault::DropsCopiedPromise, &[UNCHANGED]),
+    (Fault::ForgetsEverywhere, &[UNCHANGED]),
+    (Fault::ForgetsAtOnce, &[UNCHANGED]),
+    (Fault::BlursForgotten, &[UNCHANGED]),
     (Fault::CutsRecords, &[UNCHANGED]),
     (Fault::DropsPromises, &[UNCHANGED]),
     (Fault::RecordsAreTheLast, &[UNCHANGED]),

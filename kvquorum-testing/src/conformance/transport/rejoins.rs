@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use kvquorum_core::{
     Ack, Action, Change, Entry, Era, Held, Key, KeyRange, Marks, Record, Records, Refusal, Request,
-    RequestKind, Response, ScanLimit, Status, Timestamp, Told, Transport, Version,
+    RequestKind, Response, ScanLimit, Status, Timestamp, Told, Transport, Version, WriterId,
 };
 
 use super::super::futures::together;
@@ -42,7 +42,10 @@ pub(super) async fn open<T: Transport>(link: &Subject<T>) {
 pub(super) async fn run<T: Transport>(link: T) {
     let link = Subject::new(link);
     let boot = begin(&link).await;
-    let held = copy(&link).await;
+    let mut held = forget(&link).await;
+    join(&link, boot, joined().collected).await;
+    held.extend(copy(&link).await);
+    held.sort_by(|(one, _), (other, _)| one.cmp(other));
     let copied = status(&link).await.copied;
     // A link may carry a request twice.
     UNCHANGED.require(
@@ -94,26 +97,99 @@ async fn begin<T: Transport>(link: &Subject<T>) -> u64 {
     silent(link, false).await;
     let [lower, era, ..] = eras_in_a_row();
     let boot = first.boot;
-    let Marks {
-        sealed, collected, ..
-    } = joined();
-    let join = |boot| RequestKind::Join {
+    for other in [boot ^ 1, boot ^ (1 << 63)] {
+        refused(link, of(joining(other, Timestamp::MIN), era)).await;
+    }
+    join(link, boot, Timestamp::MIN).await;
+    refused(link, of(joining(boot, Timestamp::MIN), lower)).await;
+    silent(link, true).await;
+    boot
+}
+
+fn joining(boot: u64, collected: Timestamp) -> RequestKind {
+    let sealed = joined().sealed;
+    RequestKind::Join {
         boot,
         sealed,
         collected,
-    };
-    for other in [boot ^ 1, boot ^ (1 << 63)] {
-        refused(link, of(join(other), era)).await;
     }
+}
+
+/// It joins those who have collected up to there.
+async fn join<T: Transport>(link: &Subject<T>, boot: u64, collected: Timestamp) {
+    let [_, era, ..] = eras_in_a_row();
     let marks = Marks {
         era,
         is_joining: true,
+        collected,
         ..joined()
     };
-    marked(link, of(join(boot), era), marks).await;
-    refused(link, of(join(boot), lower)).await;
-    silent(link, true).await;
-    boot
+    marked(link, of(joining(boot, collected), era), marks).await;
+}
+
+/// It drops what is stamped before the mark that it is to have, a little at a time. Returns
+/// what stays.
+async fn forget<T: Transport>(link: &Subject<T>) -> All {
+    let [lower, era, ..] = eras_in_a_row();
+    let before = joined().collected;
+    let entry = |bits| Entry {
+        version: Version {
+            timestamp: Timestamp::from_bits(bits),
+            writer: WriterId::new(1),
+        },
+        ..value(0, 0, "found")
+    };
+    let mut stays = Vec::new();
+    for (key, bits, is_dropped) in [
+        ("found 0", 1, false),
+        ("found 1", before.to_bits() - 1, true),
+        ("found 2", before.to_bits(), false),
+        ("found 3", 0, true),
+        ("found 4", 1, false),
+    ] {
+        let (key, record) = (Key::from(key), Record::from(entry(bits)));
+        let copy = RequestKind::Copy {
+            key: key.clone(),
+            record: record.clone(),
+        };
+        copied(link, of(copy, era)).await;
+        if !is_dropped {
+            stays.push((key, record));
+        }
+    }
+    let mut range = KeyRange::from("found 1".."found 4");
+    let forget = |range, era| {
+        let max_keys = 1;
+        let forget = RequestKind::Forget {
+            range,
+            max_keys,
+            before,
+        };
+        of(forget, era)
+    };
+    refused(link, forget(range.clone(), lower)).await;
+    loop {
+        let request = forget(range.clone(), era);
+        let Told::Swept(told) = told(link, &request).await else {
+            ITS_OWN_ANSWER.broken(format_args!("{} dropped nothing", asked(&request)))
+        };
+        let is_within = told.upto.as_ref().is_none_or(|upto| range.contains(upto));
+        UNCHANGED.require(
+            told.keys <= 1 && told.dropped <= 1 && is_within,
+            format_args!("{} was answered by {told:?}", asked(&request)),
+        );
+        match told.upto {
+            Some(upto) => range = KeyRange::from(upto..Key::from("found 4")),
+            None => return stays,
+        }
+    }
+}
+
+async fn copied<T: Transport>(link: &Subject<T>, request: Request) {
+    match link.ask(request.clone()).await {
+        Response::Ack(Ack::Applied) => {}
+        other => mistaken(&request, &other),
+    }
 }
 
 /// The marks of a replica that has joined, but for its era.
@@ -165,14 +241,7 @@ async fn copy<T: Transport>(link: &Subject<T>) -> All {
         record: record.clone(),
     };
     for few in held.chunks(16) {
-        let copied = few.iter().map(async |it| {
-            let request = of(copy(it), era);
-            match link.ask(request.clone()).await {
-                Response::Ack(Ack::Applied) => {}
-                other => mistaken(&request, &other),
-            }
-        });
-        together(copied).await;
+        together(few.iter().map(|it| copied(link, of(copy(it), era)))).await;
     }
     for first in held.iter().take(1) {
         refused(link, of(copy(first), lower)).await;
