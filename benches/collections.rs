@@ -38,10 +38,10 @@ const AT_ONCE_REMOTE: usize = 64;
 const OTHERS: u64 = 50_000;
 /// How long operations are measured at a time, without a round and beside it.
 const TURN: Duration = Duration::from_secs(4);
-
-/// Up to so many keys, operations are measured beside a whole round. A round of more is
-/// measured in parts: it goes on with nobody else there, for so long, after each.
+/// Up to so many keys, operations are measured beside a whole round, and of more beside
+/// parts of it.
 const WHOLE: u64 = 200_000;
+/// How long a round goes on between two parts, with nobody else there.
 const BETWEEN: Duration = Duration::from_millis(1200);
 /// How many operations there are in a second beside a round, somewhat less.
 const A_SECOND: u32 = 1000;
