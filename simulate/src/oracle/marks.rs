@@ -108,6 +108,12 @@ impl Oracle {
         self.replicas[replica].lives.len()
     }
 
+    /// Whether the rejoin has ended, or another has begun, of which a request was admitted.
+    pub(super) fn has_moved_on(&self, replica: usize, admitted: &Admitted) -> bool {
+        let state = &self.replicas[replica];
+        !self.is_joining(replica) || (state.lives.len(), state.era) != (admitted.life, admitted.era)
+    }
+
     /// A replica that is joining is sent what its peers hold.
     pub(super) fn store_copied(
         &mut self,
@@ -115,6 +121,7 @@ impl Oracle {
         index: usize,
         record: &Record,
         response: &Response,
+        may_refuse: bool,
     ) {
         self.counts.copied += 1;
         let copied = Held::of(Some(record));
@@ -124,8 +131,7 @@ impl Oracle {
         });
         match response {
             Response::Ack(_) => {}
-            // Its rejoin has ended meanwhile, or another has begun.
-            Response::Refused(Refusal::NotJoining) => return,
+            Response::Refused(Refusal::NotJoining) if may_refuse => return,
             _ => {
                 self.broken("J-COPY", || {
                     format!("replica {replica} is joining, and refuses a copy: {response:?}")

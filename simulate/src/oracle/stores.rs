@@ -22,8 +22,10 @@ pub struct Admitted {
     /// What the clock may have read for it: it may have been stepped in this moment.
     walls: [u64; 2],
     /// Of which of the replica's lives it is, and what that went by.
-    life: usize,
+    pub(super) life: usize,
     floors: Floors,
+    /// In which era it was, by what it had told or kept.
+    pub(super) era: u64,
     /// How often what is held under the key had changed before, where the store tells.
     since: usize,
 }
@@ -150,6 +152,7 @@ impl Oracle {
             walls: state.clock.readings(),
             life: state.lives.len(),
             floors: state.in_force,
+            era: state.era,
             since: swaps.map_or(0, |(swaps, key)| swaps[key].len() - 1),
         }
     }
@@ -193,7 +196,10 @@ impl Oracle {
     ) {
         let Some(index) = index_of(key) else { return };
         let (version, stamp) = match &admitted.asked {
-            Asked::Copy(record) => return self.store_copied(replica, index, record, response),
+            Asked::Copy(record) => {
+                let may_refuse = self.has_moved_on(replica, admitted);
+                return self.store_copied(replica, index, record, response, may_refuse);
+            }
             Asked::Forget(before) => return self.store_forgot(replica, index, *before, response),
             Asked::Sweep => return self.store_swept(replica, index),
             Asked::Write(entry) | Asked::Repair(entry) => (entry.version, Some(Stamp::of(entry))),
